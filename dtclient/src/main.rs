@@ -1,0 +1,5 @@
+//! The `dtclient` program.
+
+fn main() -> std::process::ExitCode {
+    dtclient::main()
+}

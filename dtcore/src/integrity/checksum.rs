@@ -1,0 +1,55 @@
+//! The digest that the user demands of the file, as `ALGO=HEX`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Md5Digest;
+
+/// A whole-file digest from elsewhere that the received file must match.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Checksum {
+    /// `md5=` and 32 hexadecimal digits.
+    Md5(Md5Digest),
+}
+
+impl FromStr for Checksum {
+    type Err = InvalidChecksum;
+
+    fn from_str(text: &str) -> Result<Self, InvalidChecksum> {
+        let (algorithm, hex) = text.split_once('=').ok_or(InvalidChecksum)?;
+        match algorithm.to_ascii_lowercase().as_str() {
+            "md5" => hex.parse().map(Self::Md5).map_err(|_| InvalidChecksum),
+            _ => Err(InvalidChecksum),
+        }
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Md5(digest) => write!(f, "md5={digest}"),
+        }
+    }
+}
+
+/// Text that is not `md5=` and 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a checksum is written md5= and 32 hexadecimal digits")]
+pub struct InvalidChecksum;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checksum_names_its_algorithm() {
+        let text = "md5=900150983cd24fb0d6963f7d28e17f72";
+        let checksum: Checksum = text.parse().unwrap();
+        assert_eq!(checksum, Checksum::Md5(Md5Digest::of(b"abc")));
+        assert_eq!(checksum.to_string(), text);
+        for text in ["", "md5", "md5=12", "sha1=900150983cd24fb0d6963f7d28e17f72"] {
+            assert_eq!(text.parse::<Checksum>(), Err(InvalidChecksum), "{text}");
+        }
+    }
+}

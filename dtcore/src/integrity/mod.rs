@@ -1,0 +1,7 @@
+//! What proves that the bytes are right.
+
+mod checksum;
+mod md5;
+
+pub use checksum::{Checksum, InvalidChecksum};
+pub use md5::{InvalidMd5, Md5Digest, Md5Hasher};

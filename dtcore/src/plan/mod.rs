@@ -1,0 +1,11 @@
+//! Which bytes belong to which stream: pure arithmetic, without sockets, files or clocks.
+
+mod frontier;
+mod range;
+mod split;
+mod streams;
+
+pub(crate) use frontier::Frontier;
+pub use range::ByteRange;
+pub use split::{InconsistentLengths, StaticSplit};
+pub use streams::{InvalidStreamCount, StreamCount, StreamId};

@@ -1,0 +1,18 @@
+//! What goes over the wire, as pure functions between bytes and types.
+//!
+//! `docs/protocol.md` is the normative text. Every length and number is bounded here, before anybody uses it.
+
+mod target;
+pub(crate) mod v1;
+
+pub(crate) use target::Target;
+
+/// Response header: the file's size in bytes. Protocol 1 itself never tells it; the original client ignores this.
+pub(crate) const SIZE_HEADER: &str = "dt-size";
+
+/// Request header, with the value [`TARGET_ESCAPED`]: the target is percent-encoded and must be decoded, never
+/// taken as it stands.
+pub(crate) const TARGET_HEADER: &str = "dt-target";
+
+/// The one value of [`TARGET_HEADER`].
+pub(crate) const TARGET_ESCAPED: &str = "percent-encoded";

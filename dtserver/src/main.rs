@@ -1,0 +1,5 @@
+//! The `dtserver` program.
+
+fn main() -> std::process::ExitCode {
+    dtserver::main()
+}

@@ -1,0 +1,5 @@
+//! `dtserver` as the tests run it: the same `main` as the released program.
+
+fn main() -> std::process::ExitCode {
+    dtserver::main()
+}
