@@ -15,8 +15,11 @@ use super::store::{FillError, MAX_FILL, Store, Writer};
 use crate::plan::ByteRange;
 use crate::sys::{Map, MapWriter};
 
-/// How far ahead of the received bytes pages are taken: a millisecond's work, so that receiving never faults.
+/// How far ahead of the received bytes pages are taken at most: a millisecond's work, so that receiving never faults.
 const POPULATE_AHEAD: usize = 4 << 20;
+
+/// How far ahead at first; as bytes come it doubles, so that 255 empty streams do not take pages for nothing.
+const POPULATE_FIRST: usize = 128 << 10;
 
 /// How much of a filled range a reader is shown at once; the kernel is asked about each piece just before.
 const READ_PIECE: usize = 1 << 20;
@@ -72,7 +75,7 @@ impl Store for Mapped {
         let start = size(range.start() - window.range.start()).ok()?;
         let end = size(range.end().min(window.range.end()) - window.range.start()).ok()?;
         let writer = window.map.writer(start, end)?;
-        Some(Box::new(MappedWriter { file: Arc::clone(&self.file), window, writer, populated: start }))
+        Some(Box::new(MappedWriter { file: Arc::clone(&self.file), window, writer, populated: start, start }))
     }
 
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
@@ -102,16 +105,18 @@ struct MappedWriter {
     writer: MapWriter,
     /// Up to where, within the window, the pages have been taken.
     populated: usize,
+    /// Where, within the window, the writer began.
+    start: usize,
 }
 
 impl MappedWriter {
     fn populate(&mut self) -> io::Result<()> {
         let position = self.writer.position();
-        let needed = position + self.writer.remaining().min(MAX_FILL);
-        if self.populated >= needed {
+        if self.populated > position || self.writer.remaining() == 0 {
             return Ok(());
         }
-        let end = position + self.writer.remaining().min(POPULATE_AHEAD);
+        let ahead = (2 * (position - self.start)).clamp(POPULATE_FIRST, POPULATE_AHEAD);
+        let end = position + self.writer.remaining().min(ahead);
         if self.writer.map().populate(self.populated, end).is_err() {
             // The kernel says only that a touch would fail. Asking for the same bytes by the front door tells why.
             let range = ByteRange::new(
@@ -136,7 +141,7 @@ impl Writer for MappedWriter {
 
     fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
         self.populate().map_err(FillError::Store)?;
-        let space = self.writer.space(MAX_FILL);
+        let space = self.writer.space(MAX_FILL.min(self.populated - self.writer.position()));
         let room = space.len();
         let n = source(space).map_err(|error| {
             // The kernel found no page to receive into: the file lost its end since it was populated.
