@@ -3,4 +3,5 @@
 pub mod integrity;
 mod net;
 pub mod plan;
+mod storage;
 mod wire;
