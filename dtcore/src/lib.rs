@@ -3,5 +3,11 @@
 pub mod integrity;
 mod net;
 pub mod plan;
+mod sender;
 mod storage;
 mod wire;
+
+pub use sender::{
+    InvalidPortRange, PortRange, Server, ServerError, ServerEvent, ServerEvents, ServerOptions, ServerStats,
+    StreamFailure, StreamRefusal, TransferFailure, TransferId,
+};
