@@ -12,7 +12,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause between two failed accepts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The next connection of `listener`.
+/// The next connection of `listener`; an IPv4 peer has an IPv4 address, also on an IPv6 socket.
 ///
 /// An error such as "too many open files" is reported and waited out: the connection stays in the backlog, so
 /// accepting again at once would spin, and giving up would end the server for a passing shortage.
@@ -26,7 +26,9 @@ pub(crate) async fn accept(
     let mut pause = FIRST_PAUSE;
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            Ok((socket, peer)) => {
+                return (socket, SocketAddr::from((peer.ip().to_canonical(), peer.port())));
+            }
             // The peer was gone before it was accepted: nothing is short, the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {

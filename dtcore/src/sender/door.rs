@@ -13,7 +13,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::Shared;
-use super::event::canonical;
 use super::limits::Admission;
 use super::refusal::Refusal;
 use super::service::{self, Asked};
@@ -35,7 +34,7 @@ pub(super) async fn keep(shared: Arc<Shared>, listener: TcpListener) {
             () = shared.draining.cancelled() => return,
             accepted = accept(&listener, |error| shared.accept_failed(&error)) => accepted,
         };
-        match shared.connections.admit(canonical(peer)) {
+        match shared.connections.admit(peer.ip()) {
             Some(place) => {
                 shared.tracker.spawn(serve(Arc::clone(&shared), socket, peer, place));
             }

@@ -1,7 +1,7 @@
 //! What a server tells of its work, while it works.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -209,9 +209,4 @@ impl ServerEvents {
     pub fn missed(&self) -> u64 {
         self.missed
     }
-}
-
-/// The address that counts for limits and permissions: IPv4 stays IPv4 on an IPv6 socket.
-pub(super) fn canonical(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
 }

@@ -13,7 +13,6 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Shared;
-use super::event::canonical;
 use super::refusal::Refusal;
 use super::transfer::Transfer;
 use crate::integrity::Md5Digest;
@@ -77,7 +76,7 @@ async fn grant(
     let wanted = read_request(request, shared.options.request_timeout).await?;
     let place = shared
         .transfers
-        .admit(canonical(asked.peer))
+        .admit(asked.peer.ip())
         .ok_or_else(|| Refusal::busy("too many transfers; try again later"))?;
 
     let (source, path, md5) = tokio::select! {

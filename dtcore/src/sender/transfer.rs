@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId, canonical};
+use super::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId};
 use super::limits::Admission;
 use super::slots::Slots;
 use super::stats::ServerStats;
@@ -53,7 +53,7 @@ impl Transfer {
         Self {
             shared: Arc::clone(shared),
             id,
-            asker: canonical(asker),
+            asker: asker.ip(),
             source,
             split,
             slots: Mutex::new(Slots::new(split.streams())),
@@ -110,7 +110,7 @@ impl Transfer {
     }
 
     fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<StreamEnd>) {
-        if canonical(peer) == self.asker {
+        if peer.ip() == self.asker {
             connections.spawn(stream::serve(Arc::clone(self), socket, peer));
         } else {
             drop(socket);
