@@ -7,20 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::SourceFile;
+use super::read_through::{Flow, read_through};
 use super::source::FileIdentity;
 use crate::integrity::{Md5Digest, Md5Hasher};
 
 /// How many digests are remembered: about half a megabyte.
 const CAPACITY: usize = 4096;
-
-/// How much is read at once: 64 to 256 KiB hash alike (0.6 GB/s); this stays in the second-level cache.
-const READ: usize = 128 << 10;
 
 /// The kernel's clock for file times stands still for up to 10 ms (`CONFIG_HZ=100`). Two writes within one tick
 /// leave the same change time, so a file changed this recently could change again without its identity showing it.
@@ -205,28 +202,21 @@ fn hash_file(
         return Err(DigestError::Changed);
     }
     let mut hasher = Md5Hasher::default();
-    let mut buffer = vec![0; READ];
-    let mut offset = 0;
-    while !cancel.is_cancelled() {
-        let n = match rustix::io::pread(source, &mut *buffer, offset) {
-            Ok(n) => n,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(unreadable(error.into())),
-        };
-        let Some(bytes) = buffer.get(..n).filter(|bytes| !bytes.is_empty()) else { break };
+    let mut read = 0_u64;
+    let visit = |bytes: &[u8]| {
         hasher.update(bytes);
-        let n = u64::try_from(n).unwrap_or(0);
+        let n = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         bytes_hashed.fetch_add(n, Ordering::Relaxed);
-        offset += n;
-        if offset > source.size() {
-            return Err(DigestError::Changed);
-        }
-    }
+        read = read.saturating_add(n);
+        // A file that grows has changed; following it could go on for ever.
+        if cancel.is_cancelled() || read > source.size() { Flow::Stop } else { Flow::Continue }
+    };
+    read_through(source, visit).map_err(unreadable)?;
     if cancel.is_cancelled() {
         return Err(DigestError::Cancelled);
     }
     let after = source.current_identity().map_err(unreadable)?;
-    if !source.same_content(&after) || offset != source.size() {
+    if !source.same_content(&after) || read != source.size() {
         return Err(DigestError::Changed);
     }
     let lasting = if after == source.identity() { settled(&after, begin) } else { Lasting::No };

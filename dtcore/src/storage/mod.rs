@@ -4,6 +4,7 @@ mod digest_cache;
 mod mapped;
 mod part_file;
 mod positioned;
+mod read_through;
 mod residency;
 mod root;
 mod source;
