@@ -32,7 +32,9 @@ impl Answer {
         let status_line = lines.next()?.to_owned();
         let status = status_line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
         let headers = lines
-            .map(|line| line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())))
+            .map(|line| {
+                line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            })
             .collect::<Option<_>>()?;
         Some(Self { raw: raw.to_vec(), status_line, status, headers, body: body.to_owned(), end })
     }

@@ -231,15 +231,16 @@ impl Shared {
             Answering::Bytes(bytes) => return send(&mut stream, bytes),
             Answering::Body(body) => return send(&mut stream, &[head(200, "OK").as_bytes(), body].concat()),
             Answering::EndlessBody => return self.send_for_ever(stream, &head(200, "OK"), "       "),
-            Answering::EndlessHeader => return self.send_for_ever(stream, "HTTP/1.0 200 OK\r\n", "X-A: aaaa\r\n"),
+            Answering::EndlessHeader => {
+                return self.send_for_ever(stream, "HTTP/1.0 200 OK\r\n", "X-A: aaaa\r\n");
+            }
             Answering::Status(status, reason) => {
                 let body = r#"{"error": "the test says so"}"#;
                 return send(&mut stream, format!("{}{body}", head(*status, reason)).as_bytes());
             }
         };
         let late = LateListener::bind();
-        let answer =
-            format!("{}{{\"hash\": \"{hash}\", \"port\": {}}}", head(200, "OK"), late.addr().port());
+        let answer = format!("{}{{\"hash\": \"{hash}\", \"port\": {}}}", head(200, "OK"), late.addr().port());
         if self.script.in_two_segments {
             let (first, second) = answer.split_at(answer.len() - 20);
             send(&mut stream, first.as_bytes());
@@ -351,7 +352,8 @@ impl Sender {
             let n = usize::try_from(to - from).unwrap_or(usize::MAX).min(buffer.len());
             let chunk = &mut buffer[..n];
             self.file.read_exact_at(chunk, self.range.start + from).expect("the served file is read");
-            let flipped = self.flipped.and_then(|at| at.checked_sub(from)).and_then(|at| usize::try_from(at).ok());
+            let flipped =
+                self.flipped.and_then(|at| at.checked_sub(from)).and_then(|at| usize::try_from(at).ok());
             if let Some(byte) = flipped.and_then(|at| chunk.get_mut(at)) {
                 *byte ^= 0x10;
             }

@@ -42,7 +42,13 @@ impl Programs {
     }
 
     /// A `dtclient` with its four main arguments.
-    pub fn fetch(&self, addr: SocketAddr, streams: u8, file: impl AsRef<OsStr>, output: impl AsRef<OsStr>) -> Run {
+    pub fn fetch(
+        &self,
+        addr: SocketAddr,
+        streams: u8,
+        file: impl AsRef<OsStr>,
+        output: impl AsRef<OsStr>,
+    ) -> Run {
         let (addr, streams) = (addr.to_string(), streams.to_string());
         self.client().args([addr.as_ref(), streams.as_ref(), file.as_ref(), output.as_ref()])
     }

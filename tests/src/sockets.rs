@@ -66,7 +66,8 @@ fn tcp_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
 
 /// Whether nobody listens at `addr`.
 pub fn is_refused(addr: SocketAddr) -> bool {
-    TcpStream::connect_timeout(&addr, PATIENCE).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    TcpStream::connect_timeout(&addr, PATIENCE)
+        .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Reads until the connection ends; a silence of [`PATIENCE`] fails the test.
@@ -109,7 +110,9 @@ pub fn reset_after_data(stream: TcpStream) {
         table.lines().any(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             fields.get(1..5).is_some_and(|fields| {
-                fields[0].ends_with(&ends.0) && fields[1].ends_with(&ends.1) && !fields[3].starts_with("00000000:")
+                fields[0].ends_with(&ends.0)
+                    && fields[1].ends_with(&ends.1)
+                    && !fields[3].starts_with("00000000:")
             })
         })
     };

@@ -22,19 +22,22 @@ impl Workspace {
 
     /// A folder below `parent`.
     pub fn inside(parent: &Path) -> Self {
-        let folder = tempfile::Builder::new().prefix("dt-test-").tempdir_in(parent).expect("a folder is made");
+        let folder =
+            tempfile::Builder::new().prefix("dt-test-").tempdir_in(parent).expect("a folder is made");
         let workspace = Self { folder };
         for path in [workspace.root(), workspace.outputs()] {
             fs::create_dir(&path).expect("a folder is made");
         }
         // Readable for the tests that run a program as another user.
-        fs::set_permissions(workspace.folder.path(), fs::Permissions::from_mode(0o755)).expect("opened to all");
+        fs::set_permissions(workspace.folder.path(), fs::Permissions::from_mode(0o755))
+            .expect("opened to all");
         workspace
     }
 
     /// A folder with room for `bytes`: in memory where that leaves enough of it, else on the disk.
     ///
-    /// Returns the reason when neither has the room.
+    /// # Errors
+    /// The reason when neither has the room.
     pub fn roomy(bytes: u64) -> Result<Self, String> {
         // Twice the room in memory, since the programs and the other tests live there too.
         for (parent, needed) in [(PathBuf::from("/dev/shm"), bytes * 2), (std::env::temp_dir(), bytes)] {
