@@ -12,13 +12,13 @@ use dt_tests::disk::{SMALL_DISK, SmallDisk};
 use dt_tests::http::{Afterwards, exchange, send};
 use dt_tests::original_client::Ask;
 use dt_tests::original_server::{Answering, Fault, OriginalServer, Script, Streams};
+use dt_tests::pipe::Pipe;
 use dt_tests::process::Process;
 use dt_tests::programs;
 use dt_tests::programs::Programs;
 use dt_tests::sockets::{End, accept_within, connect, read_to_end, reset};
 use dt_tests::wait::{PATIENCE, until, until_true};
 use dt_tests::workspace::{Workspace, files_in};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
 
 const PROGRAMS: Programs = programs!();
@@ -210,20 +210,11 @@ fn nobody_listens_for_the_streams() {
 }
 
 /// Starts a client whose output is a pipe that nobody empties, so that its transfer cannot be over.
-fn blocked_client(addr: SocketAddr, fifo: &Path) -> (Process, File) {
-    mknodat(CWD, fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO is made");
-    let reader = rustix::fs::open(fifo, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
-    let mut reader = File::from(reader.expect("the FIFO opens"));
+fn blocked_client(addr: SocketAddr, fifo: &Path) -> (Process, Pipe) {
+    let mut pipe = Pipe::make(fifo);
     let client = PROGRAMS.fetch(addr, 1, "f", fifo).start();
-    until("the first byte", || reader.read(&mut [0]).is_ok_and(|n| n == 1).then_some(()));
-    (client, reader)
-}
-
-/// Empties a pipe until its writers are gone.
-fn drain(mut pipe: File) -> usize {
-    rustix::fs::fcntl_setfl(&pipe, OFlags::empty()).expect("it becomes a blocking one");
-    let mut bytes = Vec::new();
-    pipe.read_to_end(&mut bytes).expect("the pipe is read")
+    pipe.first_byte();
+    (client, pipe)
 }
 
 #[test]
@@ -233,7 +224,7 @@ fn a_server_killed_in_the_middle() {
     let server = PROGRAMS.serve(&workspace.root()).ready();
     let (client, pipe) = blocked_client(server.addr, &workspace.output("pipe"));
     server.kill();
-    let received = drain(pipe);
+    let received = pipe.drain().len();
     assert!(received < 100 * MIB - 1, "the server was not killed in the middle");
     client.finish_within(PATIENCE).assert_failure(4);
 }
@@ -246,7 +237,7 @@ fn a_server_ended_in_the_middle() {
     let (client, pipe) = blocked_client(server.addr, &workspace.output("pipe"));
     let outcome = server.stop(Signal::TERM, Duration::from_secs(10));
     outcome.assert_success();
-    assert!(drain(pipe) < 100 * MIB - 1, "the server did not end in the middle");
+    assert!(pipe.drain().len() < 100 * MIB - 1, "the server did not end in the middle");
     client.finish_within(PATIENCE).assert_failure(4);
 }
 

@@ -1,21 +1,19 @@
 //! The programs and the original protocol in all pairings: reference client with `dtserver`, `dtclient` with the
 //! reference server, and `dtclient` with `dtserver`.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::Path;
+use std::fs;
 use std::time::Duration;
 
 use dt_tests::content::{assert_same_file, md5, md5_of_file, write_sparse};
 use dt_tests::original_client::Ask;
 use dt_tests::original_server::{Fault, OriginalServer, Script, StreamEnd, Streams};
+use dt_tests::pipe::Pipe;
 use dt_tests::process::Outcome;
 use dt_tests::programs;
 use dt_tests::programs::Programs;
 use dt_tests::sockets::{End, is_refused};
 use dt_tests::wait::until_true;
 use dt_tests::workspace::Workspace;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 const PROGRAMS: Programs = programs!();
 const MIB: usize = 1 << 20;
@@ -285,28 +283,16 @@ fn a_pipe_gets_the_bytes_in_order() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 4, 5 * MIB + 3);
     let fifo = workspace.output("pipe");
-    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO is made");
+    drop(Pipe::make(&fifo));
     with_both_servers(&workspace, |server, addr| {
+        let mut pipe = Pipe::open(&fifo);
         let client = PROGRAMS.fetch(addr, 8, "f", &fifo).start();
-        let received = read_fifo(&fifo);
+        let received = [vec![pipe.first_byte()], pipe.drain()].concat();
         client.finish_within(Duration::from_secs(30)).assert_success();
         assert!(received == content, "{} bytes from {server}", received.len());
         // A pipe is written, not replaced.
         workspace.assert_outputs(&["pipe"]);
     });
-}
-
-/// All that comes through a FIFO, read without the risk of waiting for ever for its writer.
-fn read_fifo(path: &Path) -> Vec<u8> {
-    let path = path.to_owned();
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let result = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
-        // Nobody listens any more when the test has failed already.
-        let _ = sender.send(result.map(|_| bytes));
-    });
-    receiver.recv_timeout(Duration::from_secs(30)).expect("the writer ends").expect("the FIFO is read")
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn the_answer_to_the_byte() {
         );
         assert_eq!(offer.answer.end, End::Closed);
         assert!(offer.answer.status_line.ends_with(" 200 OK"), "{:?}", offer.answer);
-        let length = offer.answer.header("content-length").map(|length| length.parse());
+        let length = offer.answer.header("content-length").map(str::parse);
         assert!(length.is_none_or(|length| length == Ok(expected.len())), "{:?}", offer.answer);
     }
     let old = Ask::new(server.addr, "f", 8).http_1_0().answer();
@@ -85,7 +85,7 @@ fn refusals_of_bodies() {
         r#""threads""#,
         r#"{"threads": 8"#,
         r#"{"threads": 8}}"#,
-        r#"{'threads': 8}"#,
+        r"{'threads': 8}",
         "\u{feff}{\"threads\": 8}",
         "threads=8",
         "",

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod http;
 pub mod original_client;
 pub mod original_server;
+pub mod pipe;
 pub mod process;
 pub mod programs;
 pub mod sockets;

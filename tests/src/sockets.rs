@@ -162,3 +162,31 @@ pub fn accept_within(listener: &TcpListener, limit: Duration) -> Option<TcpStrea
 pub fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
+
+/// An address that neither accepts nor refuses: the queue of its listener is full.
+#[derive(Debug)]
+pub struct FullListener {
+    addr: SocketAddr,
+    _listener: OwnedFd,
+    _queued: Vec<TcpStream>,
+}
+
+impl FullListener {
+    /// Fills the queue of a listener that never accepts.
+    pub fn bind() -> Self {
+        let late = LateListener::bind();
+        let addr = late.addr;
+        rustix::net::listen(&late.socket, 0).expect("it listens");
+        let mut queued = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(300)) {
+            queued.push(stream);
+            assert!(queued.len() < 100, "the queue is never full");
+        }
+        Self { addr, _listener: late.socket, _queued: queued }
+    }
+
+    /// The address.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
