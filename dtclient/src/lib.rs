@@ -1,5 +1,124 @@
-//! stub
-/// stub
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The `dtclient` program: fetches one file over many streams, verified, into its place.
+//!
+//! Everything it does is `dtcore`'s; this is the command line, the progress, and the words for people.
+
+mod args;
+mod exit;
+mod progress;
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use dtcore::{CancelHandle, Download, Report, TransferError};
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::Args;
+use progress::Display;
+
+/// Runs the program and returns its exit code.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return exit::fail(&TransferError::System { action: "start the event loop", source: error });
+        }
+    };
+    let result = runtime.block_on(run(&args));
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::fail(&error),
+    }
+}
+
+async fn run(args: &Args) -> Result<(), TransferError> {
+    let mut transfer = download(args)?.start();
+    let events = transfer.take_events();
+    let cancel = transfer.cancel_handle();
+    let mut display = Display::new(args.verbosity(), args.streams, io::stderr().is_terminal());
+    let watch = async {
+        if let Some(mut events) = events {
+            while let Some(event) = events.next().await {
+                display.show(&event);
+            }
+        }
+        std::future::pending::<Infallible>().await
+    };
+    let outcome = tokio::select! {
+        biased;
+        outcome = &mut transfer => outcome,
+        () = interrupted() => finish_cancelled(transfer, &cancel).await,
+        never = watch => match never {},
+    };
+    display.clear();
+    let report = outcome?;
+    display.finish(&report, &args.file);
+    Ok(())
+}
+
+/// Cancels the transfer and waits until it has cleaned up; a second signal, or a moment without an end, ends at once.
+async fn finish_cancelled(
+    transfer: dtcore::Transfer,
+    cancel: &CancelHandle,
+) -> Result<Report, TransferError> {
+    cancel.cancel();
+    tokio::select! {
+        outcome = transfer => outcome,
+        () = interrupted() => Err(TransferError::Cancelled),
+        () = tokio::time::sleep(Duration::from_secs(2)) => Err(TransferError::Cancelled),
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() {
+    // Without a handler the signal ends the process by itself, as it should.
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn download(args: &Args) -> Result<Download, TransferError> {
+    let (server, file) = (args.address.clone(), args.file.clone());
+    let mut download = if args.output == Path::new("-") {
+        Download::to_writer(server, file, standard_output()?)
+    } else {
+        Download::new(server, file, args.output.clone())
+    };
+    download = download.streams(args.streams).engine(args.engine).connect_timeout(args.connect_timeout);
+    if let Some(limit) = args.stall_timeout {
+        download = download.stall_timeout(limit).answer_timeout(limit);
+    }
+    if let Some(checksum) = args.checksum {
+        download = download.checksum(checksum);
+    }
+    if args.no_clobber {
+        download = download.no_clobber();
+    }
+    if args.sync {
+        download = download.sync();
+    }
+    Ok(download)
+}
+
+/// Standard output without the line buffer of `io::stdout`, which would cut big writes into small ones.
+fn standard_output() -> Result<File, TransferError> {
+    let owned = io::stdout().as_fd().try_clone_to_owned();
+    owned.map(File::from).map_err(|source| TransferError::LocalFile {
+        action: "write",
+        path: "standard output".into(),
+        source,
+    })
 }

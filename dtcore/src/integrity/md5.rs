@@ -51,16 +51,16 @@ pub struct InvalidMd5;
 
 /// Computes an [`Md5Digest`] from bytes that come in order.
 #[derive(Clone, Default)]
-pub struct Md5Hasher(Md5);
+pub(crate) struct Md5Hasher(Md5);
 
 impl Md5Hasher {
     /// Takes the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     /// The digest of all bytes taken.
-    pub fn finish(self) -> Md5Digest {
+    pub(crate) fn finish(self) -> Md5Digest {
         Md5Digest(self.0.finalize().into())
     }
 }

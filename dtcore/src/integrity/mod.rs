@@ -4,4 +4,5 @@ mod checksum;
 mod md5;
 
 pub use checksum::{Checksum, InvalidChecksum};
-pub use md5::{InvalidMd5, Md5Digest, Md5Hasher};
+pub(crate) use md5::Md5Hasher;
+pub use md5::{InvalidMd5, Md5Digest};

@@ -6,6 +6,7 @@ mod split;
 mod streams;
 
 pub(crate) use frontier::Frontier;
-pub use range::ByteRange;
-pub use split::{InconsistentLengths, StaticSplit};
-pub use streams::{InvalidStreamCount, StreamCount, StreamId};
+pub(crate) use range::ByteRange;
+pub(crate) use split::{InconsistentLengths, StaticSplit};
+pub(crate) use streams::StreamId;
+pub use streams::{InvalidStreamCount, StreamCount};

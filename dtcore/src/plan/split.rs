@@ -7,14 +7,14 @@ use super::{ByteRange, StreamCount, StreamId};
 /// With `part = size / streams + 1`, stream `i` carries the bytes `[i * part, (i + 1) * part)`, cut off at the
 /// file's end. The parts tile the file; those behind its end are empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StaticSplit {
+pub(crate) struct StaticSplit {
     size: u64,
     streams: StreamCount,
 }
 
 impl StaticSplit {
     /// The split of `size` bytes over `streams`.
-    pub fn new(size: u64, streams: StreamCount) -> Self {
+    pub(crate) fn new(size: u64, streams: StreamCount) -> Self {
         Self { size, streams }
     }
 
@@ -23,7 +23,7 @@ impl StaticSplit {
     ///
     /// # Errors
     /// [`InconsistentLengths`] when no file splits into such parts: some stream ended early.
-    pub fn from_lengths(lengths: &[u64]) -> Result<Self, InconsistentLengths> {
+    pub(crate) fn from_lengths(lengths: &[u64]) -> Result<Self, InconsistentLengths> {
         let streams = u64::try_from(lengths.len())
             .ok()
             .and_then(|n| StreamCount::new(n).ok())
@@ -45,17 +45,17 @@ impl StaticSplit {
     }
 
     /// The file's size in bytes.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
     /// How many streams carry the file.
-    pub fn streams(&self) -> StreamCount {
+    pub(crate) fn streams(&self) -> StreamCount {
         self.streams
     }
 
     /// The bytes that `stream` carries.
-    pub fn range(&self, stream: StreamId) -> ByteRange {
+    pub(crate) fn range(&self, stream: StreamId) -> ByteRange {
         let part = u128::from(self.size / u64::from(self.streams.value())) + 1;
         let start = part * u128::from(stream.byte());
         let bound = |offset: u128| u64::try_from(offset).unwrap_or(u64::MAX).min(self.size);
@@ -66,11 +66,11 @@ impl StaticSplit {
 /// The lengths of ended streams that no file splits into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("stream {stream} ended early, after {received} bytes")]
-pub struct InconsistentLengths {
+pub(crate) struct InconsistentLengths {
     /// The first stream that is shorter than it must have been.
-    pub stream: u8,
+    pub(crate) stream: u8,
     /// How many bytes came on it.
-    pub received: u64,
+    pub(crate) received: u64,
 }
 
 #[cfg(test)]

@@ -25,12 +25,12 @@ impl StreamCount {
     }
 
     /// The stream that calls itself `id`, if the transfer has it.
-    pub fn stream(self, id: u8) -> Option<StreamId> {
+    pub(crate) fn stream(self, id: u8) -> Option<StreamId> {
         (id < self.0).then_some(StreamId(id))
     }
 
     /// All streams of the transfer, in order.
-    pub fn ids(self) -> impl DoubleEndedIterator<Item = StreamId> + ExactSizeIterator {
+    pub(crate) fn ids(self) -> impl DoubleEndedIterator<Item = StreamId> + ExactSizeIterator {
         (0..self.0).map(StreamId)
     }
 }
@@ -63,16 +63,16 @@ pub struct InvalidStreamCount;
 
 /// One stream of a transfer, counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct StreamId(u8);
+pub(crate) struct StreamId(u8);
 
 impl StreamId {
     /// The byte by which the stream names itself on the wire.
-    pub fn byte(self) -> u8 {
+    pub(crate) fn byte(self) -> u8 {
         self.0
     }
 
     /// The stream's position in a list of all streams.
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }
 }

@@ -1,0 +1,254 @@
+//! What the user sees while a transfer runs: a bar on a terminal, a plain line now and then elsewhere.
+
+use std::time::{Duration, Instant};
+
+use dtcore::{Event, Progress, Report, StreamCount};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::args::Verbosity;
+
+/// How often a plain line is printed where there is no terminal.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How much of the shown rate is replaced by what each progress event measures: the last second or so counts.
+const SMOOTHING: f64 = 0.15;
+
+/// Shows a transfer on standard error.
+pub(crate) struct Display {
+    verbosity: Verbosity,
+    streams: StreamCount,
+    bar: Option<ProgressBar>,
+    rate: Rate,
+    last_plain: Instant,
+}
+
+impl Display {
+    pub(crate) fn new(verbosity: Verbosity, streams: StreamCount, terminal: bool) -> Self {
+        let bar = (terminal && verbosity > Verbosity::Quiet).then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            bar.set_style(style("{spinner} {msg}"));
+            bar
+        });
+        Self { verbosity, streams, bar, rate: Rate::default(), last_plain: Instant::now() }
+    }
+
+    pub(crate) fn show(&mut self, event: &Event) {
+        match event {
+            Event::Connected { server } => {
+                self.say_verbose(&format!("connected to {server}, waiting for its answer"));
+                if let Some(bar) = &self.bar {
+                    bar.set_message("waiting for the server, which hashes the file first");
+                    bar.enable_steady_tick(Duration::from_millis(200));
+                }
+            }
+            Event::Started { size, streams } => {
+                let told = size.map_or_else(|| "a size it does not tell".to_owned(), bytes);
+                self.say_verbose(&format!("the file has {told} and comes over {streams} streams"));
+                if let (Some(bar), Some(size)) = (&self.bar, size) {
+                    bar.disable_steady_tick();
+                    bar.set_length(*size);
+                    bar.set_style(style("{wide_bar} {msg}"));
+                }
+            }
+            Event::Progress(progress) => self.progress(progress),
+            _ => {}
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        self.rate.update(progress);
+        let text = line(progress, self.rate.bytes_per_second, self.streams);
+        if let Some(bar) = &self.bar {
+            bar.set_position(progress.received);
+            bar.set_message(text);
+        } else if self.verbosity > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
+            self.last_plain = Instant::now();
+            say(&text);
+        }
+    }
+
+    /// Takes the bar off the terminal.
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// The last line: what came, how long it took, and its digest.
+    pub(crate) fn finish(&self, report: &Report, name: &str) {
+        if self.verbosity > Verbosity::Quiet {
+            say(&summary(report, name));
+        }
+    }
+
+    fn say_verbose(&self, text: &str) {
+        if self.verbosity == Verbosity::Verbose {
+            match &self.bar {
+                Some(bar) => bar.println(text),
+                None => say(text),
+            }
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "progress for people goes to standard error")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+/// The rate of the recent past.
+#[derive(Debug, Default)]
+struct Rate {
+    bytes_per_second: f64,
+    last: Option<Progress>,
+}
+
+impl Rate {
+    fn update(&mut self, progress: &Progress) {
+        let last = self.last.replace(*progress).unwrap_or_default();
+        let seconds = progress.elapsed.saturating_sub(last.elapsed).as_secs_f64();
+        if seconds > 0.0 {
+            let rate = float(progress.received.saturating_sub(last.received)) / seconds;
+            let weight = if self.bytes_per_second > 0.0 { SMOOTHING } else { 1.0 };
+            self.bytes_per_second += weight * (rate - self.bytes_per_second);
+        }
+    }
+}
+
+/// `62%  6.2/10.0 GiB  1.18 GiB/s  ETA 0:03  8/8 streams  verified 61%`
+fn line(progress: &Progress, rate: f64, streams: StreamCount) -> String {
+    let open = format!("{}/{} streams", progress.open_streams, streams);
+    let speed = format!("{}/s", bytes_float(rate));
+    let Some(size) = progress.size else {
+        return format!(
+            "{}  {speed}  {open}  verified {}",
+            bytes(progress.received),
+            bytes(progress.verified)
+        );
+    };
+    let (divisor, unit) = unit(float(size));
+    let done = format!("{:.1}/{:.1} {unit}", float(progress.received) / divisor, float(size) / divisor);
+    let verified = percent(progress.verified, size);
+    if progress.received >= size {
+        return format!("100%  {done}  verifying {verified}%");
+    }
+    let eta = eta(size - progress.received, rate);
+    format!("{}%  {done}  {speed}  ETA {eta}  {open}  verified {verified}%", percent(progress.received, size))
+}
+
+fn summary(report: &Report, name: &str) -> String {
+    let seconds = report.elapsed.as_secs_f64();
+    let rate = if seconds > 0.0 { float(report.bytes) / seconds } else { 0.0 };
+    let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
+    format!(
+        "{name}: {} bytes ({}) in {seconds:.2} s, {}/s, md5 {} verified",
+        report.bytes,
+        bytes(report.bytes),
+        bytes_float(rate),
+        report.md5
+    )
+}
+
+fn percent(part: u64, whole: u64) -> u64 {
+    let percent = u128::from(part) * 100 / u128::from(whole.max(1));
+    u64::try_from(percent).unwrap_or(100)
+}
+
+/// Minutes and seconds, with hours before them if there are any.
+fn eta(left: u64, rate: f64) -> String {
+    let Ok(left) = Duration::try_from_secs_f64(float(left) / rate) else { return "-:--".to_owned() };
+    let seconds = left.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    if hours > 999 {
+        "-:--".to_owned()
+    } else if hours > 0 {
+        format!("{hours}:{minutes:02}:{:02}", seconds % 60)
+    } else {
+        format!("{minutes}:{:02}", seconds % 60)
+    }
+}
+
+fn bytes(n: u64) -> String {
+    if n < 1024 { format!("{n} B") } else { bytes_float(float(n)) }
+}
+
+fn bytes_float(n: f64) -> String {
+    let (divisor, unit) = unit(n);
+    format!("{:.2} {unit}", n / divisor)
+}
+
+/// The unit in which `n` bytes are at least 1, if there is one.
+fn unit(n: f64) -> (f64, &'static str) {
+    let mut divisor = 1.0;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] {
+        if n < divisor * 1024.0 {
+            return (divisor, unit);
+        }
+        divisor *= 1024.0;
+    }
+    (divisor, "EiB")
+}
+
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "shown with three digits")]
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(size: Option<u64>, received: u64, verified: u64) -> Progress {
+        let mut progress = Progress::default();
+        (progress.size, progress.received, progress.verified, progress.open_streams) =
+            (size, received, verified, 8);
+        progress
+    }
+
+    #[test]
+    fn the_line_says_what_people_ask() {
+        let gib = 1 << 30;
+        let streams = StreamCount::default();
+        for (progress, expected) in [
+            (
+                progress(Some(10 * gib), 6_657_199_309, 6_551_000_000),
+                "62%  6.2/10.0 GiB  1.18 GiB/s  ETA 0:03  8/8 streams  verified 61%",
+            ),
+            (progress(Some(gib), gib, gib / 2), "100%  1.0/1.0 GiB  verifying 50%"),
+            (progress(None, gib, 0), "1.00 GiB  1.18 GiB/s  8/8 streams  verified 0 B"),
+        ] {
+            assert_eq!(line(&progress, 1.18 * 1_073_741_824.0, streams), expected);
+        }
+    }
+
+    #[test]
+    fn times_to_come_are_readable() {
+        for (left, rate, expected) in [
+            (90, 1.0, "1:30"),
+            (3 * 3600 + 62, 1.0, "3:01:02"),
+            (1, 0.0, "-:--"),
+            (u64::MAX, 1.0, "-:--"),
+            (0, 1.0, "0:00"),
+        ] {
+            assert_eq!(eta(left, rate), expected);
+        }
+    }
+
+    #[test]
+    fn the_rate_follows_the_recent_past() {
+        let mut rate = Rate::default();
+        let mut at = progress(None, 0, 0);
+        for step in 1..=100 {
+            at.elapsed = Duration::from_millis(100 * step);
+            at.received = 1_000_000 * step;
+            rate.update(&at);
+        }
+        assert!((rate.bytes_per_second - 10_000_000.0).abs() < 1.0);
+    }
+}

@@ -1,0 +1,188 @@
+//! Why a transfer failed, in terms a person can act on.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::integrity::Checksum;
+
+/// Why a transfer did not deliver its file.
+///
+/// The message says what failed and where; the cause below it, if there is one, is in
+/// [`source`](std::error::Error::source). Whatever the error, the output that was there before is untouched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// The server has no such file, or it is not a regular file.
+    #[error("{server} has no file {name:?}")]
+    NotFound {
+        /// The server's address.
+        server: String,
+        /// The file that was asked for.
+        name: String,
+    },
+    /// The server may not read the file.
+    #[error("{server} may not read {name:?}")]
+    Forbidden {
+        /// The server's address.
+        server: String,
+        /// The file that was asked for.
+        name: String,
+    },
+    /// The server wants to know who asks.
+    #[error("{server} does not let you in")]
+    Unauthorized {
+        /// The server's address.
+        server: String,
+    },
+    /// The server refused for a reason of its own.
+    #[error("{server} refused with status {status}: {reason}")]
+    Refused {
+        /// The server's address.
+        server: String,
+        /// The HTTP status.
+        status: u16,
+        /// The server's words, without control characters.
+        reason: String,
+    },
+    /// No connection could be made.
+    #[error("cannot reach {server}")]
+    Unreachable {
+        /// The address that was tried.
+        server: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A connection was there and ended before all bytes had come.
+    #[error("lost the connection to {server}: {what}")]
+    ConnectionLost {
+        /// The server's address.
+        server: String,
+        /// Which connection, and how far it came.
+        what: String,
+    },
+    /// Nothing moved for too long.
+    #[error("{server} sent nothing for {waited:?} while {activity}")]
+    TimedOut {
+        /// The server's address.
+        server: String,
+        /// What was waited for.
+        activity: &'static str,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// All bytes came, and they are not the right ones.
+    #[error("the bytes of {name:?} do not match: {origin} says {expected}, received {actual}")]
+    DigestMismatch {
+        /// The file that was asked for.
+        name: String,
+        /// Who named the digest.
+        origin: &'static str,
+        /// The digest the file should have.
+        expected: Checksum,
+        /// The digest of what was received.
+        actual: Checksum,
+    },
+    /// The source changed while it was read.
+    #[error("{name:?} changed on {server} while it was read")]
+    SourceChanged {
+        /// The server's address.
+        server: String,
+        /// The file that was asked for.
+        name: String,
+    },
+    /// The peer said something that the protocol has no room for.
+    #[error("{server} broke the protocol: {what}")]
+    Protocol {
+        /// The server's address.
+        server: String,
+        /// What it said.
+        what: String,
+    },
+    /// There is no room for the file.
+    #[error("no space left for {}: {needed} bytes are needed", path.display())]
+    DiskFull {
+        /// The file that needs the room.
+        path: PathBuf,
+        /// How many bytes were to be stored.
+        needed: u64,
+    },
+    /// A local file could not be worked with.
+    #[error("cannot {action} {}", path.display())]
+    LocalFile {
+        /// What was to be done with it.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The output is there already, and was not to be replaced.
+    #[error("{} exists", path.display())]
+    OutputExists {
+        /// The output.
+        path: PathBuf,
+    },
+    /// Another transfer writes the same output.
+    #[error("{} is being written by another transfer", path.display())]
+    OutputInUse {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The transfer was cancelled by its owner.
+    #[error("interrupted")]
+    Cancelled,
+    /// The machine could not give what the transfer needs, such as a thread.
+    #[error("cannot {action}")]
+    System {
+        /// What was to be done.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl TransferError {
+    /// Whether the same transfer may well succeed when it is simply tried again.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::ConnectionLost { .. }
+            | Self::TimedOut { .. }
+            | Self::SourceChanged { .. } => true,
+            Self::Refused { status, .. } => matches!(status, 429 | 502..=504),
+            Self::NotFound { .. }
+            | Self::Forbidden { .. }
+            | Self::Unauthorized { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Protocol { .. }
+            | Self::DiskFull { .. }
+            | Self::LocalFile { .. }
+            | Self::OutputExists { .. }
+            | Self::OutputInUse { .. }
+            | Self::Cancelled
+            | Self::System { .. } => false,
+        }
+    }
+
+    /// The error for a local file operation: a full disk is told apart, because it has a remedy of its own.
+    pub(crate) fn local(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        needed: u64,
+        source: io::Error,
+    ) -> Self {
+        let path = path.into();
+        if is_disk_full(&source) {
+            Self::DiskFull { path, needed }
+        } else {
+            Self::LocalFile { action, path, source }
+        }
+    }
+}
+
+/// Whether there is no room for the file, by the disk, a quota, or the largest size the file system knows.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}

@@ -1,0 +1,139 @@
+//! Where the received file goes: into its place by way of a part file, or in order to a writer.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::TransferError;
+use crate::storage::{Clobber, Durability, Engine, PartFile, Store, open};
+
+/// What the user named as output.
+pub(super) enum Output {
+    /// A file, or a device or pipe that is written in order.
+    Path(PathBuf),
+    /// A writer of the embedder's, or standard output.
+    Writer(Box<dyn Write + Send>),
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.fmt(f),
+            Self::Writer(_) => f.write_str("writer"),
+        }
+    }
+}
+
+/// Something that takes the file's bytes in order.
+pub(super) enum Sink {
+    /// It is open.
+    Writer(Box<dyn Write + Send>),
+    /// A device or pipe that the follower opens: opening a pipe waits for its reader.
+    Path(PathBuf),
+}
+
+impl Sink {
+    pub(super) fn open(self) -> io::Result<Box<dyn Write + Send>> {
+        match self {
+            Self::Writer(writer) => Ok(writer),
+            Self::Path(path) => Ok(Box::new(OpenOptions::new().write(true).open(path)?)),
+        }
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sink")
+    }
+}
+
+/// The open destination of one transfer.
+#[derive(Debug)]
+pub(super) enum Destination {
+    /// A part file that takes the output's place at the end.
+    File(PartFile),
+    /// An unnamed file for bytes that come before their turn; the sink gets them in order.
+    Ordered {
+        /// The unnamed file, gone with the transfer.
+        spool: File,
+        /// What the follower writes to, until it takes it.
+        sink: Option<Sink>,
+        /// How errors name the sink.
+        name: PathBuf,
+    },
+}
+
+impl Destination {
+    /// Opens what `output` names; what cannot be written is refused before the server is bothered.
+    pub(super) fn open(output: Output, clobber: Clobber) -> Result<Self, TransferError> {
+        let (sink, name) = match output {
+            Output::Path(path) if !is_special(&path) => {
+                return PartFile::create(&path, clobber).map(Self::File);
+            }
+            Output::Path(path) if clobber == Clobber::Refuse => {
+                return Err(TransferError::OutputExists { path });
+            }
+            Output::Path(path) => (Sink::Path(path.clone()), path),
+            Output::Writer(writer) => (Sink::Writer(writer), PathBuf::from("standard output")),
+        };
+        let spool = spool(&std::env::temp_dir())?;
+        Ok(Self::Ordered { spool, sink: Some(sink), name })
+    }
+
+    /// The store for the file's bytes; `size` is the file's, if it is known.
+    pub(super) fn store(&self, engine: Engine, size: Option<u64>) -> Result<Arc<dyn Store>, TransferError> {
+        let file = match self {
+            Self::File(part) => part.file(),
+            Self::Ordered { spool, .. } => spool,
+        };
+        open(file, engine, size)
+            .map_err(|error| TransferError::local("reserve room for", self.path(), size.unwrap_or(0), error))
+    }
+
+    /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
+    pub(super) fn spill(&self, engine: Engine) -> Result<Arc<dyn Store>, TransferError> {
+        let folder = match self {
+            Self::File(part) => part.path().parent().map_or_else(PathBuf::new, Path::to_owned),
+            Self::Ordered { .. } => std::env::temp_dir(),
+        };
+        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+        let file = spool(&folder)?;
+        open(&file, engine, None).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
+    }
+
+    /// The sink for bytes in order, once.
+    pub(super) fn take_sink(&mut self) -> Option<Sink> {
+        match self {
+            Self::File(_) => None,
+            Self::Ordered { sink, .. } => sink.take(),
+        }
+    }
+
+    /// The file that errors name.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File(part) => part.path(),
+            Self::Ordered { name, .. } => name,
+        }
+    }
+
+    /// Puts the complete and verified file of `len` bytes in its place.
+    pub(super) fn publish(self, len: u64, durability: Durability) -> Result<Option<PathBuf>, TransferError> {
+        match self {
+            Self::File(part) => part.publish(len, durability).map(Some),
+            Self::Ordered { .. } => Ok(None),
+        }
+    }
+}
+
+/// Whether `path` is a device, a pipe or a socket, which is written to rather than replaced.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+/// A file without a name: whatever happens, nothing of it is left.
+fn spool(folder: &Path) -> Result<File, TransferError> {
+    tempfile::tempfile_in(folder).map_err(|source| TransferError::local("make room in", folder, 0, source))
+}

@@ -1,0 +1,260 @@
+//! The façade of the receiving role: say what to fetch, start it, watch it, await it.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::destination::Output;
+use super::protocol1;
+use crate::error::TransferError;
+use crate::event::{self, EventSender, Events, Report};
+use crate::integrity::Checksum;
+use crate::net::ServerAddress;
+use crate::plan::StreamCount;
+use crate::storage::{Clobber, Durability, Engine};
+
+/// One file to fetch.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let report = dtcore::Download::new("files.example:9000".parse()?, "remote/path", "out.bin")
+///     .streams(dtcore::StreamCount::new(8)?)
+///     .run()
+///     .await?;
+/// println!("{} bytes, md5 {}", report.bytes, report.md5);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Download {
+    options: Options,
+    output: Output,
+}
+
+/// What a download may be told besides where its bytes go.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) server: ServerAddress,
+    pub(super) name: String,
+    pub(super) streams: StreamCount,
+    pub(super) engine: Engine,
+    pub(super) clobber: Clobber,
+    pub(super) durability: Durability,
+    pub(super) checksum: Option<Checksum>,
+    pub(super) connect_timeout: Duration,
+    pub(super) stall_timeout: Duration,
+    pub(super) answer_timeout: Duration,
+}
+
+impl Download {
+    /// The file `name` of `server`, to be put at `output`.
+    ///
+    /// The name is the server's: relative to the folder it serves, with or without a leading slash. An output that is
+    /// a device or a pipe is written in order; any other is received into a part file beside it and replaced, in one
+    /// step, when all is verified.
+    pub fn new(server: ServerAddress, name: impl Into<String>, output: impl Into<PathBuf>) -> Self {
+        Self::with_output(server, name.into(), Output::Path(output.into()))
+    }
+
+    /// The file `name` of `server`, to be written to `writer` in order.
+    ///
+    /// The bytes are written as they come, before the whole file could be verified: only success of the transfer says
+    /// that they were right. Bytes that come before their turn wait in an unnamed file in the system's folder for
+    /// temporary files. The writer is used, and may block, on a thread of the transfer's own.
+    pub fn to_writer(
+        server: ServerAddress,
+        name: impl Into<String>,
+        writer: impl Write + Send + 'static,
+    ) -> Self {
+        Self::with_output(server, name.into(), Output::Writer(Box::new(writer)))
+    }
+
+    fn with_output(server: ServerAddress, name: String, output: Output) -> Self {
+        let options = Options {
+            server,
+            name,
+            streams: StreamCount::default(),
+            engine: Engine::default(),
+            clobber: Clobber::default(),
+            durability: Durability::default(),
+            checksum: None,
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(3600),
+        };
+        Self { options, output }
+    }
+
+    /// Over how many streams the file comes; 8 unless told.
+    pub fn streams(mut self, streams: StreamCount) -> Self {
+        self.options.streams = streams;
+        self
+    }
+
+    /// How the bytes get into the output file.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.options.engine = engine;
+        self
+    }
+
+    /// Fails with [`TransferError::OutputExists`] rather than replace an output that exists, also one that appears
+    /// during the transfer.
+    pub fn no_clobber(mut self) -> Self {
+        self.options.clobber = Clobber::Refuse;
+        self
+    }
+
+    /// Has the output on the disk, name and bytes, before success is reported.
+    pub fn sync(mut self) -> Self {
+        self.options.durability = Durability::Synced;
+        self
+    }
+
+    /// Demands this digest of the file, besides the server's.
+    pub fn checksum(mut self, checksum: Checksum) -> Self {
+        self.options.checksum = Some(checksum);
+        self
+    }
+
+    /// How long making one connection may take; 10 seconds unless told.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.options.connect_timeout = limit;
+        self
+    }
+
+    /// How long an open stream may bring nothing; 60 seconds unless told.
+    pub fn stall_timeout(mut self, limit: Duration) -> Self {
+        self.options.stall_timeout = limit;
+        self
+    }
+
+    /// How long the server's answer may take; an hour unless told, because a server of protocol 1 hashes the whole
+    /// file before it answers.
+    pub fn answer_timeout(mut self, limit: Duration) -> Self {
+        self.options.answer_timeout = limit;
+        self
+    }
+
+    /// Starts the transfer, on threads of its own.
+    ///
+    /// Sockets and files are worked on there and never on the caller's executor, whichever that is.
+    pub fn start(self) -> Transfer {
+        let (sender, events) = event::channel();
+        let (outcome_sender, outcome) = oneshot::channel();
+        let cancel = CancellationToken::new();
+        let token = cancel.clone();
+        let spawned = thread::Builder::new().name("dt-transfer".to_owned()).spawn(move || {
+            // An error only says that nobody waits for the outcome any more.
+            let _ = outcome_sender.send(drive(self, sender, &token));
+        });
+        let failed = spawned.err().map(|source| TransferError::System { action: "start a thread", source });
+        Transfer { events: Some(events), outcome, failed, cancel: CancelHandle(cancel) }
+    }
+
+    /// Runs the transfer to its end.
+    ///
+    /// # Errors
+    /// Whatever kept the file from being delivered; an output that was there before is then untouched.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the transfer; see [`Transfer`].
+    pub async fn run(self) -> Result<Report, TransferError> {
+        self.start().await
+    }
+}
+
+/// Runs the transfer on the thread it was given.
+fn drive(
+    download: Download,
+    events: EventSender,
+    cancel: &CancellationToken,
+) -> Result<Report, TransferError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| TransferError::System { action: "start the event loop", source })?;
+    let course = protocol1::run(download.options, download.output, events);
+    let result = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(TransferError::Cancelled),
+            result = course => result,
+        }
+    });
+    // A name that is still being resolved must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// A running transfer: a future of its outcome.
+///
+/// # Cancel safety
+/// Dropping it cancels the transfer; its part file and connections are then gone a moment later. To wait until they
+/// are, cancel by a [`CancelHandle`] and await the transfer.
+#[must_use = "a transfer that is dropped is cancelled"]
+pub struct Transfer {
+    events: Option<Events>,
+    outcome: oneshot::Receiver<Result<Report, TransferError>>,
+    /// Why it could not even be started.
+    failed: Option<TransferError>,
+    cancel: CancelHandle,
+}
+
+impl Transfer {
+    /// The transfer's events; `None` if they were taken before.
+    pub fn take_events(&mut self) -> Option<Events> {
+        self.events.take()
+    }
+
+    /// A handle that cancels the transfer from elsewhere.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+}
+
+impl Future for Transfer {
+    type Output = Result<Report, TransferError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut self.outcome).poll(cx).map(|received| {
+            let died = |_| TransferError::System {
+                action: "go on",
+                source: io::Error::other("the transfer's thread died"),
+            };
+            received.map_err(died)?
+        })
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Transfer")
+    }
+}
+
+/// Cancels a transfer from elsewhere, such as a signal handler's task.
+#[derive(Clone, Debug)]
+pub struct CancelHandle(CancellationToken);
+
+impl CancelHandle {
+    /// Ends the transfer with [`TransferError::Cancelled`], unless it has ended already.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}

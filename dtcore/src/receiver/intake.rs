@@ -1,0 +1,134 @@
+//! The intake: receives on all streams of a transfer at once, lowest file offset first.
+//!
+//! One task serves all streams. Whatever is there on the stream that holds the frontier is taken first, so that the
+//! follower's digest, which is what protocol 1 waits for on a fast path, never starves while later parts come in; the
+//! others are read whenever the earlier ones have nothing, and at least once a second.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::follower::Follower;
+use super::lane::{Lane, Step};
+use super::order::Order;
+use crate::storage::FillError;
+
+/// A stream that has bytes is read at least this often, however busy the earlier ones are: its sender must see that
+/// somebody is there.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many receive calls are made before the task looks up, for cancellation and progress.
+const STEPS: u32 = 32;
+
+/// All streams of a transfer that are not at their end, in file order.
+pub(super) struct Intake {
+    lanes: Vec<Lane>,
+    order: Order,
+    received: u64,
+}
+
+/// Why the intake cannot go on.
+pub(super) enum Fault {
+    /// A stream ended, or broke, before all its bytes had come.
+    Lost { stream: u8, received: u64, reason: Option<std::io::Error> },
+    /// Nothing came on this stream for the given time.
+    Stalled { waited: Duration },
+    /// The bytes could not be stored.
+    Store(std::io::Error),
+}
+
+impl Intake {
+    pub(super) fn new(lanes: Vec<Lane>, order: Order) -> Self {
+        Self { lanes, order, received: 0 }
+    }
+
+    /// Bytes received so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How many streams are not at their end.
+    pub(super) fn open_streams(&self) -> u8 {
+        u8::try_from(self.lanes.len()).unwrap_or(u8::MAX)
+    }
+
+    /// The order of the bytes, which knows the size when all streams have ended.
+    pub(super) fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Receives for a while; `true` when all streams are at their end.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was received is recorded.
+    pub(super) async fn receive(&mut self, follower: &Follower) -> Result<bool, Fault> {
+        poll_fn(|cx| self.poll_receive(cx, follower)).await
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>, follower: &Follower) -> Poll<Result<bool, Fault>> {
+        let neglected = |lane: &Lane| lane.last_progress.elapsed() > PATIENCE;
+        let neglected = self.lanes.iter().position(neglected);
+        if let Some(Poll::Ready(Err(fault))) = neglected.map(|index| self.poll_lane(index, cx, follower)) {
+            return Poll::Ready(Err(fault));
+        }
+        let mut steps = 0;
+        let mut index = 0;
+        while index < self.lanes.len() && steps < STEPS {
+            match self.poll_lane(index, cx, follower) {
+                Poll::Pending => index += 1,
+                Poll::Ready(Ok(())) => {
+                    steps += 1;
+                    index = 0;
+                }
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+            }
+        }
+        if self.lanes.is_empty() {
+            Poll::Ready(Ok(true))
+        } else if steps > 0 {
+            Poll::Ready(Ok(false))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn poll_lane(
+        &mut self,
+        index: usize,
+        cx: &mut Context<'_>,
+        follower: &Follower,
+    ) -> Poll<Result<(), Fault>> {
+        let Some(lane) = self.lanes.get_mut(index) else { return Poll::Pending };
+        let lost =
+            |lane: &Lane, reason| Fault::Lost { stream: lane.id.byte(), received: lane.received(), reason };
+        match lane.poll_step(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(Step::Stored(n))) => {
+                self.order.advance(lane.id, n, follower);
+                self.received = self.received.saturating_add(n);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(Step::Complete)) => {
+                // The lane gives up its right to write before the follower hears that it may append there.
+                let id = self.lanes.remove(index).id;
+                self.order.end(id, follower);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(Step::CutOff)) => Poll::Ready(Err(lost(lane, None))),
+            Poll::Ready(Err(FillError::Source(error))) => Poll::Ready(Err(lost(lane, Some(error)))),
+            Poll::Ready(Err(FillError::Store(error))) => Poll::Ready(Err(Fault::Store(error))),
+        }
+    }
+
+    /// Fails when some stream has been without a byte for `limit`.
+    pub(super) fn check_stall(&self, limit: Duration) -> Result<(), Fault> {
+        let now = Instant::now();
+        let longest = self.lanes.iter().map(|lane| now.duration_since(lane.last_progress)).max();
+        match longest {
+            Some(waited) if waited >= limit => Err(Fault::Stalled { waited: limit }),
+            _ => Ok(()),
+        }
+    }
+}

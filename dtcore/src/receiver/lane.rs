@@ -1,0 +1,111 @@
+//! A lane: one stream and the place its bytes go to.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::plan::StreamId;
+use crate::storage::{FillError, GrowingWriter, Writer};
+
+/// Where a stream's bytes go.
+pub(super) enum Space {
+    /// Into a range of known length; `None` if that is empty.
+    Fixed(Option<Box<dyn Writer>>),
+    /// Into a store of its own, as long as bytes come.
+    Growing(GrowingWriter),
+}
+
+/// One stream and where its bytes go.
+pub(super) struct Lane {
+    pub(super) id: StreamId,
+    stream: TcpStream,
+    space: Space,
+    received: u64,
+    /// When bytes last came, for the stall watch and for fairness.
+    pub(super) last_progress: Instant,
+}
+
+/// What one look at a lane found.
+pub(super) enum Step {
+    /// So many bytes were stored.
+    Stored(u64),
+    /// All bytes of the lane have come; with a size never told, the stream's end says so.
+    Complete,
+    /// The stream ended before its range was full.
+    CutOff,
+}
+
+impl Lane {
+    pub(super) fn new(id: StreamId, stream: TcpStream, space: Space) -> Self {
+        Self { id, stream, space, received: 0, last_progress: Instant::now() }
+    }
+
+    /// How many bytes came on it.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Receives what is there, up to the most that one call takes.
+    pub(super) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, FillError>> {
+        loop {
+            if self.is_full() {
+                return Poll::Ready(Ok(Step::Complete));
+            }
+            match self.stream.poll_read_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(FillError::Source(error))),
+                Poll::Ready(Ok(())) => {}
+            }
+            match self.receive() {
+                Ok(0) => return Poll::Ready(Ok(self.ended())),
+                Ok(n) => {
+                    let n = u64::try_from(n).unwrap_or(u64::MAX);
+                    self.received = self.received.saturating_add(n);
+                    self.last_progress = Instant::now();
+                    return Poll::Ready(Ok(Step::Stored(n)));
+                }
+                Err(FillError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A peer that was sent more than it read resets instead of closing. What came before is as good.
+                Err(FillError::Source(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Poll::Ready(Ok(self.ended()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        match &self.space {
+            Space::Fixed(writer) => writer.as_ref().is_none_or(|writer| writer.remaining() == 0),
+            Space::Growing(_) => false,
+        }
+    }
+
+    fn ended(&self) -> Step {
+        match self.space {
+            Space::Fixed(_) => Step::CutOff,
+            Space::Growing(_) => Step::Complete,
+        }
+    }
+
+    /// One receive call, straight into the store's space.
+    fn receive(&mut self) -> Result<usize, FillError> {
+        let stream = &self.stream;
+        let mut source = |space: &mut [u8]| {
+            // Through tokio, so that an empty socket is polled again only when bytes have come.
+            stream.try_io(Interest::READABLE, || {
+                let (_, n) = recv(stream, &mut *space, RecvFlags::DONTWAIT)?;
+                Ok(n)
+            })
+        };
+        match &mut self.space {
+            Space::Fixed(None) => Ok(0),
+            Space::Fixed(Some(writer)) => writer.fill(&mut source),
+            Space::Growing(writer) => writer.fill(&mut source),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The receiving role: one file, fetched over many streams into its place.
+
+mod destination;
+mod download;
+mod follower;
+mod intake;
+mod lane;
+mod order;
+mod protocol1;
+
+pub use download::{CancelHandle, Download, Transfer};

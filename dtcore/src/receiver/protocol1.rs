@@ -1,0 +1,230 @@
+//! The course of a transfer in protocol 1: ask, open all streams, receive, compare the MD5, publish.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::destination::{Destination, Output};
+use super::download::Options;
+use super::follower::{Duties, Follower, Outcome};
+use super::intake::{Fault, Intake};
+use super::lane::{Lane, Space};
+use super::order::Order;
+use crate::error::TransferError;
+use crate::event::{Event, EventSender, Progress, Report};
+use crate::integrity::{Checksum, Md5Digest};
+use crate::net::{Control, Offer, connect_retrying};
+use crate::plan::{StaticSplit, StreamId};
+use crate::storage::{GrowingWriter, Store};
+use crate::wire::v1;
+
+/// How often progress is told and stalled streams are looked for.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Runs one transfer to its end. Dropping the future at any point leaves nothing behind.
+pub(super) async fn run(
+    options: Options,
+    output: Output,
+    events: EventSender,
+) -> Result<Report, TransferError> {
+    let started = Instant::now();
+    let mut destination = Destination::open(output, options.clobber)?;
+
+    let mut control = Control::open(&options.server, options.connect_timeout).await?;
+    events.send(Event::Connected { server: control.peer() });
+    let request = v1::Request { streams: options.streams };
+    let offer = control.ask(&options.name, request, options.answer_timeout).await?;
+    events.send(Event::Started { size: offer.size, streams: options.streams });
+
+    let store = destination.store(options.engine, offer.size)?;
+    let spills = spills(&options, &destination, &offer)?;
+    let streams = open_streams(&options, offer.data).await?;
+    let intake = intake(&options, &offer, &store, &spills, streams)?;
+    drop(spills);
+
+    let duties = Duties {
+        home: home(&destination, store),
+        sink: destination.take_sink(),
+        path: destination.path().to_owned(),
+    };
+    let (follower, mut digested) = Follower::spawn(duties)?;
+    let mut course = Course { options, offer, intake, follower, events, started };
+    let (size, md5) = course.complete(&mut digested, &destination).await?;
+    course.compare(md5)?;
+    let output = destination.publish(size, course.options.durability)?;
+    Ok(Report { output, bytes: size, md5, elapsed: started.elapsed() })
+}
+
+/// Where bytes that were received elsewhere are moved: only a file has such a place.
+fn home(destination: &Destination, store: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
+    matches!(destination, Destination::File(_)).then_some(store)
+}
+
+/// A store for each stream behind the first, when the size and with it their places in the file are not known.
+fn spills(
+    options: &Options,
+    destination: &Destination,
+    offer: &Offer,
+) -> Result<Vec<Arc<dyn Store>>, TransferError> {
+    let behind_the_first = if offer.size.is_some() { 0 } else { usize::from(options.streams.value()) - 1 };
+    (0..behind_the_first).map(|_| destination.spill(options.engine)).collect()
+}
+
+/// Connects all streams, each of which names itself in its first byte.
+///
+/// All of them are opened, also those whose part is empty: an original server waits for every one.
+async fn open_streams(
+    options: &Options,
+    data: SocketAddr,
+) -> Result<Vec<(StreamId, TcpStream)>, TransferError> {
+    let open = |id: StreamId| async move {
+        let mut stream = connect_retrying(data, options.connect_timeout).await?;
+        // A server that is through with this stream already may have closed it; what it sent decides.
+        let _ = stream.write_all(&[id.byte()]).await;
+        Ok((id, stream))
+    };
+    try_join_all(options.streams.ids().map(open)).await
+}
+
+/// The lanes: into ranges of the one store, or each into its own.
+fn intake(
+    options: &Options,
+    offer: &Offer,
+    store: &Arc<dyn Store>,
+    spills: &[Arc<dyn Store>],
+    streams: Vec<(StreamId, TcpStream)>,
+) -> Result<Intake, TransferError> {
+    let taken_twice =
+        || TransferError::System { action: "divide the output", source: io::Error::other("overlap") };
+    let stores: Vec<_> = std::iter::once(store).chain(spills).cloned().collect();
+    let mut lanes = Vec::with_capacity(streams.len());
+    for (id, stream) in streams {
+        let space = match offer.size {
+            Some(size) => {
+                let range = StaticSplit::new(size, options.streams).range(id);
+                let writer =
+                    if range.is_empty() { None } else { Some(store.writer(range).ok_or_else(taken_twice)?) };
+                Space::Fixed(writer)
+            }
+            None => {
+                Space::Growing(GrowingWriter::new(stores.get(id.index()).cloned().ok_or_else(taken_twice)?))
+            }
+        };
+        lanes.push(Lane::new(id, stream, space));
+    }
+    let order = match offer.size {
+        Some(size) => Order::known(StaticSplit::new(size, options.streams), store.clone()),
+        None => Order::unknown(options.streams, stores),
+    };
+    Ok(Intake::new(lanes, order))
+}
+
+/// A transfer whose streams are open.
+struct Course {
+    options: Options,
+    offer: Offer,
+    intake: Intake,
+    follower: Follower,
+    events: EventSender,
+    started: Instant,
+}
+
+impl Course {
+    /// Receives everything and returns the file's size and digest.
+    async fn complete(
+        &mut self,
+        digested: &mut Outcome,
+        destination: &Destination,
+    ) -> Result<(u64, Md5Digest), TransferError> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    self.tell(self.offer.size);
+                    self.intake.check_stall(self.options.stall_timeout).map_err(|fault| self.explain(fault, destination))?;
+                }
+                outcome = digested.wait() => {
+                    // Not closed yet, so this can only be an error.
+                    outcome?;
+                }
+                received = self.intake.receive(&self.follower) => {
+                    if received.map_err(|fault| self.explain(fault, destination))? {
+                        break;
+                    }
+                }
+            }
+        }
+        let size = self.intake.order().size().map_err(|short| {
+            self.explain(
+                Fault::Lost { stream: short.stream, received: short.received, reason: None },
+                destination,
+            )
+        })?;
+        self.follower.close();
+        let md5 = loop {
+            tokio::select! {
+                biased;
+                outcome = digested.wait() => break outcome?,
+                _ = tick.tick() => self.tell(Some(size)),
+            }
+        };
+        self.tell(Some(size));
+        Ok((size, md5))
+    }
+
+    fn tell(&self, size: Option<u64>) {
+        self.events.progress(Progress {
+            size,
+            received: self.intake.received(),
+            verified: self.follower.position(),
+            open_streams: self.intake.open_streams(),
+            elapsed: self.started.elapsed(),
+        });
+    }
+
+    fn explain(&self, fault: Fault, destination: &Destination) -> TransferError {
+        let server = self.options.server.to_string();
+        match fault {
+            Fault::Lost { stream, received, reason } => {
+                let because = reason.map_or_else(String::new, |error| format!(" ({error})"));
+                let what = format!("stream {stream} ended early, after {received} bytes{because}");
+                TransferError::ConnectionLost { server, what }
+            }
+            Fault::Stalled { waited } => {
+                TransferError::TimedOut { server, activity: "a stream was open", waited }
+            }
+            Fault::Store(source) => TransferError::local(
+                "write",
+                destination.path(),
+                self.offer.size.unwrap_or(self.intake.received()),
+                source,
+            ),
+        }
+    }
+
+    /// Compares the digest with what the server says and with what the user demands.
+    fn compare(&self, actual: Md5Digest) -> Result<(), TransferError> {
+        let mismatch = |origin, expected| TransferError::DigestMismatch {
+            name: self.options.name.clone(),
+            origin,
+            expected,
+            actual: Checksum::Md5(actual),
+        };
+        let promised = self.offer.answer.md5;
+        if promised != actual {
+            return Err(mismatch("the server", Checksum::Md5(promised)));
+        }
+        match self.options.checksum {
+            Some(expected) if expected != Checksum::Md5(actual) => Err(mismatch("the user", expected)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The mapping engine: preallocated, mapped shared, populated a little ahead, received into directly.
+//!
+//! Measured with 8 streams and 2 GiB on ext4: mapping a sparse file 0.45 GB/s, a preallocated one 1.0 to 1.3 GB/s,
+//! positioned writes 0.7 to 0.9 GB/s. On tmpfs populating alone reserves the pages, and preallocating before it
+//! only zeroes them once more (1.4 to 1.5 against 1.6 to 1.75 GB/s), so it is left out there.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::space;
+use super::store::{FillError, MAX_FILL, Store, Writer};
+use crate::plan::ByteRange;
+use crate::sys::{Map, MapWriter};
+
+/// How far ahead of the received bytes pages are taken at most: a millisecond's work, so that receiving never faults.
+const POPULATE_AHEAD: usize = 4 << 20;
+
+/// How far ahead at first; as bytes come it doubles, so that 255 empty streams do not take pages for nothing.
+const POPULATE_FIRST: usize = 128 << 10;
+
+/// How much of a filled range a reader is shown at once; the kernel is asked about each piece just before.
+const READ_PIECE: usize = 1 << 20;
+
+/// A file that is received into through mappings: one for a known length, one more for each growth otherwise.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    file: Arc<File>,
+    preallocates: bool,
+    windows: RwLock<Vec<Window>>,
+}
+
+#[derive(Clone, Debug)]
+struct Window {
+    range: ByteRange,
+    map: Arc<Map>,
+}
+
+impl Mapped {
+    pub(super) fn new(file: File) -> io::Result<Self> {
+        let preallocates = !space::is_tmpfs(&file)?;
+        Ok(Self { file: Arc::new(file), preallocates, windows: RwLock::default() })
+    }
+
+    /// The window that holds the byte at `offset`, which is not behind the end.
+    fn window(&self, offset: u64) -> Option<Window> {
+        let windows = self.windows.read().unwrap_or_else(PoisonError::into_inner);
+        let after = windows.partition_point(|window| window.range.end() <= offset);
+        windows.get(after).cloned()
+    }
+}
+
+impl Store for Mapped {
+    fn grow(&self, len: u64) -> io::Result<()> {
+        let mut windows = self.windows.write().unwrap_or_else(PoisonError::into_inner);
+        let range = ByteRange::new(windows.last().map_or(0, |window| window.range.end()), len);
+        if range.is_empty() {
+            return Ok(());
+        }
+        if self.preallocates {
+            fallocate(&self.file, FallocateFlags::empty(), range.start(), range.len())?;
+        } else {
+            space::ensure(&self.file, range.len())?;
+            self.file.set_len(len)?;
+        }
+        let map = Map::new(&self.file, range.start(), size(range.len())?)?;
+        windows.push(Window { range, map });
+        Ok(())
+    }
+
+    fn writer(&self, range: ByteRange) -> Option<Box<dyn Writer>> {
+        let window = self.window(range.start())?;
+        let start = size(range.start() - window.range.start()).ok()?;
+        let end = size(range.end().min(window.range.end()) - window.range.start()).ok()?;
+        let writer = window.map.writer(start, end)?;
+        Some(Box::new(MappedWriter { file: Arc::clone(&self.file), window, writer, populated: start, start }))
+    }
+
+    fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut next = range.start();
+        while next < range.end() {
+            let window = self.window(next).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let start = size(next - window.range.start())?;
+            let end =
+                size(range.end().min(window.range.end()) - window.range.start())?.min(start + READ_PIECE);
+            window.map.check(start, end).map_err(|_| truncated())?;
+            visit(
+                window
+                    .map
+                    .filled(start, end)
+                    .ok_or_else(|| io::Error::other("read before it was written"))?,
+            )?;
+            next += offset(end - start);
+        }
+        Ok(())
+    }
+}
+
+/// A mapping's writer that takes the pages just before the bytes come.
+struct MappedWriter {
+    file: Arc<File>,
+    window: Window,
+    writer: MapWriter,
+    /// Up to where, within the window, the pages have been taken.
+    populated: usize,
+    /// Where, within the window, the writer began.
+    start: usize,
+}
+
+impl MappedWriter {
+    fn populate(&mut self) -> io::Result<()> {
+        let position = self.writer.position();
+        if self.populated > position || self.writer.remaining() == 0 {
+            return Ok(());
+        }
+        let ahead = (2 * (position - self.start)).clamp(POPULATE_FIRST, POPULATE_AHEAD);
+        let end = position + self.writer.remaining().min(ahead);
+        if self.writer.map().populate(self.populated, end).is_err() {
+            // The kernel says only that a touch would fail. Asking for the same bytes by the front door tells why.
+            let range = ByteRange::new(
+                self.window.range.start() + offset(self.populated),
+                self.window.range.start() + offset(end),
+            );
+            if self.file.metadata()?.len() < range.end() {
+                return Err(truncated());
+            }
+            fallocate(&*self.file, FallocateFlags::empty(), range.start(), range.len())?;
+            self.writer.map().populate(self.populated, end)?;
+        }
+        self.populated = end;
+        Ok(())
+    }
+}
+
+impl Writer for MappedWriter {
+    fn remaining(&self) -> u64 {
+        offset(self.writer.remaining())
+    }
+
+    fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
+        self.populate().map_err(FillError::Store)?;
+        let space = self.writer.space(MAX_FILL.min(self.populated - self.writer.position()));
+        let room = space.len();
+        let n = source(space).map_err(|error| {
+            // The kernel found no page to receive into: the file lost its end since it was populated.
+            if error.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error()) {
+                FillError::Store(truncated())
+            } else {
+                FillError::Source(error)
+            }
+        })?;
+        self.writer.fill(n.min(room));
+        Ok(n)
+    }
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "another process truncated it")
+}
+
+fn size(len: u64) -> io::Result<usize> {
+    usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge.into())
+}
+
+/// A window is at most the address space long, which fits 64 bits.
+fn offset(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,58 @@
+//! What the file system below a file has room for, and what it is good at.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{fstatfs, fstatvfs};
+
+/// Fails with [`io::ErrorKind::StorageFull`] when there is less room than `needed` bytes.
+pub(super) fn ensure(file: &File, needed: u64) -> io::Result<()> {
+    let stat = fstatvfs(file)?;
+    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+    // Some network file systems do not know and say 0 of 0.
+    if needed > available && stat.f_blocks > 0 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
+/// Whether the file lives in memory, where preallocation is double work.
+pub(super) fn is_tmpfs(file: &File) -> io::Result<bool> {
+    Ok(magic(file)? == TMPFS)
+}
+
+/// Whether mapping is at least as fast and as safe as writing there.
+///
+/// On network and user-space file systems every fault is a round trip or a context switch, and errors on write-back
+/// of a mapping are reported late or never.
+pub(super) fn is_good_at_mapping(file: &File) -> io::Result<bool> {
+    Ok(!matches!(magic(file)?, NFS | FUSE | CIFS | SMB2 | V9FS | CEPH | VBOXSF))
+}
+
+fn magic(file: &File) -> io::Result<u64> {
+    // Signed on some architectures, where the large numbers below would be negative.
+    let magic = fstatfs(file)?.f_type;
+    Ok(u64::from(u32::try_from(magic & 0xffff_ffff).unwrap_or(0)))
+}
+
+// From linux/magic.h and the file systems' own headers.
+const TMPFS: u64 = 0x0102_1994;
+const NFS: u64 = 0x6969;
+const FUSE: u64 = 0x6573_5546;
+const CIFS: u64 = 0xff53_4d42;
+const SMB2: u64 = 0xfe53_4d42;
+const V9FS: u64 = 0x0102_1997;
+const CEPH: u64 = 0x00c3_6400;
+const VBOXSF: u64 = 0x786f_4256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_asked_of_the_file_system() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(ensure(&file, 1).is_ok());
+        assert_eq!(ensure(&file, u64::MAX).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+}

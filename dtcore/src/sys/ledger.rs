@@ -1,0 +1,140 @@
+//! Who may touch which bytes of a mapping: the bookkeeping on which the soundness of `map` rests.
+
+use std::collections::BTreeMap;
+
+/// Bytes are free, lent to one writer, or filled. Only filled bytes may be read; filled bytes never change again.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    lent: RangeSet,
+    filled: RangeSet,
+}
+
+impl Ledger {
+    /// Lends `[start, end)` to a writer, unless some byte of it is lent or filled already.
+    pub(super) fn lend(&mut self, start: usize, end: usize) -> bool {
+        let free = start < end && !self.lent.overlaps(start, end) && !self.filled.overlaps(start, end);
+        if free {
+            self.lent.insert(start, end);
+        }
+        free
+    }
+
+    /// Turns the first lent bytes of a writer into filled ones.
+    pub(super) fn fill(&mut self, start: usize, end: usize) {
+        self.lent.remove_prefix(start, end);
+        self.filled.insert(start, end);
+    }
+
+    /// Takes back what a writer did not fill.
+    pub(super) fn take_back(&mut self, start: usize, end: usize) {
+        self.lent.remove_prefix(start, end);
+    }
+
+    /// Whether every byte of `[start, end)` is filled.
+    pub(super) fn is_filled(&self, start: usize, end: usize) -> bool {
+        start >= end || self.filled.covers(start, end)
+    }
+}
+
+/// Disjoint half-open ranges, kept by their start; neighbours that touch are one range.
+#[derive(Debug, Default)]
+struct RangeSet(BTreeMap<usize, usize>);
+
+impl RangeSet {
+    fn overlaps(&self, start: usize, end: usize) -> bool {
+        self.0.range(..end).next_back().is_some_and(|(_, last)| *last > start)
+    }
+
+    fn covers(&self, start: usize, end: usize) -> bool {
+        self.0.range(..=start).next_back().is_some_and(|(_, last)| *last >= end)
+    }
+
+    /// Adds a range that overlaps none; a range that touches it is joined with it.
+    fn insert(&mut self, mut start: usize, mut end: usize) {
+        if start >= end {
+            return;
+        }
+        let before = self.0.range(..start).next_back().map(|(first, last)| (*first, *last));
+        if let Some((first, _)) = before.filter(|(_, last)| *last == start) {
+            self.0.remove(&first);
+            start = first;
+        }
+        if let Some(last) = self.0.remove(&end) {
+            end = last;
+        }
+        self.0.insert(start, end);
+    }
+
+    /// Removes `[start, end)`, which must lie within one range.
+    fn remove_prefix(&mut self, start: usize, end: usize) {
+        if start >= end {
+            return;
+        }
+        let Some((first, last)) = self.0.range(..=start).next_back().map(|(first, last)| (*first, *last))
+        else {
+            return;
+        };
+        self.0.remove(&first);
+        if first < start {
+            self.0.insert(first, start);
+        }
+        if end < last {
+            self.0.insert(end, last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Byte {
+        Free,
+        Lent(usize),
+        Filled,
+    }
+
+    proptest! {
+        /// The ledger against an array of bytes: a byte never has two writers, and filled bytes are never lent.
+        #[test]
+        fn the_ledger_agrees_with_a_model(steps in proptest::collection::vec((0..3_u8, 0..40_usize, 0..12_usize), 1..60)) {
+            let mut ledger = Ledger::default();
+            let mut model = [Byte::Free; 52];
+            let mut writers: Vec<(usize, usize)> = Vec::new();
+            for (step, at, n) in steps {
+                match step {
+                    0 => {
+                        let range = &mut model[at..at + n];
+                        let free = n > 0 && range.iter().all(|byte| *byte == Byte::Free);
+                        prop_assert_eq!(ledger.lend(at, at + n), free);
+                        if free {
+                            range.fill(Byte::Lent(writers.len()));
+                            writers.push((at, at + n));
+                        }
+                    }
+                    1 => if let Some(writer) = writers.len().checked_sub(1).map(|last| at % (last + 1)) {
+                        let (start, end) = writers[writer];
+                        let n = n.min(end - start);
+                        ledger.fill(start, start + n);
+                        model[start..start + n].fill(Byte::Filled);
+                        writers[writer].0 += n;
+                    },
+                    _ => if let Some(writer) = writers.len().checked_sub(1).map(|last| at % (last + 1)) {
+                        let (start, end) = writers[writer];
+                        ledger.take_back(start, end);
+                        model[start..end].fill(Byte::Free);
+                        writers[writer].0 = end;
+                    },
+                }
+                for start in 0..model.len() {
+                    for end in start + 1..=model.len() {
+                        let filled = model[start..end].iter().all(|byte| *byte == Byte::Filled);
+                        prop_assert_eq!(ledger.is_filled(start, end), filled);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A window of a file, mapped shared and writable, lent out byte range by byte range.
+//!
+//! Streams receive straight into the mapping, from several threads, while a digest reads what is complete. No slice
+//! over the whole mapping is ever formed: a [`MapWriter`] has its range to itself, and readers see filled ranges
+//! only, which nobody writes again. The ledger of each map enforces both.
+//!
+//! What no program can enforce: another process that truncates the file makes its pages vanish. A touch of such a
+//! page raises SIGBUS. The kernel itself only reports an error, so [`Map::populate`] and [`Map::check`] ask it just
+//! before a range is used; a truncation in the moment between cannot be caught.
+
+use std::fs::File;
+use std::io;
+use std::slice;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use super::ledger::Ledger;
+
+/// A mapped window of a file.
+#[derive(Debug)]
+pub(crate) struct Map {
+    raw: MmapRaw,
+    ledger: Mutex<Ledger>,
+}
+
+impl Map {
+    /// Maps `len` bytes of `file` from `offset`, which is a multiple of the page size.
+    ///
+    /// # Errors
+    /// What mmap says: for instance that the file system cannot map, or that address space is short.
+    pub(crate) fn new(file: &File, offset: u64, len: usize) -> io::Result<Arc<Self>> {
+        let raw = MmapOptions::new().offset(offset).len(len).map_raw(file)?;
+        Ok(Arc::new(Self { raw, ledger: Mutex::default() }))
+    }
+
+    /// The window's length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Takes the pages of `[start, end)` from the file system, so that writing them can neither fault nor fail.
+    ///
+    /// # Errors
+    /// `EFAULT` where a touch would raise SIGBUS: the disk is full, or the file was truncated.
+    pub(crate) fn populate(&self, start: usize, end: usize) -> io::Result<()> {
+        self.advise(Advice::PopulateWrite, start, end)
+    }
+
+    /// Asks whether the pages of `[start, end)` can be read.
+    ///
+    /// # Errors
+    /// `EFAULT` where a touch would raise SIGBUS: the file was truncated, or the disk failed.
+    pub(crate) fn check(&self, start: usize, end: usize) -> io::Result<()> {
+        self.advise(Advice::PopulateRead, start, end)
+    }
+
+    fn advise(&self, advice: Advice, start: usize, end: usize) -> io::Result<()> {
+        let end = end.min(self.len());
+        if start >= end {
+            return Ok(());
+        }
+        match self.raw.advise_range(advice, start, end - start) {
+            // Kernels before 5.14 do not know the two populate advices; there a fault does the work.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Lends `[start, end)` to one writer; `None` when a byte of it is lent or filled already, or out of bounds.
+    pub(crate) fn writer(self: &Arc<Self>, start: usize, end: usize) -> Option<MapWriter> {
+        let lent = end <= self.len() && self.ledger().lend(start, end);
+        lent.then(|| MapWriter { map: Arc::clone(self), position: start, end })
+    }
+
+    /// The bytes `[start, end)`, if all of them are filled.
+    pub(crate) fn filled(&self, start: usize, end: usize) -> Option<&[u8]> {
+        if start > end || end > self.len() || !self.ledger().is_filled(start, end) {
+            return None;
+        }
+        // SAFETY: `start <= end <= len`, so the pointer stays within the mapping, which lives as long as `self`.
+        let first = unsafe { self.raw.as_ptr().add(start) };
+        // SAFETY: the range is mapped and initialised (the kernel zeroes fresh pages). The ledger says that it is
+        // filled: it is lent to no writer, and never will be, so nothing in this process writes it while the slice lives.
+        Some(unsafe { slice::from_raw_parts(first, end - start) })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // The ledger's methods leave it whole at every step, so a poisoned lock holds a whole ledger.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The exclusive right to write the bytes of one range of a [`Map`], in ascending order.
+///
+/// What was not filled when the writer is dropped becomes free again.
+#[derive(Debug)]
+pub(crate) struct MapWriter {
+    map: Arc<Map>,
+    position: usize,
+    end: usize,
+}
+
+impl MapWriter {
+    /// The window that the writer writes.
+    pub(crate) fn map(&self) -> &Arc<Map> {
+        &self.map
+    }
+
+    /// Where the next byte goes, within the window.
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// How many bytes are still to be filled.
+    pub(crate) fn remaining(&self) -> usize {
+        self.end - self.position
+    }
+
+    /// The next bytes to fill, at most `max`.
+    pub(crate) fn space(&mut self, max: usize) -> &mut [u8] {
+        let len = self.remaining().min(max);
+        // SAFETY: `position <= end <= len of the map`, so the pointer stays within the mapping.
+        let first = unsafe { self.map.raw.as_mut_ptr().add(self.position) };
+        // SAFETY: `[position, end)` is mapped and initialised, and the ledger lends it to this writer alone: no reader
+        // sees it before it is filled, and `&mut self` keeps this writer from handing it out twice.
+        unsafe { slice::from_raw_parts_mut(first, len) }
+    }
+
+    /// Declares the next `n` bytes filled: they can be read from now on, and never written again.
+    pub(crate) fn fill(&mut self, n: usize) {
+        let next = self.position.saturating_add(n).min(self.end);
+        self.map.ledger().fill(self.position, next);
+        self.position = next;
+    }
+}
+
+impl Drop for MapWriter {
+    fn drop(&mut self) {
+        self.map.ledger().take_back(self.position, self.end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(len: usize) -> (File, Arc<Map>) {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(u64::try_from(len).unwrap()).unwrap();
+        let map = Map::new(&file, 0, len).unwrap();
+        (file, map)
+    }
+
+    #[test]
+    fn filled_bytes_can_be_read_and_are_in_the_file() {
+        let (file, map) = map(10_000);
+        let mut writer = map.writer(5_000, 9_000).unwrap();
+        writer.space(3).copy_from_slice(b"abc");
+        assert_eq!(map.filled(5_000, 5_003), None, "not before it is declared filled");
+        writer.fill(3);
+        assert_eq!(map.filled(5_000, 5_003), Some(&b"abc"[..]));
+        assert_eq!(map.filled(5_000, 5_004), None);
+        let mut bytes = [0; 3];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 5_000).unwrap();
+        assert_eq!(&bytes, b"abc");
+    }
+
+    #[test]
+    fn a_byte_has_one_writer_and_is_written_once() {
+        let (_file, map) = map(10_000);
+        let mut writer = map.writer(0, 4_000).unwrap();
+        assert!(map.writer(3_999, 5_000).is_none());
+        assert!(map.writer(0, 10_001).is_none());
+        writer.space(10).fill(7);
+        writer.fill(10);
+        drop(writer);
+        assert!(map.writer(9, 20).is_none(), "filled bytes are never lent again");
+        assert!(map.writer(10, 20).is_some(), "unfilled ones are");
+    }
+
+    #[test]
+    fn a_truncated_file_is_an_error_and_no_signal() {
+        let (file, map) = map(1 << 20);
+        assert!(map.populate(0, 1 << 20).is_ok());
+        file.set_len(4096).unwrap();
+        assert!(map.populate(0, 4096).is_ok());
+        assert!(map.populate(0, 1 << 20).is_err());
+        assert!(map.check(8192, 16_384).is_err());
+    }
+}
