@@ -95,12 +95,13 @@ fn wrong_bytes() {
     }
 }
 
-/// More bytes than a part can have, in the middle: lengths no file splits into, or bytes that are not the file's.
+/// Lengths that no file splits into. Who was never told the size cannot know whether this stream is too long or the
+/// others are too short.
 #[test]
 fn surplus_bytes() {
     for surplus in [1, 100_000] {
         let script = Script::with_fault(Streams::Only(1), Fault::Surplus(surplus));
-        check_bad_server("surplus bytes in the middle", &script, 3 * MIB, &[], &[6]);
+        check_bad_server("surplus bytes in the middle", &script, 3 * MIB, &[], &[4, 6]);
     }
 }
 
@@ -112,6 +113,64 @@ fn wrong_bytes_of_a_tiny_file() {
         (Script::with_fault(Streams::Only(0), Fault::Surplus(1)), 0),
     ] {
         check_bad_server("a tiny file", &script, size, &[], &[6]);
+    }
+}
+
+/// The size in the answer is the peer's word only: it must not make up for bytes, nor bytes for it.
+#[test]
+fn a_size_that_is_wrong() {
+    let real = 3 * MIB;
+    for (what, size, codes) in [
+        ("one byte more", (real + 1).to_string(), [4].as_slice()),
+        ("one byte less", (real - 1).to_string(), &[6, 12]),
+        ("nothing", "0".to_owned(), &[6, 12]),
+        ("far less", "5".to_owned(), &[6, 12]),
+        ("far more", (1 << 28).to_string(), &[4]),
+        ("more than any disk has", (1_u64 << 60).to_string(), &[7]),
+        ("the largest number", u64::MAX.to_string(), &[7, 12]),
+        ("more than a number", format!("{}0", u64::MAX), &[12]),
+        ("negative", "-1".to_owned(), &[12]),
+        ("no number", "large".to_owned(), &[12]),
+    ] {
+        let (script, what) = (Script::telling_size(&size), format!("told size: {what}"));
+        let workspace = Workspace::new();
+        workspace.serve_pattern("f", 1, real);
+        for engine in ENGINES {
+            fs::write(workspace.output("out"), BEFORE).expect("it is written");
+            let server = OriginalServer::start(&workspace.root().join("f"), script.clone());
+            let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
+            let outcome = run.options(["--engine", engine]).run();
+            assert!(
+                outcome.code.is_some_and(|code| codes.contains(&code)),
+                "{codes:?}, {what}, {engine}: {outcome}"
+            );
+            outcome.assert_one_line("dtclient: ");
+            workspace.assert_outputs(&["out"]);
+            assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE, "{what}, {engine}");
+        }
+    }
+    // The right one is what the others are judged by.
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, real);
+    let server = OriginalServer::start(&workspace.root().join("f"), Script::telling_size(&real.to_string()));
+    PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).run().assert_success();
+    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+}
+
+#[test]
+fn faults_when_the_size_is_told() {
+    let size = 3 * MIB;
+    for (what, streams, fault, codes) in [
+        ("short", Streams::Only(1), Fault::EndsAfter(100_000), [4].as_slice()),
+        ("two bytes short at the end", Streams::Only(3), Fault::EndsAfter(786_426), &[4]),
+        ("reset", Streams::Only(1), Fault::ResetsAfter(100_000), &[4]),
+        ("flipped", Streams::Only(1), Fault::Flipped(100_000), &[6]),
+        ("surplus", Streams::Only(1), Fault::Surplus(1), &[6, 12]),
+        ("much surplus", Streams::Every, Fault::Surplus(5_000_000), &[6, 12]),
+    ] {
+        let told = Script::telling_size(&size.to_string());
+        let script = Script { faults: vec![(streams, fault)], ..told };
+        check_bad_server(&format!("{what}, size told"), &script, size, &[], codes);
     }
 }
 

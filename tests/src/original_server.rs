@@ -29,6 +29,8 @@ pub struct Script {
     pub closes_after: Duration,
     /// How long after the answer it begins to listen for streams.
     pub listens_after: Duration,
+    /// A header line that tells the size, as `dtserver` sends it and the original does not.
+    pub size_header: Option<String>,
     /// How an undisturbed stream ends.
     pub stream_end: StreamEnd,
     /// What goes wrong on which stream.
@@ -99,6 +101,7 @@ impl Script {
             in_two_segments: false,
             closes_after: Duration::from_millis(500),
             listens_after: Duration::from_micros(1500),
+            size_header: None,
             stream_end: StreamEnd::Close,
             faults: vec![],
         }
@@ -112,6 +115,11 @@ impl Script {
     /// A swift original with another answer.
     pub fn answering(answer: Answering) -> Self {
         Self { answer, ..Self::swift() }
+    }
+
+    /// A swift original that tells this as the size.
+    pub fn telling_size(size: &str) -> Self {
+        Self { size_header: Some(format!("dt-size: {size}\r\n")), ..Self::swift() }
     }
 
     /// A swift original with a fault.
@@ -240,7 +248,11 @@ impl Shared {
             }
         };
         let late = LateListener::bind();
-        let answer = format!("{}{{\"hash\": \"{hash}\", \"port\": {}}}", head(200, "OK"), late.addr().port());
+        let mut head = head(200, "OK");
+        if let Some(size) = &self.script.size_header {
+            head.insert_str(head.len() - 2, size);
+        }
+        let answer = format!("{head}{{\"hash\": \"{hash}\", \"port\": {}}}", late.addr().port());
         if self.script.in_two_segments {
             let (first, second) = answer.split_at(answer.len() - 20);
             send(&mut stream, first.as_bytes());
