@@ -9,25 +9,73 @@
 //! and verified, or not at all.
 //!
 //! ```
-//! use dtcore::{Download, Event, StreamCount, TransferError};
+//! use dtcore::{Download, StreamCount, TransferError};
 //!
-//! async fn fetch() -> Result<(), Box<dyn std::error::Error>> {
-//!     let download = Download::new("files.example:9000".parse()?, "isos/debian.iso", "debian.iso");
-//!     let mut transfer = download.streams(StreamCount::new(8)?).start();
-//!     let mut events = transfer.take_events().expect("they have not been taken before");
-//!     while let Some(event) = events.next().await {
-//!         if let Event::Progress(progress) = event {
-//!             println!("{} bytes received, {} verified", progress.received, progress.verified);
-//!         }
-//!     }
-//!     match transfer.await {
-//!         Ok(report) => println!("{} bytes, md5 {}", report.bytes, report.md5),
+//! async fn fetch(server: &str, output: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+//!     let download = Download::new(server.parse()?, "remote/path", output);
+//!     match download.streams(StreamCount::new(8)?).run().await {
+//!         Ok(report) => println!("{} bytes in {:?}, md5 {}", report.bytes, report.elapsed, report.md5),
 //!         Err(TransferError::NotFound { name, .. }) => println!("there is no {name}"),
 //!         Err(error) if error.is_retryable() => println!("try again: {error}"),
 //!         Err(error) => return Err(error.into()),
 //!     }
 //!     Ok(())
 //! }
+//! # let folder = tempfile::tempdir()?;
+//! # std::fs::create_dir(folder.path().join("remote"))?;
+//! # std::fs::write(folder.path().join("remote/path"), "content")?;
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! #     let options = dtcore::ServerOptions::new(folder.path()).bind_address([127, 0, 0, 1].into());
+//! #     let server = dtcore::Server::bind(options).await?;
+//! #     let address = server.local_addr().to_string();
+//! #     let serving = tokio::spawn(server.run(std::future::pending()));
+//! #     fetch(&address, &folder.path().join("out.bin")).await?;
+//! #     serving.abort();
+//! #     assert_eq!(std::fs::read(folder.path().join("out.bin"))?, b"content");
+//! #     Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! To watch it, [`start`](Download::start) it and read its [`Events`]:
+//!
+//! ```
+//! # async fn watch(download: dtcore::Download) -> Result<(), dtcore::TransferError> {
+//! let mut transfer = download.start();
+//! let mut events = transfer.take_events().expect("nobody has taken them");
+//! while let Some(event) = events.next().await {
+//!     if let dtcore::Event::Progress(progress) = event {
+//!         println!("{} bytes received, {} verified", progress.received, progress.verified);
+//!     }
+//! }
+//! transfer.await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Serving
+//!
+//! A [`Server`] runs on the tokio runtime of the program that embeds it.
+//!
+//! ```
+//! use dtcore::{Server, ServerOptions};
+//!
+//! async fn serve(folder: &std::path::Path, shutdown: impl Future<Output = ()> + Send)
+//! -> Result<(), dtcore::ServerError> {
+//!     let server = Server::bind(ServerOptions::new(folder)).await?;
+//!     println!("serving {} on {}", folder.display(), server.local_addr());
+//!     let mut events = server.events();
+//!     tokio::spawn(async move {
+//!         while let Some(event) = events.next().await {
+//!             println!("{event:?}");
+//!         }
+//!     });
+//!     server.run(shutdown).await;
+//!     Ok(())
+//! }
+//! # let folder = tempfile::tempdir()?;
+//! # tokio::runtime::Runtime::new()?.block_on(serve(folder.path(), async {}))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod error;
@@ -36,6 +84,7 @@ mod integrity;
 mod net;
 mod plan;
 mod receiver;
+mod sender;
 mod storage;
 mod sys;
 mod wire;
@@ -44,6 +93,10 @@ pub use error::TransferError;
 pub use event::{Event, Events, Progress, Report};
 pub use integrity::{Checksum, InvalidChecksum, InvalidMd5, Md5Digest};
 pub use net::{InvalidAddress, ServerAddress};
-pub use plan::{InvalidStreamCount, StreamCount};
+pub use plan::{InvalidStreamCount, StreamCount, StreamId};
 pub use receiver::{CancelHandle, Download, Transfer};
+pub use sender::{
+    InvalidPortRange, PortRange, Server, ServerError, ServerEvent, ServerEvents, ServerOptions, ServerStats,
+    StreamFailure, StreamRefusal, TransferFailure, TransferId,
+};
 pub use storage::{Engine, InvalidEngine};

@@ -1,5 +1,142 @@
-//! stub
-/// stub
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The `dtserver` program: serves the files of a folder to `dtclient` and to the clients of protocol 1.
+//!
+//! It is a library with one function, so that tests can build and run the program as their own.
+
+mod args;
+mod log;
+mod signals;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use dtcore::{Server, ServerError};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio_util::sync::CancellationToken;
+
+use args::Args;
+use signals::Signals;
+
+/// How long threads may take to end that wait for a disk when all else has ended.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to stdout and are no failure; clap knows which is which.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Without stderr the exit code still tells.
+            let _ = writeln!(io::stderr(), "dtserver: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    log::start(args);
+    raise_open_files();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)?;
+    let result = runtime.block_on(serve(args));
+    runtime.shutdown_timeout(PATIENCE);
+    result
+}
+
+async fn serve(args: &Args) -> Result<(), Failure> {
+    // Before the line that says the server is ready: a signal sent after it must find its handler.
+    let mut signals = Signals::new().map_err(Failure::System)?;
+    let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
+    let log = tokio::spawn(log::write(server.events()));
+    if !args.quiet {
+        announce(&server);
+    }
+    let shutdown = CancellationToken::new();
+    let begin = shutdown.clone();
+    let watcher = tokio::spawn(async move {
+        signals.next().await;
+        begin.cancel();
+        let code = signals.next().await;
+        std::process::exit(code);
+    });
+    server.run(shutdown.cancelled()).await;
+    // Its last lines are on their way; a blocked stderr must not hold the end up.
+    let _ = tokio::time::timeout(PATIENCE, log).await;
+    watcher.abort();
+    Ok(())
+}
+
+/// Tells on stdout that requests are taken now; whoever started the program may wait for this line.
+fn announce(server: &Server) {
+    let mut stdout = io::stdout().lock();
+    // A reader that has gone away is no reason not to serve.
+    let _ = writeln!(stdout, "listening on {}, serving {}", server.local_addr(), server.root().display());
+    let _ = stdout.flush();
+}
+
+/// Raises the limit of open files as far as it goes: every stream needs one, and the usual soft limit is 1024.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // If it cannot be raised, the server waits for free descriptors when they run short.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Why the program ends with another code than 0.
+#[derive(Debug)]
+enum Failure {
+    Start(ServerError),
+    System(io::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Start(ServerError::Root { .. } | ServerError::Unconfined { .. }) => 8,
+            Self::Start(_) | Self::System(_) => 1,
+        }
+    }
+}
+
+/// One line: what, where, why, and how to go on.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(error @ ServerError::Listen { source, .. }) => {
+                write!(f, "{error}: {}", listen_advice(source))
+            }
+            Self::Start(error @ ServerError::Root { source, .. }) => {
+                write!(f, "{error}: {}; name another folder with --root", reason(source))
+            }
+            Self::Start(error) => write!(f, "{error}"),
+            Self::System(error) => write!(f, "cannot start: {}", reason(error)),
+        }
+    }
+}
+
+fn listen_advice(error: &io::Error) -> String {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let advice = [
+        (AddrInUse, "address already in use; choose another port or stop the program that holds it"),
+        (PermissionDenied, "permission denied; choose a port from 1024 up"),
+        (AddrNotAvailable, "this machine does not have the address; choose another with --bind"),
+    ];
+    let advice = advice.into_iter().find(|(kind, _)| *kind == error.kind());
+    advice.map_or_else(|| reason(error), |(_, advice)| advice.to_owned())
+}
+
+/// The system's reason in lower case, without its error number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.to_lowercase()
 }

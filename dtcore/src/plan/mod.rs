@@ -8,5 +8,4 @@ mod streams;
 pub(crate) use frontier::Frontier;
 pub(crate) use range::ByteRange;
 pub(crate) use split::{InconsistentLengths, StaticSplit};
-pub(crate) use streams::StreamId;
-pub use streams::{InvalidStreamCount, StreamCount};
+pub use streams::{InvalidStreamCount, StreamCount, StreamId};

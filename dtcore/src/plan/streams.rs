@@ -63,11 +63,11 @@ pub struct InvalidStreamCount;
 
 /// One stream of a transfer, counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct StreamId(u8);
+pub struct StreamId(u8);
 
 impl StreamId {
     /// The byte by which the stream names itself on the wire.
-    pub(crate) fn byte(self) -> u8 {
+    pub fn byte(self) -> u8 {
         self.0
     }
 

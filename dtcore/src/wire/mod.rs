@@ -2,9 +2,11 @@
 //!
 //! `docs/protocol.md` is the normative text. Every length and number is bounded here, before anybody uses it.
 
+mod request_line;
 mod target;
 pub(crate) mod v1;
 
+pub(crate) use request_line::{InvalidRequestLine, MAX_LINE, RequestLine, is_token};
 pub(crate) use target::Target;
 
 /// Response header: the file's size in bytes. Protocol 1 itself never tells it; the original client ignores this.

@@ -1,0 +1,207 @@
+//! The sender's side: a server that embeds in any program and serves the files of a folder.
+
+mod door;
+mod error;
+mod event;
+mod limits;
+mod options;
+mod refusal;
+mod service;
+mod slots;
+mod stats;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::ffi::OsStr;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use error::ServerError;
+pub use event::{ServerEvent, ServerEvents, StreamFailure, StreamRefusal, TransferFailure, TransferId};
+pub use options::{InvalidPortRange, PortRange, ServerOptions};
+pub use stats::ServerStats;
+
+use crate::net::{PortUse, listen};
+use crate::storage::{DigestCache, Root};
+use limits::AddressLimit;
+use refusal::Refusal;
+
+/// A server that listens, and serves once it runs.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Opens the folder and listens. Requests wait from now on; [`run`](Self::run) answers them.
+    ///
+    /// Call it on a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// [`ServerError`] if the folder cannot be served or the address cannot be listened on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
+        let path = options.root().to_owned();
+        let opening = tokio::task::spawn_blocking(move || Root::open(&path).map_err(|error| (path, error)));
+        let root = match opening.await {
+            Ok(Ok(root)) => root,
+            Ok(Err((path, error))) => return Err(ServerError::of_root(path, error)),
+            Err(error) => {
+                let path = options.root().to_owned();
+                return Err(ServerError::Root { path, source: io::Error::other(error) });
+            }
+        };
+        let address = options.address();
+        let failed = |source| ServerError::Listen { address, source };
+        let port_use = if address.port() == 0 { PortUse::Ephemeral } else { PortUse::Chosen };
+        let listener = listen(address, port_use).map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, shared: Arc::new(Shared::new(options, root, local_addr)) })
+    }
+
+    /// The address and port that requests come to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+
+    /// The absolute path of the folder that is served.
+    pub fn root(&self) -> &Path {
+        self.shared.root.path()
+    }
+
+    /// A new observer; it sees every event from now on.
+    pub fn events(&self) -> ServerEvents {
+        ServerEvents { receiver: self.shared.events.subscribe(), missed: 0 }
+    }
+
+    /// The server's counters, to be read at any time.
+    pub fn stats(&self) -> ServerStats {
+        self.shared.stats.clone()
+    }
+
+    /// Serves until `shutdown` ends, and returns when every task has ended and every socket is closed.
+    ///
+    /// With the shutdown, nothing new is accepted; running streams have the drain timeout to end, then they are
+    /// reset, so that no client takes them for complete.
+    ///
+    /// # Cancel safety
+    /// Dropping the future aborts everything at once; the tasks end on the runtime soon after.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
+        let Self { listener, shared } = self;
+        let _draining = shared.draining.clone().drop_guard();
+        let _aborted = shared.aborted.clone().drop_guard();
+        shared.tracker.spawn(door::keep(Arc::clone(&shared), listener));
+        shutdown.await;
+        shared.draining.cancel();
+        shared.tracker.close();
+        let drained = tokio::time::timeout(shared.options.drain_timeout, shared.tracker.wait()).await;
+        if drained.is_err() {
+            shared.aborted.cancel();
+            shared.tracker.wait().await;
+        }
+    }
+}
+
+/// What all tasks of a server share.
+#[derive(Debug)]
+struct Shared {
+    options: ServerOptions,
+    local_addr: SocketAddr,
+    root: Arc<Root>,
+    digests: Arc<DigestCache>,
+    connections: Arc<AddressLimit>,
+    transfers: Arc<AddressLimit>,
+    /// The places among the streams that are sent at once.
+    turns: Arc<Semaphore>,
+    stats: ServerStats,
+    events: broadcast::Sender<ServerEvent>,
+    n_transfers: AtomicU64,
+    tracker: TaskTracker,
+    /// Nothing new is begun any more.
+    draining: CancellationToken,
+    /// What still runs ends now.
+    aborted: CancellationToken,
+}
+
+impl Shared {
+    fn new(options: ServerOptions, root: Root, local_addr: SocketAddr) -> Self {
+        let half = NonZeroUsize::new(options.max_connections.get() / 2).unwrap_or(NonZeroUsize::MIN);
+        let stats = ServerStats::default();
+        let tracker = TaskTracker::new();
+        Self {
+            local_addr,
+            root: Arc::new(root),
+            digests: Arc::new(DigestCache::new(tracker.clone(), Arc::clone(&stats.bytes_hashed))),
+            connections: AddressLimit::new(options.max_connections, half),
+            transfers: AddressLimit::new(options.max_transfers, options.max_transfers_per_address),
+            turns: Arc::new(Semaphore::new(options.max_streams.get().min(Semaphore::MAX_PERMITS))),
+            stats,
+            events: broadcast::Sender::new(event::BACKLOG),
+            n_transfers: AtomicU64::new(0),
+            tracker,
+            draining: CancellationToken::new(),
+            aborted: CancellationToken::new(),
+            options,
+        }
+    }
+
+    fn emit(&self, event: ServerEvent) {
+        self.stats.count(&event);
+        // Nobody observing is no error.
+        let _ = self.events.send(event);
+    }
+
+    fn refused(&self, peer: SocketAddr, refusal: &Refusal, target: Option<&[u8]>) {
+        self.emit(ServerEvent::RequestRefused {
+            peer,
+            status: refusal.status.as_u16(),
+            reason: refusal.reason.clone(),
+            path: target.map(|target| PathBuf::from(OsStr::from_bytes(target))),
+        });
+    }
+
+    fn accept_failed(&self, error: &io::Error) {
+        self.emit(ServerEvent::AcceptFailed { reason: error.to_string() });
+    }
+
+    fn next_transfer(&self) -> TransferId {
+        TransferId(self.n_transfers.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A listener for a new transfer, on the address of the server itself.
+    ///
+    /// A range of ports is used in turn, so that a late connection of an ended transfer meets a closed port
+    /// rather than the next transfer.
+    fn transfer_listener(&self) -> io::Result<TcpListener> {
+        let on = |port| SocketAddr::from((self.local_addr.ip(), port));
+        let Some(ports) = self.options.transfer_ports else {
+            return listen(on(0), PortUse::Ephemeral);
+        };
+        let mut result = Err(io::Error::from(io::ErrorKind::AddrInUse));
+        for port in ports.round_from(self.n_transfers.load(Ordering::Relaxed)) {
+            result = listen(on(port), PortUse::Chosen);
+            match &result {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,153 @@
+//! What a request asks for, and what it is granted: from the HTTP request to the answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::Shared;
+use super::refusal::Refusal;
+use super::transfer::Transfer;
+use crate::integrity::Md5Digest;
+use crate::plan::StaticSplit;
+use crate::storage::{DigestError, SourceFile};
+use crate::wire::{SIZE_HEADER, TARGET_ESCAPED, TARGET_HEADER, Target, v1};
+
+/// How often a file is opened and hashed that changes meanwhile.
+const ATTEMPTS: usize = 2;
+
+/// One request, and whom it came from.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) peer: SocketAddr,
+    /// The target as it came, before any decoding.
+    pub(super) target: Vec<u8>,
+    /// Watched while the answer is worked on: nobody needs it when the connection has broken.
+    pub(super) socket: Arc<TcpStream>,
+}
+
+/// Answers a request, whatever it is.
+pub(super) async fn answer(
+    shared: &Arc<Shared>,
+    asked: &Asked,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    match grant(shared, asked, request).await {
+        Ok((answer, size)) => {
+            let mut response = json(StatusCode::OK, answer.encode());
+            response.headers_mut().insert(SIZE_HEADER, HeaderValue::from(size));
+            response
+        }
+        Err(refusal) => {
+            let body = v1::encode_refusal(&refusal.reason);
+            let response = json(refusal.status, body);
+            shared.refused(asked.peer, &refusal, Some(&asked.target));
+            response
+        }
+    }
+}
+
+fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+async fn grant(
+    shared: &Arc<Shared>,
+    asked: &Asked,
+    request: Request<Incoming>,
+) -> Result<(v1::Answer, u64), Refusal> {
+    if request.method() != Method::POST {
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "only POST is served"));
+    }
+    let escaped = request.headers().get(TARGET_HEADER).is_some_and(|value| value == TARGET_ESCAPED);
+    let names: Vec<Vec<u8>> =
+        Target::names(&asked.target, escaped).into_iter().map(std::borrow::Cow::into_owned).collect();
+    let wanted = read_request(request, shared.options.request_timeout).await?;
+    let place = shared
+        .transfers
+        .admit(asked.peer.ip())
+        .ok_or_else(|| Refusal::busy("too many transfers; try again later"))?;
+
+    let (source, path, md5) = tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => return Err(Refusal::busy("the server is shutting down")),
+        found = find(shared, names) => found?,
+        // A half-closed connection still wants its answer; one that was reset does not.
+        _ = asked.socket.ready(Interest::ERROR) => {
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "the client disconnected"));
+        }
+    };
+
+    let listener = shared.transfer_listener().map_err(|error| no_port(&error))?;
+    let port = listener.local_addr().map_err(|error| no_port(&error))?.port();
+    let split = StaticSplit::new(source.size(), wanted.streams);
+    let transfer = Arc::new(Transfer::new(shared, shared.next_transfer(), asked.peer, source, split));
+    shared.emit(transfer.started(asked.peer, path, port));
+    shared.tracker.spawn(transfer.run(listener, place));
+    Ok((v1::Answer { md5, port }, split.size()))
+}
+
+/// Reads and checks the body.
+async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<v1::Request, Refusal> {
+    let too_large =
+        || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is over {} bytes", v1::MAX_BODY));
+    let headers = request.headers();
+    if !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request has no content-length"));
+    }
+    let body = request.into_body();
+    if body.size_hint().lower() > u64::try_from(v1::MAX_BODY).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    let body = tokio::time::timeout(deadline, Limited::new(body, v1::MAX_BODY).collect())
+        .await
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                too_large()
+            } else {
+                Refusal::new(StatusCode::BAD_REQUEST, "the body is incomplete or broken")
+            }
+        })?;
+    Ok(v1::Request::decode(&body.to_bytes())?)
+}
+
+/// Opens the file that `names` mean, and computes or remembers its digest.
+async fn find(
+    shared: &Arc<Shared>,
+    names: Vec<Vec<u8>>,
+) -> Result<(Arc<SourceFile>, std::path::PathBuf, Md5Digest), Refusal> {
+    let names: Arc<[Vec<u8>]> = names.into();
+    let mut changed = Refusal::from(DigestError::Changed);
+    for _ in 0..ATTEMPTS {
+        let (root, candidates) = (Arc::clone(&shared.root), Arc::clone(&names));
+        // A cold disk may take its time over every part of a path.
+        let opening = tokio::task::spawn_blocking(move || root.open_first(&candidates));
+        let (source, path) = opening.await.map_err(|_| Refusal::busy("the server is shutting down"))??;
+        let source = Arc::new(source);
+        match shared.digests.digest(&source).await {
+            Ok(md5) => return Ok((source, path, md5)),
+            Err(DigestError::Changed) => {}
+            Err(error) => {
+                changed = error.into();
+                break;
+            }
+        }
+    }
+    Err(changed)
+}
+
+fn no_port(_: &std::io::Error) -> Refusal {
+    Refusal::busy("no transfer port is free; try again later")
+}

@@ -1,0 +1,243 @@
+//! One connection to a transfer's port: its id, its part of the file, its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::event::{ServerEvent, StreamFailure, StreamRefusal};
+use super::transfer::Transfer;
+use crate::net::{Farewell, drain_until_closed, shut_down_sending};
+use crate::plan::{ByteRange, StreamId};
+use crate::storage::Residency;
+
+/// How much is sent in one call: it keeps a thread for about a third of a millisecond, so others get their turn.
+const CHUNK: u64 = 1 << 20;
+
+/// How long a client may take to close after it has received everything.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How many surplus bytes of a client are discarded before its connection is closed on it.
+const SURPLUS: usize = 64 << 10;
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StreamEnd {
+    /// It never was a stream.
+    Refused,
+    /// Its stream is complete.
+    Complete,
+    /// Its stream broke, and is free for another connection.
+    Failed(StreamFailure),
+}
+
+/// Serves one connection from its id to its end.
+pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: SocketAddr) -> StreamEnd {
+    let socket = DataSocket { socket, incomplete: true };
+    let refuse = |reason| {
+        transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
+        StreamEnd::Refused
+    };
+    let Some(byte) = read_id(&transfer, &socket).await else {
+        return refuse(StreamRefusal::NoId);
+    };
+    let claim = match Claim::new(&transfer, byte) {
+        Ok(claim) => claim,
+        Err(reason) => {
+            let end = refuse(reason);
+            // An empty stream is what the original sends for an id it does not have.
+            let _ = finish(&transfer, socket).await;
+            return end;
+        }
+    };
+    let (transfer_id, stream) = (transfer.id(), claim.stream);
+    let mut sent = 0;
+    let failed = |reason, sent| {
+        let event = ServerEvent::StreamFailed { transfer: transfer_id, stream, bytes: sent, reason };
+        transfer.emit(event);
+        StreamEnd::Failed(reason)
+    };
+    let outcome = tokio::select! {
+        biased;
+        () = transfer.aborted() => Err(StreamFailure::Aborted),
+        outcome = send_in_turn(&transfer, &socket, stream, &mut sent) => outcome,
+    };
+    if let Err(reason) = outcome {
+        return failed(reason, sent);
+    }
+    // Only the client's own end tells that all has arrived; one that breaks before may connect again.
+    if finish(&transfer, socket).await == Farewell::Broken {
+        return failed(StreamFailure::Disconnected, sent);
+    }
+    claim.complete();
+    transfer.emit(ServerEvent::StreamFinished { transfer: transfer_id, stream, bytes: sent });
+    StreamEnd::Complete
+}
+
+/// The byte by which the connection names its stream.
+async fn read_id(transfer: &Transfer, socket: &TcpStream) -> Option<u8> {
+    let read = async {
+        let mut id = [0];
+        loop {
+            socket.readable().await.ok()?;
+            match socket.try_read(&mut id) {
+                Ok(0) => return None,
+                Ok(_) => return id.first().copied(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = transfer.draining() => None,
+        id = timeout(transfer.options().request_timeout, read) => id.ok().flatten(),
+    }
+}
+
+/// Waits for a place among the streams that are sent at once, then sends the stream's part.
+async fn send_in_turn(
+    transfer: &Transfer,
+    socket: &TcpStream,
+    stream: StreamId,
+    sent: &mut u64,
+) -> Result<(), StreamFailure> {
+    let turn = timeout(transfer.options().stall_timeout, transfer.turn()).await;
+    let Ok(Ok(_turn)) = turn else { return Err(StreamFailure::NoCapacity) };
+    let source = transfer.source();
+    if !source.unchanged() {
+        return Err(StreamFailure::SourceChanged);
+    }
+    let range = transfer.split().range(stream);
+    let mut residency = Residency::new(Arc::clone(source));
+    let mut chunk = chunk_at(range.start(), range);
+    while !chunk.is_empty() {
+        let next = chunk_at(chunk.end(), range);
+        let warm = timeout(transfer.options().stall_timeout, residency.warm(chunk, next));
+        warm.await.map_err(|_| StreamFailure::SourceUnreadable)?;
+        send_chunk(transfer, socket, chunk, sent).await?;
+        chunk = next;
+    }
+    // Before the FIN, not after it: the client takes that for the end of the right bytes.
+    if source.unchanged() { Ok(()) } else { Err(StreamFailure::SourceChanged) }
+}
+
+/// The chunk of `range` that begins at `offset`; empty at its end.
+fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
+    ByteRange::new(offset, offset.saturating_add(CHUNK).min(range.end()))
+}
+
+async fn send_chunk(
+    transfer: &Transfer,
+    socket: &TcpStream,
+    chunk: ByteRange,
+    sent: &mut u64,
+) -> Result<(), StreamFailure> {
+    let mut offset = chunk.start();
+    while offset < chunk.end() {
+        let call = send_some(transfer, socket, ByteRange::new(offset, chunk.end()));
+        let n =
+            timeout(transfer.options().stall_timeout, call).await.map_err(|_| StreamFailure::Stalled)??;
+        offset = offset.saturating_add(n);
+        *sent = sent.saturating_add(n);
+        transfer.stats().add_bytes_sent(n);
+    }
+    Ok(())
+}
+
+/// Sends the beginning of `range`, as much as the connection takes.
+async fn send_some(transfer: &Transfer, socket: &TcpStream, range: ByteRange) -> Result<u64, StreamFailure> {
+    let count = usize::try_from(range.len()).unwrap_or(usize::MAX);
+    let sent = socket
+        .async_io(Interest::WRITABLE, || {
+            let mut offset = range.start();
+            let result = rustix::io::retry_on_intr(|| {
+                rustix::fs::sendfile(socket.as_fd(), transfer.source(), Some(&mut offset), count)
+            });
+            result.map_err(io::Error::from)
+        })
+        .await;
+    match sent {
+        // The file is shorter than when its digest was told.
+        Ok(0) => Err(StreamFailure::SourceChanged),
+        Ok(n) => Ok(u64::try_from(n).unwrap_or(0)),
+        Err(error) => Err(match Errno::from_io_error(&error) {
+            Some(Errno::IO | Errno::STALE | Errno::OVERFLOW | Errno::INVAL | Errno::NOMEM) => {
+                StreamFailure::SourceUnreadable
+            }
+            _ => StreamFailure::Disconnected,
+        }),
+    }
+}
+
+/// Ends a conversation in order: a FIN, then patience for what the client still sends.
+async fn finish(transfer: &Transfer, mut socket: DataSocket) -> Farewell {
+    if shut_down_sending(&socket).is_err() {
+        return Farewell::Broken;
+    }
+    socket.incomplete = false;
+    tokio::select! {
+        biased;
+        // The FIN is on its way behind the last byte; the system goes on without us.
+        () = transfer.draining() => Farewell::Open,
+        farewell = drain_until_closed(&socket, FAREWELL, SURPLUS) => farewell,
+    }
+}
+
+/// A connection whose incomplete data never ends like complete data: dropped before its time, it resets.
+#[derive(Debug)]
+struct DataSocket {
+    socket: TcpStream,
+    incomplete: bool,
+}
+
+impl Deref for DataSocket {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.socket
+    }
+}
+
+impl Drop for DataSocket {
+    fn drop(&mut self) {
+        if self.incomplete {
+            // It can fail only on a connection that is gone already.
+            let _ = self.socket.set_zero_linger();
+        }
+    }
+}
+
+/// A stream that this connection serves; dropping it frees the stream for another.
+struct Claim<'a> {
+    transfer: &'a Transfer,
+    stream: StreamId,
+    completed: bool,
+}
+
+impl<'a> Claim<'a> {
+    fn new(transfer: &'a Transfer, byte: u8) -> Result<Self, StreamRefusal> {
+        let stream = transfer.slots().claim(byte)?;
+        Ok(Self { transfer, stream, completed: false })
+    }
+
+    fn complete(mut self) {
+        self.completed = true;
+        self.transfer.slots().complete(self.stream);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.completed {
+            self.transfer.slots().release(self.stream);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Streams: who gets which bytes, and how a stream ends that cannot be complete.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+
+use tokio::net::TcpSocket;
+
+use super::*;
+
+/// More than the buffers of a connection hold.
+const LARGE: u64 = 64 << 20;
+
+async fn refused(served: &mut Served) -> StreamRefusal {
+    served
+        .event(
+            |event| if let ServerEvent::StreamRefused { reason, .. } = event { Some(*reason) } else { None },
+        )
+        .await
+}
+
+async fn failed(served: &mut Served) -> StreamFailure {
+    served
+        .event(
+            |event| if let ServerEvent::StreamFailed { reason, .. } = event { Some(*reason) } else { None },
+        )
+        .await
+}
+
+/// A stream from which one byte has come, so that it is surely being served.
+async fn begun(address: SocketAddr, id: u8) -> TcpStream {
+    let mut socket = open_stream(address, id).await;
+    within(socket.read_u8()).await.unwrap();
+    socket
+}
+
+fn is_reset(result: &io::Result<Vec<u8>>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+#[tokio::test]
+async fn streams_in_any_order_make_the_file_and_the_port_closes() {
+    let mut served = Served::start().await;
+    served.file("f", b"12345678");
+    let address = served.grant("f", 8).await;
+    for (id, part) in [(7, ""), (0, "12"), (3, "78"), (4, ""), (2, "56"), (1, "34"), (6, ""), (5, "")] {
+        assert_eq!(read_stream(address, id).await.unwrap(), part.as_bytes(), "{id}");
+    }
+    served.finished().await;
+    assert!(is_closed(address).await);
+    assert_eq!((served.stats.bytes_sent(), served.stats.transfers_finished()), (8, 1));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_ids_get_nothing_and_take_nothing() {
+    let mut served = Served::start().await;
+    served.sparse("f", LARGE);
+    let address = served.grant("f", 2).await;
+    assert_eq!(read_stream(address, 2).await.unwrap(), b"");
+    assert_eq!(refused(&mut served).await, StreamRefusal::OutOfRange(2));
+    let first = begun(address, 0).await;
+    assert_eq!(read_stream(address, 0).await.unwrap(), b"");
+    assert!(matches!(refused(&mut served).await, StreamRefusal::Busy(id) if id.byte() == 0));
+    assert_eq!(read_to_end(first).await.unwrap().len(), 1 << 25);
+    served.event(|event| matches!(event, ServerEvent::StreamFinished { .. }).then_some(())).await;
+    assert_eq!(read_stream(address, 0).await.unwrap(), b"");
+    assert!(matches!(refused(&mut served).await, StreamRefusal::Complete(id) if id.byte() == 0));
+    let rest = read_stream(address, 1).await.unwrap();
+    assert_eq!(rest.len(), (1 << 25) - 1);
+    served.finished().await;
+}
+
+#[tokio::test]
+async fn a_foreign_address_gets_nothing() {
+    let mut served = Served::start().await;
+    served.file("f", b"abc");
+    let address = served.grant("f", 1).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let foreign = within(socket.connect(address)).await.unwrap();
+    assert_eq!(read_to_end(foreign).await.unwrap(), b"");
+    assert_eq!(refused(&mut served).await, StreamRefusal::ForeignAddress);
+    assert_eq!(read_stream(address, 0).await.unwrap(), b"abc");
+}
+
+#[tokio::test]
+async fn an_unused_transfer_expires_and_its_port_closes() {
+    let mut served = Served::with(|options| options.transfer_expiry(Duration::from_millis(300))).await;
+    served.file("f", b"abc");
+    let address = served.grant("f", 2).await;
+    assert_eq!(read_stream(address, 0).await.unwrap(), b"ab");
+    let missing = served.event(|event| {
+        if let ServerEvent::TransferExpired { missing, .. } = event { Some(*missing) } else { None }
+    });
+    assert_eq!(missing.await, 1);
+    assert!(is_closed(address).await);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_served_keeps_its_transfer() {
+    let expiry = Duration::from_millis(50);
+    let mut served = Served::with(|options| options.transfer_expiry(expiry)).await;
+    served.sparse("f", LARGE);
+    let address = served.grant("f", 1).await;
+    let stream = begun(address, 0).await;
+    tokio::time::sleep(expiry * 4).await;
+    assert_eq!(read_to_end(stream).await.unwrap().len(), (64 << 20) - 1);
+    served.finished().await;
+}
+
+#[tokio::test]
+async fn a_mute_stream_is_closed_and_disturbs_nobody() {
+    let mut served = Served::with(|options| options.request_timeout(Duration::from_millis(500))).await;
+    served.file("f", b"abc");
+    let address = served.grant("f", 1).await;
+    let mute = connect(address).await.unwrap();
+    assert_eq!(refused(&mut served).await, StreamRefusal::NoId);
+    assert!(is_reset(&read_to_end(mute).await));
+    assert_eq!(read_stream(address, 0).await.unwrap(), b"abc");
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_can_be_connected_again() {
+    let mut served = Served::start().await;
+    served.sparse("f", LARGE);
+    let address = served.grant("f", 2).await;
+    let broken = begun(address, 0).await;
+    let other = begun(address, 1).await;
+    broken.set_zero_linger().unwrap();
+    drop(broken);
+    assert_eq!(failed(&mut served).await, StreamFailure::Disconnected);
+    assert_eq!(read_to_end(other).await.unwrap().len(), (1 << 25) - 2);
+    assert_eq!(read_stream(address, 0).await.unwrap().len(), (1 << 25) + 1);
+    served.finished().await;
+}
+
+#[tokio::test]
+async fn surplus_bytes_of_a_client_do_not_cost_it_data() {
+    let mut served = Served::start().await;
+    served.file("f", &vec![9; 300_000]);
+    let address = served.grant("f", 1).await;
+    let mut socket = open_stream(address, 0).await;
+    socket.write_all(&vec![0; 60_000]).await.unwrap();
+    assert_eq!(read_to_end(socket).await.unwrap().len(), 300_000);
+    served.finished().await;
+}
+
+#[tokio::test]
+async fn a_changed_source_resets_its_streams() {
+    let truncated: fn(&PathBuf) = |path| {
+        std::fs::File::options().write(true).open(path).unwrap().set_len(LARGE / 2).unwrap();
+    };
+    let written: fn(&PathBuf) = |path| {
+        std::fs::File::options().append(true).open(path).unwrap().write_all(b"x").unwrap();
+    };
+    for change in [truncated, written] {
+        let mut served = Served::start().await;
+        let path = served.sparse("f", LARGE);
+        let address = served.grant("f", 2).await;
+        let second = begun(address, 1).await;
+        change(&path);
+        assert!(is_reset(&read_to_end(second).await));
+        let reason = served.event(|event| {
+            if let ServerEvent::TransferFailed { reason, .. } = event { Some(*reason) } else { None }
+        });
+        assert_eq!(reason.await, TransferFailure::SourceChanged);
+        assert!(is_closed(address).await);
+    }
+}
+
+#[tokio::test]
+async fn a_removed_source_is_still_served() {
+    let served = Served::start().await;
+    let path = served.file("f", b"abc");
+    let address = served.grant("f", 1).await;
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(read_stream(address, 0).await.unwrap(), b"abc");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut_off() {
+    let mut served = Served::with(|options| options.stall_timeout(Duration::from_millis(100))).await;
+    served.sparse("f", LARGE);
+    let address = served.grant("f", 1).await;
+    let stalled = begun(address, 0).await;
+    assert_eq!(failed(&mut served).await, StreamFailure::Stalled);
+    assert!(is_reset(&read_to_end(stalled).await));
+}
+
+#[tokio::test]
+async fn streams_over_the_limit_wait_for_their_turn() {
+    let mut served = Served::with(|options| options.max_streams(NonZeroUsize::MIN)).await;
+    served.sparse("f", LARGE);
+    let address = served.grant("f", 2).await;
+    let first = begun(address, 0).await;
+    let waiting = tokio::spawn(read_stream(address, 1));
+    assert_eq!(read_to_end(first).await.unwrap().len(), 1 << 25);
+    assert_eq!(within(waiting).await.unwrap().unwrap().len(), (1 << 25) - 1);
+    served.finished().await;
+}

@@ -1,0 +1,280 @@
+//! The folder whose files are served, and nothing outside it.
+//!
+//! The kernel resolves every name below the folder (`openat2`), so no `..`, link or race with a rename leads out.
+//! All calls here may wait for a disk: use them on a thread that may block.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::SourceFile;
+
+/// How often a resolution is tried again that a rename elsewhere in the tree disturbed.
+const ATTEMPTS: usize = 32;
+
+/// An open folder below which files are opened.
+#[derive(Debug)]
+pub(crate) struct Root {
+    folder: OwnedFd,
+    path: PathBuf,
+    resolve: ResolveFlags,
+}
+
+impl Root {
+    /// Opens the folder at `path`, and makes sure that this system can confine names to it.
+    pub(crate) fn open(path: &Path) -> Result<Self, RootError> {
+        let path = fs::canonicalize(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(io::Error::from)?;
+        let root = Self { resolve: resolution(&path), folder, path };
+        match root.resolve(OsStr::new(".")) {
+            Ok(_) => {}
+            Err(Errno::NOSYS) => return Err(RootError::Unconfined("it has no openat2 (Linux 5.6)")),
+            Err(error) => return Err(RootError::Io(error.into())),
+        }
+        if reopen(&root.folder, OFlags::DIRECTORY).is_err() {
+            return Err(RootError::Unconfined("/proc is not mounted"));
+        }
+        Ok(root)
+    }
+
+    /// The folder's absolute path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the first of `names` that is a regular file, together with the name that it was.
+    ///
+    /// A file that is there and must not be read ends the search: the next name is another file, and serving that
+    /// instead would be a mistake that nobody notices. Otherwise the most telling error is returned.
+    pub(crate) fn open_first(&self, names: &[Vec<u8>]) -> Result<(SourceFile, PathBuf), OpenError> {
+        let mut strongest = OpenError::NotFound;
+        for name in names {
+            match self.open_file(name) {
+                Ok(source) => return Ok((source, PathBuf::from(OsStr::from_bytes(name)))),
+                Err(error @ (OpenError::Unreadable | OpenError::Io(_))) => return Err(error),
+                Err(OpenError::NotFound) => {}
+                Err(error) => strongest = error.stronger(strongest),
+            }
+        }
+        Err(strongest)
+    }
+
+    /// Opens the regular file `name` for reading; leading slashes mean the folder itself.
+    pub(crate) fn open_file(&self, name: &[u8]) -> Result<SourceFile, OpenError> {
+        let start = name.iter().position(|byte| *byte != b'/').ok_or(OpenError::NotRegular)?;
+        let name = name.get(start..).unwrap_or_default();
+        // The kernel would let `a/../b` pass, but no honest client needs it, and a log shows plainly who tries.
+        if name.split(|byte| *byte == b'/').any(|part| part == b"..") {
+            return Err(OpenError::Outside);
+        }
+        let place = self.resolve(OsStr::from_bytes(name)).map_err(OpenError::of_resolving)?;
+        // The file is looked at before it is opened for reading: that alone can hang on a FIFO or start a device.
+        // What is then opened is the very file that was looked at, whatever happens to its name.
+        let place = File::from(place);
+        if !place.metadata().map_err(OpenError::Io)?.is_file() {
+            return Err(OpenError::NotRegular);
+        }
+        let file = reopen(&place, OFlags::empty()).map_err(|error| match error {
+            Errno::ACCESS | Errno::PERM => OpenError::Unreadable,
+            error => OpenError::Io(error.into()),
+        })?;
+        SourceFile::new(file).map_err(OpenError::Io)
+    }
+
+    /// The place that `name` leads to, without opening what is there.
+    fn resolve(&self, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let mut result = Err(Errno::AGAIN);
+        for _ in 0..ATTEMPTS {
+            result = rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), self.resolve);
+            if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
+                break;
+            }
+        }
+        result
+    }
+}
+
+/// Below `/` an absolute link leads to where it says and cannot lead out; below any other folder it is refused.
+fn resolution(path: &Path) -> ResolveFlags {
+    let scope = if path == Path::new("/") { ResolveFlags::IN_ROOT } else { ResolveFlags::BENEATH };
+    scope | ResolveFlags::NO_MAGICLINKS
+}
+
+/// Opens what `place` stands for, for reading.
+fn reopen(place: impl AsFd, flags: OFlags) -> rustix::io::Result<File> {
+    let link = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    rustix::fs::openat(CWD, link, flags, Mode::empty()).map(File::from)
+}
+
+/// Why a folder cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootError {
+    #[error("this system cannot confine names to a folder: {0}")]
+    Unconfined(&'static str),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Why a name does not open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("no such file")]
+    NotFound,
+    #[error("not a regular file")]
+    NotRegular,
+    #[error("outside the served folder")]
+    Outside,
+    #[error("the name is too long")]
+    TooLong,
+    #[error("a folder on the way is not accessible")]
+    Denied,
+    #[error("permission denied")]
+    Unreadable,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl OpenError {
+    fn of_resolving(error: Errno) -> Self {
+        match error {
+            // EINVAL: a NUL in the name. ELOOP: a chain of links, or a magic link of /proc.
+            Errno::NOENT | Errno::NOTDIR | Errno::INVAL | Errno::LOOP => Self::NotFound,
+            Errno::NAMETOOLONG => Self::TooLong,
+            Errno::XDEV => Self::Outside,
+            Errno::ACCESS | Errno::PERM => Self::Denied,
+            error => Self::Io(error.into()),
+        }
+    }
+
+    fn stronger(self, other: Self) -> Self {
+        if matches!(other, Self::Denied) { other } else { self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    struct Tree {
+        _folder: tempfile::TempDir,
+        root: Root,
+    }
+
+    /// A served folder `root` beside a file `secret` that must never be seen.
+    fn tree() -> Tree {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("root");
+        fs::create_dir_all(base.join("sub")).unwrap();
+        fs::write(folder.path().join("secret"), "secret").unwrap();
+        fs::write(base.join("f"), "content").unwrap();
+        fs::write(base.join("sub/g"), "").unwrap();
+        fs::write(base.join("a%20b"), "literal").unwrap();
+        fs::write(base.join("a b"), "decoded").unwrap();
+        fs::write(base.join("..dots"), "").unwrap();
+        symlink("f", base.join("link")).unwrap();
+        symlink("../f", base.join("sub/up-and-inside")).unwrap();
+        symlink("../secret", base.join("escape")).unwrap();
+        symlink(base.join("f"), base.join("absolute")).unwrap();
+        symlink("loop", base.join("loop")).unwrap();
+        symlink(folder.path(), base.join("folder-link")).unwrap();
+        rustix::fs::mknodat(CWD, base.join("fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        Tree { root: Root::open(&base).unwrap(), _folder: folder }
+    }
+
+    fn outcome(root: &Root, name: &[u8]) -> String {
+        match root.open_file(name) {
+            Ok(source) => format!("{} bytes", source.size()),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn only_regular_files_below_the_folder_open() {
+        let tree = tree();
+        for (name, expected) in [
+            ("f", "7 bytes"),
+            ("/f", "7 bytes"),
+            ("///f", "7 bytes"),
+            ("./f", "7 bytes"),
+            ("sub//g", "0 bytes"),
+            ("link", "7 bytes"),
+            ("sub/up-and-inside", "7 bytes"),
+            ("..dots", "0 bytes"),
+            ("", "not a regular file"),
+            ("/", "not a regular file"),
+            (".", "not a regular file"),
+            ("sub", "not a regular file"),
+            ("sub/", "not a regular file"),
+            ("fifo", "not a regular file"),
+            ("missing", "no such file"),
+            ("f/", "no such file"),
+            ("f/x", "no such file"),
+            ("loop", "no such file"),
+            ("f\0", "no such file"),
+            ("f\0/../../secret", "outside the served folder"),
+            ("..", "outside the served folder"),
+            ("../secret", "outside the served folder"),
+            ("sub/../../secret", "outside the served folder"),
+            ("sub/../f", "outside the served folder"),
+            ("escape", "outside the served folder"),
+            ("absolute", "outside the served folder"),
+            ("folder-link/secret", "outside the served folder"),
+        ] {
+            assert_eq!(outcome(&tree.root, name.as_bytes()), expected, "{name:?}");
+        }
+        assert_eq!(outcome(&tree.root, &[b'x'; 300]), "the name is too long");
+        assert_eq!(outcome(&tree.root, &b"x/".repeat(4000)), "the name is too long");
+        assert_eq!(outcome(&tree.root, b"\xff\xfe"), "no such file");
+    }
+
+    #[test]
+    fn the_literal_name_is_served_before_the_decoded_one() {
+        let tree = tree();
+        let names = [b"a%20b".to_vec(), b"a b".to_vec()];
+        let (source, name) = tree.root.open_first(&names).unwrap();
+        assert_eq!((source.size(), name.to_str()), (7, Some("a%20b")));
+        let names = [b"f%20".to_vec(), b"../f".to_vec(), b"missing".to_vec()];
+        assert!(matches!(tree.root.open_first(&names), Err(OpenError::Outside)));
+        assert!(matches!(tree.root.open_first(&[]), Err(OpenError::NotFound)));
+    }
+
+    #[test]
+    fn an_unreadable_file_is_not_replaced_by_another() {
+        let tree = tree();
+        let literal = tree.root.path().join("a%20b");
+        fs::set_permissions(&literal, fs::Permissions::from_mode(0o0)).unwrap();
+        if File::open(&literal).is_ok() {
+            eprintln!("skipped: this user reads everything");
+            return;
+        }
+        let names = [b"a%20b".to_vec(), b"a b".to_vec()];
+        assert!(matches!(tree.root.open_first(&names), Err(OpenError::Unreadable)));
+    }
+
+    #[test]
+    fn below_the_system_root_absolute_links_lead_where_they_say() {
+        let tree = tree();
+        let system = Root::open(Path::new("/")).unwrap();
+        let link = tree.root.path().join("absolute");
+        assert_eq!(outcome(&system, link.as_os_str().as_bytes()), "7 bytes");
+        assert_eq!(outcome(&system, b"/proc/self/fd/0/x"), "no such file");
+    }
+
+    #[test]
+    fn a_file_or_nothing_is_no_root() {
+        let tree = tree();
+        for name in ["f", "missing"] {
+            assert!(matches!(Root::open(&tree.root.path().join(name)), Err(RootError::Io(_))), "{name}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The command line of `dtserver`.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Parser, ValueEnum};
+use dtcore::{PortRange, ServerOptions};
+
+const EXAMPLES: &str = "\
+Examples:
+  dtserver 9000                                  serve the current directory
+  dtserver --root /srv/files 9000                serve another one
+  dtserver --transfer-ports 9100-9199 9000       behind a firewall that lets these through
+  dtclient host:9000 8 remote/path out.bin       fetch a file from it over 8 streams
+
+Durations are numbers of seconds, or numbers with units: 90, 500ms, 1m30s.
+Exit codes: 0 ended by SIGTERM or Ctrl-C, 1 cannot listen, 2 usage, 8 the folder cannot be served.";
+
+/// Serves the files of a folder to dtclient, over many streams at once.
+#[derive(Debug, Parser)]
+#[command(name = "dtserver", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The port that requests come to; 0 lets the system choose
+    pub(crate) port: u16,
+
+    /// The folder to serve; nothing outside it is reachable
+    #[arg(long, value_name = "DIR", default_value = ".", env = "DT_ROOT")]
+    pub(crate) root: PathBuf,
+
+    /// The address to listen on [default: all, IPv6 and IPv4]
+    #[arg(long, value_name = "ADDR", env = "DT_BIND")]
+    pub(crate) bind: Option<IpAddr>,
+
+    /// The ports for the transfers' streams [default: any]
+    #[arg(long, value_name = "A-B", env = "DT_TRANSFER_PORTS")]
+    pub(crate) transfer_ports: Option<PortRange>,
+
+    /// How many streams are sent at once; more wait their turn
+    #[arg(long, value_name = "N", default_value = "4096", env = "DT_MAX_STREAMS")]
+    pub(crate) max_streams: NonZeroUsize,
+
+    /// How many transfers there may be at once
+    #[arg(long, value_name = "N", default_value = "1024", env = "DT_MAX_TRANSFERS")]
+    pub(crate) max_transfers: NonZeroUsize,
+
+    /// How long a transfer waits while none of its streams is connected
+    #[arg(long, value_name = "DUR", default_value = "30s", env = "DT_TRANSFER_EXPIRY", value_parser = timeout)]
+    pub(crate) transfer_expiry: Duration,
+
+    /// How long a stream may take no bytes before it is cut off
+    #[arg(long, value_name = "DUR", default_value = "60s", env = "DT_STALL_TIMEOUT", value_parser = timeout)]
+    pub(crate) stall_timeout: Duration,
+
+    /// How long running streams may go on after SIGTERM or Ctrl-C
+    #[arg(long, value_name = "DUR", default_value = "1s", env = "DT_DRAIN_TIMEOUT", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
+
+    /// Say nothing but errors
+    #[arg(short, long, env = "DT_QUIET", value_parser = FalseyValueParser::new())]
+    pub(crate) quiet: bool,
+
+    /// Log every stream too
+    #[arg(short, long, conflicts_with = "quiet", env = "DT_VERBOSE", value_parser = FalseyValueParser::new())]
+    pub(crate) verbose: bool,
+
+    /// How the log on stderr is written, one line per event
+    #[arg(long, value_name = "FORMAT", default_value = "text", env = "DT_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines are written: as text for people, or as one JSON object per line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Args {
+    /// The options of the server that was asked for.
+    pub(crate) fn server_options(&self) -> ServerOptions {
+        let mut options = ServerOptions::new(&self.root)
+            .port(self.port)
+            .max_streams(self.max_streams)
+            .max_transfers(self.max_transfers)
+            .transfer_expiry(self.transfer_expiry)
+            .stall_timeout(self.stall_timeout)
+            .drain_timeout(self.drain_timeout);
+        if let Some(address) = self.bind {
+            options = options.bind_address(address);
+        }
+        if let Some(ports) = self.transfer_ports {
+            options = options.transfer_ports(ports);
+        }
+        options
+    }
+}
+
+/// A duration as people write it: `90` and `0.5` are seconds, `1m30s` has units.
+fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let duration = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => humantime::parse_duration(text).ok(),
+    };
+    // A century is for ever, and leaves room for what is added to it.
+    let longest = Duration::from_secs(100 * 365 * 86_400);
+    duration
+        .filter(|duration| *duration <= longest)
+        .ok_or_else(|| "a duration is written like 30, 500ms or 1m30s".to_owned())
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.is_zero() { Err("it must be longer than 0".to_owned()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_is_seconds_or_has_units() {
+        for (text, expected) in [
+            ("30", Ok(30_000)),
+            (" 0.5 ", Ok(500)),
+            ("500ms", Ok(500)),
+            ("1m30s", Ok(90_000)),
+            ("0", Ok(0)),
+            ("", Err(())),
+            ("-1", Err(())),
+            ("nan", Err(())),
+            ("inf", Err(())),
+            ("1e99", Err(())),
+            ("9999999999y", Err(())),
+            ("soon", Err(())),
+        ] {
+            assert_eq!(
+                duration(text).map(|duration| duration.as_millis()).map_err(|_| ()),
+                expected,
+                "{text}"
+            );
+        }
+        assert!(timeout("0").is_err());
+    }
+
+    #[test]
+    fn the_port_is_all_that_is_needed() {
+        let args = Args::try_parse_from(["dtserver", "9000"]).unwrap();
+        assert_eq!((args.port, args.log_format), (9000, LogFormat::Text));
+        for wrong in
+            [vec![], vec!["70000"], vec!["x"], vec!["1", "--transfer-ports", "9-8"], vec!["1", "-q", "-v"]]
+        {
+            let line = std::iter::once("dtserver").chain(wrong);
+            assert_eq!(Args::try_parse_from(line).unwrap_err().exit_code(), 2);
+        }
+    }
+}
