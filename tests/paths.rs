@@ -282,12 +282,7 @@ fn every_name_arrives_through_the_client() {
         let received = fs::read(workspace.output("out")).expect("it is there");
         assert!(received == fs::read(workspace.root().join(name)).expect("it is there"), "{name:?}");
     }
-    // A name that is no UTF-8.
-    let name = std::ffi::OsStr::from_bytes(b"latin-\xFC");
-    let content = dt_tests::content::write_pattern(&workspace.root().join(name), 99, 100);
-    PROGRAMS.fetch(server.addr, 2, name, workspace.output("out")).run().assert_success();
-    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
-    // And one that begins like an option.
+    // A name that begins like an option.
     let content = workspace.serve_pattern("-q", 98, 100);
     PROGRAMS
         .client()
@@ -295,6 +290,20 @@ fn every_name_arrives_through_the_client() {
         .args([workspace.output("out")])
         .run()
         .assert_success();
+    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+}
+
+/// A name is bytes, there and here.
+#[test]
+fn a_name_that_is_no_utf_8() {
+    let workspace = Workspace::new();
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let name = std::ffi::OsStr::from_bytes(b"latin-\xFC");
+    let content = dt_tests::content::write_pattern(&workspace.root().join(name), 99, 100);
+    assert!(Ask::new(server.addr, "latin-%FC", 1).offer().download() == content);
+    PROGRAMS.fetch(server.addr, 2, "latin-%FC", workspace.outputs().join(name)).run().assert_success();
+    assert!(fs::read(workspace.outputs().join(name)).expect("it is there") == content);
+    PROGRAMS.fetch(server.addr, 2, name, workspace.output("out")).run().assert_success();
     assert!(fs::read(workspace.output("out")).expect("it is there") == content);
 }
 

@@ -15,7 +15,7 @@ fn they_move_files_of_all_sizes() {
     for (size, streams) in [(0, 3), (1, 8), (7, 8), (8, 8), (4095, 11), (1 << 20, 255)] {
         let content = workspace.serve_pattern("f", 1, size);
         let server = OriginalServer::start(&workspace.root().join("f"), Script::swift());
-        let offer = Ask::new(server.addr, "dir/f7", streams).body_apart().offer();
+        let offer = Ask::new(server.addr, "dir/f7", streams).body_apart().patient().offer();
         assert!(offer.download() == content, "{size} bytes over {streams} streams");
         let mut ids = server.ids();
         ids.sort_unstable();
@@ -53,7 +53,7 @@ fn the_table_of_parts_is_that_of_the_original() {
     ] {
         workspace.serve_pattern("f", 1, size);
         let server = OriginalServer::start(&workspace.root().join("f"), Script::swift());
-        let streams = Ask::new(server.addr, "f", streams).offer().streams_with(&[]);
+        let streams = Ask::new(server.addr, "f", streams).patient().offer().streams_with(&[]);
         assert_eq!(streams.iter().map(|stream| stream.bytes.len()).collect::<Vec<_>>(), expected);
     }
 }
@@ -65,7 +65,7 @@ fn the_faults_are_what_they_say() {
     let path = workspace.root().join("f");
     let fetch = |script| {
         let server = OriginalServer::start(&path, script);
-        let offer = Ask::new(server.addr, "f", 4).offer();
+        let offer = Ask::new(server.addr, "f", 4).patient().offer();
         (offer.streams_with(&[]), offer.hash)
     };
     let (streams, hash) = fetch(Script { stream_end: StreamEnd::Reset, ..Script::swift() });

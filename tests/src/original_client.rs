@@ -9,7 +9,8 @@ use std::sync::Mutex;
 
 use crate::content::{md5, part};
 use crate::http::{Afterwards, Answer, exchange};
-use crate::sockets::{End, Received, connect, read_into, read_to_end};
+use crate::sockets::{End, Received, connect, read_into, read_to_end, try_connect};
+use crate::wait::until;
 
 /// One request for a file, with the liberties that clients take.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub struct Ask {
     headers: String,
     afterwards: Afterwards,
     body_apart: bool,
+    patient: bool,
 }
 
 impl Ask {
@@ -34,6 +36,7 @@ impl Ask {
             headers: String::new(),
             afterwards: Afterwards::Wait,
             body_apart: false,
+            patient: false,
         }
     }
 
@@ -52,6 +55,12 @@ impl Ask {
     /// Sends the body in a segment of its own.
     pub fn body_apart(mut self) -> Self {
         self.body_apart = true;
+        self
+    }
+
+    /// Tries again while a stream's connection is refused: the original listens a little after it has answered.
+    pub fn patient(mut self) -> Self {
+        self.patient = true;
         self
     }
 
@@ -91,7 +100,13 @@ impl Ask {
         let hash = json.get("hash").and_then(serde_json::Value::as_str).expect("it has a hash").to_owned();
         let port = json.get("port").and_then(serde_json::Value::as_u64).expect("it has a port");
         let port = u16::try_from(port).expect("it is a port");
-        Offer { hash, data: SocketAddr::new(self.addr.ip(), port), streams: self.streams, answer }
+        Offer {
+            hash,
+            data: SocketAddr::new(self.addr.ip(), port),
+            streams: self.streams,
+            patient: self.patient,
+            answer,
+        }
     }
 }
 
@@ -106,13 +121,22 @@ pub struct Offer {
     pub streams: u8,
     /// The answer as a whole.
     pub answer: Answer,
+    patient: bool,
 }
 
 impl Offer {
     /// Connects and sends a stream's id.
     pub fn open(&self, id: u8) -> TcpStream {
-        let mut stream = connect(self.data);
-        stream.write_all(&[id]).expect("the id is sent");
+        self.open_with(&[id])
+    }
+
+    fn open_with(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = if self.patient {
+            until("the data port", || try_connect(self.data).ok())
+        } else {
+            connect(self.data)
+        };
+        stream.write_all(bytes).expect("the id is sent");
         stream
     }
 
@@ -125,13 +149,7 @@ impl Offer {
     pub fn streams_with(&self, extra: &[u8]) -> Vec<Received> {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.streams)
-                .map(|id| {
-                    scope.spawn(move || {
-                        let mut stream = connect(self.data);
-                        stream.write_all(&[&[id], extra].concat()).expect("the id is sent");
-                        read_to_end(&stream)
-                    })
-                })
+                .map(|id| scope.spawn(move || read_to_end(&self.open_with(&[&[id], extra].concat()))))
                 .collect();
             threads.into_iter().map(|thread| thread.join().expect("a stream works")).collect()
         })
