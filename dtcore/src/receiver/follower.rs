@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::destination::Sink;
 use crate::error::TransferError;
@@ -77,6 +77,7 @@ impl Follower {
         if range.is_empty() {
             return;
         }
+        self.shared.pushed.fetch_add(range.len(), Ordering::Relaxed);
         let mut queue = self.shared.lock();
         // Neighbours are joined, so the queue never holds more than one segment for each stream.
         match queue.segments.back_mut() {
@@ -92,6 +93,21 @@ impl Follower {
     /// How many bytes have been digested.
     pub(super) fn position(&self) -> u64 {
         self.shared.position.load(Ordering::Relaxed)
+    }
+
+    /// Whether more bytes wait to be digested than it is of use to have ready.
+    pub(super) fn is_behind(&self) -> bool {
+        self.shared.backlog() > AHEAD
+    }
+
+    /// Waits until the follower is not far behind any more.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn caught_up(&self) {
+        while self.shared.backlog() > AHEAD / 2 {
+            self.shared.progressed.notified().await;
+        }
     }
 
     /// Says that no more bytes will come, and lets the outcome be awaited.
@@ -112,10 +128,17 @@ impl Drop for Follower {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// How many bytes were handed over, and how many of them were digested.
+    pushed: AtomicU64,
     position: AtomicU64,
+    progressed: Notify,
 }
 
 impl Shared {
+    fn backlog(&self) -> u64 {
+        self.pushed.load(Ordering::Relaxed).saturating_sub(self.position.load(Ordering::Relaxed))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Every change to the queue is a single step, so a poisoned lock holds a whole queue.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -142,6 +165,13 @@ struct Segment {
     range: ByteRange,
 }
 
+/// How far the streams may be ahead of the digest, in bytes.
+///
+/// Without a bound, two cores that serve two ends of the transfer, the streams and the digest leave the digest half a
+/// core until everything is received, and the other half of the file is digested alone: 1 GiB then took 1.8 s instead
+/// of 1.4 s.
+const AHEAD: u64 = 64 << 20;
+
 /// The most bytes taken from the queue at once; how far the position moves between two looks.
 const PIECE: u64 = 4 << 20;
 
@@ -160,6 +190,7 @@ impl Work {
         };
         while let Some(segment) = self.next() {
             self.follow(&segment, &mut writer)?;
+            self.shared.progressed.notify_one();
         }
         match writer {
             Some(mut writer) => writer.flush().map_err(|error| self.local("write to", error)),

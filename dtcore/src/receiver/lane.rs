@@ -2,7 +2,9 @@
 
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -76,6 +78,12 @@ impl Lane {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// Whether nothing has come for `limit`, and nothing waits to be received either.
+    pub(super) fn is_silent(&self, limit: Duration) -> bool {
+        let peeked = || recv(&self.stream, &mut [0], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        self.last_progress.elapsed() >= limit && matches!(peeked(), Err(Errno::WOULDBLOCK))
     }
 
     fn is_full(&self) -> bool {

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+/// Longer than any server runs, and short enough to be added to a point in time.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// How a [`Server`](super::Server) is set up; the defaults suit a LAN and a wide-area link alike.
 ///
 /// ```
@@ -107,7 +110,7 @@ impl ServerOptions {
 
     /// How long a transfer is kept while none of its streams is served. Default 30 s.
     pub fn transfer_expiry(mut self, expiry: Duration) -> Self {
-        self.transfer_expiry = expiry;
+        self.transfer_expiry = expiry.min(LONGEST);
         self
     }
 

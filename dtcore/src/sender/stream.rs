@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -40,7 +41,7 @@ pub(super) enum StreamEnd {
 
 /// Serves one connection from its id to its end.
 pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: SocketAddr) -> StreamEnd {
-    let socket = DataSocket { socket, incomplete: true };
+    let socket = DataSocket::new(socket);
     let refuse = |reason| {
         transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
         StreamEnd::Refused
@@ -178,11 +179,10 @@ async fn send_some(transfer: &Transfer, socket: &TcpStream, range: ByteRange) ->
 }
 
 /// Ends a conversation in order: a FIN, then patience for what the client still sends.
-async fn finish(transfer: &Transfer, mut socket: DataSocket) -> Farewell {
-    if shut_down_sending(&socket).is_err() {
+async fn finish(transfer: &Transfer, socket: DataSocket) -> Farewell {
+    if socket.end().is_err() {
         return Farewell::Broken;
     }
-    socket.incomplete = false;
     tokio::select! {
         biased;
         // The FIN is on its way behind the last byte; the system goes on without us.
@@ -191,27 +191,32 @@ async fn finish(transfer: &Transfer, mut socket: DataSocket) -> Farewell {
     }
 }
 
-/// A connection whose incomplete data never ends like complete data: dropped before its time, it resets.
+/// A connection whose incomplete data never ends like complete data.
+///
+/// From the beginning, closing it resets it, whoever closes it: a dropped task, or the system when the process is
+/// killed. Only a complete stream is given an orderly end.
 #[derive(Debug)]
-struct DataSocket {
-    socket: TcpStream,
-    incomplete: bool,
+struct DataSocket(TcpStream);
+
+impl DataSocket {
+    fn new(socket: TcpStream) -> Self {
+        // It can fail only on a connection that is gone already.
+        let _ = socket.set_zero_linger();
+        Self(socket)
+    }
+
+    /// Sends a FIN behind what was sent; from here on, closing loses nothing.
+    fn end(&self) -> io::Result<()> {
+        SockRef::from(&self.0).set_linger(None)?;
+        shut_down_sending(&self.0)
+    }
 }
 
 impl Deref for DataSocket {
     type Target = TcpStream;
 
     fn deref(&self) -> &TcpStream {
-        &self.socket
-    }
-}
-
-impl Drop for DataSocket {
-    fn drop(&mut self) {
-        if self.incomplete {
-            // It can fail only on a connection that is gone already.
-            let _ = self.socket.set_zero_linger();
-        }
+        &self.0
     }
 }
 
@@ -238,6 +243,29 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if !self.completed {
             self.transfer.slots().release(self.stream);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn only_an_ended_stream_closes_in_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for expected in [Ok(3), Err(io::ErrorKind::ConnectionReset)] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut socket = DataSocket::new(listener.accept().await.unwrap().0);
+            socket.0.write_all(b"abc").await.unwrap();
+            if expected.is_ok() {
+                socket.end().unwrap();
+            }
+            drop(socket);
+            let read = timeout(Duration::from_secs(10), client.read_to_end(&mut Vec::new())).await.unwrap();
+            assert_eq!(read.map_err(|error| error.kind()), expected);
         }
     }
 }

@@ -63,7 +63,7 @@ impl Transfer {
     }
 
     /// Serves the transfer on `listener` until it ends, and closes everything that belongs to it.
-    pub(super) async fn run(self: Arc<Self>, listener: TcpListener, _place: Admission) {
+    pub(super) async fn run(self: Arc<Self>, listener: TcpListener, place: Admission) {
         let mut connections = JoinSet::new();
         let ending = self.serve(&listener, &mut connections).await;
         drop(listener);
@@ -73,6 +73,8 @@ impl Transfer {
         }
         self.aborted.cancel();
         connections.shutdown().await;
+        // Whoever sees the event may ask again at once.
+        drop(place);
         self.emit(self.last_event(&ending));
     }
 

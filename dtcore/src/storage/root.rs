@@ -35,7 +35,10 @@ impl Root {
         let root = Self { resolve: resolution(&path), folder, path };
         match root.resolve(OsStr::new(".")) {
             Ok(_) => {}
-            Err(Errno::NOSYS) => return Err(RootError::Unconfined("it has no openat2 (Linux 5.6)")),
+            // EPERM: a sandbox that does not know the call forbids it.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                return Err(RootError::Unconfined("openat2 (Linux 5.6) is missing or forbidden"));
+            }
             Err(error) => return Err(RootError::Io(error.into())),
         }
         if reopen(&root.folder, OFlags::DIRECTORY).is_err() {
