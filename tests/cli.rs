@@ -418,6 +418,30 @@ fn an_interrupted_client_leaves_nothing() {
     }
 }
 
+/// From the moment a client can be seen at work, an interrupt must find its handler.
+#[test]
+fn a_client_interrupted_at_once() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, MIB);
+    let mut failures = Vec::new();
+    for round in 0..100 {
+        let server = original(&workspace, Script::answering(Answering::Nothing));
+        let client = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).start();
+        let at_work = || !server.requests().is_empty() || !files_in(&workspace.outputs()).is_empty();
+        until_true("the part file or the request", at_work);
+        client.signal(SIGNALS[round % 2]);
+        let outcome = client.finish_within(Duration::from_secs(5));
+        let left = files_in(&workspace.outputs());
+        if outcome.code != Some(130) || !left.is_empty() {
+            failures.push(format!("round {round}: {outcome}, left behind: {left:?}"));
+        }
+        for name in left {
+            fs::remove_file(workspace.output(&name)).expect("it is ours");
+        }
+    }
+    assert!(failures.is_empty(), "{} of 100: {failures:#?}", failures.len());
+}
+
 #[test]
 fn a_client_interrupted_while_it_writes_to_a_full_pipe() {
     let workspace = Workspace::new();
