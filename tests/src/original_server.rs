@@ -1,7 +1,7 @@
 //! The server of protocol 1, written from the protocol's description over raw sockets, with faults on demand.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -343,8 +343,12 @@ impl Shared {
             match stream.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock) => {}
-                Err(_) => return,
+                // A wait with a timeout is also interrupted when the whole process is halted for a moment.
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    eprintln!("the reference server lets a held connection go: {error}");
+                    return;
+                }
             }
         }
     }
@@ -406,6 +410,7 @@ fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
         }
         match stream.read(&mut buffer) {
             Ok(n @ 1..) => request.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => return None,
         }
     }
