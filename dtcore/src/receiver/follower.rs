@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -95,6 +96,13 @@ impl Follower {
         self.shared.position.load(Ordering::Relaxed)
     }
 
+    /// How many bytes a second are digested while there are some; 0 before that is known.
+    pub(super) fn speed(&self) -> u64 {
+        let busy = u128::from(self.shared.busy_nanos.load(Ordering::Relaxed));
+        let speed = u128::from(self.position()) * 1_000_000_000 / busy.max(1);
+        if busy == 0 { 0 } else { u64::try_from(speed).unwrap_or(u64::MAX) }
+    }
+
     /// Whether more bytes wait to be digested than it is of use to have ready.
     pub(super) fn is_behind(&self) -> bool {
         self.shared.backlog() > AHEAD
@@ -131,6 +139,8 @@ struct Shared {
     /// How many bytes were handed over, and how many of them were digested.
     pushed: AtomicU64,
     position: AtomicU64,
+    /// How long the follower has worked, in nanoseconds.
+    busy_nanos: AtomicU64,
     progressed: Notify,
 }
 
@@ -189,7 +199,10 @@ impl Work {
             Some(sink) => Some(sink.open().map_err(|error| self.local("open", error))?),
         };
         while let Some(segment) = self.next() {
+            let begun = Instant::now();
             self.follow(&segment, &mut writer)?;
+            let busy = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.shared.busy_nanos.fetch_add(busy, Ordering::Relaxed);
             self.shared.progressed.notify_one();
         }
         match writer {

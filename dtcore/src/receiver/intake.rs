@@ -1,18 +1,19 @@
 //! The intake: receives on all streams of a transfer at once, lowest file offset first.
 //!
 //! One task serves all streams. Whatever is there on the stream that holds the frontier is taken first, so that the
-//! follower's digest, which is what protocol 1 waits for on a fast path, never starves while later parts come in; the
-//! others are read whenever the earlier ones have nothing, and now and then in any case.
+//! follower's digest, which is what protocol 1 waits for on a fast path, does not starve while later parts come in. The
+//! pace says whether the others are read whenever the earlier ones have nothing, or only so often that they stay alive.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::follower::Follower;
 use super::lane::{Lane, Step};
 use super::order::Order;
+use super::pace::{Pace, Pacer, WINDOW};
 use crate::storage::FillError;
 
 /// A stream that was not read for so long is read before the earlier ones, however busy they are: its sender must see
@@ -26,6 +27,8 @@ const STEPS: u32 = 16;
 pub(super) struct Intake {
     lanes: Vec<Lane>,
     order: Order,
+    pacer: Pacer,
+    begun: Instant,
     received: u64,
 }
 
@@ -41,7 +44,7 @@ pub(super) enum Fault {
 
 impl Intake {
     pub(super) fn new(lanes: Vec<Lane>, order: Order) -> Self {
-        Self { lanes, order, received: 0 }
+        Self { lanes, order, pacer: Pacer::default(), begun: Instant::now(), received: 0 }
     }
 
     /// Bytes received so far.
@@ -68,11 +71,20 @@ impl Intake {
             // The digest decides when the transfer ends; to run further ahead of it would only take its core away.
             // The limit keeps every stream read now and then, and the transfer alive if the digest waits for a disk.
             let _ = timeout(PATIENCE / 4, follower.caught_up()).await;
+            self.pacer.restart(self.begun.elapsed(), self.received);
         }
-        poll_fn(|cx| self.poll_receive(cx, follower)).await
+        let pace = self.pacer.judge(self.begun.elapsed(), self.received, follower.speed());
+        // A window without a byte must be judged too, so the wait ends with it.
+        let steps = timeout(WINDOW, poll_fn(|cx| self.poll_receive(cx, pace, follower))).await;
+        steps.unwrap_or(Ok(())).map(|()| self.lanes.is_empty())
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>, follower: &Follower) -> Poll<Result<bool, Fault>> {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        pace: Pace,
+        follower: &Follower,
+    ) -> Poll<Result<(), Fault>> {
         let neglected = |lane: &Lane| lane.last_progress.elapsed() > PATIENCE;
         let neglected = self.lanes.iter().position(neglected);
         if let Some(Poll::Ready(Err(fault))) = neglected.map(|index| self.poll_lane(index, cx, follower)) {
@@ -80,7 +92,7 @@ impl Intake {
         }
         let mut steps = 0;
         let mut index = 0;
-        while index < self.lanes.len() && steps < STEPS {
+        while steps < STEPS && index < self.n_wanted(pace) {
             match self.poll_lane(index, cx, follower) {
                 Poll::Pending => index += 1,
                 Poll::Ready(Ok(())) => {
@@ -90,12 +102,14 @@ impl Intake {
                 Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
             }
         }
-        if self.lanes.is_empty() {
-            Poll::Ready(Ok(true))
-        } else if steps > 0 {
-            Poll::Ready(Ok(false))
-        } else {
-            Poll::Pending
+        if steps > 0 || self.lanes.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// How many of the lanes are read, from the frontier's on.
+    fn n_wanted(&self, pace: Pace) -> usize {
+        match pace {
+            Pace::All => self.lanes.len(),
+            Pace::InOrder => self.lanes.len().min(1),
         }
     }
 

@@ -6,6 +6,7 @@ mod follower;
 mod intake;
 mod lane;
 mod order;
+mod pace;
 mod protocol1;
 
 pub use download::{CancelHandle, Download, Transfer};
