@@ -1,1 +1,28 @@
-//! Shared pieces of the end-to-end tests.
+//! Shared pieces of the end-to-end tests: the programs as processes, protocol 1 written a second time from its
+//! description, and the small things around them.
+//!
+//! Nothing here uses `dtcore`: what the tests compare the programs with must not share their code. Every wait has a
+//! deadline, every process is ended by its id, and all traffic stays on the loopback interface.
+
+pub mod content;
+pub mod disk;
+pub mod http;
+pub mod original_client;
+pub mod original_server;
+pub mod pipe;
+pub mod process;
+pub mod programs;
+pub mod sockets;
+pub mod wait;
+pub mod workspace;
+
+/// The programs that cargo built for the calling test target.
+#[macro_export]
+macro_rules! programs {
+    () => {
+        $crate::programs::Programs {
+            server: env!("CARGO_BIN_EXE_dtserver-under-test"),
+            client: env!("CARGO_BIN_EXE_dtclient-under-test"),
+        }
+    };
+}

@@ -1,0 +1,96 @@
+//! Just enough HTTP to say odd things to a server and to see its answer to the byte.
+
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::sockets::{End, connect, read_to_end};
+
+/// A server's answer, taken apart but not interpreted.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// All that came, as it came.
+    pub raw: Vec<u8>,
+    /// The status line without its line end.
+    pub status_line: String,
+    /// The number in it.
+    pub status: u16,
+    /// The header lines in order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// What follows the empty line.
+    pub body: String,
+    /// How the server ended the connection.
+    pub end: End,
+}
+
+impl Answer {
+    /// Takes an answer apart; `None` when it is none.
+    pub fn parse(raw: &[u8], end: End) -> Option<Self> {
+        let text = String::from_utf8(raw.to_vec()).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let mut lines = head.split("\r\n");
+        let status_line = lines.next()?.to_owned();
+        let status = status_line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+        let headers = lines
+            .map(|line| {
+                line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            })
+            .collect::<Option<_>>()?;
+        Some(Self { raw: raw.to_vec(), status_line, status, headers, body: body.to_owned(), end })
+    }
+
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Fails unless this is a refusal with that status: one line of JSON with a reason and nothing else.
+    pub fn assert_refusal(&self, statuses: &[u16], context: &str) {
+        assert!(statuses.contains(&self.status), "{context}: {statuses:?} expected, got {self:?}");
+        let json: serde_json::Value = serde_json::from_str(self.body.trim_end_matches('\n'))
+            .unwrap_or_else(|error| panic!("{context}: the body is no JSON ({error}): {:?}", self.body));
+        let reason = json.get("error").and_then(serde_json::Value::as_str).unwrap_or_default();
+        assert!(!reason.is_empty(), "{context}: no reason in {:?}", self.body);
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(1), "{context}: {:?}", self.body);
+        assert_eq!(self.body.trim_end_matches('\n').lines().count(), 1, "{context}: {:?}", self.body);
+    }
+}
+
+/// The time between two segments that must not become one.
+pub const BETWEEN_SEGMENTS: Duration = Duration::from_millis(20);
+
+/// What the asking side does after its last byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Afterwards {
+    /// Leaves the connection open.
+    Wait,
+    /// Shuts its own direction down.
+    HalfClose,
+}
+
+/// Sends `segments` as they are, each for itself, and reads the answer until the server closes.
+pub fn exchange(addr: SocketAddr, segments: &[&[u8]], afterwards: Afterwards) -> Answer {
+    let shown: Vec<_> = segments.iter().map(|s| String::from_utf8_lossy(&s[..s.len().min(200)])).collect();
+    let stream = connect(addr);
+    send(&stream, segments, afterwards);
+    let received = read_to_end(&stream);
+    let text = String::from_utf8_lossy(&received.bytes).into_owned();
+    Answer::parse(&received.bytes, received.end)
+        .unwrap_or_else(|| panic!("no HTTP answer to {shown:?}: {text:?}, {:?}", received.end))
+}
+
+/// Sends `segments`; what the server no longer takes is dropped, since its answer may already be on its way.
+pub fn send(mut stream: &TcpStream, segments: &[&[u8]], afterwards: Afterwards) {
+    for (n, segment) in segments.iter().enumerate() {
+        if n > 0 {
+            std::thread::sleep(BETWEEN_SEGMENTS);
+        }
+        if stream.write_all(segment).is_err() {
+            return;
+        }
+    }
+    if afterwards == Afterwards::HalfClose {
+        // A server that has answered and closed already leaves nothing to shut down.
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+}

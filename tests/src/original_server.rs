@@ -1,0 +1,425 @@
+//! The server of protocol 1, written from the protocol's description over raw sockets, with faults on demand.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::content::{md5_of_file, part};
+use crate::http::BETWEEN_SEGMENTS;
+use crate::sockets::{LateListener, accept_within, reset, reset_after_data};
+use crate::wait::PATIENCE;
+
+/// How often a waiting thread looks whether the server is to end.
+const TICK: Duration = Duration::from_millis(5);
+
+/// How the server behaves.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// What it answers to a request.
+    pub answer: Answering,
+    /// Whether the answer comes in two segments, cut in the middle of its JSON.
+    pub in_two_segments: bool,
+    /// How long after the answer it closes the control connection.
+    pub closes_after: Duration,
+    /// How long after the answer it begins to listen for streams.
+    pub listens_after: Duration,
+    /// A header line that tells the size, as `dtserver` sends it and the original does not.
+    pub size_header: Option<String>,
+    /// How an undisturbed stream ends.
+    pub stream_end: StreamEnd,
+    /// What goes wrong on which stream.
+    pub faults: Vec<(Streams, Fault)>,
+}
+
+/// What the server answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answering {
+    /// The right hash and port.
+    Right,
+    /// The right port with the hash of something else.
+    WrongHash,
+    /// Nothing, on an open connection.
+    Nothing,
+    /// These bytes, and then the end of the connection.
+    Bytes(Vec<u8>),
+    /// A correct head with these bytes as the body.
+    Body(Vec<u8>),
+    /// A correct head with a body that does not end.
+    EndlessBody,
+    /// Header lines that do not end.
+    EndlessHeader,
+    /// A refusal with this status line's number and reason.
+    Status(u16, &'static str),
+}
+
+/// How a stream ends after its data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamEnd {
+    /// With FIN.
+    Close,
+    /// With RST, after all data has been acknowledged.
+    Reset,
+}
+
+/// Which streams a fault is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Streams {
+    /// The one with this id.
+    Only(u8),
+    /// Every one.
+    Every,
+}
+
+/// What goes wrong on a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The byte at this place of the part is another one.
+    Flipped(u64),
+    /// The part ends after so many bytes, as if complete.
+    EndsAfter(u64),
+    /// The connection is reset after so many bytes.
+    ResetsAfter(u64),
+    /// Nothing more comes after so many bytes, on an open connection.
+    StallsAfter(u64),
+    /// So many bytes come, and the rest when the test calls [`OriginalServer::release`].
+    HoldsAfter(u64),
+    /// So many bytes too many come.
+    Surplus(u64),
+}
+
+impl Script {
+    /// The original's behaviour: the connection is closed half a second after the answer.
+    pub fn original() -> Self {
+        Self {
+            answer: Answering::Right,
+            in_two_segments: false,
+            closes_after: Duration::from_millis(500),
+            listens_after: Duration::from_micros(1500),
+            size_header: None,
+            stream_end: StreamEnd::Close,
+            faults: vec![],
+        }
+    }
+
+    /// The original without its pauses, for tests of many transfers.
+    pub fn swift() -> Self {
+        Self { closes_after: Duration::ZERO, listens_after: Duration::ZERO, ..Self::original() }
+    }
+
+    /// A swift original with another answer.
+    pub fn answering(answer: Answering) -> Self {
+        Self { answer, ..Self::swift() }
+    }
+
+    /// A swift original that tells this as the size.
+    pub fn telling_size(size: &str) -> Self {
+        Self { size_header: Some(format!("dt-size: {size}\r\n")), ..Self::swift() }
+    }
+
+    /// A swift original with a fault.
+    pub fn with_fault(streams: Streams, fault: Fault) -> Self {
+        Self { faults: vec![(streams, fault)], ..Self::swift() }
+    }
+
+    fn fault(&self, id: u8) -> Option<Fault> {
+        let hit = |streams: &Streams| *streams == Streams::Every || *streams == Streams::Only(id);
+        self.faults.iter().find(|(streams, _)| hit(streams)).map(|(_, fault)| *fault)
+    }
+}
+
+/// A running server that gives the same file whatever it is asked for; ended when dropped.
+#[derive(Debug)]
+pub struct OriginalServer {
+    /// Where it listens for requests.
+    pub addr: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    size: u64,
+    hash: String,
+    script: Script,
+    stop: AtomicBool,
+    released: AtomicBool,
+    requests: Mutex<Vec<Vec<u8>>>,
+    ids: Mutex<Vec<u8>>,
+}
+
+impl OriginalServer {
+    /// Serves the file at `path`.
+    pub fn start(path: &Path, script: Script) -> Self {
+        Self::start_knowing(path, md5_of_file(path), script)
+    }
+
+    /// Serves the file at `path` whose MD5 is known already.
+    pub fn start_knowing(path: &Path, hash: String, script: Script) -> Self {
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            size: std::fs::metadata(path).expect("the file is there").len(),
+            hash,
+            script,
+            stop: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            requests: Mutex::default(),
+            ids: Mutex::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let addr = listener.local_addr().expect("the address is known");
+        let thread = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.serve_requests(&listener)
+        });
+        Self { addr, shared, thread: Some(thread) }
+    }
+
+    /// Lets the held streams go on.
+    pub fn release(&self) {
+        self.shared.released.store(true, Ordering::SeqCst);
+    }
+
+    /// The requests as they came.
+    pub fn requests(&self) -> Vec<Vec<u8>> {
+        self.shared.requests.lock().expect("no holder panics").clone()
+    }
+
+    /// The ids of the streams that were opened, in the order in which they came.
+    pub fn ids(&self) -> Vec<u8> {
+        self.shared.ids.lock().expect("no holder panics").clone()
+    }
+}
+
+impl Drop for OriginalServer {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            // A thread that failed has failed the test by what it did not send.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    fn accept(&self, listener: &TcpListener) -> Option<TcpStream> {
+        while !self.stopped() {
+            if let Some(stream) = accept_within(listener, TICK) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    fn serve_requests(self: &Arc<Self>, listener: &TcpListener) {
+        while let Some(stream) = self.accept(listener) {
+            let shared = Arc::clone(self);
+            std::thread::spawn(move || shared.serve_request(stream));
+        }
+    }
+
+    fn serve_request(self: &Arc<Self>, mut stream: TcpStream) {
+        let Some(request) = read_request(&mut stream) else { return };
+        let streams = threads(&request);
+        self.requests.lock().expect("no holder panics").push(request);
+        let hash = match &self.script.answer {
+            Answering::Right => self.hash.clone(),
+            Answering::WrongHash => "0123456789abcdef0123456789abcdef".to_owned(),
+            Answering::Nothing => return self.hold(&stream),
+            Answering::Bytes(bytes) => return send(&mut stream, bytes),
+            Answering::Body(body) => return send(&mut stream, &[head(200, "OK").as_bytes(), body].concat()),
+            Answering::EndlessBody => return self.send_for_ever(stream, &head(200, "OK"), "       "),
+            Answering::EndlessHeader => {
+                return self.send_for_ever(stream, "HTTP/1.0 200 OK\r\n", "X-A: aaaa\r\n");
+            }
+            Answering::Status(status, reason) => {
+                let body = r#"{"error": "the test says so"}"#;
+                return send(&mut stream, format!("{}{body}", head(*status, reason)).as_bytes());
+            }
+        };
+        let late = LateListener::bind();
+        let mut head = head(200, "OK");
+        if let Some(size) = &self.script.size_header {
+            head.insert_str(head.len() - 2, size);
+        }
+        let answer = format!("{head}{{\"hash\": \"{hash}\", \"port\": {}}}", late.addr().port());
+        if self.script.in_two_segments {
+            let (first, second) = answer.split_at(answer.len() - 20);
+            send(&mut stream, first.as_bytes());
+            std::thread::sleep(BETWEEN_SEGMENTS);
+            send(&mut stream, second.as_bytes());
+        } else {
+            send(&mut stream, answer.as_bytes());
+        }
+        let shared = Arc::clone(self);
+        std::thread::spawn(move || shared.serve_streams(late, streams));
+        std::thread::sleep(self.script.closes_after);
+    }
+
+    fn send_for_ever(&self, mut stream: TcpStream, head: &str, more: &str) {
+        let more = more.repeat(4096);
+        let begin = Instant::now();
+        let mut open = stream.write_all(head.as_bytes()).is_ok();
+        while open && !self.stopped() && begin.elapsed() < PATIENCE {
+            open = stream.write_all(more.as_bytes()).is_ok();
+        }
+    }
+
+    fn serve_streams(self: &Arc<Self>, late: LateListener, streams: u8) {
+        std::thread::sleep(self.script.listens_after);
+        let listener = late.listen();
+        for _ in 0..streams {
+            let Some(stream) = self.accept(&listener) else { return };
+            let shared = Arc::clone(self);
+            std::thread::spawn(move || shared.serve_stream(stream, streams));
+        }
+    }
+
+    fn serve_stream(&self, mut stream: TcpStream, streams: u8) {
+        let mut id = [0];
+        if stream.read_exact(&mut id).is_err() {
+            return;
+        }
+        let [id] = id;
+        self.ids.lock().expect("no holder panics").push(id);
+        if id >= streams {
+            return;
+        }
+        let file = File::open(&self.path).expect("the served file opens");
+        let range = part(self.size, streams, id);
+        let len = range.end - range.start;
+        let fault = self.script.fault(id);
+        let sender = Sender { file, range, flipped: None };
+        match fault {
+            None => {
+                if sender.send(&mut stream, 0, len) && self.script.stream_end == StreamEnd::Reset {
+                    reset_after_data(stream);
+                }
+            }
+            Some(Fault::Flipped(at)) => {
+                Sender { flipped: Some(at), ..sender }.send(&mut stream, 0, len);
+            }
+            Some(Fault::EndsAfter(n)) => {
+                sender.send(&mut stream, 0, n.min(len));
+            }
+            Some(Fault::ResetsAfter(n)) => {
+                sender.send(&mut stream, 0, n.min(len));
+                reset(stream);
+            }
+            Some(Fault::StallsAfter(n)) => {
+                sender.send(&mut stream, 0, n.min(len));
+                self.hold(&stream);
+            }
+            Some(Fault::HoldsAfter(n)) => {
+                let n = n.min(len);
+                sender.send(&mut stream, 0, n);
+                while !self.released.load(Ordering::SeqCst) && !self.stopped() {
+                    std::thread::sleep(TICK);
+                }
+                sender.send(&mut stream, n, len);
+            }
+            Some(Fault::Surplus(n)) => {
+                sender.send(&mut stream, 0, len);
+                send(&mut stream, &vec![b'x'; usize::try_from(n).expect("a small number")]);
+            }
+        }
+    }
+
+    /// Keeps a connection open until the peer or the test ends.
+    fn hold(&self, mut stream: &TcpStream) {
+        stream.set_read_timeout(Some(TICK)).expect("a timeout is set");
+        let mut buffer = [0; 64];
+        while !self.stopped() {
+            match stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                // A wait with a timeout is also interrupted when the whole process is halted for a moment.
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    eprintln!("the reference server lets a held connection go: {error}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+struct Sender {
+    file: File,
+    range: std::ops::Range<u64>,
+    flipped: Option<u64>,
+}
+
+impl Sender {
+    /// Sends these bytes of the part; false when the peer no longer takes them.
+    fn send(&self, stream: &mut TcpStream, mut from: u64, to: u64) -> bool {
+        let mut buffer = vec![0; 256 << 10];
+        while from < to {
+            let n = usize::try_from(to - from).unwrap_or(usize::MAX).min(buffer.len());
+            let chunk = &mut buffer[..n];
+            self.file.read_exact_at(chunk, self.range.start + from).expect("the served file is read");
+            let flipped =
+                self.flipped.and_then(|at| at.checked_sub(from)).and_then(|at| usize::try_from(at).ok());
+            if let Some(byte) = flipped.and_then(|at| chunk.get_mut(at)) {
+                *byte ^= 0x10;
+            }
+            if stream.write_all(chunk).is_err() {
+                return false;
+            }
+            from += u64::try_from(n).expect("a chunk fits");
+        }
+        true
+    }
+}
+
+fn head(status: u16, reason: &str) -> String {
+    format!(
+        "HTTP/1.0 {status} {reason}\r\nServer: BaseHTTP/0.6 Python/3.12\r\n\
+         Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-type: text/plain\r\n\r\n"
+    )
+}
+
+/// Sends what the peer still takes; a peer that has gone is no fault of the server.
+fn send(stream: &mut TcpStream, bytes: &[u8]) {
+    let _ = stream.write_all(bytes);
+}
+
+/// Reads a request with its body, however it is cut into segments.
+fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&request);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.to_ascii_lowercase().lines().find_map(|line| {
+                line.strip_prefix("content-length:").and_then(|value| value.trim().parse::<usize>().ok())
+            });
+            if body.len() >= length.unwrap_or(0) {
+                return Some(request);
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(n @ 1..) => request.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => return None,
+        }
+    }
+}
+
+fn threads(request: &[u8]) -> u8 {
+    let text = String::from_utf8_lossy(request);
+    let (_, body) = text.split_once("\r\n\r\n").expect("the request has been read");
+    let json: serde_json::Value = serde_json::from_str(body).expect("the body is JSON");
+    let threads = json.get("threads").and_then(serde_json::Value::as_u64).expect("it has threads");
+    u8::try_from(threads).expect("at most 255")
+}

@@ -1,0 +1,190 @@
+//! `dtserver` and `dtclient` with the arguments of a test.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::process::{Outcome, Process};
+use crate::wait::until;
+
+/// A user that owns nothing.
+const NOBODY: u32 = 65534;
+
+/// How long one run of a program may take unless the test says otherwise.
+const RUN: Duration = Duration::from_secs(60);
+
+/// Where the programs under test are; made by [`programs!`](crate::programs!).
+#[derive(Clone, Copy, Debug)]
+pub struct Programs {
+    /// `dtserver`.
+    pub server: &'static str,
+    /// `dtclient`.
+    pub client: &'static str,
+}
+
+impl Programs {
+    /// A `dtserver` for `root` on a free port of 127.0.0.1.
+    pub fn serve(&self, root: &Path) -> Run {
+        self.server().args(["--root".as_ref(), root.as_os_str()]).args(["--bind", "127.0.0.1"])
+    }
+
+    /// A `dtserver` without any argument yet.
+    pub fn server(&self) -> Run {
+        Run::of(self.server, "dtserver")
+    }
+
+    /// A `dtclient` with its four main arguments.
+    pub fn fetch(
+        &self,
+        addr: SocketAddr,
+        streams: u8,
+        file: impl AsRef<OsStr>,
+        output: impl AsRef<OsStr>,
+    ) -> Run {
+        let (addr, streams) = (addr.to_string(), streams.to_string());
+        self.client().args([addr.as_ref(), streams.as_ref(), file.as_ref(), output.as_ref()])
+    }
+
+    /// A `dtclient` without any argument yet.
+    pub fn client(&self) -> Run {
+        Run::of(self.client, "dtclient")
+    }
+}
+
+/// A program about to be started.
+#[derive(Debug)]
+pub struct Run {
+    program: &'static str,
+    name: &'static str,
+    options: Vec<OsString>,
+    args: Vec<OsString>,
+    envs: Vec<(&'static str, OsString)>,
+    user: Option<u32>,
+    limit: Duration,
+}
+
+impl Run {
+    fn of(program: &'static str, name: &'static str) -> Self {
+        Self { program, name, options: vec![], args: vec![], envs: vec![], user: None, limit: RUN }
+    }
+
+    /// Adds options, which come before all arguments.
+    pub fn options<T: AsRef<OsStr>>(mut self, options: impl IntoIterator<Item = T>) -> Self {
+        self.options.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<T: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.envs.push((name, value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs it as a user without privileges: as nobody when the tests run as root, else as the tests' own user.
+    pub fn unprivileged(mut self) -> Self {
+        self.user = rustix::process::geteuid().is_root().then_some(NOBODY);
+        self
+    }
+
+    /// Gives it more or less time than usual.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Process {
+        let copy = self.user.map(|_| copy_for_all(self.program));
+        let program = copy.as_ref().map_or_else(|| self.program.into(), |copy| copy.path().join("program"));
+        let mut command = Command::new(program);
+        // Settings of whoever runs the tests must not reach the programs.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DT_")) {
+            command.env_remove(name);
+        }
+        command.args(&self.options).args(&self.args).envs(self.envs);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        Process::start(command, self.name, copy)
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Outcome {
+        let limit = self.limit;
+        self.start().finish_within(limit)
+    }
+
+    /// Starts a server on a free port and waits until it says that it is ready.
+    pub fn ready(self) -> Server {
+        let mut process = self.args(["0"]).start();
+        let line = until("the server's ready line", || {
+            let stdout = String::from_utf8_lossy(&process.stdout()).into_owned();
+            assert!(stdout.contains('\n') || !process.has_ended(), "dtserver ended: {}", process.stderr());
+            stdout.split_once('\n').map(|(line, _)| line.to_owned())
+        });
+        let addr = line
+            .strip_prefix("listening on ")
+            .and_then(|rest| rest.split_once(", serving "))
+            .and_then(|(addr, _)| addr.parse().ok())
+            .unwrap_or_else(|| panic!("unexpected ready line {line:?}"));
+        Server { process, addr, line }
+    }
+}
+
+/// A copy that any user may run: a build folder is often closed to others.
+fn copy_for_all(program: &str) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("dt-program-").tempdir().expect("a folder is made");
+    let copy = folder.path().join("program");
+    fs::copy(program, &copy).expect("the program is copied");
+    for path in [folder.path(), &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("opened to all");
+    }
+    folder
+}
+
+/// A `dtserver` that listens; ended when dropped.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The line that said so.
+    pub line: String,
+}
+
+impl Server {
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Fails if it has ended.
+    pub fn assert_alive(&mut self) {
+        assert!(!self.process.has_ended(), "the server ended: {}", self.process.stderr());
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&self) {
+        self.process.signal(Signal::KILL);
+    }
+
+    /// Sends it a signal and waits for its end.
+    pub fn stop(self, signal: Signal, limit: Duration) -> Outcome {
+        self.process.signal(signal);
+        self.process.finish_within(limit)
+    }
+}
