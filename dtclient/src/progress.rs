@@ -80,6 +80,13 @@ impl Display {
         if self.verbosity > Verbosity::Quiet {
             say(&summary(report, name));
         }
+        if self.verbosity == Verbosity::Verbose {
+            let lag = report.elapsed.saturating_sub(report.received_after);
+            let (received, lag) = (report.received_after.as_secs_f64(), lag.as_secs_f64());
+            say(&format!(
+                "the last byte came after {received:.2} s; verifying and publishing took {lag:.2} s more"
+            ));
+        }
     }
 
     fn say_verbose(&self, text: &str) {

@@ -59,7 +59,9 @@ pub struct Report {
     pub bytes: u64,
     /// The file's MD5: computed here, equal to the server's.
     pub md5: Md5Digest,
-    /// Time from the start of the transfer until the output was in place.
+    /// Time from the start of the transfer until the last byte had come.
+    pub received_after: Duration,
+    /// Time from the start of the transfer until the output was verified and in place.
     pub elapsed: Duration,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::destination::{Destination, Output};
 use super::download::Options;
@@ -55,10 +55,12 @@ pub(super) async fn run(
     };
     let (follower, mut digested) = Follower::spawn(duties)?;
     let mut course = Course { options, offer, intake, follower, events, started };
-    let (size, md5) = course.complete(&mut digested, &destination).await?;
+    let bytes = course.receive(&mut digested, &destination).await?;
+    let received_after = started.elapsed();
+    let md5 = course.digest(&mut digested, bytes).await?;
     course.compare(md5)?;
-    let output = destination.publish(size, course.options.durability)?;
-    Ok(Report { output, bytes: size, md5, elapsed: started.elapsed() })
+    let output = destination.publish(bytes, course.options.durability)?;
+    Ok(Report { output, bytes, md5, received_after, elapsed: started.elapsed() })
 }
 
 /// Where bytes that were received elsewhere are moved: only a file has such a place.
@@ -125,6 +127,12 @@ fn intake(
     Ok(Intake::new(lanes, order))
 }
 
+fn ticks() -> Interval {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 /// A transfer whose streams are open.
 struct Course {
     options: Options,
@@ -136,14 +144,13 @@ struct Course {
 }
 
 impl Course {
-    /// Receives everything and returns the file's size and digest.
-    async fn complete(
+    /// Receives on all streams to their end and returns the file's size.
+    async fn receive(
         &mut self,
         digested: &mut Outcome,
         destination: &Destination,
-    ) -> Result<(u64, Md5Digest), TransferError> {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ) -> Result<u64, TransferError> {
+        let mut tick = ticks();
         loop {
             tokio::select! {
                 biased;
@@ -162,12 +169,17 @@ impl Course {
                 }
             }
         }
-        let size = self.intake.order().size().map_err(|short| {
+        self.intake.order().size().map_err(|short| {
             self.explain(
                 Fault::Lost { stream: short.stream, received: short.received, reason: None },
                 destination,
             )
-        })?;
+        })
+    }
+
+    /// Waits until the digest has followed to the end of all `size` bytes.
+    async fn digest(&mut self, digested: &mut Outcome, size: u64) -> Result<Md5Digest, TransferError> {
+        let mut tick = ticks();
         self.follower.close();
         let md5 = loop {
             tokio::select! {
@@ -177,7 +189,7 @@ impl Course {
             }
         };
         self.tell(Some(size));
-        Ok((size, md5))
+        Ok(md5)
     }
 
     fn tell(&self, size: Option<u64>) {
