@@ -3,13 +3,12 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use dtcli::reason;
 use dtcore::TransferError;
 
 /// Prints the error and returns its exit code.
-#[expect(clippy::print_stderr, reason = "this is the program's error message")]
 pub(crate) fn fail(error: &TransferError) -> ExitCode {
-    eprintln!("dtclient: {}", line(error));
-    ExitCode::from(code(error))
+    dtcli::fail("dtclient", &line(error), code(error))
 }
 
 /// The exit code; the table is part of the command line's contract.
@@ -60,20 +59,20 @@ fn advice(error: &TransferError) -> Option<&'static str> {
     })
 }
 
-/// The message, its causes and the advice as one line, whatever names and peers put into them.
+/// The message, its causes and the advice.
 fn line(error: &TransferError) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         line.push_str(": ");
-        line.push_str(&error.to_string());
+        line.push_str(&error.downcast_ref().map_or_else(|| error.to_string(), reason));
         cause = error.source();
     }
     if let Some(advice) = advice(error) {
         line.push_str("; ");
         line.push_str(advice);
     }
-    line.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    line
 }
 
 #[cfg(test)]
@@ -84,10 +83,10 @@ mod tests {
     #[test]
     fn an_error_is_one_line_that_says_how_to_go_on() {
         let error = TransferError::Unreachable {
-            server: "host\n:9000".to_owned(),
-            source: io::Error::from(io::ErrorKind::ConnectionRefused),
+            server: "host:9000".to_owned(),
+            source: io::Error::from_raw_os_error(111),
         };
-        let expected = "cannot reach host?:9000: connection refused; check that dtserver runs there, on this port, \
+        let expected = "cannot reach host:9000: connection refused; check that dtserver runs there, on this port, \
                         and that no firewall is between";
         assert_eq!(line(&error), expected);
         assert_eq!(code(&error), 4);

@@ -15,15 +15,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use dtcore::{CancelHandle, Download, Report, TransferError};
-use tokio::signal::unix::{SignalKind, signal};
+use dtcli::Signals;
+use dtcore::{Download, Report, Transfer, TransferError};
 
 use args::Args;
 use progress::Display;
 
+/// How long a cancelled transfer may take to remove what it made.
+const CLEAN_UP: Duration = Duration::from_secs(2);
+
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return dtcli::usage("dtclient", &error),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -39,6 +45,9 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), TransferError> {
+    // Before the first file is touched: a signal from now on cleans up.
+    let caught = Signals::new().map_err(|source| TransferError::System { action: "catch signals", source });
+    let mut signals = caught?;
     let mut transfer = download(args)?.start();
     let events = transfer.take_events();
     let cancel = transfer.cancel_handle();
@@ -54,39 +63,23 @@ async fn run(args: &Args) -> Result<(), TransferError> {
     let outcome = tokio::select! {
         biased;
         outcome = &mut transfer => outcome,
-        () = interrupted() => finish_cancelled(transfer, &cancel).await,
+        _ = signals.next() => {
+            cancel.cancel();
+            finish_cancelled(transfer, &mut signals).await
+        }
         never = watch => match never {},
     };
     display.clear();
-    let report = outcome?;
-    display.finish(&report, &args.file);
+    display.finish(&outcome?, &args.file.to_string_lossy());
     Ok(())
 }
 
-/// Cancels the transfer and waits until it has cleaned up; a second signal, or a moment without an end, ends at once.
-async fn finish_cancelled(
-    transfer: dtcore::Transfer,
-    cancel: &CancelHandle,
-) -> Result<Report, TransferError> {
-    cancel.cancel();
+/// Waits until a cancelled transfer has cleaned up; a second signal, or a moment without an end, ends at once.
+async fn finish_cancelled(transfer: Transfer, signals: &mut Signals) -> Result<Report, TransferError> {
     tokio::select! {
         outcome = transfer => outcome,
-        () = interrupted() => Err(TransferError::Cancelled),
-        () = tokio::time::sleep(Duration::from_secs(2)) => Err(TransferError::Cancelled),
-    }
-}
-
-/// Waits for SIGINT or SIGTERM.
-async fn interrupted() {
-    // Without a handler the signal ends the process by itself, as it should.
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        _ = signals.next() => Err(TransferError::Cancelled),
+        () = tokio::time::sleep(CLEAN_UP) => Err(TransferError::Cancelled),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use dtcli::{one_line, say};
 use dtcore::{Event, Progress, Report, StreamCount};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -91,11 +92,6 @@ impl Display {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "progress for people goes to standard error")]
-fn say(text: &str) {
-    eprintln!("{text}");
-}
-
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -145,7 +141,7 @@ fn line(progress: &Progress, rate: f64, streams: StreamCount) -> String {
 fn summary(report: &Report, name: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
     let rate = if seconds > 0.0 { float(report.bytes) / seconds } else { 0.0 };
-    let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
+    let name = one_line(name);
     format!(
         "{name}: {} bytes ({}) in {seconds:.2} s, {}/s, md5 {} verified",
         report.bytes,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{Parser, ValueEnum};
+use dtcli::{duration, timeout};
 use dtcore::{PortRange, ServerOptions};
 
 const EXAMPLES: &str = "\
@@ -58,7 +59,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DUR", default_value = "1s", env = "DT_DRAIN_TIMEOUT", value_parser = duration)]
     pub(crate) drain_timeout: Duration,
 
-    /// Say nothing but errors
+    /// Log nothing but errors
     #[arg(short, long, env = "DT_QUIET", value_parser = FalseyValueParser::new())]
     pub(crate) quiet: bool,
 
@@ -98,25 +99,6 @@ impl Args {
     }
 }
 
-/// A duration as people write it: `90` and `0.5` are seconds, `1m30s` has units.
-fn duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let duration = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        Err(_) => humantime::parse_duration(text).ok(),
-    };
-    // A century is for ever, and leaves room for what is added to it.
-    let longest = Duration::from_secs(100 * 365 * 86_400);
-    duration
-        .filter(|duration| *duration <= longest)
-        .ok_or_else(|| "a duration is written like 30, 500ms or 1m30s".to_owned())
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    let duration = duration(text)?;
-    if duration.is_zero() { Err("it must be longer than 0".to_owned()) } else { Ok(duration) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,31 +107,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn a_duration_is_seconds_or_has_units() {
-        for (text, expected) in [
-            ("30", Ok(30_000)),
-            (" 0.5 ", Ok(500)),
-            ("500ms", Ok(500)),
-            ("1m30s", Ok(90_000)),
-            ("0", Ok(0)),
-            ("", Err(())),
-            ("-1", Err(())),
-            ("nan", Err(())),
-            ("inf", Err(())),
-            ("1e99", Err(())),
-            ("9999999999y", Err(())),
-            ("soon", Err(())),
-        ] {
-            assert_eq!(
-                duration(text).map(|duration| duration.as_millis()).map_err(|_| ()),
-                expected,
-                "{text}"
-            );
-        }
-        assert!(timeout("0").is_err());
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 mod args;
 mod log;
-mod signals;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,12 +11,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use dtcli::{Signals, reason};
 use dtcore::{Server, ServerError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use args::Args;
-use signals::Signals;
 
 /// How long threads may take to end that wait for a disk when all else has ended.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -26,19 +25,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => {
-            // Help and version go to stdout and are no failure; clap knows which is which.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return dtcli::usage("dtserver", &error),
     };
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // Without stderr the exit code still tells.
-            let _ = writeln!(io::stderr(), "dtserver: {failure}");
-            ExitCode::from(failure.exit_code())
-        }
+        Err(failure) => dtcli::fail("dtserver", &failure.to_string(), failure.exit_code()),
     }
 }
 
@@ -57,9 +48,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(Failure::System)?;
     let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
     let log = tokio::spawn(log::write(server.events()));
-    if !args.quiet {
-        announce(&server);
-    }
+    announce(&server);
     let shutdown = CancellationToken::new();
     let begin = shutdown.clone();
     let watcher = tokio::spawn(async move {
@@ -132,11 +121,4 @@ fn listen_advice(error: &io::Error) -> String {
     ];
     let advice = advice.into_iter().find(|(kind, _)| *kind == error.kind());
     advice.map_or_else(|| reason(error), |(_, advice)| advice.to_owned())
-}
-
-/// The system's reason in lower case, without its error number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    text.to_lowercase()
 }

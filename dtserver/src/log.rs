@@ -20,6 +20,8 @@ pub(crate) fn start(args: &Args) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // A full or closed stderr must not become a panic.
+        .log_internal_errors(false)
         .with_max_level(level);
     // A second log in one process (a test that calls `main` twice) keeps the first.
     let _ = match args.log_format {

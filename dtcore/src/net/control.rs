@@ -4,8 +4,10 @@
 //! server needs for names relative to its folder. The answer is read as the original sends it: HTTP/1.0, perhaps
 //! without a length, perhaps in several segments, perhaps ended only half a second later.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,7 +62,7 @@ impl Control {
     /// A server of protocol 1 reads and hashes the whole file before it answers, so the limit must be generous.
     pub(crate) async fn ask(
         &mut self,
-        name: &str,
+        name: &OsStr,
         request: v1::Request,
         limit: Duration,
     ) -> Result<Offer, TransferError> {
@@ -83,7 +85,7 @@ impl Control {
         self.judge(name, &received)
     }
 
-    async fn write(&mut self, name: &str, request: v1::Request) -> io::Result<()> {
+    async fn write(&mut self, name: &OsStr, request: v1::Request) -> io::Result<()> {
         let target = Target::of(name.as_bytes());
         let marked = if target.is_escaped() {
             format!("{TARGET_HEADER}: {TARGET_ESCAPED}\r\n")
@@ -117,7 +119,7 @@ impl Control {
         }
     }
 
-    fn judge(&self, name: &str, received: &[u8]) -> Result<Offer, TransferError> {
+    fn judge(&self, name: &OsStr, received: &[u8]) -> Result<Offer, TransferError> {
         let server = || self.server.to_string();
         let broken = |what: &str| TransferError::Protocol { server: server(), what: what.to_owned() };
         if received.is_empty() {
@@ -130,7 +132,7 @@ impl Control {
             Ok(httparse::Status::Partial) => return Err(broken("its answer is cut off or endless")),
             Err(_) => return Err(broken("its answer is not HTTP")),
         };
-        let name = || name.to_owned();
+        let name = || name.to_string_lossy().into_owned();
         match head.code.unwrap_or(0) {
             200 => {}
             401 => return Err(TransferError::Unauthorized { server: server() }),

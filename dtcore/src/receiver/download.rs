@@ -1,5 +1,6 @@
 //! The façade of the receiving role: say what to fetch, start it, watch it, await it.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -42,7 +43,8 @@ pub struct Download {
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) server: ServerAddress,
-    pub(super) name: String,
+    /// The remote file's name, whatever bytes it is made of.
+    pub(super) name: OsString,
     pub(super) streams: StreamCount,
     pub(super) engine: Engine,
     pub(super) clobber: Clobber,
@@ -59,7 +61,7 @@ impl Download {
     /// The name is the server's: relative to the folder it serves, with or without a leading slash. An output that is
     /// a device or a pipe is written in order; any other is received into a part file beside it and replaced, in one
     /// step, when all is verified.
-    pub fn new(server: ServerAddress, name: impl Into<String>, output: impl Into<PathBuf>) -> Self {
+    pub fn new(server: ServerAddress, name: impl Into<OsString>, output: impl Into<PathBuf>) -> Self {
         Self::with_output(server, name.into(), Output::Path(output.into()))
     }
 
@@ -70,13 +72,13 @@ impl Download {
     /// temporary files. The writer is used, and may block, on a thread of the transfer's own.
     pub fn to_writer(
         server: ServerAddress,
-        name: impl Into<String>,
+        name: impl Into<OsString>,
         writer: impl Write + Send + 'static,
     ) -> Self {
         Self::with_output(server, name.into(), Output::Writer(Box::new(writer)))
     }
 
-    fn with_output(server: ServerAddress, name: String, output: Output) -> Self {
+    fn with_output(server: ServerAddress, name: OsString, output: Output) -> Self {
         let options = Options {
             server,
             name,

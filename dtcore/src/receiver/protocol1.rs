@@ -213,7 +213,7 @@ impl Course {
     /// Compares the digest with what the server says and with what the user demands.
     fn compare(&self, actual: Md5Digest) -> Result<(), TransferError> {
         let mismatch = |origin, expected| TransferError::DigestMismatch {
-            name: self.options.name.clone(),
+            name: self.options.name.to_string_lossy().into_owned(),
             origin,
             expected,
             actual: Checksum::Md5(actual),
