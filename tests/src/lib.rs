@@ -13,6 +13,7 @@ pub mod pipe;
 pub mod process;
 pub mod programs;
 pub mod sockets;
+pub mod source;
 pub mod wait;
 pub mod workspace;
 

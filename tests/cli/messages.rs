@@ -1,0 +1,105 @@
+//! What the programs say, on which stream, and what they say when nobody may listen.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use dt_tests::content::md5;
+use dt_tests::original_client::Ask;
+use dt_tests::process::Outcome;
+use dt_tests::wait::{PATIENCE, until};
+use dt_tests::workspace::Workspace;
+use rustix::process::Signal;
+
+use crate::{MIB, PROGRAMS};
+
+#[test]
+fn what_success_says() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, 3 * MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let fetch = || PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
+    let plain = fetch().run();
+    plain.assert_success();
+    assert_eq!(plain.stdout, b"");
+    let last = plain.stderr.lines().last().unwrap_or_default();
+    for word in [md5(&content).as_str(), "/s", "3145728 bytes"] {
+        assert!(last.contains(word), "{word:?} is missing in {last:?}");
+    }
+    assert!(!plain.stderr.contains(['\r', '\u{1b}']), "no bar without a terminal: {plain}");
+    for quiet in ["-q", "--quiet"] {
+        let outcome = fetch().options([quiet]).run();
+        outcome.assert_success();
+        assert_eq!((outcome.stderr.as_str(), outcome.stdout.as_slice()), ("", b"".as_slice()));
+    }
+    let refused = PROGRAMS.fetch(server.addr, 4, "missing", workspace.output("out")).options(["-q"]).run();
+    refused.assert_failure(3);
+    assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+    for option in ["-v", "--verbose", "--sync"] {
+        fetch().options([option]).run().assert_success();
+        assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+    }
+    workspace.assert_outputs(&["out"]);
+}
+
+/// Runs a server through a request granted and one refused, and gives its end.
+fn logged(options: &[&str]) -> Outcome {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, 1000);
+    let server = PROGRAMS.serve(&workspace.root()).options(options).ready();
+    let root = server.line.rsplit_once(", serving ").expect("it is in the ready line").1.to_owned();
+    assert_eq!(Path::new(&root).canonicalize().ok(), workspace.root().canonicalize().ok(), "{}", server.line);
+    Ask::new(server.addr, "f", 2).offer().download();
+    Ask::new(server.addr, "missing\u{1b}[31m", 2).answer().assert_refusal(&[404], "missing");
+    let line = format!("{}\n", server.line);
+    let outcome = server.stop(Signal::TERM, PATIENCE);
+    outcome.assert_success();
+    assert_eq!(outcome.stdout, line.into_bytes(), "one line, and nothing else, on standard output");
+    assert!(
+        !outcome.stderr.contains('\u{1b}'),
+        "a peer's control characters or colours in the log: {outcome}"
+    );
+    outcome
+}
+
+#[test]
+fn what_the_server_logs() {
+    let json = logged(&["-v", "--log-format", "json"]);
+    assert!(json.stderr.lines().count() > 1, "{json}");
+    for line in json.stderr.lines() {
+        let value: Result<serde_json::Value, _> = serde_json::from_str(line);
+        assert!(value.is_ok_and(|value| value.is_object()), "no JSON: {line:?}");
+    }
+    let [plain, verbose] =
+        [["--log-format", "text"].as_slice(), &["-v"]].map(|options| logged(options).stderr);
+    assert!(
+        plain.lines().count() > 0 && verbose.lines().count() > plain.lines().count(),
+        "{plain:?}, {verbose:?}"
+    );
+}
+
+/// Who lets the system choose the port has to learn which one it is, log or no log.
+#[test]
+fn a_quiet_server_tells_its_address_only() {
+    let quiet = logged(&["-q"]);
+    assert_eq!(quiet.stderr, "");
+}
+
+/// A standard error that takes nothing is no reason to fail, and such a standard output is an error, not a panic.
+#[test]
+fn standard_streams_that_take_nothing() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let full = || File::options().write(true).open("/dev/full").expect("it opens");
+    let run = |output: &str, stdout: Stdio, stderr: Stdio| {
+        let mut command = Command::new(PROGRAMS.client);
+        command.args([&server.addr.to_string(), "4", "f", output]).current_dir(workspace.outputs());
+        let mut child =
+            command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().expect("it starts");
+        until("its end", || child.try_wait().expect("it can be asked")).code()
+    };
+    assert_eq!(run("out", Stdio::null(), full().into()), Some(0), "nowhere to report to");
+    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+    assert_eq!(run("-", full().into(), Stdio::null()), Some(7), "a full standard output");
+}

@@ -1,0 +1,129 @@
+//! The output file: where it appears, with which mode, and who wins when several want the same name.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use dt_tests::original_client::Ask;
+use dt_tests::original_server::{Fault, Script, Streams};
+use dt_tests::process::{Outcome, Process};
+use dt_tests::wait::{PATIENCE, until, until_true};
+use dt_tests::workspace::{Workspace, files_in};
+use rustix::process::Signal;
+
+use crate::{BEFORE, MIB, PROGRAMS, original};
+
+#[test]
+fn the_output_gets_the_usual_mode() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o7777;
+    // Made by this process, under the umask that the client inherits.
+    File::create(workspace.output("other")).expect("it is made");
+    for engine in ["map", "write"] {
+        let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output(engine)).options(["--engine", engine]);
+        run.run().assert_success();
+        assert_eq!(mode(&workspace.output(engine)), mode(&workspace.output("other")), "{engine}");
+    }
+}
+
+#[test]
+fn an_output_without_a_folder_goes_into_the_current_one() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let mut command = Command::new(PROGRAMS.client);
+    command.args([&server.addr.to_string(), "4", "f", "out"]).current_dir(workspace.outputs());
+    Process::start(command, "dtclient", None).finish_within(PATIENCE).assert_success();
+    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+    // And what the server serves by default is its current folder.
+    let mut command = Command::new(PROGRAMS.server);
+    command.args(["--bind", "127.0.0.1", "0"]).current_dir(workspace.root());
+    let server = Process::start(command, "dtserver", None);
+    let line = until("the ready line", || server.stdout().ends_with(b"\n").then(|| server.stdout()));
+    let line = String::from_utf8(line).expect("it is UTF-8");
+    let addr = line.strip_prefix("listening on ").and_then(|rest| rest.split(", ").next()?.parse().ok());
+    assert!(Ask::new(addr.expect("an address"), "f", 4).offer().download() == content);
+}
+
+#[test]
+fn one_of_many_that_must_not_overwrite() {
+    let workspace = Workspace::new();
+    let contents: Vec<_> =
+        (0..8).map(|seed| workspace.serve_pattern(&format!("f{seed}"), seed, MIB)).collect();
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    for round in 0..5 {
+        let name = format!("out{round}");
+        let clients: Vec<_> = (0..8)
+            .map(|n| {
+                let run = PROGRAMS.fetch(server.addr, 2, format!("f{n}"), workspace.output(&name));
+                run.options(["--no-clobber"]).start()
+            })
+            .collect();
+        let outcomes: Vec<Outcome> =
+            clients.into_iter().map(|client| client.finish_within(PATIENCE)).collect();
+        let codes: Vec<_> = outcomes.iter().map(|outcome| outcome.code).collect();
+        let winners: Vec<usize> = (0..8).filter(|n| codes[*n] == Some(0)).collect();
+        let [winner] = winners[..] else { panic!("one winner expected: {codes:?}") };
+        assert!(outcomes.iter().enumerate().all(|(n, o)| n == winner || o.code == Some(13)), "{codes:?}");
+        assert!(fs::read(workspace.output(&name)).expect("it is there") == contents[winner]);
+    }
+    workspace.assert_outputs(&["out0", "out1", "out2", "out3", "out4"]);
+}
+
+#[test]
+fn an_output_that_appears_on_the_way() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, MIB);
+    let server = original(&workspace, Script::with_fault(Streams::Only(1), Fault::HoldsAfter(10)));
+    let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).options(["--no-clobber"]);
+    let client = run.start();
+    until_true("all streams are open", || server.ids().len() == 4);
+    fs::write(workspace.output("out"), BEFORE).expect("it is written");
+    server.release();
+    client.finish_within(PATIENCE).assert_failure(13);
+    workspace.assert_outputs(&["out"]);
+    assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE);
+}
+
+#[test]
+fn two_clients_on_one_output() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let held = original(&workspace, Script::with_fault(Streams::Only(1), Fault::HoldsAfter(10)));
+    let swift = original(&workspace, Script::swift());
+    let first = PROGRAMS.fetch(held.addr, 4, "f", workspace.output("out")).start();
+    until_true("the first is at it", || held.ids().len() == 4);
+    until_true("its part file", || files_in(&workspace.outputs()).len() == 1);
+    assert_eq!(files_in(&workspace.outputs()), ["out.dtpart"]);
+    let second = PROGRAMS.fetch(swift.addr, 4, "f", workspace.output("out")).run();
+    second.assert_failure(13);
+    assert!(second.error().contains("out"), "{second}");
+    workspace.assert_outputs(&["out.dtpart"]);
+    held.release();
+    first.finish_within(PATIENCE).assert_success();
+    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+    workspace.assert_outputs(&["out"]);
+}
+
+/// What a killed client left is no obstacle for the next, and none of its bytes get into the output.
+#[test]
+fn a_part_file_of_a_killed_client() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let server = original(&workspace, Script::swift());
+    for engine in ["map", "write"] {
+        let held = original(&workspace, Script::with_fault(Streams::Only(1), Fault::HoldsAfter(10)));
+        let killed = PROGRAMS.fetch(held.addr, 4, "f", workspace.output("out")).start();
+        until_true("its part file", || files_in(&workspace.outputs()).contains(&"out.dtpart".to_owned()));
+        killed.signal(Signal::KILL);
+        assert_eq!(killed.finish_within(PATIENCE).signal, Some(9));
+        fs::write(workspace.output("out.dtpart"), vec![7; 3 * MIB]).expect("more than the file has");
+        let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).options(["--engine", engine]);
+        run.run().assert_success();
+        assert!(fs::read(workspace.output("out")).expect("it is there") == content, "{engine}");
+        workspace.assert_outputs(&["out"]);
+    }
+}

@@ -1,0 +1,219 @@
+//! What can be said on a command line and in the environment, and the refusal of everything else.
+
+use std::fs;
+use std::net::TcpListener;
+
+use dt_tests::content::md5;
+use dt_tests::original_client::Ask;
+use dt_tests::process::Outcome;
+use dt_tests::programs::Run;
+use dt_tests::wait::PATIENCE;
+use dt_tests::workspace::Workspace;
+
+use crate::{MIB, PROGRAMS};
+
+const NOWHERE: &str = "127.0.0.1:1";
+
+fn check_text(what: &str, outcome: &Outcome, words: &[&str]) {
+    outcome.assert_success();
+    let text = String::from_utf8(outcome.stdout.clone()).expect("it is UTF-8");
+    assert_eq!(outcome.stderr, "", "{what}: help belongs on standard output");
+    for word in words {
+        assert!(text.contains(word), "{what}: {word} is missing in {text}");
+    }
+}
+
+#[test]
+fn help_and_version() {
+    let client = [
+        "<ADDRESS>",
+        "<STREAMS>",
+        "<FILE>",
+        "<OUTPUT>",
+        "--quiet",
+        "--verbose",
+        "--no-clobber",
+        "--checksum",
+        "--sync",
+        "--engine",
+        "--connect-timeout",
+        "--stall-timeout",
+        "--help",
+        "--version",
+        "DT_CHECKSUM",
+    ];
+    let server = [
+        "<PORT>",
+        "--root",
+        "--bind",
+        "--transfer-ports",
+        "--max-streams",
+        "--max-transfers",
+        "--transfer-expiry",
+        "--stall-timeout",
+        "--drain-timeout",
+        "--quiet",
+        "--verbose",
+        "--log-format",
+        "--help",
+        "--version",
+        "DT_ROOT",
+    ];
+    check_text("dtclient --help", &PROGRAMS.client().args(["--help"]).run(), &client);
+    check_text("dtserver --help", &PROGRAMS.server().args(["--help"]).run(), &server);
+    check_text("dtclient -h", &PROGRAMS.client().args(["-h"]).run(), &client[..4]);
+    check_text("dtserver -h", &PROGRAMS.server().args(["-h"]).run(), &server[..2]);
+    let version = env!("CARGO_PKG_VERSION");
+    for (name, run) in [("dtclient", PROGRAMS.client()), ("dtserver", PROGRAMS.server())] {
+        let outcome = run.args(["--version"]).run();
+        let text = format!("{name} {version}");
+        check_text(name, &outcome, &[&text]);
+        assert_eq!(String::from_utf8_lossy(&outcome.stdout).lines().count(), 1, "{outcome}");
+    }
+}
+
+/// Each of these command lines is wrong: code 2, and one line that says why, before anything else is done.
+fn check_usage<'a>(name: &str, runs: impl Iterator<Item = (&'a [&'a str], Run)>) {
+    let mut failures = Vec::new();
+    for (args, run) in runs {
+        let outcome = run.run();
+        let one_line =
+            outcome.stderr.lines().count() == 1 && outcome.stderr.starts_with(&format!("{name}: "));
+        if outcome.code != Some(2) || !one_line || !outcome.stdout.is_empty() {
+            failures.push(format!("{args:?}: {outcome}"));
+        }
+    }
+    assert!(failures.is_empty(), "{} failures: {failures:#?}", failures.len());
+}
+
+#[test]
+fn usage_of_the_client() {
+    let workspace = Workspace::new();
+    let out = workspace.output("out");
+    let out = out.to_str().expect("it is UTF-8");
+    let bad: [&[&str]; 26] = [
+        &[],
+        &[NOWHERE, "8", "f"],
+        &[NOWHERE, "8", "f", out, "more"],
+        &[NOWHERE, "0", "f", out],
+        &[NOWHERE, "256", "f", out],
+        &[NOWHERE, "99999999999999999999", "f", out],
+        &[NOWHERE, "1.5", "f", out],
+        &[NOWHERE, "eight", "f", out],
+        &[NOWHERE, "", "f", out],
+        &["127.0.0.1:", "8", "f", out],
+        &["127.0.0.1:0", "8", "f", out],
+        &["127.0.0.1:65536", "8", "f", out],
+        &["127.0.0.1:http", "8", "f", out],
+        &[":9000", "8", "f", out],
+        &["", "8", "f", out],
+        &["[::1:9000", "8", "f", out],
+        &["--checksum", "md5=xyz", NOWHERE, "8", "f", out],
+        &["--checksum", "md5=", NOWHERE, "8", "f", out],
+        &["--checksum", "bf02e98e522704c376e82dfef2cfb24", NOWHERE, "8", "f", out],
+        &["--checksum", "crc=bf02e98e522704c376e82dfef2cfb240", NOWHERE, "8", "f", out],
+        &["--engine", "steam", NOWHERE, "8", "f", out],
+        &["--stall-timeout", "soon", NOWHERE, "8", "f", out],
+        &["--connect-timeout", "-1", NOWHERE, "8", "f", out],
+        &["--no-such-option", NOWHERE, "8", "f", out],
+        &["-q=maybe", NOWHERE, "8", "f", out],
+        &[NOWHERE, "8", "f", ""],
+    ];
+    check_usage("dtclient", bad.iter().map(|args| (*args, PROGRAMS.client().args(*args))));
+    workspace.assert_outputs(&[]);
+    // A negative number looks like an option, but is as wrong.
+    assert_eq!(PROGRAMS.client().args([NOWHERE, "-1", "f", out]).run().code, Some(2));
+}
+
+#[test]
+fn usage_of_the_server() {
+    let bad: [&[&str]; 16] = [
+        &[],
+        &["65536"],
+        &["-1"],
+        &["http"],
+        &[""],
+        &["0", "0"],
+        &["--bind", "nowhere at all", "0"],
+        &["--transfer-ports", "5000-4000", "0"],
+        &["--transfer-ports", "x", "0"],
+        &["--transfer-ports", "1-65536", "0"],
+        &["--max-streams", "0", "0"],
+        &["--max-streams", "many", "0"],
+        &["--stall-timeout", "soon", "0"],
+        &["--transfer-expiry", "-1", "0"],
+        &["--log-format", "xml", "0"],
+        &["--no-such-option", "0"],
+    ];
+    check_usage("dtserver", bad.iter().map(|args| (*args, PROGRAMS.server().args(*args).limit(PATIENCE))));
+}
+
+#[test]
+fn places_a_server_cannot_have() {
+    let workspace = Workspace::new();
+    fs::write(workspace.root().join("f"), "").expect("it is written");
+    for root in ["missing", "f"] {
+        let outcome = PROGRAMS.serve(&workspace.root().join(root)).args(["0"]).run();
+        assert_eq!(outcome.code, Some(8), "{root}: {outcome}");
+        outcome.assert_one_line("dtserver: ");
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = taken.local_addr().expect("the address is known").port().to_string();
+    let outcome = PROGRAMS.serve(&workspace.root()).args([&port]).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    outcome.assert_one_line("dtserver: ");
+    assert!(outcome.stderr.contains(&port), "which port? {outcome}");
+}
+
+#[test]
+fn addresses_by_name_and_of_ipv6() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let fetch = |addr: String| {
+        PROGRAMS
+            .client()
+            .args([addr.as_str(), "4", "f"])
+            .args([workspace.output("out")])
+            .run()
+            .assert_success();
+        assert!(fs::read(workspace.output("out")).expect("it is there") == content, "{addr}");
+        fs::remove_file(workspace.output("out")).expect("it is ours");
+    };
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    fetch(format!("localhost:{}", server.addr.port()));
+    if let Err(error) = TcpListener::bind("[::1]:0") {
+        eprintln!("SKIPPED: IPv6: there is none here: {error}");
+        return;
+    }
+    let server = PROGRAMS.server().options(["--root".as_ref(), workspace.root().as_os_str()]);
+    let server = server.options(["--bind", "::1"]).ready();
+    fetch(format!("[::1]:{}", server.addr.port()));
+}
+
+#[test]
+fn options_by_environment() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let server = PROGRAMS.server().env("DT_ROOT", workspace.root()).env("DT_BIND", "127.0.0.1");
+    let server = server.env("DT_MAX_TRANSFERS", "1").env("DT_LOG_FORMAT", "json").ready();
+    let only = Ask::new(server.addr, "f", 4).offer();
+    Ask::new(server.addr, "f", 4).answer().assert_refusal(&[503], "more than the environment allows");
+    assert!(only.download() == content);
+    let fetch = || PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
+    let wrong = format!("md5={}", md5(b"another"));
+    fetch().env("DT_CHECKSUM", &wrong).run().assert_failure(6);
+    // The command line comes first.
+    let right = format!("md5={}", md5(&content));
+    fetch().env("DT_CHECKSUM", &wrong).options(["--checksum", &right]).run().assert_success();
+    fetch().env("DT_NO_CLOBBER", "true").run().assert_failure(13);
+    fetch().env("DT_NO_CLOBBER", "false").run().assert_success();
+    fetch().env("DT_ENGINE", "write").env("DT_SYNC", "true").run().assert_success();
+    let quiet = fetch().env("DT_QUIET", "true").run();
+    quiet.assert_success();
+    assert_eq!(quiet.stderr, "");
+    for (name, value) in [("DT_ENGINE", "steam"), ("DT_STALL_TIMEOUT", "soon"), ("DT_CHECKSUM", "x")] {
+        let outcome = fetch().env(name, value).run();
+        assert_eq!(outcome.code, Some(2), "{name}: {outcome}");
+    }
+    workspace.assert_outputs(&["out"]);
+}

@@ -1,0 +1,113 @@
+//! Outputs that cannot take the bytes: full disks, full devices, and places where no file can be made.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+
+use dt_tests::disk::{SMALL_DISK, SmallDisk};
+use dt_tests::original_server::{Fault, OriginalServer, Script, Streams};
+use dt_tests::wait::{PATIENCE, until_true};
+use dt_tests::workspace::{Workspace, files_in};
+
+use crate::{BEFORE, ENGINES, MIB, PROGRAMS};
+
+const SMALL_DISK_BYTES: u64 = 10 << 20;
+
+/// Fetches more than fits, and fails unless the disk's other files survive and its space comes back.
+fn check_full_disk(what: &str, addr: SocketAddr, disk: &SmallDisk, options: &[&str]) {
+    for engine in ["auto", "map", "write"] {
+        fs::write(disk.file("out"), BEFORE).expect("it is written");
+        let run =
+            PROGRAMS.fetch(addr, 8, "f", disk.file("out")).options(["--engine", engine]).options(options);
+        let outcome = run.run();
+        assert_eq!(outcome.code, Some(7), "{what}, {engine}: {outcome}");
+        outcome.assert_failure(7);
+        assert_eq!(files_in(disk.path()), ["out"], "{what}, {engine}");
+        assert_eq!(fs::read(disk.file("out")).expect("it is there"), BEFORE, "{what}, {engine}");
+    }
+}
+
+#[test]
+fn a_full_disk() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, 2 * SMALL_DISK);
+    // The size is known before the first byte.
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    check_full_disk("the size is told", server.addr, &disk, &[]);
+    // The size is known after the last byte.
+    let original = OriginalServer::start(&workspace.root().join("f"), Script::swift());
+    check_full_disk("the size is not told", original.addr, &disk, &[]);
+    // With a file that fits, the same disk works.
+    workspace.serve_pattern("f", 2, SMALL_DISK / 2);
+    PROGRAMS.fetch(server.addr, 8, "f", disk.file("out")).run().assert_success();
+    assert_eq!(fs::metadata(disk.file("out")).expect("it is there").len(), SMALL_DISK_BYTES / 2);
+}
+
+#[test]
+fn a_disk_that_fills_up_on_the_way() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, SMALL_DISK / 2);
+    for engine in ENGINES {
+        let path = workspace.root().join("f");
+        let original =
+            OriginalServer::start(&path, Script::with_fault(Streams::Every, Fault::HoldsAfter(10)));
+        let run = PROGRAMS.fetch(original.addr, 4, "f", disk.file("out")).options(["--engine", engine]);
+        let client = run.start();
+        until_true("all streams are open", || original.ids().len() == 4);
+        // The other file takes what is left, whatever the client has reserved by now.
+        let mut other = File::create(disk.file("other")).expect("another file is made");
+        while other.write_all(&[1; 4096]).is_ok() {}
+        let free = SMALL_DISK_BYTES - other.metadata().expect("its length is known").len();
+        original.release();
+        let outcome = client.finish_within(PATIENCE);
+        // A client that had reserved the space is not disturbed.
+        if outcome.code == Some(0) {
+            assert!(free >= SMALL_DISK_BYTES / 2, "{engine}: there was no room for the bytes: {outcome}");
+            fs::remove_file(disk.file("out")).expect("it is there");
+        } else {
+            outcome.assert_failure(7);
+        }
+        assert_eq!(files_in(disk.path()), ["other"], "{engine}");
+        fs::remove_file(disk.file("other")).expect("it is ours");
+    }
+}
+
+#[test]
+fn a_full_device() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    PROGRAMS.fetch(server.addr, 4, "f", "/dev/full").run().assert_failure(7);
+    assert!(!fs::metadata("/dev/full").expect("it is still there").is_file());
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, 1000);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    fs::create_dir(workspace.output("folder")).expect("a folder is made");
+    fs::create_dir(workspace.output("closed")).expect("a folder is made");
+    fs::set_permissions(workspace.output("closed"), fs::Permissions::from_mode(0o555)).expect("closed");
+    fs::write(workspace.output("file"), BEFORE).expect("it is written");
+    for (what, output) in [
+        ("a folder", "folder"),
+        ("a folder, with a slash", "folder/"),
+        ("no such folder", "missing/out"),
+        ("below a file", "file/out"),
+        ("in a closed folder", "closed/out"),
+        ("a name with a slash behind it", "new/"),
+    ] {
+        let outcome = PROGRAMS.fetch(server.addr, 4, "f", workspace.output(output)).unprivileged().run();
+        assert_eq!(outcome.code, Some(8), "{what}: {outcome}");
+        outcome.assert_failure(8);
+    }
+    let long = workspace.output(&"n".repeat(300));
+    PROGRAMS.fetch(server.addr, 4, "f", long).run().assert_failure(8);
+    workspace.assert_outputs(&["closed", "file", "folder"]);
+    assert_eq!(files_in(&workspace.output("folder")), [""; 0]);
+    assert_eq!(files_in(&workspace.output("closed")), [""; 0]);
+}

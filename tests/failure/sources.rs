@@ -1,0 +1,104 @@
+//! Served files that disappear, change or are replaced after the answer that promised them.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use dt_tests::content::write_pattern;
+use dt_tests::http::{Afterwards, exchange};
+use dt_tests::original_client::Ask;
+use dt_tests::sockets::{End, accept_within, read_to_end, try_connect};
+use dt_tests::wait::PATIENCE;
+use dt_tests::workspace::Workspace;
+
+use crate::{BEFORE, MIB, PROGRAMS};
+
+/// Answers one request by asking `server`, with `between` done before the client sees the answer.
+fn meddle(
+    server: SocketAddr,
+    between: impl FnOnce() + Send + 'static,
+) -> (SocketAddr, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let addr = listener.local_addr().expect("the address is known");
+    let thread = std::thread::spawn(move || {
+        let mut client = accept_within(&listener, PATIENCE).expect("the client comes");
+        let mut request = Vec::new();
+        while !request.ends_with(b"}") {
+            let mut buffer = [0; 1000];
+            let n = client.read(&mut buffer).expect("the request is read");
+            assert!(n > 0, "half a request");
+            request.extend_from_slice(&buffer[..n]);
+        }
+        let answer = exchange(server, &[&request], Afterwards::Wait);
+        between();
+        client.write_all(&answer.raw).expect("the answer is sent");
+    });
+    (addr, thread)
+}
+
+#[test]
+fn a_source_that_disappears_after_the_answer() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, 3 * MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let source = workspace.root().join("f");
+    let (addr, thread) = meddle(server.addr, move || fs::remove_file(source).expect("it is removed"));
+    PROGRAMS.fetch(addr, 8, "f", workspace.output("out")).run().assert_success();
+    thread.join().expect("it meddled");
+    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+    PROGRAMS.fetch(server.addr, 8, "f", workspace.output("out")).run().assert_failure(3);
+}
+
+#[test]
+fn a_source_that_changes_after_the_answer() {
+    type Change = fn(&Path);
+    let append: Change = |path| {
+        let mut file = OpenOptions::new().append(true).open(path).expect("it opens");
+        file.write_all(b"more").expect("it grows");
+    };
+    let overwrite: Change = |path| drop(write_pattern(path, 2, 3 * MIB));
+    let shrink: Change = |path| {
+        let file = OpenOptions::new().write(true).open(path).expect("it opens");
+        file.set_len(1000).expect("it shrinks");
+    };
+    for (what, change) in [("appended", append), ("overwritten", overwrite), ("cut off", shrink)] {
+        let workspace = Workspace::new();
+        workspace.serve_pattern("f", 1, 3 * MIB);
+        fs::write(workspace.output("out"), BEFORE).expect("it is written");
+        let source = workspace.root().join("f");
+        let mut server = PROGRAMS.serve(&workspace.root()).ready();
+
+        let offer = Ask::new(server.addr, "f", 2).offer();
+        change(&source);
+        assert_eq!(offer.stream(1).end, End::Reset, "{what}: a stream of a changed file ends with RST");
+        // The transfer may be over with that.
+        let other = try_connect(offer.data).and_then(|mut stream| stream.write_all(&[0]).map(|()| stream));
+        assert!(other.is_err() || other.is_ok_and(|stream| read_to_end(&stream).end == End::Reset), "{what}");
+
+        workspace.serve_pattern("f", 1, 3 * MIB);
+        let (addr, thread) = meddle(server.addr, move || change(&source));
+        PROGRAMS.fetch(addr, 8, "f", workspace.output("out")).run().assert_failure(4);
+        thread.join().expect("it meddled");
+        workspace.assert_outputs(&["out"]);
+        assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE, "{what}");
+
+        // The next request sees the file as it is now.
+        PROGRAMS.fetch(server.addr, 8, "f", workspace.output("out")).run().assert_success();
+        dt_tests::content::assert_same_file(&workspace.root().join("f"), &workspace.output("out"));
+        server.assert_alive();
+    }
+}
+
+/// A new file under the old name is another file: the transfer goes on with the old one.
+#[test]
+fn a_source_that_is_replaced_after_the_answer() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, 3 * MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let offer = Ask::new(server.addr, "f", 8).offer();
+    let replacement = workspace.serve_pattern("f.new", 2, 3 * MIB);
+    fs::rename(workspace.root().join("f.new"), workspace.root().join("f")).expect("it is replaced");
+    assert!(offer.download() == content);
+    assert!(Ask::new(server.addr, "f", 8).offer().download() == replacement);
+}
