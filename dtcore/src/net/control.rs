@@ -46,9 +46,11 @@ impl Control {
     /// Connects to `server`.
     pub(crate) async fn open(server: &ServerAddress, limit: Duration) -> Result<Self, TransferError> {
         let stream = connect(server, limit).await?;
-        let peer = stream
-            .peer_addr()
-            .map_err(|source| TransferError::Unreachable { server: server.to_string(), source })?;
+        let unreachable = |source| TransferError::Unreachable { server: server.to_string(), source };
+        let peer = stream.peer_addr().map_err(unreachable)?;
+        // Until the answer is there, giving up is a reset: a mere end would look like a client that has finished its
+        // request and waits, and the server would hash a big file for nobody.
+        stream.set_zero_linger().map_err(unreachable)?;
         Ok(Self { server: server.clone(), stream, peer })
     }
 
@@ -82,6 +84,8 @@ impl Control {
             activity: "its answer was awaited",
             waited: limit,
         })??;
+        // From now on an end is an end.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(None);
         self.judge(name, &received)
     }
 
@@ -149,7 +153,10 @@ impl Control {
             None => None,
             Some(value) => Some(value.parse().map_err(|_| broken("the size it named is not a number"))?),
         };
-        Ok(Offer { answer, size, data: SocketAddr::new(self.peer.ip(), answer.port) })
+        // The whole address with another port: a link-local one has a scope too.
+        let mut data = self.peer;
+        data.set_port(answer.port);
+        Ok(Offer { answer, size, data })
     }
 
     fn lost(&self, error: &io::Error) -> TransferError {

@@ -39,6 +39,9 @@ pub struct Download {
     output: Output,
 }
 
+/// A time that is as good as for ever, and can still be added to an instant.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// What a download may be told besides where its bytes go.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
@@ -127,20 +130,20 @@ impl Download {
 
     /// How long making one connection may take; 10 seconds unless told.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.options.connect_timeout = limit;
+        self.options.connect_timeout = limit.min(LONGEST);
         self
     }
 
     /// How long an open stream may bring nothing; 60 seconds unless told.
     pub fn stall_timeout(mut self, limit: Duration) -> Self {
-        self.options.stall_timeout = limit;
+        self.options.stall_timeout = limit.min(LONGEST);
         self
     }
 
     /// How long the server's answer may take; an hour unless told, because a server of protocol 1 hashes the whole
     /// file before it answers.
     pub fn answer_timeout(mut self, limit: Duration) -> Self {
-        self.options.answer_timeout = limit;
+        self.options.answer_timeout = limit.min(LONGEST);
         self
     }
 

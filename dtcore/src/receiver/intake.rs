@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::follower::Follower;
 use super::lane::{Lane, Step};
@@ -16,9 +16,15 @@ use super::order::Order;
 use super::pace::{Pace, Pacer, WINDOW};
 use crate::storage::FillError;
 
-/// A stream that was not read for so long is read before the earlier ones, however busy they are: its sender must see
-/// that somebody is there.
+/// A stream that was not looked at for so long is read before the earlier ones, however busy they are: its sender must
+/// see that somebody is there.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much of a neglected stream is read then, in bytes: a receive buffer's worth, so that its sender can go on.
+const HELPING: u64 = 4 << 20;
+
+/// How long the streams rest at most while the digest catches up.
+const REST: Duration = Duration::from_millis(250);
 
 /// How many receive calls are made before the task looks up, for cancellation and progress.
 const STEPS: u32 = 16;
@@ -29,6 +35,8 @@ pub(super) struct Intake {
     order: Order,
     pacer: Pacer,
     begun: Instant,
+    /// Until when the streams rest, if they do.
+    rest_until: Option<Instant>,
     received: u64,
 }
 
@@ -44,7 +52,7 @@ pub(super) enum Fault {
 
 impl Intake {
     pub(super) fn new(lanes: Vec<Lane>, order: Order) -> Self {
-        Self { lanes, order, pacer: Pacer::default(), begun: Instant::now(), received: 0 }
+        Self { lanes, order, pacer: Pacer::default(), begun: Instant::now(), rest_until: None, received: 0 }
     }
 
     /// Bytes received so far.
@@ -67,16 +75,24 @@ impl Intake {
     /// # Cancel safety
     /// Cancel safe: what was received is recorded.
     pub(super) async fn receive(&mut self, follower: &Follower) -> Result<bool, Fault> {
-        if follower.is_behind() {
-            // The digest decides when the transfer ends; to run further ahead of it would only take its core away.
-            // The limit keeps every stream read now and then, and the transfer alive if the digest waits for a disk.
-            let _ = timeout(PATIENCE / 4, follower.caught_up()).await;
-            self.pacer.restart(self.begun.elapsed(), self.received);
-        }
-        let pace = self.pacer.judge(self.begun.elapsed(), self.received, follower.speed());
+        self.rest(follower).await;
+        let pace = self.pacer.judge(self.begun.elapsed(), self.received, self.lanes.len(), follower.speed());
         // A window without a byte must be judged too, so the wait ends with it.
         let steps = timeout(WINDOW, poll_fn(|cx| self.poll_receive(cx, pace, follower))).await;
         steps.unwrap_or(Ok(())).map(|()| self.lanes.is_empty())
+    }
+
+    /// Waits while the digest is far behind: it decides when the transfer ends, and to run further ahead of it would only
+    /// take its core away. The limit keeps every stream read now and then, whatever the digest waits for.
+    async fn rest(&mut self, follower: &Follower) {
+        if !follower.is_behind() && self.rest_until.is_none() {
+            return;
+        }
+        // The limit outlives this future, which may be dropped and begun again many times before.
+        let until = *self.rest_until.get_or_insert_with(|| Instant::now() + REST);
+        let _ = timeout_at(until, follower.caught_up()).await;
+        self.rest_until = None;
+        self.pacer.restart(self.begun.elapsed(), self.received);
     }
 
     fn poll_receive(
@@ -85,24 +101,42 @@ impl Intake {
         pace: Pace,
         follower: &Follower,
     ) -> Poll<Result<(), Fault>> {
-        let neglected = |lane: &Lane| lane.last_progress.elapsed() > PATIENCE;
-        let neglected = self.lanes.iter().position(neglected);
-        if let Some(Poll::Ready(Err(fault))) = neglected.map(|index| self.poll_lane(index, cx, follower)) {
-            return Poll::Ready(Err(fault));
-        }
+        let mut stepped = self.help_neglected(cx, follower)?;
         let mut steps = 0;
         let mut index = 0;
         while steps < STEPS && index < self.n_wanted(pace) {
-            match self.poll_lane(index, cx, follower) {
+            match self.poll_lane(index, cx, follower)? {
                 Poll::Pending => index += 1,
-                Poll::Ready(Ok(())) => {
+                Poll::Ready(()) => {
                     steps += 1;
                     index = 0;
                 }
-                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
             }
         }
-        if steps > 0 || self.lanes.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        stepped |= steps > 0;
+        if stepped || self.lanes.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Reads all streams that were not looked at for too long; tells whether something came.
+    fn help_neglected(&mut self, cx: &mut Context<'_>, follower: &Follower) -> Result<bool, Fault> {
+        let now = Instant::now();
+        let mut stepped = false;
+        let mut index = 0;
+        while let Some(lane) = self.lanes.get(index) {
+            let (id, before) = (lane.id, lane.received());
+            if now.duration_since(lane.looked_at) > PATIENCE {
+                while self.poll_lane(index, cx, follower)?.is_ready() {
+                    stepped = true;
+                    // A lane at its end leaves, and another moves up into its place.
+                    match self.lanes.get(index) {
+                        Some(lane) if lane.id == id && lane.received() - before < HELPING => {}
+                        _ => break,
+                    }
+                }
+            }
+            index += 1;
+        }
+        Ok(stepped)
     }
 
     /// How many of the lanes are read, from the frontier's on.
@@ -113,32 +147,32 @@ impl Intake {
         }
     }
 
+    /// One step of a lane; an error is never pending.
     fn poll_lane(
         &mut self,
         index: usize,
         cx: &mut Context<'_>,
         follower: &Follower,
-    ) -> Poll<Result<(), Fault>> {
-        let Some(lane) = self.lanes.get_mut(index) else { return Poll::Pending };
+    ) -> Result<Poll<()>, Fault> {
+        let Some(lane) = self.lanes.get_mut(index) else { return Ok(Poll::Pending) };
         let lost =
             |lane: &Lane, reason| Fault::Lost { stream: lane.id.byte(), received: lane.received(), reason };
         match lane.poll_step(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(Ok(Step::Stored(n))) => {
                 self.order.advance(lane.id, n, follower);
                 self.received = self.received.saturating_add(n);
-                Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(Step::Complete)) => {
                 // The lane gives up its right to write before the follower hears that it may append there.
                 let id = self.lanes.remove(index).id;
                 self.order.end(id, follower);
-                Poll::Ready(Ok(()))
             }
-            Poll::Ready(Ok(Step::CutOff)) => Poll::Ready(Err(lost(lane, None))),
-            Poll::Ready(Err(FillError::Source(error))) => Poll::Ready(Err(lost(lane, Some(error)))),
-            Poll::Ready(Err(FillError::Store(error))) => Poll::Ready(Err(Fault::Store(error))),
+            Poll::Ready(Ok(Step::CutOff)) => return Err(lost(lane, None)),
+            Poll::Ready(Err(FillError::Source(error))) => return Err(lost(lane, Some(error))),
+            Poll::Ready(Err(FillError::Store(error))) => return Err(Fault::Store(error)),
         }
+        Ok(Poll::Ready(()))
     }
 
     /// Fails when some stream has been without a byte for `limit`.

@@ -27,8 +27,10 @@ pub(super) struct Lane {
     stream: TcpStream,
     space: Space,
     received: u64,
-    /// When bytes last came, for the stall watch and for fairness.
-    pub(super) last_progress: Instant,
+    /// When bytes last came.
+    last_progress: Instant,
+    /// When it was last seen whether bytes are there.
+    pub(super) looked_at: Instant,
 }
 
 /// What one look at a lane found.
@@ -43,7 +45,8 @@ pub(super) enum Step {
 
 impl Lane {
     pub(super) fn new(id: StreamId, stream: TcpStream, space: Space) -> Self {
-        Self { id, stream, space, received: 0, last_progress: Instant::now() }
+        let now = Instant::now();
+        Self { id, stream, space, received: 0, last_progress: now, looked_at: now }
     }
 
     /// How many bytes came on it.
@@ -58,7 +61,10 @@ impl Lane {
                 return Poll::Ready(Ok(Step::Complete));
             }
             match self.stream.poll_read_ready(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.looked_at = Instant::now();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(FillError::Source(error))),
                 Poll::Ready(Ok(())) => {}
             }
@@ -68,6 +74,7 @@ impl Lane {
                     let n = u64::try_from(n).unwrap_or(u64::MAX);
                     self.received = self.received.saturating_add(n);
                     self.last_progress = Instant::now();
+                    self.looked_at = self.last_progress;
                     return Poll::Ready(Ok(Step::Stored(n)));
                 }
                 Err(FillError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -66,6 +66,8 @@ impl Store for Mapped {
             self.file.set_len(len)?;
         }
         let map = Map::new(&self.file, range.start(), size(range.len())?)?;
+        // Kernels before 5.14 cannot take pages without a touch, which a full disk would make a signal.
+        map.populate(0, 1)?;
         windows.push(Window { range, map });
         Ok(())
     }
@@ -151,7 +153,8 @@ impl Writer for MappedWriter {
                 FillError::Source(error)
             }
         })?;
-        self.writer.fill(n.min(room));
+        let n = n.min(room);
+        self.writer.fill(n);
         Ok(n)
     }
 }

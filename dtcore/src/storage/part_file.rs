@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
+use super::space;
 use crate::error::TransferError;
 use crate::integrity::Md5Digest;
 
@@ -71,9 +72,8 @@ impl PartFile {
                 Err(error) => return Err(failed("lock")(error.into())),
             }
             let opened = file.metadata().map_err(failed("inspect"))?;
-            match fs::symlink_metadata(&path) {
-                Ok(named) if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) => {}
-                _ => continue,
+            if !is_named(&file, &path) {
+                continue;
             }
             // In a folder that others may write to, a file planted under this name would become our output.
             if !opened.is_file() || opened.nlink() != 1 || opened.uid() != rustix::process::geteuid().as_raw()
@@ -82,6 +82,7 @@ impl PartFile {
                 return Err(failed("take over")(foreign));
             }
             file.set_len(0).map_err(failed("empty"))?;
+            protect_like(&output, &file).map_err(failed("set the permissions of"))?;
             return Ok(Self { file, path, output, clobber, published: false });
         }
         Err(TransferError::OutputInUse { path: output })
@@ -106,21 +107,31 @@ impl PartFile {
             move |source| TransferError::local(action, path, len, source)
         };
         self.file.set_len(len).map_err(local("cut to length", &self.path))?;
-        if let Ok(replaced) = fs::metadata(&self.output) {
-            // Who could not read the old file shall not be able to read the new one.
-            let mode = Permissions::from_mode(replaced.permissions().mode() & 0o7777);
-            self.file.set_permissions(mode).map_err(local("set the permissions of", &self.path))?;
-        }
-        if durability == Durability::Synced {
+        // Some file systems report a full disk or a quota only when the bytes are written out.
+        if durability == Durability::Synced
+            || space::defers_errors(&self.file).map_err(local("inspect", &self.path))?
+        {
             self.file.sync_all().map_err(local("sync", &self.path))?;
         }
+        // The digest was that of the open file, and a name can be moved to another one.
+        if !is_named(&self.file, &self.path) {
+            return Err(self.taken_away());
+        }
         self.rename()?;
+        if !is_named(&self.file, &self.output) {
+            return Err(self.taken_away());
+        }
         self.published = true;
         if durability == Durability::Synced {
             let folder = folder_of(&self.output);
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(local("sync", folder))?;
         }
         Ok(self.output.clone())
+    }
+
+    fn taken_away(&self) -> TransferError {
+        let source = io::Error::other("another process removed or replaced it meanwhile");
+        TransferError::LocalFile { action: "publish", path: self.path.clone(), source }
     }
 
     fn rename(&self) -> Result<(), TransferError> {
@@ -148,8 +159,8 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        if !self.published {
-            // The lock is still held, so the name is still ours. Nobody is left to hear of a failure.
+        if !self.published && is_named(&self.file, &self.path) {
+            // Nobody is left to hear of a failure.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -165,19 +176,54 @@ pub(crate) enum Durability {
     Synced,
 }
 
-/// Follows a link to the file it stands for and refuses what cannot be replaced.
+/// Whether `path` names the open `file`, and not another one that took its name.
+fn is_named(file: &File, path: &Path) -> bool {
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    let opened = file.metadata().map(identity);
+    opened.is_ok_and(|opened| fs::symlink_metadata(path).map(identity).is_ok_and(|named| named == opened))
+}
+
+/// Gives the part file the permissions of the output it will replace: who could not read the old one shall not be able
+/// to read the new one, at any time.
+fn protect_like(output: &Path, file: &File) -> io::Result<()> {
+    let Ok(replaced) = fs::metadata(output) else { return Ok(()) };
+    let mode = replaced.permissions().mode() & 0o777;
+    if file.metadata()?.permissions().mode() & 0o777 == mode {
+        return Ok(());
+    }
+    match file.set_permissions(Permissions::from_mode(mode)) {
+        // This file system has no permissions to protect.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        result => result,
+    }
+}
+
+/// How many links are followed from the output's name, as in the kernel.
+const MAX_LINKS: u32 = 40;
+
+/// Follows links to the file they stand for and refuses what cannot be replaced.
 fn resolve(output: &Path, clobber: Clobber) -> Result<PathBuf, TransferError> {
     let refused = |source| TransferError::LocalFile { action: "write", path: output.to_owned(), source };
-    if output.file_name().is_none() {
+    if output.file_name().is_none() || output.as_os_str().as_bytes().ends_with(b"/") {
         return Err(refused(io::ErrorKind::IsADirectory.into()));
     }
-    match fs::metadata(output) {
-        Ok(found) if found.is_dir() => Err(refused(io::ErrorKind::IsADirectory.into())),
-        Ok(_) if clobber == Clobber::Refuse => Err(TransferError::OutputExists { path: output.to_owned() }),
-        Ok(_) => fs::canonicalize(output).map_err(refused),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(output.to_owned()),
-        Err(error) => Err(refused(error)),
+    if clobber == Clobber::Refuse && fs::symlink_metadata(output).is_ok() {
+        return Err(TransferError::OutputExists { path: output.to_owned() });
     }
+    let mut resolved = output.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::symlink_metadata(&resolved) {
+            Ok(found) if found.is_symlink() => {
+                let target = fs::read_link(&resolved).map_err(refused)?;
+                resolved = folder_of(&resolved).join(target);
+            }
+            Ok(found) if found.is_dir() => return Err(refused(io::ErrorKind::IsADirectory.into())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
+            // A file to replace, or none yet.
+            Ok(_) | Err(_) => return Ok(resolved),
+        }
+    }
+    Err(refused(Errno::LOOP.into()))
 }
 
 /// The part file's path: the output's with a suffix, or with a digest in it where the name would get too long.
@@ -216,7 +262,9 @@ mod tests {
         let output = folder.path().join("out");
         fs::write(&output, "before").unwrap();
         fs::set_permissions(&output, Permissions::from_mode(0o640)).unwrap();
-        drop(PartFile::create(&output, Clobber::Replace).unwrap());
+        let part = PartFile::create(&output, Clobber::Replace).unwrap();
+        assert_eq!(part.file().metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        drop(part);
         assert_eq!(fs::read(&output).unwrap(), b"before");
         publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"after").unwrap();
         assert_eq!(fs::read(&output).unwrap(), b"after");
@@ -233,6 +281,20 @@ mod tests {
         assert!(matches!(second, TransferError::OutputInUse { .. }));
         drop(first);
         assert!(PartFile::create(&output, Clobber::Replace).is_ok());
+    }
+
+    #[test]
+    fn a_part_file_that_was_replaced_is_neither_published_nor_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out");
+        let first = PartFile::create(&output, Clobber::Replace).unwrap();
+        fs::remove_file(first.path()).unwrap();
+        let second = PartFile::create(&output, Clobber::Replace).unwrap();
+        assert!(matches!(publish(first, b"first"), Err(TransferError::LocalFile { .. })));
+        assert!(!output.exists());
+        publish(second, b"second").unwrap();
+        assert_eq!(fs::read(&output).unwrap(), b"second");
+        assert_eq!(names(folder.path()), ["out"]);
     }
 
     #[test]
@@ -270,7 +332,17 @@ mod tests {
         publish(PartFile::create(&link, Clobber::Replace).unwrap(), b"new").unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        for path in [folder.path(), Path::new("/"), Path::new("..")] {
+        let dangling = folder.path().join("dangling");
+        std::os::unix::fs::symlink("new", &dangling).unwrap();
+        assert!(matches!(
+            PartFile::create(&dangling, Clobber::Refuse),
+            Err(TransferError::OutputExists { .. })
+        ));
+        publish(PartFile::create(&dangling, Clobber::Replace).unwrap(), b"new").unwrap();
+        assert_eq!(fs::read(folder.path().join("new")).unwrap(), b"new");
+        std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
+        let (looping, folder_to_be) = (folder.path().join("loop"), folder.path().join("later/"));
+        for path in [folder.path(), Path::new("/"), Path::new(".."), &looping, &folder_to_be] {
             assert!(PartFile::create(path, Clobber::Replace).is_err(), "{}", path.display());
         }
     }

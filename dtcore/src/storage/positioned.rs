@@ -86,6 +86,7 @@ impl Writer for PositionedWriter {
         }
         let space = self.buffer.get_mut(..capped(self.range.len())).unwrap_or_default();
         let n = source(space).map_err(FillError::Source)?;
+        let n = n.min(space.len());
         let bytes = space.get(..n).unwrap_or_default();
         self.file.write_all_at(bytes, self.range.start()).map_err(FillError::Store)?;
         let written = n.try_into().unwrap_or(u64::MAX);

@@ -29,6 +29,11 @@ pub(super) fn is_good_at_mapping(file: &File) -> io::Result<bool> {
     Ok(!matches!(magic(file)?, NFS | FUSE | CIFS | SMB2 | V9FS | CEPH | VBOXSF))
 }
 
+/// Whether a full disk may show only when the bytes are written out, after every write has succeeded.
+pub(super) fn defers_errors(file: &File) -> io::Result<bool> {
+    Ok(!is_good_at_mapping(file)?)
+}
+
 fn magic(file: &File) -> io::Result<u64> {
     // Signed on some architectures, where the large numbers below would be negative.
     let magic = fstatfs(file)?.f_type;

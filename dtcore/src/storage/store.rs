@@ -72,7 +72,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 
     /// The exclusive right to write `range`, or as much of its beginning as is contiguous in the store.
     ///
-    /// `None` if the range was not reserved, or is being written or was written already.
+    /// `None` if the range was not reserved; for a mapping also if it is being written or was written already.
     fn writer(&self, range: ByteRange) -> Option<Box<dyn Writer>>;
 
     /// Shows the bytes of `range`, in order and in pieces, to `visit`; all of them must have been written.
@@ -124,8 +124,8 @@ pub(crate) fn open(file: &File, engine: Engine, len: Option<u64>) -> io::Result<
     Ok(Arc::new(positioned))
 }
 
-/// The first room a store of unknown length gets, in bytes.
-const FIRST_GROWTH: u64 = 1 << 20;
+/// The first room a store of unknown length gets, in bytes: 255 of them must not ask for much.
+const FIRST_GROWTH: u64 = 128 << 10;
 
 /// The largest room it gets at once: what is reserved in vain is given back at the end.
 const MAX_GROWTH: u64 = 256 << 20;

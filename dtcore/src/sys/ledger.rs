@@ -21,13 +21,13 @@ impl Ledger {
 
     /// Turns the first lent bytes of a writer into filled ones.
     pub(super) fn fill(&mut self, start: usize, end: usize) {
-        self.lent.remove_prefix(start, end);
+        self.lent.remove(start, end);
         self.filled.insert(start, end);
     }
 
     /// Takes back what a writer did not fill.
     pub(super) fn take_back(&mut self, start: usize, end: usize) {
-        self.lent.remove_prefix(start, end);
+        self.lent.remove(start, end);
     }
 
     /// Whether every byte of `[start, end)` is filled.
@@ -66,7 +66,7 @@ impl RangeSet {
     }
 
     /// Removes `[start, end)`, which must lie within one range.
-    fn remove_prefix(&mut self, start: usize, end: usize) {
+    fn remove(&mut self, start: usize, end: usize) {
         if start >= end {
             return;
         }

@@ -4,7 +4,8 @@
 //! over the whole mapping is ever formed: a [`MapWriter`] has its range to itself, and readers see filled ranges
 //! only, which nobody writes again. The ledger of each map enforces both.
 //!
-//! What no program can enforce: another process that truncates the file makes its pages vanish. A touch of such a
+//! What no program can enforce: another process may write to the file, and then bytes change under their readers; the
+//! digest finds that, as far as it still has the bytes to read. One that truncates the file makes pages vanish. A touch of such a
 //! page raises SIGBUS. The kernel itself only reports an error, so [`Map::populate`] and [`Map::check`] ask it just
 //! before a range is used; a truncation in the moment between cannot be caught.
 
@@ -42,7 +43,7 @@ impl Map {
     /// Takes the pages of `[start, end)` from the file system, so that writing them can neither fault nor fail.
     ///
     /// # Errors
-    /// `EFAULT` where a touch would raise SIGBUS: the disk is full, or the file was truncated.
+    /// `EFAULT` where a touch would raise SIGBUS: the disk is full, or the file was truncated. `EINVAL` before Linux 5.14.
     pub(crate) fn populate(&self, start: usize, end: usize) -> io::Result<()> {
         self.advise(Advice::PopulateWrite, start, end)
     }
@@ -60,11 +61,7 @@ impl Map {
         if start >= end {
             return Ok(());
         }
-        match self.raw.advise_range(advice, start, end - start) {
-            // Kernels before 5.14 do not know the two populate advices; there a fault does the work.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            result => result,
-        }
+        self.raw.advise_range(advice, start, end - start)
     }
 
     /// Lends `[start, end)` to one writer; `None` when a byte of it is lent or filled already, or out of bounds.
