@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE")]
     pub(crate) file: OsString,
 
-    /// Where to put it; "-" is standard output
+    /// Where to put it; "-" is standard output, by way of a file in $TMPDIR
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
 

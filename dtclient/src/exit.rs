@@ -1,21 +1,34 @@
 //! Errors for people: one line, what, where, why and how to go on, and the exit code that scripts can rely on.
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use dtcli::reason;
 use dtcore::TransferError;
 
-/// Prints the error and returns its exit code.
-pub(crate) fn fail(error: &TransferError) -> ExitCode {
-    dtcli::fail("dtclient", &line(error), code(error))
+/// Why the program fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The system did not give what the program itself needs.
+    #[error("cannot {action}")]
+    System { action: &'static str, source: io::Error },
+}
+
+/// Prints the failure and returns its exit code.
+pub(crate) fn fail(failure: &Failure) -> ExitCode {
+    let (code, advice) = match failure {
+        Failure::Transfer(error) => (code(error), advice(error)),
+        Failure::System { .. } => (1, None),
+    };
+    dtcli::fail("dtclient", &line(failure, advice), code)
 }
 
 /// The exit code; the table is part of the command line's contract.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "kinds of error that come later are anything else until they have a code"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "an error without a code of its own is anything else")]
 fn code(error: &TransferError) -> u8 {
     match error {
         TransferError::NotFound { .. } | TransferError::Forbidden { .. } => 3,
@@ -60,7 +73,7 @@ fn advice(error: &TransferError) -> Option<&'static str> {
 }
 
 /// The message, its causes and the advice.
-fn line(error: &TransferError) -> String {
+fn line(error: &dyn Error, advice: Option<&str>) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -68,7 +81,7 @@ fn line(error: &TransferError) -> String {
         line.push_str(&error.downcast_ref().map_or_else(|| error.to_string(), reason));
         cause = error.source();
     }
-    if let Some(advice) = advice(error) {
+    if let Some(advice) = advice {
         line.push_str("; ");
         line.push_str(advice);
     }
@@ -78,17 +91,13 @@ fn line(error: &TransferError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     #[test]
-    fn an_error_is_one_line_that_says_how_to_go_on() {
-        let error = TransferError::Unreachable {
-            server: "host:9000".to_owned(),
-            source: io::Error::from_raw_os_error(111),
-        };
-        let expected = "cannot reach host:9000: connection refused; check that dtserver runs there, on this port, \
-                        and that no firewall is between";
-        assert_eq!(line(&error), expected);
-        assert_eq!(code(&error), 4);
+    fn an_error_says_what_why_and_how_to_go_on() {
+        let source = io::Error::from_raw_os_error(13);
+        let failure = Failure::System { action: "catch signals", source };
+        assert_eq!(line(&failure, Some("try again")), "cannot catch signals: permission denied; try again");
+        assert_eq!(line(&Failure::from(TransferError::Cancelled), None), "interrupted");
+        assert_eq!(code(&TransferError::Cancelled), 130);
     }
 }

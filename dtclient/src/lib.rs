@@ -19,10 +19,11 @@ use dtcli::Signals;
 use dtcore::{Download, Report, Transfer, TransferError};
 
 use args::Args;
+use exit::Failure;
 use progress::Display;
 
 /// How long a cancelled transfer may take to remove what it made.
-const CLEAN_UP: Duration = Duration::from_secs(2);
+const CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
@@ -32,9 +33,7 @@ pub fn main() -> ExitCode {
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            return exit::fail(&TransferError::System { action: "start the event loop", source: error });
-        }
+        Err(source) => return exit::fail(&Failure::System { action: "start the event loop", source }),
     };
     let result = runtime.block_on(run(&args));
     runtime.shutdown_background();
@@ -44,9 +43,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &Args) -> Result<(), TransferError> {
+async fn run(args: &Args) -> Result<(), Failure> {
     // Before the first file is touched: a signal from now on cleans up.
-    let caught = Signals::new().map_err(|source| TransferError::System { action: "catch signals", source });
+    let caught = Signals::new().map_err(|source| Failure::System { action: "catch signals", source });
     let mut signals = caught?;
     let mut transfer = download(args)?.start();
     let events = transfer.take_events();
@@ -83,7 +82,7 @@ async fn finish_cancelled(transfer: Transfer, signals: &mut Signals) -> Result<R
     }
 }
 
-fn download(args: &Args) -> Result<Download, TransferError> {
+fn download(args: &Args) -> Result<Download, Failure> {
     let (server, file) = (args.address.clone(), args.file.clone());
     let mut download = if args.output == Path::new("-") {
         Download::to_writer(server, file, standard_output()?)
@@ -107,11 +106,7 @@ fn download(args: &Args) -> Result<Download, TransferError> {
 }
 
 /// Standard output without the line buffer of `io::stdout`, which would cut big writes into small ones.
-fn standard_output() -> Result<File, TransferError> {
+fn standard_output() -> Result<File, Failure> {
     let owned = io::stdout().as_fd().try_clone_to_owned();
-    owned.map(File::from).map_err(|source| TransferError::LocalFile {
-        action: "write",
-        path: "standard output".into(),
-        source,
-    })
+    owned.map(File::from).map_err(|source| Failure::System { action: "write to standard output", source })
 }

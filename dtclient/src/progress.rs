@@ -35,14 +35,14 @@ impl Display {
 
     pub(crate) fn show(&mut self, event: &Event) {
         match event {
-            Event::Connected { server } => {
+            Event::Connected { server, .. } => {
                 self.say_verbose(&format!("connected to {server}, waiting for its answer"));
                 if let Some(bar) = &self.bar {
                     bar.set_message("waiting for the server, which hashes the file first");
                     bar.enable_steady_tick(Duration::from_millis(200));
                 }
             }
-            Event::Started { size, streams } => {
+            Event::Started { size, streams, .. } => {
                 let told = size.map_or_else(|| "a size it does not tell".to_owned(), bytes);
                 self.say_verbose(&format!("the file has {told} and comes over {streams} streams"));
                 if let (Some(bar), Some(size)) = (&self.bar, size) {
@@ -149,13 +149,9 @@ fn summary(report: &Report, name: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
     let rate = if seconds > 0.0 { float(report.bytes) / seconds } else { 0.0 };
     let name = one_line(name);
-    format!(
-        "{name}: {} bytes ({}) in {seconds:.2} s, {}/s, md5 {} verified",
-        report.bytes,
-        bytes(report.bytes),
-        bytes_float(rate),
-        report.md5
-    )
+    let md5 = report.md5.map_or_else(String::new, |md5| format!(", md5 {md5}"));
+    let (n, size, rate) = (report.bytes, bytes(report.bytes), bytes_float(rate));
+    format!("{name}: {n} bytes ({size}) in {seconds:.2} s, {rate}/s{md5} verified")
 }
 
 fn percent(part: u64, whole: u64) -> u64 {

@@ -1,5 +1,6 @@
 //! Why a transfer failed, in terms a person can act on.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::integrity::Checksum;
 pub enum TransferError {
     /// The server has no such file, or it is not a regular file.
     #[error("{server} has no file {name:?}")]
+    #[non_exhaustive]
     NotFound {
         /// The server's address.
         server: String,
@@ -23,6 +25,7 @@ pub enum TransferError {
     },
     /// The server may not read the file.
     #[error("{server} may not read {name:?}")]
+    #[non_exhaustive]
     Forbidden {
         /// The server's address.
         server: String,
@@ -31,12 +34,14 @@ pub enum TransferError {
     },
     /// The server wants to know who asks.
     #[error("{server} does not let you in")]
+    #[non_exhaustive]
     Unauthorized {
         /// The server's address.
         server: String,
     },
     /// The server refused for a reason of its own.
     #[error("{server} refused with status {status}: {reason}")]
+    #[non_exhaustive]
     Refused {
         /// The server's address.
         server: String,
@@ -47,6 +52,7 @@ pub enum TransferError {
     },
     /// No connection could be made.
     #[error("cannot reach {server}")]
+    #[non_exhaustive]
     Unreachable {
         /// The address that was tried.
         server: String,
@@ -54,15 +60,21 @@ pub enum TransferError {
         source: io::Error,
     },
     /// A connection was there and ended before all bytes had come.
-    #[error("lost the connection to {server}: {what}")]
+    #[error("lost the connection to {server}: {}", what_ended(*stream, *received))]
+    #[non_exhaustive]
     ConnectionLost {
         /// The server's address.
         server: String,
-        /// Which connection, and how far it came.
-        what: String,
+        /// The stream that ended early; `None` for the control connection.
+        stream: Option<u8>,
+        /// How many bytes had come on it.
+        received: u64,
+        /// What the system said, if the connection did not simply end.
+        source: Option<io::Error>,
     },
     /// Nothing moved for too long.
     #[error("{server} sent nothing for {waited:?} while {activity}")]
+    #[non_exhaustive]
     TimedOut {
         /// The server's address.
         server: String,
@@ -73,11 +85,12 @@ pub enum TransferError {
     },
     /// All bytes came, and they are not the right ones.
     #[error("the bytes of {name:?} do not match: {origin} says {expected}, received {actual}")]
+    #[non_exhaustive]
     DigestMismatch {
         /// The file that was asked for.
         name: String,
         /// Who named the digest.
-        origin: &'static str,
+        origin: DigestOrigin,
         /// The digest the file should have.
         expected: Checksum,
         /// The digest of what was received.
@@ -85,6 +98,7 @@ pub enum TransferError {
     },
     /// The source changed while it was read.
     #[error("{name:?} changed on {server} while it was read")]
+    #[non_exhaustive]
     SourceChanged {
         /// The server's address.
         server: String,
@@ -93,6 +107,7 @@ pub enum TransferError {
     },
     /// The peer said something that the protocol has no room for.
     #[error("{server} broke the protocol: {what}")]
+    #[non_exhaustive]
     Protocol {
         /// The server's address.
         server: String,
@@ -100,15 +115,17 @@ pub enum TransferError {
         what: String,
     },
     /// There is no room for the file.
-    #[error("no space left for {}: {needed} bytes are needed", path.display())]
+    #[error("no space left for {}{}", path.display(), what_is_needed(*needed))]
+    #[non_exhaustive]
     DiskFull {
         /// The file that needs the room.
         path: PathBuf,
-        /// How many bytes were to be stored.
+        /// How many bytes were to be stored; 0 if that was not known.
         needed: u64,
     },
     /// A local file could not be worked with.
     #[error("cannot {action} {}", path.display())]
+    #[non_exhaustive]
     LocalFile {
         /// What was to be done with it.
         action: &'static str,
@@ -119,12 +136,14 @@ pub enum TransferError {
     },
     /// The output is there already, and was not to be replaced.
     #[error("{} exists", path.display())]
+    #[non_exhaustive]
     OutputExists {
         /// The output.
         path: PathBuf,
     },
     /// Another transfer writes the same output.
     #[error("{} is being written by another transfer", path.display())]
+    #[non_exhaustive]
     OutputInUse {
         /// The output.
         path: PathBuf,
@@ -134,6 +153,7 @@ pub enum TransferError {
     Cancelled,
     /// The machine could not give what the transfer needs, such as a thread.
     #[error("cannot {action}")]
+    #[non_exhaustive]
     System {
         /// What was to be done.
         action: &'static str,
@@ -178,6 +198,36 @@ impl TransferError {
         } else {
             Self::LocalFile { action, path, source }
         }
+    }
+}
+
+fn what_ended(stream: Option<u8>, received: u64) -> String {
+    match stream {
+        Some(stream) => format!("stream {stream} ended early, after {received} bytes"),
+        None => "it ended before the server had answered".to_owned(),
+    }
+}
+
+fn what_is_needed(needed: u64) -> String {
+    if needed == 0 { String::new() } else { format!(": {needed} bytes are needed") }
+}
+
+/// Who named the digest that the bytes should have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DigestOrigin {
+    /// The server, of the file it serves.
+    Server,
+    /// The caller, as [`Download::checksum`](crate::Download::checksum).
+    Caller,
+}
+
+impl fmt::Display for DigestOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "the server",
+            Self::Caller => "the caller",
+        })
     }
 }
 

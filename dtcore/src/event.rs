@@ -18,11 +18,13 @@ use crate::plan::StreamCount;
 #[non_exhaustive]
 pub enum Event {
     /// The server's control port was reached, and it was asked for the file. Guaranteed, once.
+    #[non_exhaustive]
     Connected {
         /// The address that answered.
         server: SocketAddr,
     },
     /// The server has agreed, and the streams are being opened. Guaranteed, once.
+    #[non_exhaustive]
     Started {
         /// The file's size in bytes, if the server told it.
         size: Option<u64>,
@@ -57,8 +59,8 @@ pub struct Report {
     pub output: Option<PathBuf>,
     /// The file's size in bytes.
     pub bytes: u64,
-    /// The file's MD5: computed here, equal to the server's.
-    pub md5: Md5Digest,
+    /// The file's MD5, computed here and equal to the server's. Protocol 1 always has one.
+    pub md5: Option<Md5Digest>,
     /// Time from the start of the transfer until the last byte had come.
     pub received_after: Duration,
     /// Time from the start of the transfer until the output was verified and in place.

@@ -14,7 +14,7 @@
 //! async fn fetch(server: &str, output: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
 //!     let download = Download::new(server.parse()?, "remote/path", output);
 //!     match download.streams(StreamCount::new(8)?).run().await {
-//!         Ok(report) => println!("{} bytes in {:?}, md5 {}", report.bytes, report.elapsed, report.md5),
+//!         Ok(report) => println!("{} bytes in {:?}", report.bytes, report.elapsed),
 //!         Err(TransferError::NotFound { name, .. }) => println!("there is no {name}"),
 //!         Err(error) if error.is_retryable() => println!("try again: {error}"),
 //!         Err(error) => return Err(error.into()),
@@ -89,7 +89,7 @@ mod storage;
 mod sys;
 mod wire;
 
-pub use error::TransferError;
+pub use error::{DigestOrigin, TransferError};
 pub use event::{Event, Events, Progress, Report};
 pub use integrity::{Checksum, InvalidChecksum, InvalidMd5, Md5Digest};
 pub use net::{InvalidAddress, ServerAddress};

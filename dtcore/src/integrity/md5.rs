@@ -18,6 +18,18 @@ impl Md5Digest {
     }
 }
 
+impl From<[u8; 16]> for Md5Digest {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<Md5Digest> for [u8; 16] {
+    fn from(digest: Md5Digest) -> Self {
+        digest.0
+    }
+}
+
 impl fmt::Display for Md5Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

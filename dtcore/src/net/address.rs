@@ -6,6 +6,9 @@ use std::str::FromStr;
 /// The port that is meant when none is given.
 const DEFAULT_PORT: u16 = 9000;
 
+/// The longest host name, in bytes.
+const MAX_HOST: usize = 253;
+
 /// A server's host and port: `host:9000`, `192.0.2.7:9000`, `[2001:db8::7]:9000`, or without the port, which is then
 /// 9000. A leading `http://` and a trailing slash are allowed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -15,6 +18,20 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
+    /// The server on `host`, a name or an IP address without brackets, at the control port `port`.
+    ///
+    /// # Errors
+    /// [`InvalidAddress`] if that is no host, or the port is 0.
+    pub fn new(host: impl Into<String>, port: u16) -> Result<Self, InvalidAddress> {
+        let host = host.into();
+        let is_host =
+            |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%') || !c.is_ascii();
+        if host.is_empty() || host.len() > MAX_HOST || !host.chars().all(is_host) || port == 0 {
+            return Err(InvalidAddress);
+        }
+        Ok(Self { host, port })
+    }
+
     /// The host name or IP address, without brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -43,11 +60,6 @@ impl FromStr for ServerAddress {
             None if text.matches(':').count() > 1 => (text, None),
             None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
         };
-        let is_host =
-            |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%') || !c.is_ascii();
-        if host.is_empty() || host.len() > 253 || !host.chars().all(is_host) {
-            return Err(InvalidAddress);
-        }
         let port = match port {
             None => DEFAULT_PORT,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -55,7 +67,7 @@ impl FromStr for ServerAddress {
             }
             Some(_) => return Err(InvalidAddress),
         };
-        if port == 0 { Err(InvalidAddress) } else { Ok(Self { host: host.to_owned(), port }) }
+        Self::new(host, port)
     }
 }
 

@@ -75,7 +75,7 @@ impl Control {
             let received = self.read().await;
             match received {
                 Ok(received) if !received.is_empty() => Ok(received),
-                received => written.and(received).map_err(|error| self.lost(&error)),
+                received => written.and(received).map_err(|error| self.lost(Some(error))),
             }
         };
         let read = timeout_at(deadline, exchange).await;
@@ -127,7 +127,7 @@ impl Control {
         let server = || self.server.to_string();
         let broken = |what: &str| TransferError::Protocol { server: server(), what: what.to_owned() };
         if received.is_empty() {
-            return Err(self.lost(&io::ErrorKind::UnexpectedEof.into()));
+            return Err(self.lost(None));
         }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut head = httparse::Response::new(&mut headers);
@@ -159,9 +159,8 @@ impl Control {
         Ok(Offer { answer, size, data })
     }
 
-    fn lost(&self, error: &io::Error) -> TransferError {
-        let what = format!("it ended before the server had answered ({error})");
-        TransferError::ConnectionLost { server: self.server.to_string(), what }
+    fn lost(&self, source: Option<io::Error>) -> TransferError {
+        TransferError::ConnectionLost { server: self.server.to_string(), stream: None, received: 0, source }
     }
 }
 

@@ -3,8 +3,14 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 
 use crate::error::TransferError;
 use crate::storage::{Clobber, Durability, Engine, PartFile, Store, open};
@@ -34,13 +40,35 @@ pub(super) enum Sink {
     Path(PathBuf),
 }
 
+/// How often a pipe is looked at that nobody reads yet.
+const LOOK: Duration = Duration::from_millis(50);
+
 impl Sink {
-    pub(super) fn open(self) -> io::Result<Box<dyn Write + Send>> {
-        match self {
-            Self::Writer(writer) => Ok(writer),
-            Self::Path(path) => Ok(Box::new(OpenOptions::new().write(true).open(path)?)),
+    /// Opens the sink; a pipe that nobody reads is waited for until `is_abandoned` says so.
+    pub(super) fn open(self, is_abandoned: impl Fn() -> bool) -> io::Result<Box<dyn Write + Send>> {
+        let path = match self {
+            Self::Writer(writer) => return Ok(writer),
+            Self::Path(path) => path,
+        };
+        // Without the flag, opening would wait for a reader where nothing could end it.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+        loop {
+            match OpenOptions::new().write(true).custom_flags(flags).open(&path) {
+                Ok(file) => {
+                    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+                    return Ok(Box::new(file));
+                }
+                Err(error) if !is_unread_pipe(&path, &error) || is_abandoned() => return Err(error),
+                Err(_) => thread::sleep(LOOK),
+            }
         }
     }
+}
+
+/// Whether `path` could not be opened because it is a pipe that nobody reads.
+fn is_unread_pipe(path: &Path, error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::NXIO)
+        && fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
 }
 
 impl fmt::Debug for Sink {
@@ -84,12 +112,12 @@ impl Destination {
 
     /// The store for the file's bytes; `size` is the file's, if it is known.
     pub(super) fn store(&self, engine: Engine, size: Option<u64>) -> Result<Arc<dyn Store>, TransferError> {
-        let file = match self {
-            Self::File(part) => part.file(),
-            Self::Ordered { spool, .. } => spool,
+        let (file, path) = match self {
+            Self::File(part) => (part.file(), part.path().to_owned()),
+            Self::Ordered { spool, .. } => (spool, std::env::temp_dir()),
         };
         open(file, engine, size)
-            .map_err(|error| TransferError::local("reserve room for", self.path(), size.unwrap_or(0), error))
+            .map_err(|error| TransferError::local("reserve room for", path, size.unwrap_or(0), error))
     }
 
     /// A store for bytes whose place in the file is not known yet: on the same file system as the output.

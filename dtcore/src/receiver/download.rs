@@ -29,7 +29,7 @@ use crate::storage::{Clobber, Durability, Engine};
 ///     .streams(dtcore::StreamCount::new(8)?)
 ///     .run()
 ///     .await?;
-/// println!("{} bytes, md5 {}", report.bytes, report.md5);
+/// println!("{} bytes in {:?}", report.bytes, report.elapsed);
 /// # Ok(())
 /// # }
 /// ```

@@ -196,7 +196,10 @@ impl Work {
     fn run(&mut self) -> Result<(), TransferError> {
         let mut writer = match self.duties.sink.take() {
             None => None,
-            Some(sink) => Some(sink.open().map_err(|error| self.local("open", error))?),
+            Some(sink) => Some(
+                sink.open(|| self.shared.lock().state == State::Abandoned)
+                    .map_err(|error| self.local("open", error))?,
+            ),
         };
         while let Some(segment) = self.next() {
             let begun = Instant::now();

@@ -16,7 +16,7 @@ use super::follower::{Duties, Follower, Outcome};
 use super::intake::{Fault, Intake};
 use super::lane::{Lane, Space};
 use super::order::Order;
-use crate::error::TransferError;
+use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Progress, Report};
 use crate::integrity::{Checksum, Md5Digest};
 use crate::net::{Control, Offer, connect_retrying};
@@ -60,7 +60,7 @@ pub(super) async fn run(
     let md5 = course.digest(&mut digested, bytes).await?;
     course.compare(md5)?;
     let output = destination.publish(bytes, course.options.durability)?;
-    Ok(Report { output, bytes, md5, received_after, elapsed: started.elapsed() })
+    Ok(Report { output, bytes, md5: Some(md5), received_after, elapsed: started.elapsed() })
 }
 
 /// Where bytes that were received elsewhere are moved: only a file has such a place.
@@ -206,9 +206,7 @@ impl Course {
         let server = self.options.server.to_string();
         match fault {
             Fault::Lost { stream, received, reason } => {
-                let because = reason.map_or_else(String::new, |error| format!(" ({error})"));
-                let what = format!("stream {stream} ended early, after {received} bytes{because}");
-                TransferError::ConnectionLost { server, what }
+                TransferError::ConnectionLost { server, stream: Some(stream), received, source: reason }
             }
             Fault::Stalled { waited } => {
                 TransferError::TimedOut { server, activity: "a stream was open", waited }
@@ -232,10 +230,12 @@ impl Course {
         };
         let promised = self.offer.answer.md5;
         if promised != actual {
-            return Err(mismatch("the server", Checksum::Md5(promised)));
+            return Err(mismatch(DigestOrigin::Server, Checksum::Md5(promised)));
         }
         match self.options.checksum {
-            Some(expected) if expected != Checksum::Md5(actual) => Err(mismatch("the user", expected)),
+            Some(expected) if expected != Checksum::Md5(actual) => {
+                Err(mismatch(DigestOrigin::Caller, expected))
+            }
             _ => Ok(()),
         }
     }
