@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use dtcli::reason;
-use dtcore::TransferError;
+use dtcore::{DigestOrigin, TransferError};
 
 /// Why the program fails.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,9 @@ pub(crate) enum Failure {
     /// The system did not give what the program itself needs.
     #[error("cannot {action}")]
     System { action: &'static str, source: io::Error },
+    /// The user did not wait for an interrupted transfer to clean up, or it took too long.
+    #[error("interrupted before it had cleaned up; a part file may be left, which the next run removes")]
+    Abandoned,
 }
 
 /// Prints the failure and returns its exit code.
@@ -23,6 +26,7 @@ pub(crate) fn fail(failure: &Failure) -> ExitCode {
     let (code, advice) = match failure {
         Failure::Transfer(error) => (code(error), advice(error)),
         Failure::System { .. } => (1, None),
+        Failure::Abandoned => (130, None),
     };
     dtcli::fail("dtclient", &line(failure, advice), code)
 }
@@ -65,8 +69,25 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         TransferError::DiskFull { .. } => "free some space or choose another place",
         TransferError::OutputExists { .. } => "remove it, or leave out --no-clobber",
         TransferError::OutputInUse { .. } => "wait for it, or choose another output",
+        TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. } => {
+            "the server agrees with what was received; check the digest that you gave"
+        }
         TransferError::DigestMismatch { .. } | TransferError::Cancelled => {
             "nothing was kept; run the command again"
+        }
+        TransferError::LocalFile { source, .. } => return advice_on_file(source.kind()),
+        _ => return None,
+    })
+}
+
+/// What to do about an output that cannot be written.
+#[expect(clippy::wildcard_enum_match_arm, reason = "where nothing helpful can be said, nothing is")]
+fn advice_on_file(kind: io::ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "make the folder first",
+        io::ErrorKind::IsADirectory => "name a file in it",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "choose a place that you may write to"
         }
         _ => return None,
     })

@@ -16,13 +16,18 @@ use std::time::Duration;
 
 use clap::Parser;
 use dtcli::Signals;
-use dtcore::{Download, Report, Transfer, TransferError};
+use dtcore::{Download, Report, Transfer};
+
+use tokio::time::sleep;
 
 use args::Args;
 use exit::Failure;
 use progress::Display;
 
-/// How long a cancelled transfer may take to remove what it made.
+/// How long a cancelled transfer may remove what it made before a second signal counts.
+const CLEAN_UP_UNDISTURBED: Duration = Duration::from_millis(500);
+
+/// How long it may take at most.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// Runs the program and returns its exit code.
@@ -31,6 +36,9 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return dtcli::usage("dtclient", &error),
     };
+    if let Err(source) = dtcli::raise_open_files() {
+        return exit::fail(&Failure::System { action: "start", source });
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(source) => return exit::fail(&Failure::System { action: "start the event loop", source }),
@@ -61,7 +69,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     };
     let outcome = tokio::select! {
         biased;
-        outcome = &mut transfer => outcome,
+        outcome = &mut transfer => outcome.map_err(Failure::from),
         _ = signals.next() => {
             cancel.cancel();
             finish_cancelled(transfer, &mut signals).await
@@ -73,18 +81,27 @@ async fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until a cancelled transfer has cleaned up; a second signal, or a moment without an end, ends at once.
-async fn finish_cancelled(transfer: Transfer, signals: &mut Signals) -> Result<Report, TransferError> {
+/// Waits until a cancelled transfer has cleaned up; a second signal, or too long a wait, ends at once.
+///
+/// Cleaning up takes milliseconds, so a second signal right behind the first (a key held down) changes nothing.
+async fn finish_cancelled(transfer: Transfer, signals: &mut Signals) -> Result<Report, Failure> {
+    let insisted = async {
+        sleep(CLEAN_UP_UNDISTURBED).await;
+        signals.next().await;
+    };
     tokio::select! {
-        outcome = transfer => outcome,
-        _ = signals.next() => Err(TransferError::Cancelled),
-        () = tokio::time::sleep(CLEAN_UP) => Err(TransferError::Cancelled),
+        biased;
+        outcome = transfer => Ok(outcome?),
+        () = insisted => Err(Failure::Abandoned),
+        () = sleep(CLEAN_UP) => Err(Failure::Abandoned),
     }
 }
 
 fn download(args: &Args) -> Result<Download, Failure> {
     let (server, file) = (args.address.clone(), args.file.clone());
-    let mut download = if args.output == Path::new("-") {
+    // The others are names of the same descriptor, which opening by name would write from its beginning.
+    let standard_output_names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+    let mut download = if standard_output_names.iter().any(|name| args.output == Path::new(name)) {
         Download::to_writer(server, file, standard_output()?)
     } else {
         Download::new(server, file, args.output.clone())

@@ -27,7 +27,7 @@ impl Display {
     pub(crate) fn new(verbosity: Verbosity, streams: StreamCount, terminal: bool) -> Self {
         let bar = (terminal && verbosity > Verbosity::Quiet).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            bar.set_style(style("{spinner} {msg}"));
+            bar.set_style(style("{spinner} {wide_msg}"));
             bar
         });
         Self { verbosity, streams, bar, rate: Rate::default(), last_plain: Instant::now() }
@@ -48,7 +48,7 @@ impl Display {
                 if let (Some(bar), Some(size)) = (&self.bar, size) {
                     bar.disable_steady_tick();
                     bar.set_length(*size);
-                    bar.set_style(style("{wide_bar} {msg}"));
+                    bar.set_style(style("{bar:16} {wide_msg}"));
                 }
             }
             Event::Progress(progress) => self.progress(progress),

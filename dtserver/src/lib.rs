@@ -11,9 +11,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use dtcli::{Signals, reason};
+use dtcli::{Signals, raise_open_files, reason};
 use dtcore::{Server, ServerError};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use args::Args;
@@ -35,7 +34,7 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Failure> {
     log::start(args);
-    raise_open_files();
+    raise_open_files().map_err(Failure::System)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)?;
     let result = runtime.block_on(serve(args));
@@ -70,14 +69,6 @@ fn announce(server: &Server) {
     // A reader that has gone away is no reason not to serve.
     let _ = writeln!(stdout, "listening on {}, serving {}", server.local_addr(), server.root().display());
     let _ = stdout.flush();
-}
-
-/// Raises the limit of open files as far as it goes: every stream needs one, and the usual soft limit is 1024.
-fn raise_open_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // If it cannot be raised, the server waits for free descriptors when they run short.
-    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Why the program ends with another code than 0.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -18,7 +19,7 @@ pub(crate) async fn connect(server: &ServerAddress, limit: Duration) -> Result<T
     let deadline = Instant::now() + limit;
     let timed_out =
         || TransferError::TimedOut { server: server.to_string(), activity: "connecting", waited: limit };
-    let unreachable = |source| TransferError::Unreachable { server: server.to_string(), source };
+    let unreachable = |source| failed(server.to_string(), source);
 
     let resolved = timeout_at(deadline, lookup_host((server.host(), server.port()))).await;
     let addresses: Vec<SocketAddr> = resolved.map_err(|_| timed_out())?.map_err(unreachable)?.collect();
@@ -61,8 +62,7 @@ pub(crate) async fn connect_retrying(
             waited: limit,
         })? {
             Ok(stream) => {
-                return prepared(stream)
-                    .map_err(|source| TransferError::Unreachable { server: address.to_string(), source });
+                return prepared(stream).map_err(|source| failed(address.to_string(), source));
             }
             Err(error)
                 if error.kind() == io::ErrorKind::ConnectionRefused
@@ -71,8 +71,18 @@ pub(crate) async fn connect_retrying(
                 sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
             }
-            Err(source) => return Err(TransferError::Unreachable { server: address.to_string(), source }),
+            Err(source) => return Err(failed(address.to_string(), source)),
         }
+    }
+}
+
+/// The error of a connection that could not be made; that of a system that gives no more sockets is not the server's.
+fn failed(server: String, source: io::Error) -> TransferError {
+    match Errno::from_io_error(&source) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            TransferError::System { action: "open a connection", source }
+        }
+        _ => TransferError::Unreachable { server, source },
     }
 }
 

@@ -53,7 +53,8 @@ impl Sink {
         // Without the flag, opening would wait for a reader where nothing could end it.
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
         loop {
-            match OpenOptions::new().write(true).custom_flags(flags).open(&path) {
+            // A descriptor of a file is opened anew, so only its end is where nothing is overwritten.
+            match OpenOptions::new().append(true).custom_flags(flags).open(&path) {
                 Ok(file) => {
                     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
                     return Ok(Box::new(file));
@@ -156,9 +157,15 @@ impl Destination {
     }
 }
 
-/// Whether `path` is a device, a pipe or a socket, which is written to rather than replaced.
+/// Whether `path` is a device, a pipe, a socket or a descriptor, which is written to rather than replaced.
 fn is_special(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+    is_descriptor(path) || fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+/// Whether `path` stands for an open descriptor, such as `/dev/stdout`.
+fn is_descriptor(path: &Path) -> bool {
+    let link = fs::read_link(path).unwrap_or_default();
+    [path, &link].iter().any(|path| path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd"))
 }
 
 /// A file without a name: whatever happens, nothing of it is left.

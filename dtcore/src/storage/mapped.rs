@@ -60,7 +60,10 @@ impl Store for Mapped {
             return Ok(());
         }
         if self.preallocates {
-            fallocate(&self.file, FallocateFlags::empty(), range.start(), range.len())?;
+            fallocate(&self.file, FallocateFlags::empty(), range.start(), range.len()).inspect_err(|_| {
+                // What was reserved before the disk was full is given back.
+                let _ = self.file.set_len(range.start());
+            })?;
         } else {
             space::ensure(&self.file, range.len())?;
             self.file.set_len(len)?;

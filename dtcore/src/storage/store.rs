@@ -181,7 +181,12 @@ fn next_writer(store: &dyn Store, position: u64) -> io::Result<Box<dyn Writer>> 
     if let Some(writer) = store.writer(open_end) {
         return Ok(writer);
     }
-    store.grow(position.saturating_add(position.clamp(FIRST_GROWTH, MAX_GROWTH)))?;
+    let grow_by = |room: u64| store.grow(position.saturating_add(room));
+    match grow_by((position / 4).clamp(FIRST_GROWTH, MAX_GROWTH)) {
+        // The disk may be full for that much, and not for what will come.
+        Err(error) if is_disk_full(&error) => grow_by(FIRST_GROWTH)?,
+        result => result?,
+    }
     store.writer(open_end).ok_or_else(|| io::Error::other("the bytes are being written twice"))
 }
 
