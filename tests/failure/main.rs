@@ -3,6 +3,7 @@
 mod bad_answers;
 mod bad_clients;
 mod outputs;
+mod slow_takers;
 mod sources;
 mod stream_faults;
 

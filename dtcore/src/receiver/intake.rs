@@ -18,7 +18,7 @@ use crate::storage::FillError;
 
 /// A stream that was not looked at for so long is read before the earlier ones, however busy they are: its sender must
 /// see that somebody is there.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How much of a neglected stream is read then, in bytes: a receive buffer's worth, so that its sender can go on.
 const HELPING: u64 = 4 << 20;

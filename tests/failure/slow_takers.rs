@@ -1,0 +1,59 @@
+//! Transfers that wait for their own end: for a reader of the output that rests, for a digest slower than the path. The
+//! server must see all the while that somebody is there.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::thread::sleep;
+use std::time::Duration;
+
+use dt_tests::content::{assert_same_file, write_sparse};
+use dt_tests::pipe::Pipe;
+use dt_tests::workspace::Workspace;
+
+use crate::{MIB, PROGRAMS};
+
+#[test]
+fn a_reader_that_rests_longer_than_the_server_waits() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, 300 * MIB);
+    let server = PROGRAMS.serve(&workspace.root()).args(["--stall-timeout", "3s"]).ready();
+    let mut pipe = Pipe::make(&workspace.output("pipe"));
+    let client = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("pipe")).start();
+    let mut received = vec![pipe.first_byte()];
+    // What the reader does: nothing, for twice the server's patience.
+    sleep(Duration::from_secs(6));
+    received.extend(pipe.drain());
+    client.finish_within(Duration::from_secs(30)).assert_success();
+    assert!(received == content, "the bytes differ");
+}
+
+#[test]
+fn streams_whose_turn_comes_late() {
+    // Two to three times the server's patience, at the speed of the digest.
+    let size = 5 << 30;
+    let workspace = match Workspace::roomy(size) {
+        Ok(workspace) => workspace,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    write_sparse(&workspace.root().join("f"), size, 8);
+    let server = PROGRAMS.serve(&workspace.root()).args(["--stall-timeout", "3s"]).ready();
+    let run = PROGRAMS.fetch(server.addr, 8, "f", workspace.output("out")).limit(Duration::from_secs(120));
+    run.run().assert_success();
+    assert_same_file(&workspace.root().join("f"), &workspace.output("out"));
+}
+
+#[test]
+fn a_user_who_appends_by_the_descriptor() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, 7);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let path = workspace.output("log");
+    let mut log = File::options().create(true).append(true).open(&path).expect("the log is made");
+    log.write_all(b"before ").expect("it is written");
+    // The shell's `dtclient .. /dev/stdout >> log`.
+    let mut client = std::process::Command::new(PROGRAMS.client);
+    client.args(["--quiet", &server.addr.to_string(), "2", "f", "/dev/stdout"]);
+    let status = client.stdout(log).status().expect("the client runs");
+    assert!(status.success(), "{status}");
+    assert_eq!(fs::read(&path).expect("it is there").len(), b"before ".len() + 7);
+}
