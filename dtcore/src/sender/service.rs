@@ -1,6 +1,6 @@
 //! What a request asks for, and what it is granted: from the HTTP request to the answer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ async fn grant(
     let (source, path, md5) = tokio::select! {
         biased;
         () = shared.draining.cancelled() => return Err(Refusal::busy("the server is shutting down")),
-        found = find(shared, names) => found?,
+        found = find(shared, names, asked.peer.ip()) => found?,
         // A half-closed connection still wants its answer; one that was reset does not.
         _ = asked.socket.ready(Interest::ERROR) => {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "the client disconnected"));
@@ -127,6 +127,7 @@ async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<
 async fn find(
     shared: &Arc<Shared>,
     names: Vec<Vec<u8>>,
+    asker: IpAddr,
 ) -> Result<(Arc<SourceFile>, std::path::PathBuf, Md5Digest), Refusal> {
     let names: Arc<[Vec<u8>]> = names.into();
     let mut changed = Refusal::from(DigestError::Changed);
@@ -136,7 +137,7 @@ async fn find(
         let opening = tokio::task::spawn_blocking(move || root.open_first(&candidates));
         let (source, path) = opening.await.map_err(|_| Refusal::busy("the server is shutting down"))??;
         let source = Arc::new(source);
-        match shared.digests.digest(&source).await {
+        match shared.digests.digest(&source, asker).await {
             Ok(md5) => return Ok((source, path, md5)),
             Err(DigestError::Changed) => {}
             Err(error) => {
