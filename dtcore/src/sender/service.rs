@@ -74,10 +74,7 @@ async fn grant(
     let names: Vec<Vec<u8>> =
         Target::names(&asked.target, escaped).into_iter().map(std::borrow::Cow::into_owned).collect();
     let wanted = read_request(request, shared.options.request_timeout).await?;
-    let place = shared
-        .transfers
-        .admit(asked.peer.ip())
-        .ok_or_else(|| Refusal::busy("too many transfers; try again later"))?;
+    let place = shared.transfers.admit(asked.peer.ip()).ok_or_else(|| Refusal::busy("too many transfers"))?;
 
     let (source, path, md5) = tokio::select! {
         biased;
@@ -89,8 +86,8 @@ async fn grant(
         }
     };
 
-    let listener = shared.transfer_listener().map_err(|error| no_port(&error))?;
-    let port = listener.local_addr().map_err(|error| no_port(&error))?.port();
+    let listener = shared.transfer_listener().map_err(|error| Refusal::of_listening(&error))?;
+    let port = listener.local_addr().map_err(|error| Refusal::of_listening(&error))?.port();
     let split = StaticSplit::new(source.size(), wanted.streams);
     let transfer = Arc::new(Transfer::new(shared, shared.next_transfer(), asked.peer, source, split));
     shared.emit(transfer.started(asked.peer, path, port));
@@ -147,8 +144,4 @@ async fn find(
         }
     }
     Err(changed)
-}
-
-fn no_port(_: &std::io::Error) -> Refusal {
-    Refusal::busy("no transfer port is free; try again later")
 }
