@@ -3,17 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::event::{ServerEvent, StreamFailure, StreamRefusal};
+use super::outlet::Outlet;
 use super::transfer::Transfer;
 use crate::net::{Farewell, drain_until_closed, shut_down_sending};
 use crate::plan::{ByteRange, StreamId};
@@ -118,12 +116,19 @@ async fn send_in_turn(
     }
     let range = transfer.split().range(stream);
     let mut residency = Residency::new(Arc::clone(source));
+    let mut outlet = Outlet::new(source, socket, range, transfer.options().stall_timeout);
     let mut chunk = chunk_at(range.start(), range);
     while !chunk.is_empty() {
         let next = chunk_at(chunk.end(), range);
         let warm = timeout(transfer.options().stall_timeout, residency.warm(chunk, next));
         warm.await.map_err(|_| StreamFailure::SourceUnreadable)?;
-        send_chunk(transfer, socket, chunk, sent).await?;
+        let mut left = chunk.len();
+        while left > 0 {
+            let n = outlet.send(chunk.end()).await?;
+            left = left.saturating_sub(n);
+            *sent = sent.saturating_add(n);
+            transfer.stats().add_bytes_sent(n);
+        }
         chunk = next;
     }
     // Before the FIN, not after it: the client takes that for the end of the right bytes.
@@ -133,49 +138,6 @@ async fn send_in_turn(
 /// The chunk of `range` that begins at `offset`; empty at its end.
 fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
     ByteRange::new(offset, offset.saturating_add(CHUNK).min(range.end()))
-}
-
-async fn send_chunk(
-    transfer: &Transfer,
-    socket: &TcpStream,
-    chunk: ByteRange,
-    sent: &mut u64,
-) -> Result<(), StreamFailure> {
-    let mut offset = chunk.start();
-    while offset < chunk.end() {
-        let call = send_some(transfer, socket, ByteRange::new(offset, chunk.end()));
-        let n =
-            timeout(transfer.options().stall_timeout, call).await.map_err(|_| StreamFailure::Stalled)??;
-        offset = offset.saturating_add(n);
-        *sent = sent.saturating_add(n);
-        transfer.stats().add_bytes_sent(n);
-    }
-    Ok(())
-}
-
-/// Sends the beginning of `range`, as much as the connection takes.
-async fn send_some(transfer: &Transfer, socket: &TcpStream, range: ByteRange) -> Result<u64, StreamFailure> {
-    let count = usize::try_from(range.len()).unwrap_or(usize::MAX);
-    let sent = socket
-        .async_io(Interest::WRITABLE, || {
-            let mut offset = range.start();
-            let result = rustix::io::retry_on_intr(|| {
-                rustix::fs::sendfile(socket.as_fd(), transfer.source(), Some(&mut offset), count)
-            });
-            result.map_err(io::Error::from)
-        })
-        .await;
-    match sent {
-        // The file is shorter than when its digest was told.
-        Ok(0) => Err(StreamFailure::SourceChanged),
-        Ok(n) => Ok(u64::try_from(n).unwrap_or(0)),
-        Err(error) => Err(match Errno::from_io_error(&error) {
-            Some(Errno::IO | Errno::STALE | Errno::OVERFLOW | Errno::INVAL | Errno::NOMEM) => {
-                StreamFailure::SourceUnreadable
-            }
-            _ => StreamFailure::Disconnected,
-        }),
-    }
 }
 
 /// Ends a conversation in order: a FIN, then patience for what the client still sends.
