@@ -20,7 +20,7 @@ use crate::storage::Residency;
 /// How much is sent in one call: it keeps a thread for about a third of a millisecond, so others get their turn.
 const CHUNK: u64 = 1 << 20;
 
-/// How long a client may take to close after it has received everything.
+/// How long a client may take to close that has nothing more to receive.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How many surplus bytes of a client are discarded before its connection is closed on it.
@@ -52,7 +52,7 @@ pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: Sock
         Err(reason) => {
             let end = refuse(reason);
             // An empty stream is what the original sends for an id it does not have.
-            let _ = finish(&transfer, socket).await;
+            let _ = finish(&transfer, socket, FAREWELL).await;
             return end;
         }
     };
@@ -71,8 +71,9 @@ pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: Sock
     if let Err(reason) = outcome {
         return failed(reason, sent);
     }
-    // Only the client's own end tells that all has arrived; one that breaks before may connect again.
-    if finish(&transfer, socket).await == Farewell::Broken {
+    // The last bytes may still be in the kernel's hands: a client that breaks before they arrive may connect again.
+    let patience = transfer.options().stall_timeout.saturating_add(FAREWELL);
+    if finish(&transfer, socket, patience).await == Farewell::Broken {
         return failed(StreamFailure::Disconnected, sent);
     }
     claim.complete();
@@ -140,16 +141,21 @@ fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
     ByteRange::new(offset, offset.saturating_add(CHUNK).min(range.end()))
 }
 
-/// Ends a conversation in order: a FIN, then patience for what the client still sends.
-async fn finish(transfer: &Transfer, socket: DataSocket) -> Farewell {
-    if socket.end().is_err() {
+/// Ends a conversation in order: a FIN, then patience until the client ends it too.
+///
+/// How much the client has not acknowledged yet only unsafe calls tell. Instead, the kernel breaks the connection
+/// when nothing is acknowledged for the stall timeout, so with a patience above that, what is not broken at its end
+/// has been received, or was still being received lately: a link that takes longer than that for the bytes in the
+/// kernel (some MB at most) can lose the last ones unnoticed. So it is with a client that ended its side early.
+async fn finish(transfer: &Transfer, socket: DataSocket, patience: Duration) -> Farewell {
+    if socket.end(transfer.options().stall_timeout).is_err() {
         return Farewell::Broken;
     }
     tokio::select! {
         biased;
         // The FIN is on its way behind the last byte; the system goes on without us.
         () = transfer.draining() => Farewell::Open,
-        farewell = drain_until_closed(&socket, FAREWELL, SURPLUS) => farewell,
+        farewell = drain_until_closed(&socket, patience, SURPLUS) => farewell,
     }
 }
 
@@ -168,8 +174,12 @@ impl DataSocket {
     }
 
     /// Sends a FIN behind what was sent; from here on, closing loses nothing.
-    fn end(&self) -> io::Result<()> {
-        SockRef::from(&self.0).set_linger(None)?;
+    ///
+    /// The system goes on sending until the client has acknowledged nothing for `stall_timeout`.
+    fn end(&self, stall_timeout: Duration) -> io::Result<()> {
+        let socket = SockRef::from(&self.0);
+        socket.set_tcp_user_timeout(Some(stall_timeout))?;
+        socket.set_linger(None)?;
         shut_down_sending(&self.0)
     }
 }
@@ -223,7 +233,7 @@ mod tests {
             let mut socket = DataSocket::new(listener.accept().await.unwrap().0);
             socket.0.write_all(b"abc").await.unwrap();
             if expected.is_ok() {
-                socket.end().unwrap();
+                socket.end(Duration::from_secs(10)).unwrap();
             }
             drop(socket);
             let read = timeout(Duration::from_secs(10), client.read_to_end(&mut Vec::new())).await.unwrap();
