@@ -27,7 +27,7 @@ const CAPACITY: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct DigestCache {
     state: Mutex<State>,
-    /// Hashing takes a whole core, so there are never more at once than cores.
+    /// Hashing takes a whole core, so there are hardly more at once than cores.
     turns: Turns,
     bytes_hashed: Arc<AtomicU64>,
     tracker: TaskTracker,
@@ -234,8 +234,8 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let mut cache = DigestCache::new(TaskTracker::new(), Arc::default());
-            // Whatever this machine has: one turn for each of two addresses.
-            cache.turns = Turns::new(2);
+            // Whatever this machine has: three turns, two for one address.
+            cache.turns = Turns::new(3);
             Self { folder: tempfile::tempdir().unwrap(), cache: Arc::new(cache) }
         }
 
@@ -312,7 +312,7 @@ mod tests {
     async fn nobody_waiting_ends_the_work() {
         let fixture = Fixture::new();
         let source = fixture.settled(b"abc").await;
-        let held = fixture.cache.turns.next(ASKER).await;
+        let held = [fixture.cache.turns.next(ASKER).await, fixture.cache.turns.next(ASKER).await];
         {
             let waiting = fixture.digest(&source);
             tokio::pin!(waiting);
@@ -330,7 +330,7 @@ mod tests {
     async fn who_shares_a_file_does_not_wait_for_another_address() {
         let fixture = Fixture::new();
         let source = fixture.settled(b"abc").await;
-        let _held = fixture.cache.turns.next(ASKER).await;
+        let _held = [fixture.cache.turns.next(ASKER).await, fixture.cache.turns.next(ASKER).await];
         let waiting = fixture.digest(&source);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
