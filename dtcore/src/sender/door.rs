@@ -45,7 +45,7 @@ pub(super) async fn keep(shared: Arc<Shared>, listener: TcpListener) {
 
 /// Refuses a connection without spending a task or a wait on it.
 fn turn_away(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
-    let refusal = Refusal::busy("too many connections; try again later");
+    let refusal = Refusal::busy("too many connections");
     // A fresh connection takes these few bytes at once; if not, closing it says enough.
     let _ = socket.try_write(&refusal.to_bytes());
     let _ = shut_down_sending(socket);

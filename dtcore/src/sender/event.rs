@@ -117,6 +117,13 @@ pub enum ServerEvent {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TransferId(pub(super) u64);
 
+impl TransferId {
+    /// The number.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for TransferId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -135,12 +142,15 @@ pub enum StreamRefusal {
     NoId,
     /// Its id is not below the number of streams.
     #[error("stream id {0} is out of range")]
+    #[non_exhaustive]
     OutOfRange(u8),
     /// Another connection is being served under this id.
     #[error("stream {0} is being served already")]
+    #[non_exhaustive]
     Busy(StreamId),
     /// The stream was served completely before.
     #[error("stream {0} is complete already")]
+    #[non_exhaustive]
     Complete(StreamId),
 }
 

@@ -5,6 +5,7 @@ mod error;
 mod event;
 mod limits;
 mod options;
+mod outlet;
 mod refusal;
 mod service;
 mod slots;

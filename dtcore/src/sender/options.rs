@@ -156,6 +156,16 @@ impl PortRange {
         Ok(Self { first, last })
     }
 
+    /// The lowest port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port; it belongs to the range.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
     /// Every port once, beginning with the `n`th, around the end to the one before it.
     pub(super) fn round_from(self, n: u64) -> impl Iterator<Item = u16> {
         let len = u64::from(self.last - self.first) + 1;
@@ -178,6 +188,7 @@ impl FromStr for PortRange {
 /// Text or numbers that are no range of ports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a range of ports is written A-B, with 1 <= A <= B <= 65535")]
+#[non_exhaustive]
 pub struct InvalidPortRange;
 
 #[cfg(test)]
@@ -188,6 +199,8 @@ mod tests {
     fn a_range_has_two_ports_in_order() {
         assert_eq!("9100-9199".parse(), PortRange::new(9100, 9199));
         assert_eq!("9100".parse(), PortRange::new(9100, 9100));
+        let range = PortRange::new(9100, 9199).unwrap();
+        assert_eq!((range.first(), range.last()), (9100, 9199));
         for text in ["", "-", "9-8", "0-5", "1-65536", "a-b", "1-2-3"] {
             assert_eq!(text.parse::<PortRange>(), Err(InvalidPortRange), "{text}");
         }

@@ -1,6 +1,9 @@
 //! Why a request is refused, as an HTTP answer.
 
+use std::io;
+
 use http::StatusCode;
+use rustix::io::Errno;
 
 use crate::net::HeadError;
 use crate::storage::{DigestError, OpenError};
@@ -18,6 +21,7 @@ impl Refusal {
         Self { status, reason: reason.into() }
     }
 
+    /// For a reason that passes. It holds no advice: that the client may try again is what the status says.
     pub(super) fn busy(reason: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
     }
@@ -60,7 +64,7 @@ impl From<OpenError> for Refusal {
                 StatusCode::NOT_FOUND
             }
             OpenError::Denied | OpenError::Unreadable => StatusCode::FORBIDDEN,
-            OpenError::Io(error) => return Self::of_system(error),
+            OpenError::Io(error) => return Self::of_opening(error),
         };
         Self::new(status, error.to_string())
     }
@@ -75,14 +79,32 @@ impl Refusal {
         }
     }
 
+    /// The answer when no port can be listened on for a transfer.
+    pub(super) fn of_listening(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            return Self::busy("no transfer port is free");
+        }
+        Self::of_shortage(error).unwrap_or_else(|| {
+            // The system's words, without its number.
+            let text = error.to_string().to_lowercase();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            let reason = format!("the server cannot listen for the transfer: {text}");
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason)
+        })
+    }
+
+    fn of_opening(error: &io::Error) -> Self {
+        let trouble = || Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server cannot read the file");
+        Self::of_shortage(error).unwrap_or_else(trouble)
+    }
+
     /// A shortage passes, so the client may try again; anything else is the server's own trouble.
-    fn of_system(error: &std::io::Error) -> Self {
-        use rustix::io::Errno;
-        match Errno::from_io_error(error) {
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN) => {
-                Self::busy("the server is out of resources; try again later")
-            }
-            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server cannot read the file"),
+    fn of_shortage(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error)? {
+            Errno::MFILE | Errno::NFILE => Some(Self::busy("the server has too many open files")),
+            Errno::NOMEM | Errno::NOBUFS => Some(Self::busy("the server is out of memory")),
+            Errno::AGAIN => Some(Self::busy("the server is out of resources")),
+            _ => None,
         }
     }
 }
@@ -110,5 +132,35 @@ mod tests {
         assert!(text.starts_with("HTTP/1.1 505 HTTP Version Not Supported\r\n"), "{text}");
         assert!(text.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{text}");
         assert!(text.ends_with(&format!("\r\n\r\n{body}")), "{text}");
+    }
+
+    #[test]
+    fn the_true_reason_is_told_and_no_advice() {
+        let cannot_read = (500, "the server cannot read the file");
+        for (errno, opening, listening) in [
+            (Errno::MFILE, (503, "the server has too many open files"), None),
+            (Errno::NFILE, (503, "the server has too many open files"), None),
+            (Errno::NOMEM, (503, "the server is out of memory"), None),
+            (Errno::NOBUFS, (503, "the server is out of memory"), None),
+            (
+                Errno::IO,
+                cannot_read,
+                Some((500, "the server cannot listen for the transfer: input/output error")),
+            ),
+            (Errno::ADDRINUSE, cannot_read, Some((503, "no transfer port is free"))),
+            (
+                Errno::ACCESS,
+                cannot_read,
+                Some((500, "the server cannot listen for the transfer: permission denied")),
+            ),
+        ] {
+            let error = io::Error::from(errno);
+            for (refusal, expected) in [
+                (Refusal::of_opening(&error), opening),
+                (Refusal::of_listening(&error), listening.unwrap_or(opening)),
+            ] {
+                assert_eq!((refusal.status.as_u16(), refusal.reason.as_str()), expected, "{errno:?}");
+            }
+        }
     }
 }

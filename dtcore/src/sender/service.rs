@@ -1,6 +1,6 @@
 //! What a request asks for, and what it is granted: from the HTTP request to the answer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,23 +74,20 @@ async fn grant(
     let names: Vec<Vec<u8>> =
         Target::names(&asked.target, escaped).into_iter().map(std::borrow::Cow::into_owned).collect();
     let wanted = read_request(request, shared.options.request_timeout).await?;
-    let place = shared
-        .transfers
-        .admit(asked.peer.ip())
-        .ok_or_else(|| Refusal::busy("too many transfers; try again later"))?;
+    let place = shared.transfers.admit(asked.peer.ip()).ok_or_else(|| Refusal::busy("too many transfers"))?;
 
     let (source, path, md5) = tokio::select! {
         biased;
         () = shared.draining.cancelled() => return Err(Refusal::busy("the server is shutting down")),
-        found = find(shared, names) => found?,
+        found = find(shared, names, asked.peer.ip()) => found?,
         // A half-closed connection still wants its answer; one that was reset does not.
         _ = asked.socket.ready(Interest::ERROR) => {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "the client disconnected"));
         }
     };
 
-    let listener = shared.transfer_listener().map_err(|error| no_port(&error))?;
-    let port = listener.local_addr().map_err(|error| no_port(&error))?.port();
+    let listener = shared.transfer_listener().map_err(|error| Refusal::of_listening(&error))?;
+    let port = listener.local_addr().map_err(|error| Refusal::of_listening(&error))?.port();
     let split = StaticSplit::new(source.size(), wanted.streams);
     let transfer = Arc::new(Transfer::new(shared, shared.next_transfer(), asked.peer, source, split));
     shared.emit(transfer.started(asked.peer, path, port));
@@ -127,6 +124,7 @@ async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<
 async fn find(
     shared: &Arc<Shared>,
     names: Vec<Vec<u8>>,
+    asker: IpAddr,
 ) -> Result<(Arc<SourceFile>, std::path::PathBuf, Md5Digest), Refusal> {
     let names: Arc<[Vec<u8>]> = names.into();
     let mut changed = Refusal::from(DigestError::Changed);
@@ -136,7 +134,7 @@ async fn find(
         let opening = tokio::task::spawn_blocking(move || root.open_first(&candidates));
         let (source, path) = opening.await.map_err(|_| Refusal::busy("the server is shutting down"))??;
         let source = Arc::new(source);
-        match shared.digests.digest(&source).await {
+        match shared.digests.digest(&source, asker).await {
             Ok(md5) => return Ok((source, path, md5)),
             Err(DigestError::Changed) => {}
             Err(error) => {
@@ -146,8 +144,4 @@ async fn find(
         }
     }
     Err(changed)
-}
-
-fn no_port(_: &std::io::Error) -> Refusal {
-    Refusal::busy("no transfer port is free; try again later")
 }

@@ -3,17 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::event::{ServerEvent, StreamFailure, StreamRefusal};
+use super::outlet::Outlet;
 use super::transfer::Transfer;
 use crate::net::{Farewell, drain_until_closed, shut_down_sending};
 use crate::plan::{ByteRange, StreamId};
@@ -22,7 +20,7 @@ use crate::storage::Residency;
 /// How much is sent in one call: it keeps a thread for about a third of a millisecond, so others get their turn.
 const CHUNK: u64 = 1 << 20;
 
-/// How long a client may take to close after it has received everything.
+/// How long a client may take to close that has nothing more to receive.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How many surplus bytes of a client are discarded before its connection is closed on it.
@@ -54,7 +52,7 @@ pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: Sock
         Err(reason) => {
             let end = refuse(reason);
             // An empty stream is what the original sends for an id it does not have.
-            let _ = finish(&transfer, socket).await;
+            let _ = finish(&transfer, socket, FAREWELL).await;
             return end;
         }
     };
@@ -73,8 +71,9 @@ pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: Sock
     if let Err(reason) = outcome {
         return failed(reason, sent);
     }
-    // Only the client's own end tells that all has arrived; one that breaks before may connect again.
-    if finish(&transfer, socket).await == Farewell::Broken {
+    // The last bytes may still be in the kernel's hands: a client that breaks before they arrive may connect again.
+    let patience = transfer.options().stall_timeout.saturating_add(FAREWELL);
+    if finish(&transfer, socket, patience).await == Farewell::Broken {
         return failed(StreamFailure::Disconnected, sent);
     }
     claim.complete();
@@ -118,12 +117,19 @@ async fn send_in_turn(
     }
     let range = transfer.split().range(stream);
     let mut residency = Residency::new(Arc::clone(source));
+    let mut outlet = Outlet::new(source, socket, range, transfer.options().stall_timeout);
     let mut chunk = chunk_at(range.start(), range);
     while !chunk.is_empty() {
         let next = chunk_at(chunk.end(), range);
         let warm = timeout(transfer.options().stall_timeout, residency.warm(chunk, next));
         warm.await.map_err(|_| StreamFailure::SourceUnreadable)?;
-        send_chunk(transfer, socket, chunk, sent).await?;
+        let mut left = chunk.len();
+        while left > 0 {
+            let n = outlet.send(chunk.end()).await?;
+            left = left.saturating_sub(n);
+            *sent = sent.saturating_add(n);
+            transfer.stats().add_bytes_sent(n);
+        }
         chunk = next;
     }
     // Before the FIN, not after it: the client takes that for the end of the right bytes.
@@ -135,59 +141,21 @@ fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
     ByteRange::new(offset, offset.saturating_add(CHUNK).min(range.end()))
 }
 
-async fn send_chunk(
-    transfer: &Transfer,
-    socket: &TcpStream,
-    chunk: ByteRange,
-    sent: &mut u64,
-) -> Result<(), StreamFailure> {
-    let mut offset = chunk.start();
-    while offset < chunk.end() {
-        let call = send_some(transfer, socket, ByteRange::new(offset, chunk.end()));
-        let n =
-            timeout(transfer.options().stall_timeout, call).await.map_err(|_| StreamFailure::Stalled)??;
-        offset = offset.saturating_add(n);
-        *sent = sent.saturating_add(n);
-        transfer.stats().add_bytes_sent(n);
-    }
-    Ok(())
-}
-
-/// Sends the beginning of `range`, as much as the connection takes.
-async fn send_some(transfer: &Transfer, socket: &TcpStream, range: ByteRange) -> Result<u64, StreamFailure> {
-    let count = usize::try_from(range.len()).unwrap_or(usize::MAX);
-    let sent = socket
-        .async_io(Interest::WRITABLE, || {
-            let mut offset = range.start();
-            let result = rustix::io::retry_on_intr(|| {
-                rustix::fs::sendfile(socket.as_fd(), transfer.source(), Some(&mut offset), count)
-            });
-            result.map_err(io::Error::from)
-        })
-        .await;
-    match sent {
-        // The file is shorter than when its digest was told.
-        Ok(0) => Err(StreamFailure::SourceChanged),
-        Ok(n) => Ok(u64::try_from(n).unwrap_or(0)),
-        Err(error) => Err(match Errno::from_io_error(&error) {
-            Some(Errno::IO | Errno::STALE | Errno::OVERFLOW | Errno::INVAL | Errno::NOMEM) => {
-                StreamFailure::SourceUnreadable
-            }
-            _ => StreamFailure::Disconnected,
-        }),
-    }
-}
-
-/// Ends a conversation in order: a FIN, then patience for what the client still sends.
-async fn finish(transfer: &Transfer, socket: DataSocket) -> Farewell {
-    if socket.end().is_err() {
+/// Ends a conversation in order: a FIN, then patience until the client ends it too.
+///
+/// How much the client has not acknowledged yet only unsafe calls tell. Instead, the kernel breaks the connection
+/// when nothing is acknowledged for the stall timeout, so with a patience above that, what is not broken at its end
+/// has been received, or was still being received lately: a link that takes longer than that for the bytes in the
+/// kernel (some MB at most) can lose the last ones unnoticed. So it is with a client that ended its side early.
+async fn finish(transfer: &Transfer, socket: DataSocket, patience: Duration) -> Farewell {
+    if socket.end(transfer.options().stall_timeout).is_err() {
         return Farewell::Broken;
     }
     tokio::select! {
         biased;
         // The FIN is on its way behind the last byte; the system goes on without us.
         () = transfer.draining() => Farewell::Open,
-        farewell = drain_until_closed(&socket, FAREWELL, SURPLUS) => farewell,
+        farewell = drain_until_closed(&socket, patience, SURPLUS) => farewell,
     }
 }
 
@@ -206,8 +174,12 @@ impl DataSocket {
     }
 
     /// Sends a FIN behind what was sent; from here on, closing loses nothing.
-    fn end(&self) -> io::Result<()> {
-        SockRef::from(&self.0).set_linger(None)?;
+    ///
+    /// The system goes on sending until the client has acknowledged nothing for `stall_timeout`.
+    fn end(&self, stall_timeout: Duration) -> io::Result<()> {
+        let socket = SockRef::from(&self.0);
+        socket.set_tcp_user_timeout(Some(stall_timeout))?;
+        socket.set_linger(None)?;
         shut_down_sending(&self.0)
     }
 }
@@ -261,7 +233,7 @@ mod tests {
             let mut socket = DataSocket::new(listener.accept().await.unwrap().0);
             socket.0.write_all(b"abc").await.unwrap();
             if expected.is_ok() {
-                socket.end().unwrap();
+                socket.end(Duration::from_secs(10)).unwrap();
             }
             drop(socket);
             let read = timeout(Duration::from_secs(10), client.read_to_end(&mut Vec::new())).await.unwrap();

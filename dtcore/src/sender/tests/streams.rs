@@ -187,6 +187,45 @@ async fn a_client_that_takes_nothing_is_cut_off() {
     assert!(is_reset(&read_to_end(stalled).await));
 }
 
+/// A stream of 300 kB that is sent as far as the server can see, and of which the client's side has room for little.
+async fn sent_and_not_received(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut socket = within(socket.connect(address)).await.unwrap();
+    socket.write_all(&[0]).await.unwrap();
+    within(socket.readable()).await.unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn who_takes_no_more_of_the_last_bytes_can_connect_again() {
+    let mut served = Served::with(|options| options.stall_timeout(Duration::from_millis(200))).await;
+    served.file("f", &vec![9; 300_000]);
+    let address = served.grant("f", 1).await;
+    let silent = sent_and_not_received(address).await;
+    assert_eq!(failed(&mut served).await, StreamFailure::Disconnected);
+    assert_eq!(served.stats.bytes_sent(), 300_000);
+    assert_eq!(read_stream(address, 0).await.unwrap().len(), 300_000);
+    served.finished().await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn who_breaks_late_can_connect_again() {
+    let mut served = Served::start().await;
+    served.file("f", &vec![9; 300_000]);
+    let address = served.grant("f", 1).await;
+    let slow = sent_and_not_received(address).await;
+    // Longer than a client that has received everything gets to close.
+    let early = tokio::time::timeout(Duration::from_millis(2500), served.finished()).await;
+    assert!(early.is_err(), "complete before it was received");
+    slow.set_zero_linger().unwrap();
+    drop(slow);
+    assert_eq!(failed(&mut served).await, StreamFailure::Disconnected);
+    assert_eq!(read_stream(address, 0).await.unwrap().len(), 300_000);
+    served.finished().await;
+}
+
 #[tokio::test]
 async fn streams_over_the_limit_wait_for_their_turn() {
     let mut served = Served::with(|options| options.max_streams(NonZeroUsize::MIN)).await;

@@ -1,34 +1,34 @@
 //! The MD5s of the files that were asked for, so that an unchanged file is read once.
 
+mod hashing;
+mod turns;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::SourceFile;
-use super::read_through::{Flow, read_through};
 use super::source::FileIdentity;
-use crate::integrity::{Md5Digest, Md5Hasher};
+use crate::integrity::Md5Digest;
+use hashing::{Hashed, Lasting, hash_file};
+use turns::{Turn, Turns};
 
 /// How many digests are remembered: about half a megabyte.
 const CAPACITY: usize = 4096;
-
-/// The kernel's clock for file times stands still for up to 10 ms (`CONFIG_HZ=100`). Two writes within one tick
-/// leave the same change time, so a file changed this recently could change again without its identity showing it.
-const TICK: Duration = Duration::from_millis(20);
 
 /// Remembers digests by file identity; a file that several ask for at once is read once.
 #[derive(Debug)]
 pub(crate) struct DigestCache {
     state: Mutex<State>,
-    /// Hashing takes a whole core, so there are never more at once than cores.
-    jobs: Arc<Semaphore>,
+    /// Hashing takes a whole core, so there are hardly more at once than cores.
+    turns: Turns,
     bytes_hashed: Arc<AtomicU64>,
     tracker: TaskTracker,
 }
@@ -50,8 +50,18 @@ struct Known {
 /// A hash on its way. Each waiter holds it; when the last one lets go, the work is cancelled.
 #[derive(Debug)]
 struct Flight {
-    outcome: watch::Receiver<Option<Result<Md5Digest, DigestError>>>,
+    progress: watch::Receiver<Progress>,
+    /// The job takes the first turn that any of the waiters gets: who asks for a file that somebody else asked for
+    /// before does not have to stand in that one's queue.
+    turn: mpsc::Sender<Turn>,
     _cancel: DropGuard,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Progress {
+    Waiting,
+    Running,
+    Ended(Result<Md5Digest, DigestError>),
 }
 
 /// Why there is no digest.
@@ -72,15 +82,20 @@ impl DigestCache {
     /// An empty cache; its work runs as tasks of `tracker`, and adds to `bytes_hashed` what it reads.
     pub(crate) fn new(tracker: TaskTracker, bytes_hashed: Arc<AtomicU64>) -> Self {
         let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let jobs = Arc::new(Semaphore::new(n_cores));
-        Self { state: Mutex::default(), jobs, bytes_hashed, tracker }
+        Self { state: Mutex::default(), turns: Turns::new(n_cores), bytes_hashed, tracker }
     }
 
     /// The MD5 of `source`, from memory if this version of the file is known.
     ///
+    /// A file that must be read waits until `asker` has its turn, or somebody else who wants the same file.
+    ///
     /// # Cancel safety
     /// Dropping the future gives up this caller's interest; the file is read on only while somebody waits.
-    pub(crate) async fn digest(self: &Arc<Self>, source: &Arc<SourceFile>) -> Result<Md5Digest, DigestError> {
+    pub(crate) async fn digest(
+        self: &Arc<Self>,
+        source: &Arc<SourceFile>,
+        asker: IpAddr,
+    ) -> Result<Md5Digest, DigestError> {
         let flight = match self.look_up(source.identity()) {
             Found::Known(digest) => return Ok(digest),
             Found::Flight(flight) => flight,
@@ -89,10 +104,18 @@ impl DigestCache {
                 flight
             }
         };
-        let mut outcome = flight.outcome.clone();
-        match outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => (*outcome).clone().unwrap_or(Err(DigestError::Cancelled)),
-            Err(_) => Err(DigestError::Cancelled),
+        let mut progress = flight.progress.clone();
+        tokio::select! {
+            biased;
+            _ = progress.wait_for(|progress| *progress != Progress::Waiting) => {}
+            Some(turn) = self.turns.next(asker) => {
+                // The job may have got another turn meanwhile; then this one is free again.
+                let _ = flight.turn.try_send(turn);
+            }
+        }
+        match progress.wait_for(|progress| matches!(progress, Progress::Ended(_))).await.as_deref() {
+            Ok(Progress::Ended(outcome)) => outcome.clone(),
+            Ok(Progress::Waiting | Progress::Running) | Err(_) => Err(DigestError::Cancelled),
         }
     }
 
@@ -107,10 +130,11 @@ impl DigestCache {
         if let Some(flight) = state.flights.get(&identity).and_then(Weak::upgrade) {
             return Found::Flight(flight);
         }
-        let (sender, outcome) = watch::channel(None);
+        let (teller, progress) = watch::channel(Progress::Waiting);
+        let (giver, turn) = mpsc::channel(1);
         let cancel = CancellationToken::new();
-        let flight = Arc::new(Flight { outcome, _cancel: cancel.clone().drop_guard() });
-        let job = Job { sender, cancel, flight: Arc::downgrade(&flight) };
+        let flight = Arc::new(Flight { progress, turn: giver, _cancel: cancel.clone().drop_guard() });
+        let job = Job { progress: teller, turn, cancel, flight: Arc::downgrade(&flight) };
         state.flights.insert(identity, Weak::clone(&job.flight));
         Found::Begin(flight, job)
     }
@@ -118,16 +142,17 @@ impl DigestCache {
     /// Hashes the file and tells everybody who waits.
     async fn run(self: Arc<Self>, source: Arc<SourceFile>, job: Job) {
         let identity = source.identity();
+        let Job { progress, turn, cancel, flight } = job;
         let outcome = tokio::select! {
             biased;
-            () = job.cancel.cancelled() => Err(DigestError::Cancelled),
-            outcome = self.hash(source, job.cancel.clone()) => outcome,
+            () = cancel.cancelled() => Err(DigestError::Cancelled),
+            outcome = self.hash(source, &progress, turn, cancel.clone()) => outcome,
         };
         {
             let mut state = self.state();
             // After a cancelled job another may have begun for the same file; its entry is not ours to remove.
             if let Entry::Occupied(entry) = state.flights.entry(identity)
-                && Weak::ptr_eq(entry.get(), &job.flight)
+                && Weak::ptr_eq(entry.get(), &flight)
             {
                 entry.remove();
             }
@@ -135,14 +160,23 @@ impl DigestCache {
                 state.remember(identity, digest);
             }
         }
-        job.sender.send_replace(Some(outcome.map(|hashed| hashed.digest)));
+        progress.send_replace(Progress::Ended(outcome.map(|hashed| hashed.digest)));
     }
 
-    async fn hash(&self, source: Arc<SourceFile>, cancel: CancellationToken) -> Result<Hashed, DigestError> {
-        let permit = Arc::clone(&self.jobs).acquire_owned().await;
+    async fn hash(
+        &self,
+        source: Arc<SourceFile>,
+        progress: &watch::Sender<Progress>,
+        mut turns: mpsc::Receiver<Turn>,
+        cancel: CancellationToken,
+    ) -> Result<Hashed, DigestError> {
+        let turn = turns.recv().await.ok_or(DigestError::Cancelled)?;
+        // One is enough; any other goes to the next job.
+        drop(turns);
+        progress.send_replace(Progress::Running);
         let bytes_hashed = Arc::clone(&self.bytes_hashed);
         let work = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _turn = turn;
             hash_file(&source, &cancel, &bytes_hashed)
         });
         work.await.unwrap_or(Err(DigestError::Cancelled))
@@ -173,70 +207,24 @@ enum Found {
 }
 
 struct Job {
-    sender: watch::Sender<Option<Result<Md5Digest, DigestError>>>,
+    progress: watch::Sender<Progress>,
+    turn: mpsc::Receiver<Turn>,
     cancel: CancellationToken,
     flight: Weak<Flight>,
 }
 
-struct Hashed {
-    digest: Md5Digest,
-    lasting: Lasting,
-}
-
-/// Whether the identity that was hashed can be trusted to stand for this content only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Lasting {
-    Yes,
-    No,
-}
-
-fn hash_file(
-    source: &SourceFile,
-    cancel: &CancellationToken,
-    bytes_hashed: &AtomicU64,
-) -> Result<Hashed, DigestError> {
-    let unreadable = |error: io::Error| DigestError::Unreadable(error.kind());
-    let begin = SystemTime::now();
-    let before = source.current_identity().map_err(unreadable)?;
-    if !source.same_content(&before) {
-        return Err(DigestError::Changed);
-    }
-    let mut hasher = Md5Hasher::default();
-    let mut read = 0_u64;
-    let visit = |bytes: &[u8]| {
-        hasher.update(bytes);
-        let n = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        bytes_hashed.fetch_add(n, Ordering::Relaxed);
-        read = read.saturating_add(n);
-        // A file that grows has changed; following it could go on for ever.
-        if cancel.is_cancelled() || read > source.size() { Flow::Stop } else { Flow::Continue }
-    };
-    read_through(source, visit).map_err(unreadable)?;
-    if cancel.is_cancelled() {
-        return Err(DigestError::Cancelled);
-    }
-    let after = source.current_identity().map_err(unreadable)?;
-    if !source.same_content(&after) || read != source.size() {
-        return Err(DigestError::Changed);
-    }
-    let lasting = if after == source.identity() { settled(&after, begin) } else { Lasting::No };
-    Ok(Hashed { digest: hasher.finish(), lasting })
-}
-
-/// Whether the file had been left alone for a tick of the file clock when the hash began.
-fn settled(identity: &FileIdentity, begin: SystemTime) -> Lasting {
-    let begin = begin.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK);
-    match i128::try_from(begin.as_nanos()) {
-        Ok(begin) if identity.changed() <= begin => Lasting::Yes,
-        _ => Lasting::No,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::hashing::{TICK, settled};
     use super::*;
     use std::fs::File;
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::path::Path;
+    use std::sync::atomic::Ordering;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const OTHER: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
     struct Fixture {
         folder: tempfile::TempDir,
@@ -245,7 +233,9 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let cache = DigestCache::new(TaskTracker::new(), Arc::default());
+            let mut cache = DigestCache::new(TaskTracker::new(), Arc::default());
+            // Whatever this machine has: three turns, two for one address.
+            cache.turns = Turns::new(3);
             Self { folder: tempfile::tempdir().unwrap(), cache: Arc::new(cache) }
         }
 
@@ -258,6 +248,10 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             source
+        }
+
+        async fn digest(&self, source: &Arc<SourceFile>) -> Result<Md5Digest, DigestError> {
+            self.cache.digest(source, ASKER).await
         }
 
         fn bytes_hashed(&self) -> u64 {
@@ -274,11 +268,11 @@ mod tests {
         let fixture = Fixture::new();
         let source = fixture.settled(b"abc").await;
         for _ in 0..3 {
-            assert_eq!(fixture.cache.digest(&source).await, Ok(Md5Digest::of(b"abc")));
+            assert_eq!(fixture.digest(&source).await, Ok(Md5Digest::of(b"abc")));
         }
         assert_eq!(fixture.bytes_hashed(), 3);
         let changed = fixture.settled(b"abcd").await;
-        assert_eq!(fixture.cache.digest(&changed).await, Ok(Md5Digest::of(b"abcd")));
+        assert_eq!(fixture.digest(&changed).await, Ok(Md5Digest::of(b"abcd")));
         assert_eq!(fixture.bytes_hashed(), 7);
     }
 
@@ -287,7 +281,7 @@ mod tests {
         let fixture = Fixture::new();
         let content = vec![7; 1 << 20];
         let source = fixture.settled(&content).await;
-        let asking = (0..50).map(|_| fixture.cache.digest(&source));
+        let asking = (0..50).map(|_| fixture.digest(&source));
         let digests = futures_util::future::join_all(asking).await;
         assert!(digests.iter().all(|digest| *digest == Ok(Md5Digest::of(&content))));
         assert_eq!(fixture.bytes_hashed(), 1 << 20);
@@ -299,7 +293,7 @@ mod tests {
         let source = fixture.settled(b"abc").await;
         std::fs::write(fixture.folder.path().join("f"), b"abcdef").unwrap();
         for _ in 0..2 {
-            assert_eq!(fixture.cache.digest(&source).await, Err(DigestError::Changed));
+            assert_eq!(fixture.digest(&source).await, Err(DigestError::Changed));
         }
     }
 
@@ -318,20 +312,33 @@ mod tests {
     async fn nobody_waiting_ends_the_work() {
         let fixture = Fixture::new();
         let source = fixture.settled(b"abc").await;
-        let jobs = Arc::clone(&fixture.cache.jobs);
-        let n_cores = u32::try_from(jobs.available_permits()).unwrap();
-        let all = jobs.acquire_many_owned(n_cores).await.unwrap();
+        let held = [fixture.cache.turns.next(ASKER).await, fixture.cache.turns.next(ASKER).await];
         {
-            let waiting = fixture.cache.digest(&source);
+            let waiting = fixture.digest(&source);
             tokio::pin!(waiting);
             assert!(futures_util::poll!(&mut waiting).is_pending());
         }
-        // The job can get no core, so only its cancellation lets it end.
+        // The job can get no turn, so only its cancellation lets it end.
         fixture.cache.tracker.close();
         tokio::time::timeout(Duration::from_secs(10), fixture.cache.tracker.wait()).await.unwrap();
-        drop(all);
+        drop(held);
         assert_eq!(fixture.bytes_hashed(), 0);
-        assert_eq!(fixture.cache.digest(&source).await, Ok(Md5Digest::of(b"abc")));
+        assert_eq!(fixture.digest(&source).await, Ok(Md5Digest::of(b"abc")));
+    }
+
+    #[tokio::test]
+    async fn who_shares_a_file_does_not_wait_for_another_address() {
+        let fixture = Fixture::new();
+        let source = fixture.settled(b"abc").await;
+        let _held = [fixture.cache.turns.next(ASKER).await, fixture.cache.turns.next(ASKER).await];
+        let waiting = fixture.digest(&source);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert_eq!(fixture.cache.digest(&source, OTHER).await, Ok(Md5Digest::of(b"abc")));
+        assert_eq!(waiting.await, Ok(Md5Digest::of(b"abc")));
+        assert_eq!(fixture.bytes_hashed(), 3);
+        // No turn was kept.
+        assert!(fixture.cache.turns.next(OTHER).await.is_some());
     }
 
     #[test]
