@@ -15,6 +15,7 @@ Examples:
   dtclient 192.0.2.7:9000 16 backup.tar - | tar x
   dtclient --checksum md5=900150983cd24fb0d6963f7d28e17f72 host:9000 8 f out.bin
 
+Durations are numbers of seconds, or numbers with units: 90, 500ms, 1m30s.
 Exit codes:
   0 done and verified         8 local file error
   1 anything else             9 not authorised
@@ -70,11 +71,11 @@ pub(crate) struct Args {
     pub(crate) engine: Engine,
 
     /// Give up a connection that is not made in this time
-    #[arg(long, env = "DT_CONNECT_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = timeout)]
+    #[arg(long, env = "DT_CONNECT_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = timeout)]
     pub(crate) connect_timeout: Duration,
 
     /// Give up when nothing comes for this time [default: 60s, and 1h for the answer of a server that hashes first]
-    #[arg(long, env = "DT_STALL_TIMEOUT", value_name = "TIME", value_parser = timeout)]
+    #[arg(long, env = "DT_STALL_TIMEOUT", value_name = "DUR", value_parser = timeout)]
     pub(crate) stall_timeout: Option<Duration>,
 }
 

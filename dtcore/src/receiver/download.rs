@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::destination::Output;
+use super::options::Options;
 use super::protocol1;
 use crate::error::TransferError;
 use crate::event::{self, EventSender, Events, Report};
@@ -41,22 +42,6 @@ pub struct Download {
 
 /// A time that is as good as for ever, and can still be added to an instant.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
-
-/// What a download may be told besides where its bytes go.
-#[derive(Clone, Debug)]
-pub(super) struct Options {
-    pub(super) server: ServerAddress,
-    /// The remote file's name, whatever bytes it is made of.
-    pub(super) name: OsString,
-    pub(super) streams: StreamCount,
-    pub(super) engine: Engine,
-    pub(super) clobber: Clobber,
-    pub(super) durability: Durability,
-    pub(super) checksum: Option<Checksum>,
-    pub(super) connect_timeout: Duration,
-    pub(super) stall_timeout: Duration,
-    pub(super) answer_timeout: Duration,
-}
 
 impl Download {
     /// The file `name` of `server`, to be put at `output`.

@@ -5,6 +5,7 @@ mod download;
 mod follower;
 mod intake;
 mod lane;
+mod options;
 mod order;
 mod pace;
 mod protocol1;

@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::destination::{Destination, Output};
-use super::download::Options;
 use super::follower::{Duties, Follower, Outcome};
 use super::intake::{Fault, Intake};
 use super::lane::{Lane, Space};
+use super::options::Options;
 use super::order::Order;
 use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Progress, Report};
