@@ -84,7 +84,7 @@ pub enum TransferError {
         waited: Duration,
     },
     /// All bytes came, and they are not the right ones.
-    #[error("the bytes of {name:?} do not match: {origin} says {expected}, received {actual}")]
+    #[error("the bytes of {name:?} do not match {origin}: expected {expected}, received {actual}")]
     #[non_exhaustive]
     DigestMismatch {
         /// The file that was asked for.
@@ -225,8 +225,8 @@ pub enum DigestOrigin {
 impl fmt::Display for DigestOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Server => "the server",
-            Self::Caller => "the caller",
+            Self::Server => "the server's digest",
+            Self::Caller => "the digest demanded",
         })
     }
 }
