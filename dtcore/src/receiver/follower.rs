@@ -175,11 +175,10 @@ struct Segment {
     range: ByteRange,
 }
 
-/// How far the streams may be ahead of the digest, in bytes.
+/// How far the streams may be ahead of the digest, in bytes: a twelfth of a second of its work.
 ///
-/// Without a bound, two cores that serve two ends of the transfer, the streams and the digest leave the digest half a
-/// core until everything is received, and the other half of the file is digested alone: 1 GiB then took 1.8 s instead
-/// of 1.4 s.
+/// Without a bound the streams take half of two cores from the digest until all is received, and the other half of the
+/// file is digested alone. With it and the pace, 1 GiB took 1.5 s instead of 1.8 s (docs/benchmarking.md).
 const AHEAD: u64 = 64 << 20;
 
 /// The most bytes taken from the queue at once; how far the position moves between two looks.

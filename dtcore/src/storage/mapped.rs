@@ -9,6 +9,7 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::space;
 use super::store::{FillError, MAX_FILL, Store, Writer};
@@ -70,7 +71,7 @@ impl Store for Mapped {
         }
         let map = Map::new(&self.file, range.start(), size(range.len())?)?;
         // Kernels before 5.14 cannot take pages without a touch, which a full disk would make a signal.
-        map.populate(0, 1)?;
+        take_pages(&self.file, range.start(), &map, 0, 1)?;
         windows.push(Window { range, map });
         Ok(())
     }
@@ -122,18 +123,7 @@ impl MappedWriter {
         }
         let ahead = (2 * (position - self.start)).clamp(POPULATE_FIRST, POPULATE_AHEAD);
         let end = position + self.writer.remaining().min(ahead);
-        if self.writer.map().populate(self.populated, end).is_err() {
-            // The kernel says only that a touch would fail. Asking for the same bytes by the front door tells why.
-            let range = ByteRange::new(
-                self.window.range.start() + offset(self.populated),
-                self.window.range.start() + offset(end),
-            );
-            if self.file.metadata()?.len() < range.end() {
-                return Err(truncated());
-            }
-            fallocate(&*self.file, FallocateFlags::empty(), range.start(), range.len())?;
-            self.writer.map().populate(self.populated, end)?;
-        }
+        take_pages(&self.file, self.window.range.start(), self.writer.map(), self.populated, end)?;
         self.populated = end;
         Ok(())
     }
@@ -150,7 +140,7 @@ impl Writer for MappedWriter {
         let room = space.len();
         let n = source(space).map_err(|error| {
             // The kernel found no page to receive into: the file lost its end since it was populated.
-            if error.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error()) {
+            if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
                 FillError::Store(truncated())
             } else {
                 FillError::Source(error)
@@ -160,6 +150,25 @@ impl Writer for MappedWriter {
         self.writer.fill(n);
         Ok(n)
     }
+}
+
+/// Takes the pages `[start, end)` of a window that begins at `window` in the file.
+fn take_pages(file: &File, window: u64, map: &Map, start: usize, end: usize) -> io::Result<()> {
+    let is_fault = |error: &io::Error| error.raw_os_error() == Some(Errno::FAULT.raw_os_error());
+    match map.populate(start, end) {
+        // The kernel says only that a touch would fail. Asking for the same bytes by the front door tells why.
+        Err(error) if is_fault(&error) => {}
+        result => return result,
+    }
+    let range = ByteRange::new(window + offset(start), window + offset(end));
+    if file.metadata()?.len() < range.end() {
+        return Err(truncated());
+    }
+    fallocate(file, FallocateFlags::empty(), range.start(), range.len())?;
+    map.populate(start, end).map_err(|error| {
+        // Room was promised and not given: some file systems find out only here that they are full.
+        if is_fault(&error) { io::ErrorKind::StorageFull.into() } else { error }
+    })
 }
 
 fn truncated() -> io::Error {
