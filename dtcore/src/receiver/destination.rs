@@ -124,10 +124,9 @@ impl Destination {
     /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
     pub(super) fn spill(&self, engine: Engine) -> Result<Arc<dyn Store>, TransferError> {
         let folder = match self {
-            Self::File(part) => part.path().parent().map_or_else(PathBuf::new, Path::to_owned),
+            Self::File(part) => part.folder().to_owned(),
             Self::Ordered { .. } => std::env::temp_dir(),
         };
-        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
         let file = spool(&folder)?;
         open(&file, engine, None).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
     }

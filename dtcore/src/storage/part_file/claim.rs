@@ -39,14 +39,19 @@ pub(super) fn create_locked(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Opens what is at `path` to look at it, whatever it is: no link is followed, and no pipe's other end waited for.
+fn open_found(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).unwrap_or(0);
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 /// Removes the part file that a killed transfer left at `path`.
 ///
 /// A file that is in use stays, and so does one that does not look like ours: somebody may have chosen this very name, or
 /// planted a file under it in a folder that others may write to.
 pub(super) fn remove_leftover(path: &Path, output: &Path) -> Result<(), TransferError> {
     let failed = |source| TransferError::LocalFile { action: "take over", path: path.to_owned(), source };
-    let flags = i32::try_from(OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match open_found(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
@@ -68,10 +73,9 @@ pub(super) fn remove_leftover(path: &Path, output: &Path) -> Result<(), Transfer
 
 /// Whether `path` is a file that a transfer is working on.
 pub(super) fn is_locked(path: &Path) -> bool {
-    let flags = i32::try_from(OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
     // The lock, if it can be had, goes with the file at the end of this function.
-    file.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
+    open_found(path)
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
 }
 
 /// Gives the part file owner and permissions of the output it will replace: who could not read the old one shall not be

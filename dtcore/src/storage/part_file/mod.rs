@@ -86,9 +86,14 @@ impl PartFile {
         &self.path
     }
 
+    /// The folder in which the part file and the output are.
+    pub(crate) fn folder(&self) -> &Path {
+        folder_of(&self.path)
+    }
+
     /// Cuts the file to `len` bytes and puts it in the output's place, atomically.
     ///
-    /// With `durable` the bytes and the name are on the disk before this returns.
+    /// With [`Durability::Synced`] the bytes and the name are on the disk before this returns.
     pub(crate) fn publish(mut self, len: u64, durability: Durability) -> Result<PathBuf, TransferError> {
         let local = |action, path: &Path| {
             let path = path.to_owned();
