@@ -10,10 +10,12 @@ const MOST_LINES: usize = 400;
 /// What each module of `dtcore` may use of the others: imports point down only, as ARCHITECTURE.md shows.
 ///
 /// The roles do not know each other, the network knows no files, and files know no network.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("plan", PURE),
     ("wire", PURE),
     ("integrity", PURE),
+    ("schedule", PURE),
+    ("session", PURE),
     ("error", PURE),
     ("event", PURE),
     ("sys", &[]),
@@ -22,8 +24,9 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("receiver", BELOW_THE_ROLES),
     ("sender", BELOW_THE_ROLES),
 ];
-const PURE: &[&str] = &["plan", "wire", "integrity"];
-const BELOW_THE_ROLES: &[&str] = &["plan", "wire", "integrity", "error", "event", "sys", "storage", "net"];
+const PURE: &[&str] = &["plan", "wire", "integrity", "schedule", "session"];
+const BELOW_THE_ROLES: &[&str] =
+    &["plan", "wire", "integrity", "schedule", "session", "error", "event", "sys", "storage", "net"];
 
 /// What a pure module must not name: sockets, files, threads and clocks, and the crates that bring them.
 const IMPURE: [&str; 11] = [

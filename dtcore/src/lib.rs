@@ -91,7 +91,7 @@ mod wire;
 
 pub use error::{DigestOrigin, TransferError};
 pub use event::{Event, Events, Progress, Report};
-pub use integrity::{Checksum, InvalidChecksum, InvalidMd5, Md5Digest};
+pub use integrity::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 pub use net::{InvalidAddress, ServerAddress};
 pub use plan::{InvalidStreamCount, StreamCount, StreamId};
 pub use receiver::{CancelHandle, Download, Transfer};

@@ -1,10 +1,12 @@
 //! Which bytes belong to which stream: pure arithmetic, without sockets, files or clocks.
 
+mod blocks;
 mod frontier;
 mod range;
 mod split;
 mod streams;
 
+pub(crate) use blocks::{BlockIndex, BlockPlan, BlockSet, BlockSize};
 pub(crate) use frontier::Frontier;
 pub(crate) use range::ByteRange;
 pub(crate) use split::{InconsistentLengths, StaticSplit};

@@ -5,9 +5,12 @@
 mod request_line;
 mod target;
 pub(crate) mod v1;
+pub(crate) mod v2;
+mod wanted;
 
 pub(crate) use request_line::{InvalidRequestLine, MAX_LINE, RequestLine, is_token};
 pub(crate) use target::Target;
+pub(crate) use wanted::Wanted;
 
 /// Response header: the file's size in bytes. Protocol 1 itself never tells it; the original client ignores this.
 pub(crate) const SIZE_HEADER: &str = "dt-size";

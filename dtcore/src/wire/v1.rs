@@ -41,6 +41,10 @@ pub(crate) enum InvalidRequest {
     NoThreads,
     #[error("\"threads\" must be a whole number from 1 to 255")]
     Threads,
+    #[error("\"protocol\" must be a whole number from 1")]
+    Protocol,
+    #[error("\"md5\" must be true or false")]
+    Md5,
 }
 
 /// `{"hash": "<md5>", "port": P}`: what the file is, and where its streams are served.
@@ -83,8 +87,12 @@ pub(crate) fn encode_refusal(reason: &str) -> String {
 /// The reason in a refusal's body, if it holds one: without control characters, at most 200 characters.
 pub(crate) fn decode_refusal(body: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(body).ok()?;
-    let reason = value.get("error")?.as_str()?;
-    Some(reason.chars().filter(|c| !c.is_control()).take(200).collect())
+    value.get("error")?.as_str().map(printable)
+}
+
+/// A peer's words as they can be shown to a person: without control characters, at most 200 characters.
+pub(super) fn printable(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 #[cfg(test)]

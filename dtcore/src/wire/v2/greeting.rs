@@ -1,0 +1,208 @@
+//! How a stream says which one it is, and that it may.
+
+use std::fmt;
+use std::str::FromStr;
+
+use subtle::ConstantTimeEq;
+
+use super::VERSION;
+
+/// A greeting's length in bytes.
+pub(crate) const GREETING_LEN: usize = 28;
+
+/// The flag that the connection replaces the stream's former one.
+const REPLACES: u8 = 1;
+
+/// The first bytes of a stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Greeting {
+    /// The stream's number; whether the session has it is not checked here.
+    pub(crate) stream: u8,
+    pub(crate) secret: Secret,
+    pub(crate) session: SessionId,
+    pub(crate) replacing: Replacing,
+}
+
+/// Whether a connection takes the place of its stream's former one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Replacing {
+    /// The stream's first connection, or one whose former connection is known to have ended.
+    Nothing,
+    /// The sender shall end the former connection, if it still has it.
+    Former,
+}
+
+/// Bytes that are no greeting of this version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the stream does not begin with a greeting of protocol 2")]
+pub(crate) struct InvalidGreeting;
+
+impl Greeting {
+    /// The bytes on the wire.
+    pub(crate) fn encode(&self) -> [u8; GREETING_LEN] {
+        let flags = match self.replacing {
+            Replacing::Nothing => 0,
+            Replacing::Former => REPLACES,
+        };
+        let mut bytes = [0; GREETING_LEN];
+        let parts = std::iter::once(self.stream)
+            .chain(self.secret.0)
+            .chain(self.session.0.to_le_bytes())
+            .chain([VERSION, flags, 0]);
+        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+        bytes
+    }
+
+    /// Reads a greeting.
+    pub(crate) fn decode(bytes: &[u8; GREETING_LEN]) -> Result<Self, InvalidGreeting> {
+        let (stream, rest) = bytes.split_first().ok_or(InvalidGreeting)?;
+        let (secret, rest) = rest.split_first_chunk().ok_or(InvalidGreeting)?;
+        let (session, rest) = rest.split_first_chunk().ok_or(InvalidGreeting)?;
+        let replacing = match rest {
+            [VERSION, 0, 0] => Replacing::Nothing,
+            [VERSION, REPLACES, 0] => Replacing::Former,
+            _ => return Err(InvalidGreeting),
+        };
+        Ok(Self {
+            stream: *stream,
+            secret: Secret(*secret),
+            session: SessionId(u64::from_le_bytes(*session)),
+            replacing,
+        })
+    }
+}
+
+/// Which session a stream belongs to; no secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct SessionId(u64);
+
+impl From<u64> for SessionId {
+    fn from(id: u64) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = InvalidHex;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHex> {
+        Ok(Self(u64::from_le_bytes(hex::<8>(text)?).swap_bytes()))
+    }
+}
+
+/// What a stream must know to belong to a session.
+#[derive(Clone)]
+pub(crate) struct Secret([u8; 16]);
+
+impl From<[u8; 16]> for Secret {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Secret {
+    /// The digits for the answer; a secret has no `Display`, so that none gets into a log.
+    pub(crate) fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl FromStr for Secret {
+    type Err = InvalidHex;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHex> {
+        hex(text).map(Self)
+    }
+}
+
+/// Compares in a time that tells nothing about where two secrets differ.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Secret {}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Text that is not the right number of hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not the right number of hexadecimal digits")]
+pub(crate) struct InvalidHex;
+
+/// Reads exactly `N` bytes in hexadecimal, first byte first.
+pub(super) fn hex<const N: usize>(text: &str) -> Result<[u8; N], InvalidHex> {
+    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(InvalidHex);
+    }
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digits = str::from_utf8(digits).map_err(|_| InvalidHex)?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| InvalidHex)?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The bytes on the wire, pinned: an old client must be understood for ever.
+    #[test]
+    fn a_greeting_is_these_28_bytes() {
+        let greeting = Greeting {
+            stream: 7,
+            secret: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
+            session: SessionId(0xa7),
+            replacing: Replacing::Former,
+        };
+        let golden =
+            [7, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xa7, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0];
+        assert_eq!(greeting.encode(), golden);
+        assert_eq!(Greeting::decode(&golden), Ok(greeting));
+    }
+
+    #[test]
+    fn other_versions_and_flags_are_refused() {
+        for (at, value) in [(25, 1), (25, 3), (26, 2), (26, 0xff), (27, 1)] {
+            let mut bytes = [0; GREETING_LEN];
+            bytes[25] = VERSION;
+            assert!(Greeting::decode(&bytes).is_ok());
+            bytes[at] = value;
+            assert_eq!(Greeting::decode(&bytes), Err(InvalidGreeting), "{at}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_back_and_other_text_is_refused() {
+        let session = SessionId(0x0123_4567_89ab_cdef);
+        assert_eq!(session.to_string(), "0123456789abcdef");
+        assert_eq!(session.to_string().parse(), Ok(session));
+        let secret = Secret([0x5a; 16]);
+        assert_eq!(secret.to_hex().parse(), Ok(secret));
+        for text in ["", "12", "0123456789abcdeg", "+123456789abcdef", "é23456789abcdef"] {
+            assert_eq!(text.parse::<SessionId>(), Err(InvalidHex), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_any_bytes_gives_them_back_or_an_error(bytes: [u8; GREETING_LEN]) {
+            if let Ok(greeting) = Greeting::decode(&bytes) {
+                prop_assert_eq!(greeting.encode(), bytes);
+            }
+        }
+    }
+}
