@@ -3,11 +3,7 @@
 mod destination;
 mod download;
 mod follower;
-mod intake;
-mod lane;
 mod options;
-mod order;
-mod pace;
 mod protocol1;
 
 pub use download::{CancelHandle, Download, Transfer};

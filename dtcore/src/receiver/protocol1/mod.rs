@@ -1,5 +1,10 @@
 //! The course of a transfer in protocol 1: ask, open all streams, receive, compare the MD5, publish.
 
+mod intake;
+mod lane;
+mod order;
+mod pace;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +17,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::destination::{Destination, Output};
 use super::follower::{Duties, Follower, Outcome};
-use super::intake::{Fault, Intake};
-use super::lane::{Lane, Space};
 use super::options::Options;
-use super::order::Order;
 use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Progress, Report};
 use crate::integrity::{Checksum, Md5Digest};
@@ -23,6 +25,9 @@ use crate::net::{Control, Offer, connect_retrying};
 use crate::plan::{StaticSplit, StreamId};
 use crate::storage::{GrowingWriter, Store};
 use crate::wire::v1;
+use intake::{Fault, Intake};
+use lane::{Lane, Space};
+use order::Order;
 
 /// How often progress is told and stalled streams are looked for.
 const TICK: Duration = Duration::from_millis(100);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::follower::Follower;
+use super::super::follower::Follower;
 use crate::plan::{ByteRange, Frontier, InconsistentLengths, StaticSplit, StreamCount, StreamId};
 use crate::storage::Store;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::follower::Follower;
+use super::super::follower::Follower;
 use super::lane::{Lane, Step};
 use super::order::Order;
 use super::pace::{Pace, Pacer, WINDOW};
