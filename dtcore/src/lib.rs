@@ -85,16 +85,17 @@ mod net;
 mod plan;
 mod receiver;
 mod sender;
+mod session;
 mod storage;
 mod sys;
 mod wire;
 
 pub use error::{DigestOrigin, TransferError};
-pub use event::{Event, Events, Progress, Report};
+pub use event::{Event, Events, Progress, Report, Trouble};
 pub use integrity::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 pub use net::{InvalidAddress, ServerAddress};
 pub use plan::{InvalidStreamCount, StreamCount, StreamId};
-pub use receiver::{CancelHandle, Download, Transfer};
+pub use receiver::{CancelHandle, Download, ProtocolChoice, Transfer};
 pub use sender::{
     InvalidPortRange, PortRange, Server, ServerError, ServerEvent, ServerEvents, ServerOptions, ServerStats,
     StreamFailure, StreamRefusal, TransferFailure, TransferId,

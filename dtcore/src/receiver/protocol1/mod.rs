@@ -1,4 +1,4 @@
-//! The course of a transfer in protocol 1: ask, open all streams, receive, compare the MD5, publish.
+//! The course of a transfer in protocol 1: open all streams, receive, compare the MD5, publish.
 
 mod intake;
 mod lane;
@@ -15,16 +15,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use super::destination::{Destination, Output};
+use super::destination::Destination;
 use super::follower::{Duties, Follower, Outcome};
+use super::course::compare;
 use super::options::Options;
 use crate::error::{DigestOrigin, TransferError};
-use crate::event::{Event, EventSender, Progress, Report};
-use crate::integrity::{Checksum, Md5Digest};
-use crate::net::{Control, Offer, connect_retrying};
+use crate::event::{Event, EventSender, Progress, Report, Trouble};
+use crate::integrity::{Checksum, FileDigests, FileHasher};
+use crate::net::{Transfer, connect_retrying};
 use crate::plan::{StaticSplit, StreamId};
 use crate::storage::{GrowingWriter, Store};
-use crate::wire::v1;
 use intake::{Fault, Intake};
 use lane::{Lane, Space};
 use order::Order;
@@ -32,20 +32,21 @@ use order::Order;
 /// How often progress is told and stalled streams are looked for.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs one transfer to its end. Dropping the future at any point leaves nothing behind.
+/// Receives what the server offers, to its end. Dropping the future at any point leaves nothing behind.
 pub(super) async fn run(
     options: Options,
-    output: Output,
+    mut destination: Destination,
+    offer: Transfer,
     events: EventSender,
+    started: Instant,
 ) -> Result<Report, TransferError> {
-    let started = Instant::now();
-    let mut destination = Destination::open(output, options.clobber)?;
-
-    let mut control = Control::open(&options.server, options.connect_timeout).await?;
-    events.send(Event::Connected { server: control.peer() });
-    let request = v1::Request { streams: options.streams };
-    let offer = control.ask(&options.name, request, options.answer_timeout).await?;
-    events.send(Event::Started { size: offer.size, streams: options.streams });
+    events.send(Event::Started {
+        size: offer.size,
+        streams: options.streams,
+        protocol: 1,
+        block: None,
+        resumed: 0,
+    });
 
     let store = destination.store(options.engine, offer.size)?;
     let spills = spills(&options, &destination, &offer)?;
@@ -57,15 +58,30 @@ pub(super) async fn run(
         home: home(&destination, store),
         sink: destination.take_sink(),
         path: destination.path().to_owned(),
+        hasher: match options.checksum {
+            Some(Checksum::Blake3(_)) => FileHasher::default().with_md5().with_blake3(),
+            Some(Checksum::Md5(_)) | None => FileHasher::default().with_md5(),
+        },
     };
     let (follower, mut digested) = Follower::spawn(duties)?;
     let mut course = Course { options, offer, intake, follower, events, started };
     let bytes = course.receive(&mut digested, &destination).await?;
     let received_after = started.elapsed();
-    let md5 = course.digest(&mut digested, bytes).await?;
-    course.compare(md5)?;
+    let digests = course.digest(&mut digested, bytes).await?;
+    course.compare(&digests)?;
     let output = destination.publish(bytes, course.options.durability)?;
-    Ok(Report { output, bytes, md5: Some(md5), received_after, elapsed: started.elapsed() })
+    Ok(Report {
+        output,
+        bytes,
+        protocol: 1,
+        received: bytes,
+        resumed: 0,
+        blake3: digests.blake3,
+        md5: digests.md5,
+        trouble: Trouble::default(),
+        received_after,
+        elapsed: started.elapsed(),
+    })
 }
 
 /// Where bytes that were received elsewhere are moved: only a file has such a place.
@@ -77,7 +93,7 @@ fn home(destination: &Destination, store: Arc<dyn Store>) -> Option<Arc<dyn Stor
 fn spills(
     options: &Options,
     destination: &Destination,
-    offer: &Offer,
+    offer: &Transfer,
 ) -> Result<Vec<Arc<dyn Store>>, TransferError> {
     let behind_the_first = if offer.size.is_some() { 0 } else { usize::from(options.streams.value()) - 1 };
     (0..behind_the_first).map(|_| destination.spill(options.engine)).collect()
@@ -102,7 +118,7 @@ async fn open_streams(
 /// The lanes: into ranges of the one store, or each into its own.
 fn intake(
     options: &Options,
-    offer: &Offer,
+    offer: &Transfer,
     store: &Arc<dyn Store>,
     spills: &[Arc<dyn Store>],
     streams: Vec<(StreamId, TcpStream)>,
@@ -141,7 +157,7 @@ fn ticks() -> Interval {
 /// A transfer whose streams are open.
 struct Course {
     options: Options,
-    offer: Offer,
+    offer: Transfer,
     intake: Intake,
     follower: Follower,
     events: EventSender,
@@ -183,10 +199,10 @@ impl Course {
     }
 
     /// Waits until the digest has followed to the end of all `size` bytes.
-    async fn digest(&mut self, digested: &mut Outcome, size: u64) -> Result<Md5Digest, TransferError> {
+    async fn digest(&mut self, digested: &mut Outcome, size: u64) -> Result<FileDigests, TransferError> {
         let mut tick = ticks();
         self.follower.close();
-        let md5 = loop {
+        let digests = loop {
             tokio::select! {
                 biased;
                 outcome = digested.wait() => break outcome?,
@@ -194,7 +210,7 @@ impl Course {
             }
         };
         self.tell(Some(size));
-        Ok(md5)
+        Ok(digests)
     }
 
     fn tell(&self, size: Option<u64>) {
@@ -225,23 +241,12 @@ impl Course {
         }
     }
 
-    /// Compares the digest with what the server says and with what the user demands.
-    fn compare(&self, actual: Md5Digest) -> Result<(), TransferError> {
-        let mismatch = |origin, expected| TransferError::DigestMismatch {
-            name: self.options.name.to_string_lossy().into_owned(),
-            origin,
-            expected,
-            actual: Checksum::Md5(actual),
-        };
-        let promised = self.offer.answer.md5;
-        if promised != actual {
-            return Err(mismatch(DigestOrigin::Server, Checksum::Md5(promised)));
-        }
-        match self.options.checksum {
-            Some(expected) if expected != Checksum::Md5(actual) => {
-                Err(mismatch(DigestOrigin::Caller, expected))
-            }
-            _ => Ok(()),
-        }
+    /// Compares the digests with what the server says and with what the user demands.
+    fn compare(&self, digests: &FileDigests) -> Result<(), TransferError> {
+        let server = (DigestOrigin::Server, Checksum::Md5(self.offer.answer.md5));
+        let caller = self.options.checksum.map(|checksum| (DigestOrigin::Caller, checksum));
+        std::iter::once(server)
+            .chain(caller)
+            .try_for_each(|(origin, expected)| compare(&self.options, digests, origin, expected))
     }
 }

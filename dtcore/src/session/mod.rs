@@ -1,0 +1,5 @@
+//! The conversation on one stream of protocol 2, as pure state: what was asked, and what may therefore come.
+
+mod receiving;
+
+pub(crate) use receiving::{BrokenProtocol, Coming, Receiving};
