@@ -12,8 +12,8 @@ use crate::plan::{StreamCount, StreamId};
 
 /// One thing that happened in a transfer.
 ///
-/// The grammar is `Connected Started (Progress | StreamLost | BlockCorrupt | FellBack | StartedOver)*`, cut off
-/// anywhere by a failure; the outcome itself is what the transfer returns.
+/// The grammar is `Connected Started StartedOver? (Progress | StreamLost | BlockCorrupt | FellBack)*`, cut off
+/// anywhere by a failure, and then perhaps `Kept`; the outcome itself is what the transfer returns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -48,6 +48,13 @@ pub enum Event {
     FellBack {
         /// The address that could not be reached.
         data: SocketAddr,
+    },
+    /// The transfer fails, and what it has verified is kept: the same transfer, started again, goes on with it.
+    /// Guaranteed, at most once, as the last event.
+    #[non_exhaustive]
+    Kept {
+        /// How many bytes are kept.
+        bytes: u64,
     },
     /// A stream's connection has ended early; its blocks go to the others, and it is connected again. Left out when
     /// events are not read as fast as they come; [`Trouble`] has the number.

@@ -12,8 +12,12 @@ use std::time::Duration;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
+use super::options::Options;
 use crate::error::TransferError;
-use crate::storage::{Clobber, Durability, Engine, PartFile, Store, open};
+use crate::integrity::RangeDigest;
+use crate::plan::BlockSet;
+use crate::storage::{BlockFile, Clobber, Durability, Engine, Origin, PartFile, Store, Window, open};
+use crate::wire::v2;
 
 /// What the user named as output.
 pub(super) enum Output {
@@ -83,10 +87,8 @@ impl fmt::Debug for Sink {
 pub(super) enum Destination {
     /// A part file that takes the output's place at the end.
     File(PartFile),
-    /// An unnamed file for bytes that come before their turn; the sink gets them in order.
+    /// A sink that gets the bytes in order.
     Ordered {
-        /// The unnamed file, gone with the transfer.
-        spool: File,
         /// What the follower writes to, until it takes it.
         sink: Option<Sink>,
         /// How errors name the sink.
@@ -96,19 +98,27 @@ pub(super) enum Destination {
 
 impl Destination {
     /// Opens what `output` names; what cannot be written is refused before the server is bothered.
-    pub(super) fn open(output: Output, clobber: Clobber) -> Result<Self, TransferError> {
+    pub(super) fn open(output: Output, options: &Options) -> Result<Self, TransferError> {
         let (sink, name) = match output {
             Output::Path(path) if !is_special(&path) => {
-                return PartFile::create(&path, clobber).map(Self::File);
+                return PartFile::claim(&path, options.clobber, options.resume).map(Self::File);
             }
-            Output::Path(path) if clobber == Clobber::Refuse => {
+            Output::Path(path) if options.clobber == Clobber::Refuse => {
                 return Err(TransferError::OutputExists { path });
             }
             Output::Path(path) => (Sink::Path(path.clone()), path),
             Output::Writer(writer) => (Sink::Writer(writer), PathBuf::from("standard output")),
         };
-        let spool = spool(&std::env::temp_dir())?;
-        Ok(Self::Ordered { spool, sink: Some(sink), name })
+        Ok(Self::Ordered { sink: Some(sink), name })
+    }
+
+    /// Begins a transfer of protocol 2, or goes on with one.
+    pub(super) fn begin(
+        &mut self,
+        options: &Options,
+        source: &v2::Answer,
+    ) -> Result<Begun, TransferError> {
+        todo!()
     }
 
     /// The store for the file's bytes; `size` is the file's, if it is known.

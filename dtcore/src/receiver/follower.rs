@@ -109,6 +109,14 @@ impl Follower {
         self.shared.backlog() > AHEAD
     }
 
+    /// Waits until the follower has gone on since this was last waited for.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn moved(&self) {
+        self.shared.progressed.notified().await;
+    }
+
     /// Waits until the follower is not far behind any more.
     ///
     /// # Cancel safety

@@ -1,0 +1,94 @@
+//! What the course of a transfer asks of its streams' shared state, and tells it.
+
+use std::time::Duration;
+
+use super::{Shared, Whole};
+use crate::error::TransferError;
+use crate::event::{Progress, Trouble};
+use crate::integrity::Blake3Digest;
+use crate::receiver::follower::Follower;
+use crate::wire::v2::WholeDigestsReply;
+
+/// What the course of the transfer looks at.
+impl Shared {
+    /// Waits until the transfer may be over.
+    pub(super) async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// The error that ended it, the digests if it is complete, or neither yet.
+    pub(super) fn outcome(&self) -> Result<Option<(Blake3Digest, WholeDigestsReply)>, TransferError> {
+        let mut state = self.state();
+        if let Some(error) = state.failure.take() {
+            return Err(error);
+        }
+        match state.whole {
+            Whole::Known(whole) if state.scheduler.is_complete() => {
+                Ok(Blake3Digest::of_blocks(&self.plan, &state.digests).map(|own| (own, whole)))
+            }
+            Whole::Known(_) | Whole::NotAsked | Whole::AskedOn(_) => Ok(None),
+        }
+    }
+
+    /// Looks after the streams: ends those that bring nothing, and fails when none does for too long.
+    pub(super) fn watch(&self) -> Result<(), TransferError> {
+        let now = self.now();
+        let mut state = self.state();
+        let faults = state.scheduler.tick(now);
+        let silent = state.scheduler.silent_for(now);
+        drop(state);
+        for (stream, fault) in faults {
+            if let Some(line) = self.line(stream) {
+                line.replace(fault);
+            }
+        }
+        if silent < self.options.stall_timeout {
+            return Ok(());
+        }
+        let (activity, waited) = ("the streams were open", self.options.stall_timeout);
+        Err(TransferError::TimedOut { server: self.server(), activity, waited })
+    }
+
+    /// Waits until the follower has moved; without one, for ever.
+    pub(super) async fn moved(&self) {
+        match &self.follower {
+            Some(follower) => follower.moved().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The follower has read up to here, so that more may be fetched.
+    pub(super) fn consumed(&self) {
+        if let Some(follower) = &self.follower {
+            self.state().scheduler.consumed(follower.position());
+            self.poke_all();
+        }
+    }
+
+    pub(super) fn follower(&self) -> Option<&Follower> {
+        self.follower.as_ref()
+    }
+
+    /// Tells how far the transfer is.
+    pub(super) fn tell(&self) {
+        self.events.progress(self.progress());
+    }
+
+    fn progress(&self) -> Progress {
+        let state = self.state();
+        let there = state.resumed.saturating_add(state.received);
+        Progress {
+            size: Some(self.plan.size()),
+            received: there.saturating_sub(state.trouble.wasted_bytes).min(self.plan.size()),
+            verified: state.verified,
+            open_streams: state.n_open,
+            elapsed: self.now(),
+        }
+    }
+
+    /// Bytes received, how long it took, and what went wrong.
+    pub(super) fn account(&self) -> (u64, Duration, Trouble) {
+        let state = self.state();
+        (state.received, state.received_after, state.trouble)
+    }
+}
