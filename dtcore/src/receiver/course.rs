@@ -27,7 +27,7 @@ pub(super) async fn run(
         let offer = control.ask(&options.name, &request(&options), options.answer_timeout).await?;
         Ok((destination, offer))
     };
-    let (destination, offer) = tokio::select! {
+    let (mut destination, offer) = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(TransferError::Cancelled),
         asked = asking => asked?,
@@ -37,11 +37,14 @@ pub(super) async fn run(
             server: options.server.to_string(),
             what: "it speaks protocol 1 only".to_owned(),
         }),
-        Offer::V1(transfer) => tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(TransferError::Cancelled),
-            result = protocol1::run(options, destination, transfer, events, started) => result,
-        },
+        Offer::V1(transfer) => {
+            destination.start_over()?;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(TransferError::Cancelled),
+                result = protocol1::run(options, destination, transfer, events, started) => result,
+            }
+        }
         Offer::V2(session) => protocol2::run(options, destination, session, events, started, cancel).await,
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +16,11 @@ use rustix::io::Errno;
 use super::options::Options;
 use crate::error::TransferError;
 use crate::integrity::RangeDigest;
-use crate::plan::BlockSet;
-use crate::storage::{BlockFile, Clobber, Durability, Engine, Origin, PartFile, Store, Window, open};
+use crate::plan::{BlockSet, BlockSize};
+use crate::storage::{
+    BeginError, BlockFile, Clobber, Durability, Engine, Origin, Outcome, PartFile, Recovered, Store, Window,
+    open,
+};
 use crate::wire::v2;
 
 /// What the user named as output.
@@ -82,6 +86,22 @@ impl fmt::Debug for Sink {
     }
 }
 
+/// What a transfer of protocol 2 begins with.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) blocks: BlockFile,
+    /// The blocks that are there, and their digests by index.
+    pub(super) done: BlockSet,
+    pub(super) digests: Vec<Option<RangeDigest>>,
+    /// How many bytes they have.
+    pub(super) resumed: u64,
+    pub(super) outcome: Outcome,
+}
+
+/// How much memory the bytes for a sink may take that came before their turn: a second of a gigabit, and two of the largest
+/// blocks.
+const WINDOW: u64 = 32 << 20;
+
 /// The open destination of one transfer.
 #[derive(Debug)]
 pub(super) enum Destination {
@@ -113,19 +133,75 @@ impl Destination {
     }
 
     /// Begins a transfer of protocol 2, or goes on with one.
-    pub(super) fn begin(
-        &mut self,
-        options: &Options,
-        source: &v2::Answer,
-    ) -> Result<Begun, TransferError> {
-        todo!()
+    ///
+    /// After a change of boot this reads and hashes what is there.
+    pub(super) fn begin(&mut self, options: &Options, source: &v2::Answer) -> Result<Begun, TransferError> {
+        let plan = source.plan;
+        let (store, journal, recovered) = match self {
+            Self::File(part) => {
+                let remote = Origin::remote(&options.server.to_string(), options.name.as_bytes());
+                let origin = Origin { plan, modified: source.modified, version: source.version, remote };
+                let (journal, recovered) = part.begin(&origin).map_err(|error| match error {
+                    BeginError::SourceChanged => TransferError::SourceReplaced {
+                        server: options.server.to_string(),
+                        name: options.name.to_string_lossy().into_owned(),
+                        part: part.path().to_owned(),
+                    },
+                    BeginError::Transfer(error) => error,
+                })?;
+                (self.store(options.engine, Some(plan.size()))?, journal, recovered)
+            }
+            Self::Ordered { .. } => {
+                let store: Arc<dyn Store> = Arc::new(Window::new(WINDOW));
+                (store, None, Recovered::nothing(&plan, Outcome::Fresh))
+            }
+        };
+        let Recovered { done, digests, bytes, outcome } = recovered;
+        let blocks = BlockFile::new(plan, store, journal, done.clone())
+            .map_err(|error| TransferError::local("go on with", self.path(), plan.size(), error))?;
+        Ok(Begun { blocks, done, digests, resumed: bytes, outcome })
+    }
+
+    /// How far ahead of a sink bytes may be fetched; a file takes them all.
+    pub(super) fn ahead(&self) -> Option<u64> {
+        match self {
+            Self::File(_) => None,
+            // A block that begins within the distance may end beyond it.
+            Self::Ordered { .. } => Some(WINDOW - BlockSize::MAX),
+        }
+    }
+
+    /// Whether what is proven and on record stays when the transfer fails, to be gone on with.
+    pub(super) fn is_resumable(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// Gives up what an earlier transfer has left: protocol 1 cannot go on with it.
+    pub(super) fn start_over(&mut self) -> Result<(), TransferError> {
+        match self {
+            Self::File(part) => part.start_over(),
+            Self::Ordered { .. } => Ok(()),
+        }
+    }
+
+    /// Keeps nothing.
+    pub(super) fn discard(self) -> Result<(), TransferError> {
+        match self {
+            Self::File(part) => part.discard(),
+            Self::Ordered { .. } => Ok(()),
+        }
     }
 
     /// The store for the file's bytes; `size` is the file's, if it is known.
     pub(super) fn store(&self, engine: Engine, size: Option<u64>) -> Result<Arc<dyn Store>, TransferError> {
+        let spooled;
         let (file, path) = match self {
             Self::File(part) => (part.file(), part.path().to_owned()),
-            Self::Ordered { spool, .. } => (spool, std::env::temp_dir()),
+            Self::Ordered { .. } => {
+                let folder = std::env::temp_dir();
+                spooled = spool(&folder)?;
+                (&spooled, folder)
+            }
         };
         open(file, engine, size)
             .map_err(|error| TransferError::local("reserve room for", path, size.unwrap_or(0), error))

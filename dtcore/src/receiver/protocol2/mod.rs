@@ -28,6 +28,7 @@ use crate::integrity::{Blake3Digest, Checksum, FileDigests, FileHasher};
 use crate::net::Session;
 use crate::plan::{BlockPlan, StreamCount};
 use crate::schedule::{Policy, Retries, Scheduler};
+use crate::storage::Outcome as Recovery;
 use crate::wire::v2::{WholeDigests, WholeDigestsReply};
 use access::Access;
 use shared::{Beginning, Shared};
@@ -49,7 +50,7 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> Result<Report, TransferError> {
     let plan = session.answer.plan;
-    let Begun { blocks, done, digests, resumed, started_over } = destination.begin(&options, &session.answer)?;
+    let Begun { blocks, done, digests, resumed, outcome } = destination.begin(&options, &session.answer)?;
     events.send(Event::Started {
         size: Some(plan.size()),
         streams: options.streams,
@@ -57,8 +58,8 @@ pub(super) async fn run(
         block: Some(plan.block_size().bytes()),
         resumed,
     });
-    if let Some(reason) = started_over {
-        events.send(Event::StartedOver { reason });
+    if let Recovery::StartedOver { why } = outcome {
+        events.send(Event::StartedOver { reason: why });
     }
     let (follower, mut digested) = match follow(&options, &mut destination)? {
         Some((follower, digested)) => (Some(follower), Some(digested)),
@@ -91,7 +92,9 @@ pub(super) async fn run(
         Err(error) => {
             if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
                 // What is on record does not add up to the file: it must not be gone on with.
-                destination.discard();
+                destination.discard()?;
+            } else if destination.is_resumable() {
+                shared.tell_kept();
             }
             return Err(error);
         }

@@ -12,7 +12,7 @@ use crate::storage::{CommitError, Verified};
 
 impl Shared {
     /// Puts a proven block into its place and on record.
-    pub(super) async fn store(
+    pub(in crate::receiver::protocol2) async fn store(
         &self,
         stream: StreamId,
         verified: Verified,
@@ -26,7 +26,7 @@ impl Shared {
         state.proven.remove(&block);
         committed.map_err(|error| self.local("write", error))?;
         if let Some(known) = state.digests.get_mut(block.index()) {
-            *known = digest;
+            *known = Some(digest);
         }
         let now = self.now();
         let copy = state.scheduler.verified(stream, block, now);
@@ -71,7 +71,7 @@ impl Shared {
     }
 
     /// What came of `block` does not match its digest.
-    pub(super) fn corrupt(&self, stream: StreamId, block: BlockIndex) -> Result<(), TransferError> {
+    pub(in crate::receiver::protocol2) fn corrupt(&self, stream: StreamId, block: BlockIndex) -> Result<(), TransferError> {
         let now = self.now();
         let mut state = self.state();
         let range = self.plan.range(block);

@@ -24,7 +24,7 @@ use crate::receiver::options::Options;
 
 use crate::schedule::{Backoff, Next, Retries, Scheduler};
 use crate::session::Receiving;
-use crate::storage::{BlockFile, CommitError, Recovered, Verified};
+use crate::storage::BlockFile;
 use crate::wire::v2::WholeDigestsReply;
 
 /// What the tasks of one transfer share.
@@ -54,7 +54,7 @@ struct State {
     retries: Retries,
     backoffs: Vec<Backoff>,
     n_open: u8,
-    digests: Vec<RangeDigest>,
+    digests: Vec<Option<RangeDigest>>,
     whole: Whole,
     /// Blocks of which a proven copy waits for its place.
     proven: BTreeSet<BlockIndex>,
@@ -109,7 +109,7 @@ pub(super) struct Beginning {
     pub(super) follower: Option<Follower>,
     pub(super) scheduler: Scheduler,
     pub(super) retries: Retries,
-    pub(super) digests: Vec<RangeDigest>,
+    pub(super) digests: Vec<Option<RangeDigest>>,
     pub(super) started: Instant,
     /// Bytes that are there already.
     pub(super) resumed: u64,

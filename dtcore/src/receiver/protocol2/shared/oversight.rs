@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Shared, Whole};
 use crate::error::TransferError;
-use crate::event::{Progress, Trouble};
+use crate::event::{Event, Progress, Trouble};
 use crate::integrity::Blake3Digest;
 use crate::receiver::follower::Follower;
 use crate::wire::v2::WholeDigestsReply;
@@ -12,26 +12,28 @@ use crate::wire::v2::WholeDigestsReply;
 /// What the course of the transfer looks at.
 impl Shared {
     /// Waits until the transfer may be over.
-    pub(super) async fn ended(&self) {
+    pub(in crate::receiver::protocol2) async fn ended(&self) {
         self.ended.notified().await;
     }
 
     /// The error that ended it, the digests if it is complete, or neither yet.
-    pub(super) fn outcome(&self) -> Result<Option<(Blake3Digest, WholeDigestsReply)>, TransferError> {
+    pub(in crate::receiver::protocol2) fn outcome(&self) -> Result<Option<(Blake3Digest, WholeDigestsReply)>, TransferError> {
         let mut state = self.state();
         if let Some(error) = state.failure.take() {
             return Err(error);
         }
         match state.whole {
             Whole::Known(whole) if state.scheduler.is_complete() => {
-                Ok(Blake3Digest::of_blocks(&self.plan, &state.digests).map(|own| (own, whole)))
+                let digests: Option<Vec<_>> = state.digests.iter().copied().collect();
+                let own = digests.and_then(|digests| Blake3Digest::of_blocks(&self.plan, &digests));
+                Ok(own.map(|own| (own, whole)))
             }
             Whole::Known(_) | Whole::NotAsked | Whole::AskedOn(_) => Ok(None),
         }
     }
 
     /// Looks after the streams: ends those that bring nothing, and fails when none does for too long.
-    pub(super) fn watch(&self) -> Result<(), TransferError> {
+    pub(in crate::receiver::protocol2) fn watch(&self) -> Result<(), TransferError> {
         let now = self.now();
         let mut state = self.state();
         let faults = state.scheduler.tick(now);
@@ -50,7 +52,7 @@ impl Shared {
     }
 
     /// Waits until the follower has moved; without one, for ever.
-    pub(super) async fn moved(&self) {
+    pub(in crate::receiver::protocol2) async fn moved(&self) {
         match &self.follower {
             Some(follower) => follower.moved().await,
             None => std::future::pending().await,
@@ -58,20 +60,28 @@ impl Shared {
     }
 
     /// The follower has read up to here, so that more may be fetched.
-    pub(super) fn consumed(&self) {
+    pub(in crate::receiver::protocol2) fn consumed(&self) {
         if let Some(follower) = &self.follower {
             self.state().scheduler.consumed(follower.position());
             self.poke_all();
         }
     }
 
-    pub(super) fn follower(&self) -> Option<&Follower> {
+    pub(in crate::receiver::protocol2) fn follower(&self) -> Option<&Follower> {
         self.follower.as_ref()
     }
 
     /// Tells how far the transfer is.
-    pub(super) fn tell(&self) {
+    pub(in crate::receiver::protocol2) fn tell(&self) {
         self.events.progress(self.progress());
+    }
+
+    /// Tells that what is proven stays, if anything is.
+    pub(in crate::receiver::protocol2) fn tell_kept(&self) {
+        let bytes = self.state().verified;
+        if bytes > 0 {
+            self.events.send(Event::Kept { bytes });
+        }
     }
 
     fn progress(&self) -> Progress {
@@ -87,7 +97,7 @@ impl Shared {
     }
 
     /// Bytes received, how long it took, and what went wrong.
-    pub(super) fn account(&self) -> (u64, Duration, Trouble) {
+    pub(in crate::receiver::protocol2) fn account(&self) -> (u64, Duration, Trouble) {
         let state = self.state();
         (state.received, state.received_after, state.trouble)
     }
