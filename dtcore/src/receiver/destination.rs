@@ -147,7 +147,7 @@ impl Destination {
                         name: options.name.to_string_lossy().into_owned(),
                         part: part.path().to_owned(),
                     },
-                    BeginError::Transfer(error) => error,
+                    BeginError::Local(error) => error,
                 })?;
                 (self.store(options.engine, Some(plan.size()))?, journal, recovered)
             }
