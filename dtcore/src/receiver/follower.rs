@@ -271,6 +271,7 @@ impl Work {
             Ok(())
         };
         let result = segment.store.read(segment.range, &mut visit);
+        segment.store.forget(segment.range.end());
         self.position = position;
         result.map_err(|error| self.local(failed, error))
     }
