@@ -84,6 +84,7 @@ mod integrity;
 mod net;
 mod plan;
 mod receiver;
+mod schedule;
 mod sender;
 mod session;
 mod storage;

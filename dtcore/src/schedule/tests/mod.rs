@@ -1,0 +1,7 @@
+//! The scheduler against simulated streams, in virtual time.
+
+mod faults;
+mod model;
+mod ordered;
+mod simulation;
+mod timing;

@@ -1,0 +1,1 @@
+//! Random schedules of events against a model.
