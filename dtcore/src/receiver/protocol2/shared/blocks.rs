@@ -35,7 +35,7 @@ impl Shared {
                 state.verified = state.verified.saturating_add(self.plan.range(block).len());
                 self.follow(&mut state);
                 if state.scheduler.is_complete() {
-                    state.received_after = now;
+                    (state.received_after, state.whole_heard) = (now, now);
                     drop(state);
                     self.poke_all();
                     self.look_at_end();

@@ -56,6 +56,11 @@ struct State {
     n_open: u8,
     digests: Vec<Option<RangeDigest>>,
     whole: Whole,
+    /// When they were asked for, and when the server was last heard of them, or first expected to be.
+    whole_asked: Duration,
+    whole_heard: Duration,
+    /// The streams that wait for something to ask for.
+    idle: BTreeSet<StreamId>,
     /// Blocks of which a proven copy waits for its place.
     proven: BTreeSet<BlockIndex>,
     /// How far the follower was told to go.
@@ -127,6 +132,9 @@ impl Shared {
             n_open: 0,
             digests,
             whole: Whole::NotAsked,
+            whole_asked: Duration::ZERO,
+            whole_heard: Duration::ZERO,
+            idle: BTreeSet::new(),
             proven: BTreeSet::new(),
             followed: 0,
             resumed,
@@ -197,7 +205,13 @@ impl Shared {
             && let Some(demand) = receiving.ask_digests(self.options.digests())
         {
             state.whole = Whole::AskedOn(stream);
+            state.whole_asked = now;
             demands.extend_from_slice(&demand);
+        }
+        if receiving.n_unanswered() == 0 {
+            state.idle.insert(stream);
+        } else {
+            state.idle.remove(&stream);
         }
         Turn::Go
     }
@@ -214,10 +228,13 @@ impl Shared {
         state.scheduler.received(stream, n, now);
     }
 
-    /// The sender of `stream` is alive, and has nothing to send yet.
+    /// The sender of `stream` is alive, and still computes the digests.
     pub(super) fn is_alive(&self, stream: StreamId) {
         let now = self.now();
-        self.state().scheduler.received(stream, 0, now);
+        let mut state = self.state();
+        state.whole_heard = now;
+        state.retries.progressed();
+        state.scheduler.received(stream, 0, now);
     }
 
     /// `n` bytes were received for nothing.

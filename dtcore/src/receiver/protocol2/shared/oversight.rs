@@ -7,9 +7,14 @@ use crate::error::TransferError;
 use crate::event::{Event, Progress, Trouble};
 use crate::integrity::Blake3Digest;
 use crate::receiver::follower::Follower;
+use crate::receiver::protocol2::line::Line;
+use crate::schedule::Fault;
 use crate::wire::v2::WholeDigestsReply;
 
 /// What the course of the transfer looks at.
+/// How long the server may say nothing while it computes the digests of the whole file; it says each second that it does.
+const DIGESTS: Duration = Duration::from_secs(5);
+
 impl Shared {
     /// Waits until the transfer may be over.
     pub(in crate::receiver::protocol2) async fn ended(&self) {
@@ -36,14 +41,25 @@ impl Shared {
     pub(in crate::receiver::protocol2) fn watch(&self) -> Result<(), TransferError> {
         let now = self.now();
         let mut state = self.state();
-        let faults = state.scheduler.tick(now);
-        let silent = state.scheduler.silent_for(now);
+        let mut faults = state.scheduler.tick(now);
+        let mut silent = state.scheduler.silent_for(now);
+        if state.scheduler.is_complete() {
+            silent = now.saturating_sub(state.whole_heard);
+            if let Whole::AskedOn(stream) = state.whole
+                && silent.min(now.saturating_sub(state.whole_asked)) >= DIGESTS
+            {
+                faults.push((stream, Fault::Stalled));
+            }
+        }
+        let idle = state.idle.clone();
         drop(state);
         for (stream, fault) in faults {
             if let Some(line) = self.line(stream) {
                 line.replace(fault);
             }
         }
+        // Whether a second copy of a block is worth its bytes is a matter of time.
+        idle.into_iter().filter_map(|stream| self.line(stream)).for_each(Line::poke);
         if silent < self.options.stall_timeout {
             return Ok(());
         }
