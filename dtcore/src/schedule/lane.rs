@@ -226,7 +226,10 @@ impl Lane {
     /// How long it is until the connection's bytes up to `end` are there.
     pub(super) fn time_to(&self, end: u64, now: Duration, guess: u64) -> Duration {
         let left = end.saturating_sub(self.came);
-        self.meter.wait(now).saturating_add(time_for(left, self.meter.rate(now, guess)))
+        let flowing = self.meter.wait(now).saturating_add(time_for(left, self.meter.rate(now, guess)));
+        // What has been silent for a time is expected to be silent for as long again.
+        let expected = self.awaiting.map_or(Duration::ZERO, |asked| asked.saturating_add(self.rtt));
+        flowing.max(now.saturating_sub(self.heard.max(expected)))
     }
 
     /// How long it would be until `len` more bytes are there, if they were asked for now.

@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn bytes_and_times_and_rates_agree() {
         for (bytes, time, rate) in
-            [(1_000, ms(1_000), 1_000), (500, ms(500), 1_000), (1 << 40, ms(1 << 20), (1 << 30) * 1_000)]
+            [(1_000, ms(1_000), 1_000), (500, ms(500), 1_000), (1 << 40, ms(1 << 20), (1 << 20) * 1_000)]
         {
             assert_eq!(bytes_in(time, rate), bytes);
             assert_eq!(time_for(bytes, rate), time);

@@ -137,11 +137,13 @@ impl Scheduler {
             else {
                 continue;
             };
-            let is_judged = lane.judged_since().is_some_and(|since| now.saturating_sub(since) >= WINDOW);
+            let since = lane.judged_since().map(|since| since.max(self.flow.since));
+            let is_judged = since.is_some_and(|since| now.saturating_sub(since) >= WINDOW);
             if !lane.is_open() || !is_judged {
                 continue;
             }
-            let is_slow = bytes.saturating_mul(SLOW) < median;
+            // One that has fallen silent is left to the other watchdog.
+            let is_slow = bytes.saturating_mul(SLOW) < median && now.saturating_sub(lane.heard()) < GAP;
             let strikes = match lane.strikes {
                 MOST_STRIKES.. if self.is_in_the_way(lane, now) => MOST_STRIKES,
                 MOST_STRIKES.. => continue,
