@@ -86,7 +86,6 @@ impl Lane {
     /// A new connection; what the former one had must have been taken by [`close`](Self::close).
     pub(super) fn open(&mut self, rtt: Duration, now: Duration) {
         let mut meter = Meter::new(rtt);
-        meter.begin(now);
         if self.is_crawler() {
             meter.inherit(&self.meter);
         }
@@ -150,6 +149,11 @@ impl Lane {
     /// The bytes that are still to come.
     pub(super) fn outstanding(&self) -> u64 {
         self.asked - self.came
+    }
+
+    /// Whether no byte has come on this connection.
+    pub(super) fn is_mute(&self) -> bool {
+        self.came == 0
     }
 
     /// Since when it could have shown its rate without a break, if it has something to do now.

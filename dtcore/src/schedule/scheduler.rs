@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::lane::{Lane, MOST_HELD, least_window};
 use super::ledger::{Hold, Ledger, Released};
 use super::pool::Pool;
-use super::watch::Flow;
+use super::watch::{Flow, STALL};
 use super::{Corrupt, Next, Policy, Verified};
 use crate::plan::{BlockIndex, BlockPlan, BlockSet, StreamCount, StreamId};
 
@@ -62,7 +62,7 @@ impl Scheduler {
         let Some(lane) = self.lanes.get(stream.index()).filter(|lane| lane.is_open()) else {
             return Next::Idle;
         };
-        let n_sound_others = self.pool.n_sound() - usize::from(!lane.is_crawler());
+        let n_sound_others = self.pool.n_sound().saturating_sub(usize::from(!lane.is_crawler()));
         let is_restricted = lane.is_crawler() && n_sound_others > 0;
         if lane.n_held() >= MOST_HELD || is_restricted && !lane.is_idle() {
             return Next::Full;
@@ -111,7 +111,9 @@ impl Scheduler {
 
     /// Whether a stream that is known to be slow brings the block before the others have brought the rest.
     fn is_in_time(&self, lane: &Lane, block: BlockIndex, now: Duration) -> bool {
-        let mine = lane.time_for_more(self.ledger.len_of(block), now, self.pool.typical());
+        // One that never brought anything may do so again, which takes a while to see.
+        let in_vain = if lane.meter.is_known() { Duration::ZERO } else { STALL };
+        let mine = lane.time_for_more(self.ledger.len_of(block), now, self.pool.typical()) + in_vain;
         mine <= self.pool.time_without(lane, self.within_reach(), now)
     }
 
