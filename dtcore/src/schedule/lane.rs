@@ -86,7 +86,6 @@ impl Lane {
     /// A new connection; what the former one had must have been taken by [`close`](Self::close).
     pub(super) fn open(&mut self, rtt: Duration, now: Duration) {
         let mut meter = Meter::new(rtt);
-        meter.begin(now);
         if self.is_crawler() {
             meter.inherit(&self.meter);
         }
@@ -150,6 +149,11 @@ impl Lane {
     /// The bytes that are still to come.
     pub(super) fn outstanding(&self) -> u64 {
         self.asked - self.came
+    }
+
+    /// Whether no byte has come on this connection.
+    pub(super) fn is_mute(&self) -> bool {
+        self.came == 0
     }
 
     /// Since when it could have shown its rate without a break, if it has something to do now.
@@ -226,7 +230,10 @@ impl Lane {
     /// How long it is until the connection's bytes up to `end` are there.
     pub(super) fn time_to(&self, end: u64, now: Duration, guess: u64) -> Duration {
         let left = end.saturating_sub(self.came);
-        self.meter.wait(now).saturating_add(time_for(left, self.meter.rate(now, guess)))
+        let flowing = self.meter.wait(now).saturating_add(time_for(left, self.meter.rate(now, guess)));
+        // What has been silent for a time is expected to be silent for as long again.
+        let expected = self.awaiting.map_or(Duration::ZERO, |asked| asked.saturating_add(self.rtt));
+        flowing.max(now.saturating_sub(self.heard.max(expected)))
     }
 
     /// How long it would be until `len` more bytes are there, if they were asked for now.

@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn blocks_go_out_in_order_and_what_went_back_goes_first() {
         let (mut ledger, block, stream) = ledger(&[1, 2]);
-        let mut take = |ledger: &mut Ledger, end| {
+        let take = |ledger: &mut Ledger, end| {
             let lowest = ledger.lowest(u64::MAX, None).unwrap();
             assert!(!ledger.hand_out(lowest, Hold { stream: stream(0), end }));
             lowest

@@ -43,6 +43,10 @@ impl Pool {
         }
         self.taken = Some(now);
         let open = || lanes.iter().filter(|lane| lane.is_open());
+        self.n_sound = open().filter(|lane| !lane.is_crawler()).count();
+        // Those that are left alone count only if there are no others.
+        let n_sound = self.n_sound;
+        let open = || open().filter(|lane| n_sound == 0 || !lane.is_crawler());
         let known = || open().filter(|lane| lane.meter.is_known());
         let n_known = u64::try_from(known().count()).unwrap_or(u64::MAX);
         let sum = known().map(|lane| lane.meter.rate(now, 0)).fold(0, u64::saturating_add);
@@ -55,7 +59,6 @@ impl Pool {
         let n_awaited = u64::try_from(n_awaited).unwrap_or(u64::MAX);
         self.total = sum.saturating_add(guessed).saturating_add(n_awaited.saturating_mul(self.typical));
         self.n_sharers = u64::try_from(open().count()).unwrap_or(u64::MAX).saturating_add(n_awaited);
-        self.n_sound = open().filter(|lane| !lane.is_crawler()).count();
     }
 
     /// The rate of a stream that is not known yet.
@@ -81,6 +84,8 @@ impl Pool {
 
     /// How long the streams but this one need for so many bytes.
     pub(super) fn time_without(&self, lane: &Lane, bytes: u64, now: Duration) -> Duration {
-        time_for(bytes, self.total.saturating_sub(lane.meter.rate(now, self.typical)))
+        let is_counted = self.n_sound == 0 || !lane.is_crawler();
+        let own = if is_counted { lane.meter.rate(now, self.typical) } else { 0 };
+        time_for(bytes, self.total.saturating_sub(own))
     }
 }

@@ -40,7 +40,8 @@ pub(super) struct Meter {
     period: Duration,
     memory: Duration,
     /// The running period: when it began (perhaps in the future, when the first byte can be there), and what came.
-    since: Duration,
+    /// There is none while nothing is expected.
+    since: Option<Duration>,
     bytes: u64,
 }
 
@@ -48,19 +49,19 @@ impl Meter {
     /// A meter for a path with that round-trip time, which knows nothing yet.
     pub(super) fn new(rtt: Duration) -> Self {
         let (period, memory) = (rtt.max(PERIOD), rtt.max(MEMORY));
-        Self { smooth: None, peak: 0, period, memory, since: Duration::ZERO, bytes: 0 }
+        Self { smooth: None, peak: 0, period, memory, since: None, bytes: 0 }
     }
 
     /// Bytes can be expected from `at` on.
     pub(super) fn begin(&mut self, at: Duration) {
-        (self.since, self.bytes) = (at, 0);
+        (self.since, self.bytes) = (Some(at), 0);
     }
 
     /// `n` more bytes came.
     pub(super) fn add(&mut self, n: u64, now: Duration) {
-        self.since = self.since.min(now);
+        self.since = Some(self.since.map_or(now, |since| since.min(now)));
         self.bytes = self.bytes.saturating_add(n);
-        let elapsed = now.saturating_sub(self.since);
+        let elapsed = self.elapsed(now);
         if elapsed >= self.period {
             self.peak = rate_of(self.bytes, elapsed).max(self.peak - self.peak / 8);
             self.fold(now);
@@ -72,6 +73,7 @@ impl Meter {
         if self.bytes > 0 {
             self.fold(now);
         }
+        self.since = None;
     }
 
     /// Another connection on the same path: what was measured stays the best forecast for it.
@@ -81,12 +83,16 @@ impl Meter {
 
     fn fold(&mut self, now: Duration) {
         // A read of what had gathered says nothing about a time as short as that.
-        let elapsed = now.saturating_sub(self.since).max(Duration::from_millis(1));
+        let elapsed = self.elapsed(now).max(Duration::from_millis(1));
         self.smooth = Some(match self.smooth {
             Some(smooth) => self.mixed(smooth, elapsed),
             None => rate_of(self.bytes, elapsed),
         });
-        (self.since, self.bytes) = (now, 0);
+        (self.since, self.bytes) = (Some(now), 0);
+    }
+
+    fn elapsed(&self, now: Duration) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
     /// The running period, weighed against `rate` by its length: silence makes it fall without any call.
@@ -102,7 +108,7 @@ impl Meter {
 
     /// The rate to reckon with, in bytes a second; a stream that is not known yet is taken for one at `guess`.
     pub(super) fn rate(&self, now: Duration, guess: u64) -> u64 {
-        self.mixed(self.smooth.unwrap_or(guess), now.saturating_sub(self.since))
+        self.mixed(self.smooth.unwrap_or(guess), self.elapsed(now))
     }
 
     /// The highest rate of late over about a round trip: it rises at once and falls slowly.
@@ -112,7 +118,7 @@ impl Meter {
 
     /// How long it is until bytes can be expected.
     pub(super) fn wait(&self, now: Duration) -> Duration {
-        self.since.saturating_sub(now)
+        self.since.map_or(Duration::ZERO, |since| since.saturating_sub(now))
     }
 }
 
@@ -169,7 +175,7 @@ mod tests {
     #[test]
     fn bytes_and_times_and_rates_agree() {
         for (bytes, time, rate) in
-            [(1_000, ms(1_000), 1_000), (500, ms(500), 1_000), (1 << 40, ms(1 << 20), (1 << 30) * 1_000)]
+            [(1_000, ms(1_000), 1_000), (500, ms(500), 1_000), (1 << 40, ms(1 << 20), (1 << 20) * 1_000)]
         {
             assert_eq!(bytes_in(time, rate), bytes);
             assert_eq!(time_for(bytes, rate), time);
@@ -200,8 +206,9 @@ mod tests {
         let before = meter.rate(ms(200), 0);
         assert!(meter.rate(ms(500), 0) * 3 < before);
         meter.end(ms(200));
+        let idle = meter.rate(ms(5_000), 0);
         meter.begin(ms(5_010));
-        assert_eq!(meter.rate(ms(5_000), 0), meter.rate(ms(5_010), 0));
+        assert_eq!(idle, meter.rate(ms(5_010), 0));
         assert!(meter.rate(ms(5_010), 0) * 10 > before * 9);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::lane::{Lane, MOST_HELD, least_window};
 use super::ledger::{Hold, Ledger, Released};
 use super::pool::Pool;
-use super::watch::Flow;
+use super::watch::{Flow, STALL};
 use super::{Corrupt, Next, Policy, Verified};
 use crate::plan::{BlockIndex, BlockPlan, BlockSet, StreamCount, StreamId};
 
@@ -62,7 +62,7 @@ impl Scheduler {
         let Some(lane) = self.lanes.get(stream.index()).filter(|lane| lane.is_open()) else {
             return Next::Idle;
         };
-        let n_sound_others = self.pool.n_sound() - usize::from(!lane.is_crawler());
+        let n_sound_others = self.pool.n_sound().saturating_sub(usize::from(!lane.is_crawler()));
         let is_restricted = lane.is_crawler() && n_sound_others > 0;
         if lane.n_held() >= MOST_HELD || is_restricted && !lane.is_idle() {
             return Next::Full;
@@ -70,7 +70,11 @@ impl Scheduler {
         let limit = self.limit();
         let avoiding = Some(stream).filter(|_| n_sound_others > 0);
         let block = match self.ledger.lowest(limit, avoiding) {
-            Some(block) if is_restricted && !self.is_in_time(lane, block, now) => return Next::Idle,
+            Some(block)
+                if (is_restricted || self.is_behind(lane, now)) && !self.is_in_time(lane, block, now) =>
+            {
+                return Next::Idle;
+            }
             Some(block) if !self.has_room(lane, block, now) => return Next::Full,
             Some(block) => block,
             None if is_restricted => return Next::Idle,
@@ -95,7 +99,7 @@ impl Scheduler {
     /// Whether the block may be in flight on the stream, with what is already.
     fn has_room(&self, lane: &Lane, block: BlockIndex, now: Duration) -> bool {
         let outstanding = lane.outstanding();
-        let share = self.pool.share(lane, self.ledger.missing(), now);
+        let share = self.pool.share(lane, self.within_reach(), now);
         let after = outstanding.saturating_add(self.ledger.len_of(block));
         outstanding == 0 || after <= self.window(lane).min(share)
     }
@@ -107,9 +111,21 @@ impl Scheduler {
 
     /// Whether a stream that is known to be slow brings the block before the others have brought the rest.
     fn is_in_time(&self, lane: &Lane, block: BlockIndex, now: Duration) -> bool {
-        let rest = self.ledger.missing().min(self.limit().saturating_sub(self.ledger.frontier()));
-        let mine = lane.time_for_more(self.ledger.len_of(block), now, self.pool.typical());
-        mine <= self.pool.time_without(lane, rest, now)
+        // One that never brought anything may do so again, which takes a while to see.
+        let in_vain = if lane.meter.is_known() { Duration::ZERO } else { STALL };
+        let mine = lane.time_for_more(self.ledger.len_of(block), now, self.pool.typical()) + in_vain;
+        mine <= self.pool.time_without(lane, self.within_reach(), now)
+    }
+
+    /// Whether a stream could make an in-order consumer wait; the fastest one never does.
+    fn is_behind(&self, lane: &Lane, now: Duration) -> bool {
+        let typical = self.pool.typical();
+        self.policy.ahead.is_some() && lane.meter.rate(now, typical).saturating_mul(2) < typical
+    }
+
+    /// The bytes that can be brought before an in-order consumer must move on, or else all that are missing.
+    fn within_reach(&self) -> u64 {
+        self.ledger.missing().min(self.limit().saturating_sub(self.ledger.frontier()))
     }
 
     /// Blocks that begin here or later are not handed out.

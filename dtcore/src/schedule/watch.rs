@@ -8,7 +8,7 @@ use super::scheduler::Scheduler;
 use crate::plan::StreamId;
 
 /// How long a stream may bring nothing while others do, unless four of its round trips are longer.
-const STALL: Duration = Duration::from_secs(1);
+pub(super) const STALL: Duration = Duration::from_secs(1);
 const ROUND_TRIPS: u32 = 4;
 /// How long all streams may bring nothing before all are replaced; the next time it is twice as long.
 const OUTAGE: Duration = Duration::from_secs(5);
@@ -89,6 +89,7 @@ impl Scheduler {
 
     fn stalled(&mut self, now: Duration) -> Vec<(StreamId, Fault)> {
         let is_outage = self.silent_for(now) >= self.flow.outage;
+        let is_helped = self.is_somebody_free();
         let faults = self.faulty(Fault::Stalled, |lane| {
             let quiet = now.saturating_sub(lane.heard());
             if is_outage {
@@ -97,11 +98,20 @@ impl Scheduler {
             let stall = self.stall_of(lane);
             // After an outage each stream gets its time again, from when the first of them is back.
             let quiet_in_flow = now.saturating_sub(lane.heard().max(self.flow.since));
-            quiet_in_flow >= stall && self.silent_for(now) < GAP.max(stall / 2)
+            let is_flowing = self.silent_for(now) < GAP.max(stall / 2);
+            // The silence of streams that are asked for nothing says nothing, and they could bring it in its place.
+            let is_replaceable = is_helped && !self.policy.limited && quiet >= stall.saturating_mul(2);
+            is_replaceable || is_flowing && quiet_in_flow >= stall
         });
         if is_outage && !faults.is_empty() {
             self.flow.outage =
                 self.flow.outage.saturating_mul(2).min(LONGEST_OUTAGE.max(self.flow.first_outage));
+        }
+        for (stream, _) in faults.iter().filter(|_| !is_outage) {
+            // A connection that never brought a byte is as bad as one that brings next to nothing.
+            if let Some(lane) = self.lanes.get_mut(stream.index()).filter(|lane| lane.is_mute()) {
+                lane.strikes = lane.strikes.saturating_add(1).min(MOST_STRIKES);
+            }
         }
         faults
     }
@@ -137,11 +147,13 @@ impl Scheduler {
             else {
                 continue;
             };
-            let is_judged = lane.judged_since().is_some_and(|since| now.saturating_sub(since) >= WINDOW);
+            let since = lane.judged_since().map(|since| since.max(self.flow.since));
+            let is_judged = since.is_some_and(|since| now.saturating_sub(since) >= WINDOW);
             if !lane.is_open() || !is_judged {
                 continue;
             }
-            let is_slow = bytes.saturating_mul(SLOW) < median;
+            // One that has fallen silent is left to the other watchdog.
+            let is_slow = bytes.saturating_mul(SLOW) < median && now.saturating_sub(lane.heard()) < GAP;
             let strikes = match lane.strikes {
                 MOST_STRIKES.. if self.is_in_the_way(lane, now) => MOST_STRIKES,
                 MOST_STRIKES.. => continue,
@@ -163,14 +175,17 @@ impl Scheduler {
     /// Whether a stream that is left alone keeps the transfer from ending, with a block that may not be asked for twice.
     fn is_in_the_way(&self, lane: &Lane, now: Duration) -> bool {
         let block = self.ledger.plan().block_size().bytes();
-        let is_helped =
-            self.lanes.iter().any(|other| other.is_open() && other.is_idle() && !other.is_crawler());
+
         let others =
             self.pool.time_without(lane, block, now).saturating_mul(OTHERS_TIMES).saturating_add(WINDOW);
-        is_helped
+        self.is_somebody_free()
             && self.is_all_asked()
             && !self.can_duplicate(block)
             && lane.time_to(lane.end(), now, self.pool.typical()) > others
+    }
+    /// Whether a stream has nothing to do that could take over what another one holds.
+    fn is_somebody_free(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.is_open() && lane.is_idle() && !lane.is_crawler())
     }
 }
 

@@ -21,9 +21,12 @@ fn a_slow_stream_does_not_starve_the_frontier() {
     for (slow, late) in [(RATE / 100, 900), (RATE / 5, 400), (0, 900)] {
         let mut simulation = simulation(30 * RATE, slow, 1_000 * MB);
         let took = simulation.run();
-        let ideal = Duration::from_secs(10) * 3 * 10 / u32::try_from((3 * RATE + slow) * 10 / RATE).unwrap();
-        println!("{took:?} {ideal:?} {} {:?}", simulation.scheduler.duplicated(), simulation.faults);
-        assert!(took <= ideal + ms(late), "{took:?}, ideal is {ideal:?}");
+        println!(
+            "{took:?}, {} bytes asked for twice, {:?}",
+            simulation.scheduler.duplicated(),
+            simulation.faults
+        );
+        assert!(took <= ms(10_000 + late), "took {took:?}, the three others alone need 10 s");
     }
 }
 

@@ -38,8 +38,11 @@ fn check(mut simulation: Simulation, ideal: Duration, late: Duration) -> Simulat
 fn equal_streams_fill_their_paths_and_ask_for_nothing_twice() {
     for (rtt, n) in [(ms(1), 8), (ms(20), 8), (ms(100), 8), (ms(200), 1), (ms(50), 255)] {
         let size = u64::try_from(n).unwrap() * RATE * 2;
-        let simulation =
-            check(Simulation::new(size, rtt, policy(), alike(n, RATE)), ms(2_000) + rtt * 2, ms(60));
+        let simulation = check(
+            Simulation::new(size, rtt, policy(), alike(n, RATE)),
+            ms(2_000) + rtt * 2,
+            ms(20) + rtt * 3 / 2,
+        );
         assert_eq!((simulation.scheduler.duplicated(), simulation.faults), (0, vec![]));
     }
 }
