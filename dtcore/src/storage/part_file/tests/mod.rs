@@ -1,5 +1,9 @@
 //! Part files of all fates.
 
+mod going_on;
+mod leftovers;
+mod place;
+
 use super::*;
 use std::fs::Permissions;
 use std::io::Write;
@@ -16,7 +20,10 @@ fn kill(mut part: PartFile) {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(name).collect();
+    names.sort();
+    names
 }
 
 #[test]
