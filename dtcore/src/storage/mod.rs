@@ -1,8 +1,12 @@
 //! The local side of a transfer: where received bytes go, and where sent ones come from.
 
+mod beside;
+mod block_file;
+mod buffers;
 mod digest_cache;
 mod engine;
 mod growing;
+mod journal;
 mod mapped;
 mod part_file;
 mod positioned;
@@ -12,12 +16,17 @@ mod root;
 mod source;
 mod space;
 mod store;
+mod window;
 
+pub(crate) use block_file::{BlockFile, CommitError, Leased, Unverified, Verified};
 pub(crate) use digest_cache::{DigestCache, DigestError};
 pub(crate) use engine::open;
 pub use engine::{Engine, InvalidEngine};
 pub(crate) use growing::{GrowingWriter, append};
-pub(crate) use part_file::{Clobber, Durability, PartFile};
+pub(crate) use journal::{Journal, Origin, Outcome, Recovered};
+pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
+pub(crate) use window::Window;
+
 pub(crate) use residency::Residency;
 pub(crate) use root::{OpenError, Root, RootError};
 pub(crate) use source::SourceFile;

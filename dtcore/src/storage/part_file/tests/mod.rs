@@ -1,5 +1,9 @@
 //! Part files of all fates.
 
+mod going_on;
+mod leftovers;
+mod place;
+
 use super::*;
 use std::fs::Permissions;
 use std::io::Write;
@@ -10,8 +14,16 @@ fn publish(mut part: PartFile, content: &[u8]) -> Result<PathBuf, TransferError>
     part.publish(u64::try_from(content.len()).unwrap(), Durability::Synced)
 }
 
+/// Leaves the part file as kill -9 does.
+fn kill(mut part: PartFile) {
+    part.worth = Worth::Published;
+}
+
 fn names(folder: &Path) -> Vec<String> {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(name).collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -73,8 +85,7 @@ fn what_a_killed_transfer_left_is_removed_and_what_others_made_stays() {
     let (output, part) = (folder.path().join("out"), folder.path().join("out.dtpart"));
     let mut killed = PartFile::create(&output, Clobber::Replace).unwrap();
     killed.file.write_all(b"left over").unwrap();
-    killed.published = true;
-    drop(killed);
+    kill(killed);
     assert_eq!(fs::read(&part).unwrap(), b"left over");
     publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"new").unwrap();
     assert_eq!(fs::read(&output).unwrap(), b"new");
