@@ -33,7 +33,7 @@ pub(crate) enum Outcome {
 
 impl Recovered {
     /// Nothing at all.
-    pub(in super::super) fn nothing(plan: &BlockPlan, outcome: Outcome) -> Self {
+    pub(crate) fn nothing(plan: &BlockPlan, outcome: Outcome) -> Self {
         let n_blocks = usize::try_from(plan.n_blocks()).unwrap_or(usize::MAX);
         Self { done: BlockSet::new(plan), digests: vec![None; n_blocks], bytes: 0, outcome }
     }
