@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::course;
 use super::destination::Output;
-use super::options::{Md5Wish, Options, ProtocolChoice, Verification};
+use super::options::{Md5Wish, Options, ProtocolChoice};
+#[cfg(feature = "bench")]
+use super::options::Verification;
 use crate::error::TransferError;
 use crate::event::{self, EventSender, Events, Report};
 use crate::integrity::Checksum;
@@ -40,10 +42,6 @@ pub struct Download {
     options: Options,
     output: Output,
 }
-
-/// How many rounds of connecting again may fail in a row unless told: with the pauses between them about half a minute,
-/// which is what a server takes to start anew.
-const RETRIES: u32 = 10;
 
 /// A time that is as good as for ever, and can still be added to an instant.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -72,24 +70,7 @@ impl Download {
     }
 
     fn with_output(server: ServerAddress, name: OsString, output: Output) -> Self {
-        let options = Options {
-            server,
-            name,
-            streams: StreamCount::default(),
-            protocol: ProtocolChoice::default(),
-            engine: Engine::default(),
-            clobber: Clobber::default(),
-            durability: Durability::default(),
-            resume: Resume::Allowed,
-            md5: Md5Wish::NotWanted,
-            checksum: None,
-            verification: Verification::On,
-            limit_rate: None,
-            retries: RETRIES,
-            connect_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(60),
-            answer_timeout: Duration::from_secs(3600),
-        };
+        let options = Options::new(server, name);
         Self { options, output }
     }
 

@@ -10,6 +10,10 @@ use crate::plan::StreamCount;
 use crate::storage::{Clobber, Durability, Engine, Resume};
 use crate::wire::v2::WholeDigests;
 
+/// How many rounds of connecting again may fail in a row unless told: with the pauses between them about twenty
+/// seconds, which is what a server takes to start anew.
+const RETRIES: u32 = 10;
+
 /// The options of one download.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
@@ -64,6 +68,28 @@ pub(super) enum Verification {
 }
 
 impl Options {
+    /// What a download of `name` is, unless it is told more.
+    pub(super) fn new(server: ServerAddress, name: OsString) -> Self {
+        Self {
+            server,
+            name,
+            streams: StreamCount::default(),
+            protocol: ProtocolChoice::default(),
+            engine: Engine::default(),
+            clobber: Clobber::default(),
+            durability: Durability::default(),
+            resume: Resume::Allowed,
+            md5: Md5Wish::NotWanted,
+            checksum: None,
+            verification: Verification::On,
+            limit_rate: None,
+            retries: RETRIES,
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(3600),
+        }
+    }
+
     /// Which digests of the whole file protocol 2 asks the server for.
     pub(super) fn digests(&self) -> WholeDigests {
         match (self.md5, self.checksum) {

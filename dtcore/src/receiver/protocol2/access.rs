@@ -168,3 +168,118 @@ impl Access {
 fn unreachable(route: Route, source: io::Error) -> TransferError {
     TransferError::Unreachable { server: route.to_string(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{BlockPlan, BlockSize};
+    use crate::wire::v2::Answer;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A control port that answers every request with `answer`, and carries streams if it is asked to.
+    struct Control {
+        address: SocketAddr,
+        answer: Arc<StdMutex<Answer>>,
+    }
+
+    fn answer(version: u8, port: u16) -> Answer {
+        Answer {
+            plan: BlockPlan::new(1 << 20, BlockSize::new(1 << 16).unwrap()).unwrap(),
+            modified: 0,
+            version: [version; 16].into(),
+            port,
+            session: u64::from(version).into(),
+            secret: [7; 16].into(),
+            md5: None,
+            blake3: None,
+        }
+    }
+
+    impl Control {
+        async fn start(port: u16) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let answer = Arc::new(StdMutex::new(answer(1, port)));
+            let answering = Arc::clone(&answer);
+            tokio::spawn(async move {
+                loop {
+                    let mut socket = listener.accept().await.unwrap().0;
+                    let mut request = [0; 4096];
+                    let n = socket.read(&mut request).await.unwrap();
+                    let reply = if request[..n].starts_with(b"GET ") {
+                        "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned()
+                    } else {
+                        let body = answering.lock().unwrap().encode();
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                    };
+                    socket.write_all(reply.as_bytes()).await.unwrap();
+                    tokio::spawn(async move { socket.read(&mut [0]).await });
+                }
+            });
+            Self { address, answer }
+        }
+
+        fn access(&self) -> (Access, Options) {
+            let answer = self.answer.lock().unwrap().clone();
+            let mut data = self.address;
+            data.set_port(answer.port);
+            let mut options = Options::new(self.address.to_string().parse().unwrap(), "f".into());
+            options.connect_timeout = Duration::from_secs(10);
+            (Access::new(Session { answer, control: self.address, data }), options)
+        }
+    }
+
+    async fn closed_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn streams_come_over_the_control_port_where_the_data_port_is_closed() {
+        let control = Control::start(closed_port().await).await;
+        let (access, options) = control.access();
+        let first = access.connect(&options).await.unwrap();
+        assert_eq!(first.fell_back.map(|data| data.port()), Some(control.answer.lock().unwrap().port));
+        let second = access.connect(&options).await.unwrap();
+        assert_eq!(second.fell_back, None, "it is told once");
+        assert_eq!(second.socket.peer_addr().unwrap(), control.address);
+    }
+
+    #[tokio::test]
+    async fn many_streams_find_another_way_together() {
+        let control = Control::start(closed_port().await).await;
+        let (access, options) = control.access();
+        let dialled = futures_util::future::join_all((0..8).map(|_| access.connect(&options))).await;
+        let told = dialled.into_iter().filter(|dialled| dialled.as_ref().unwrap().fell_back.is_some());
+        assert_eq!(told.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_started_anew_is_asked_again() {
+        let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let control = Control::start(data.local_addr().unwrap().port()).await;
+        let (access, options) = control.access();
+        assert_eq!(access.connect(&options).await.unwrap().epoch, 0);
+        drop(data);
+        let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        control.answer.lock().unwrap().port = data.local_addr().unwrap().port();
+        let again = access.connect(&options).await.unwrap();
+        assert_eq!((again.epoch, again.fell_back), (1, None));
+        assert_eq!(again.socket.peer_addr().unwrap(), data.local_addr().unwrap());
+        // Who asks for another session in place of one that is replaced already gets that one.
+        access.renew(0, &options).await.unwrap();
+        assert_eq!(access.get().epoch, 1);
+        access.renew(1, &options).await.unwrap();
+        assert_eq!(access.get().epoch, 2);
+    }
+
+    #[tokio::test]
+    async fn a_session_of_another_version_is_no_way_to_go_on() {
+        let control = Control::start(1).await;
+        let (access, options) = control.access();
+        *control.answer.lock().unwrap() = answer(2, 1);
+        assert!(matches!(access.renew(0, &options).await, Err(TransferError::SourceChanged { .. })));
+    }
+}
