@@ -1,19 +1,18 @@
 //! The sender's side: a server that embeds in any program and serves the files of a folder.
 
+mod data_socket;
 mod door;
 mod error;
 mod event;
 mod limits;
 mod options;
 mod outlet;
+mod protocol1;
 mod refusal;
 mod service;
-mod slots;
 mod stats;
-mod stream;
 #[cfg(test)]
 mod tests;
-mod transfer;
 
 use std::ffi::OsStr;
 use std::future::Future;

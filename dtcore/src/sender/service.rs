@@ -13,8 +13,8 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Shared;
+use super::protocol1::Transfer;
 use super::refusal::Refusal;
-use super::transfer::Transfer;
 use crate::integrity::Md5Digest;
 use crate::plan::StaticSplit;
 use crate::storage::{DigestError, SourceFile};
