@@ -147,7 +147,7 @@ impl Shared {
         Self {
             local_addr,
             root: Arc::new(root),
-            digests: Arc::new(DigestCache::new(tracker.clone(), Arc::clone(&stats.bytes_hashed))),
+            digests: Arc::new(DigestCache::new(&tracker, Arc::clone(&stats.bytes_hashed))),
             connections: AddressLimit::new(options.max_connections, half),
             transfers: AddressLimit::new(options.max_transfers, options.max_transfers_per_address),
             turns: Arc::new(Semaphore::new(options.max_streams.get().min(Semaphore::MAX_PERMITS))),

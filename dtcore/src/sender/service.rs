@@ -134,7 +134,7 @@ async fn find(
         let opening = tokio::task::spawn_blocking(move || root.open_first(&candidates));
         let (source, path) = opening.await.map_err(|_| Refusal::busy("the server is shutting down"))??;
         let source = Arc::new(source);
-        match shared.digests.digest(&source, asker).await {
+        match shared.digests.md5(&source, asker).await {
             Ok(md5) => return Ok((source, path, md5)),
             Err(DigestError::Changed) => {}
             Err(error) => {

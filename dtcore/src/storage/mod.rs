@@ -13,12 +13,12 @@ mod source;
 mod space;
 mod store;
 
-pub(crate) use digest_cache::{DigestCache, DigestError};
+pub(crate) use digest_cache::{BlockDigests, DigestCache, DigestError};
 pub(crate) use engine::open;
 pub use engine::{Engine, InvalidEngine};
 pub(crate) use growing::{GrowingWriter, append};
 pub(crate) use part_file::{Clobber, Durability, PartFile};
 pub(crate) use residency::Residency;
 pub(crate) use root::{OpenError, Root, RootError};
-pub(crate) use source::SourceFile;
+pub(crate) use source::{FileIdentity, SourceFile};
 pub(crate) use store::{FillError, Store, Writer};
