@@ -85,6 +85,7 @@ mod net;
 mod plan;
 mod receiver;
 mod sender;
+mod session;
 mod storage;
 mod sys;
 mod wire;

@@ -38,7 +38,7 @@ pub(super) enum StreamEnd {
 
 /// Serves one connection from its id to its end.
 pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: SocketAddr) -> StreamEnd {
-    let socket = DataSocket::new(socket);
+    let socket = DataSocket::new(Arc::new(socket));
     let refuse = |reason| {
         transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
         StreamEnd::Refused

@@ -145,6 +145,7 @@ impl Transfer {
     ) -> ServerEvent {
         ServerEvent::TransferStarted {
             transfer: self.id,
+            protocol: 1,
             peer: asker,
             path,
             size: self.split.size(),
