@@ -19,15 +19,14 @@ mod store;
 mod window;
 
 pub(crate) use block_file::{BlockFile, CommitError, Leased, Unverified, Verified};
-pub(crate) use digest_cache::{DigestCache, DigestError};
+pub(crate) use digest_cache::{BlockDigests, DigestCache, DigestError};
 pub(crate) use engine::open;
 pub use engine::{Engine, InvalidEngine};
 pub(crate) use growing::{GrowingWriter, append};
-pub(crate) use journal::{Journal, Origin, Outcome, Recovered};
+pub(crate) use journal::{Origin, Outcome, Recovered};
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
-pub(crate) use window::Window;
-
 pub(crate) use residency::Residency;
 pub(crate) use root::{OpenError, Root, RootError};
-pub(crate) use source::SourceFile;
+pub(crate) use source::{FileIdentity, SourceFile};
 pub(crate) use store::{FillError, Store, Writer};
+pub(crate) use window::Window;

@@ -1,7 +1,7 @@
 //! Which streams of a transfer are waited for, being served, and complete: the pure part of a session.
 
-use super::event::StreamRefusal;
 use crate::plan::{StreamCount, StreamId};
+use crate::sender::event::StreamRefusal;
 
 /// One slot for each stream of a transfer.
 #[derive(Debug)]

@@ -2,19 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::event::{ServerEvent, StreamFailure, StreamRefusal};
-use super::outlet::Outlet;
 use super::transfer::Transfer;
-use crate::net::{Farewell, drain_until_closed, shut_down_sending};
+use crate::net::{Farewell, drain_until_closed};
 use crate::plan::{ByteRange, StreamId};
+use crate::sender::data_socket::DataSocket;
+use crate::sender::event::{ServerEvent, StreamFailure, StreamRefusal};
+use crate::sender::outlet::Outlet;
 use crate::storage::Residency;
 
 /// How much is sent in one call: it keeps a thread for about a third of a millisecond, so others get their turn.
@@ -39,7 +38,7 @@ pub(super) enum StreamEnd {
 
 /// Serves one connection from its id to its end.
 pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: SocketAddr) -> StreamEnd {
-    let socket = DataSocket::new(socket);
+    let socket = DataSocket::new(Arc::new(socket));
     let refuse = |reason| {
         transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
         StreamEnd::Refused
@@ -159,39 +158,6 @@ async fn finish(transfer: &Transfer, socket: DataSocket, patience: Duration) -> 
     }
 }
 
-/// A connection whose incomplete data never ends like complete data.
-///
-/// From the beginning, closing it resets it, whoever closes it: a dropped task, or the system when the process is
-/// killed. Only a complete stream is given an orderly end.
-#[derive(Debug)]
-struct DataSocket(TcpStream);
-
-impl DataSocket {
-    fn new(socket: TcpStream) -> Self {
-        // It can fail only on a connection that is gone already.
-        let _ = socket.set_zero_linger();
-        Self(socket)
-    }
-
-    /// Sends a FIN behind what was sent; from here on, closing loses nothing.
-    ///
-    /// The system goes on sending until the client has acknowledged nothing for `stall_timeout`.
-    fn end(&self, stall_timeout: Duration) -> io::Result<()> {
-        let socket = SockRef::from(&self.0);
-        socket.set_tcp_user_timeout(Some(stall_timeout))?;
-        socket.set_linger(None)?;
-        shut_down_sending(&self.0)
-    }
-}
-
-impl Deref for DataSocket {
-    type Target = TcpStream;
-
-    fn deref(&self) -> &TcpStream {
-        &self.0
-    }
-}
-
 /// A stream that this connection serves; dropping it frees the stream for another.
 struct Claim<'a> {
     transfer: &'a Transfer,
@@ -215,29 +181,6 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if !self.completed {
             self.transfer.slots().release(self.stream);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    #[tokio::test]
-    async fn only_an_ended_stream_closes_in_order() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        for expected in [Ok(3), Err(io::ErrorKind::ConnectionReset)] {
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let mut socket = DataSocket::new(listener.accept().await.unwrap().0);
-            socket.0.write_all(b"abc").await.unwrap();
-            if expected.is_ok() {
-                socket.end(Duration::from_secs(10)).unwrap();
-            }
-            drop(socket);
-            let read = timeout(Duration::from_secs(10), client.read_to_end(&mut Vec::new())).await.unwrap();
-            assert_eq!(read.map_err(|error| error.kind()), expected);
         }
     }
 }

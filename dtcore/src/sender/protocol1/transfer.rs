@@ -9,14 +9,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId};
-use super::limits::Admission;
 use super::slots::Slots;
-use super::stats::ServerStats;
 use super::stream::{self, StreamEnd};
-use super::{ServerOptions, Shared};
 use crate::net::accept;
 use crate::plan::StaticSplit;
+use crate::sender::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId};
+use crate::sender::limits::Admission;
+use crate::sender::stats::ServerStats;
+use crate::sender::{ServerOptions, Shared};
 use crate::storage::SourceFile;
 
 /// How many connections beyond its streams a transfer holds; the rest wait in the listener's backlog.
@@ -24,7 +24,7 @@ const SPARE_CONNECTIONS: usize = 16;
 
 /// What all connections of a transfer share.
 #[derive(Debug)]
-pub(super) struct Transfer {
+pub(in crate::sender) struct Transfer {
     shared: Arc<Shared>,
     id: TransferId,
     asker: IpAddr,
@@ -43,7 +43,7 @@ enum Ending {
 }
 
 impl Transfer {
-    pub(super) fn new(
+    pub(in crate::sender) fn new(
         shared: &Arc<Shared>,
         id: TransferId,
         asker: SocketAddr,
@@ -63,7 +63,7 @@ impl Transfer {
     }
 
     /// Serves the transfer on `listener` until it ends, and closes everything that belongs to it.
-    pub(super) async fn run(self: Arc<Self>, listener: TcpListener, place: Admission) {
+    pub(in crate::sender) async fn run(self: Arc<Self>, listener: TcpListener, place: Admission) {
         let mut connections = JoinSet::new();
         let ending = self.serve(&listener, &mut connections).await;
         drop(listener);
@@ -137,9 +137,15 @@ impl Transfer {
     }
 
     /// The event that announces the transfer on `port`.
-    pub(super) fn started(&self, asker: SocketAddr, path: std::path::PathBuf, port: u16) -> ServerEvent {
+    pub(in crate::sender) fn started(
+        &self,
+        asker: SocketAddr,
+        path: std::path::PathBuf,
+        port: u16,
+    ) -> ServerEvent {
         ServerEvent::TransferStarted {
             transfer: self.id,
+            protocol: 1,
             peer: asker,
             path,
             size: self.split.size(),
