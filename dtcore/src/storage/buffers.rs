@@ -20,14 +20,24 @@ struct Shelf {
     bytes: usize,
 }
 
+impl Shelf {
+    fn pop(&mut self) -> Vec<u8> {
+        let buffer = self.buffers.pop().unwrap_or_default();
+        self.bytes -= buffer.len();
+        buffer
+    }
+
+    fn push(&mut self, buffer: Vec<u8>) {
+        if self.bytes + buffer.len() <= KEPT {
+            self.bytes += buffer.len();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
 impl Buffers {
     fn take(self: &Arc<Self>, len: usize) -> Buffer {
-        let used = {
-            let mut shelf = self.shelf();
-            let used = shelf.buffers.pop().unwrap_or_default();
-            shelf.bytes -= used.len();
-            used
-        };
+        let used = self.shelf().pop();
         // All but the last block of a file are equally long, so that a used one mostly fits.
         let bytes = if used.len() < len { vec![0; len] } else { used };
         Buffer { bytes, home: Arc::clone(self) }
@@ -47,11 +57,7 @@ struct Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut shelf = self.home.shelf();
-        if shelf.bytes + self.bytes.len() <= KEPT {
-            shelf.bytes += self.bytes.len();
-            shelf.buffers.push(std::mem::take(&mut self.bytes));
-        }
+        self.home.shelf().push(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -213,8 +213,12 @@ impl Lease for MappedLease {
     }
 
     fn received(&mut self) -> io::Result<&[u8]> {
-        let (start, end) = self.within(0, self.received);
-        self.writer.map().check(start, end).map_err(|_| truncated())?;
+        // The pages were taken a moment ago, so that only a truncation can have taken them away. To ask the kernel about
+        // each of them costs 0.055 s of a core for 1 GB, half as much as the hash.
+        let (_, end) = self.within(0, self.received);
+        if self.file.metadata()?.len() < self.window.range.start() + offset(end) {
+            return Err(truncated());
+        }
         Ok(self.writer.space(self.received))
     }
 
@@ -272,4 +276,32 @@ fn size(len: u64) -> io::Result<usize> {
 /// A window is at most the address space long, which fits 64 bits.
 fn offset(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn what_an_earlier_transfer_left_survives_a_growth_that_fails() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"received before", 0).unwrap();
+        assert!(Mapped::new(file.try_clone().unwrap()).unwrap().grow(1 << 60).is_err());
+        assert_eq!(file.metadata().unwrap().len(), 15);
+    }
+
+    #[test]
+    fn a_file_that_has_its_length_gets_its_room_and_keeps_its_bytes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(b"received before", 1000).unwrap();
+        let mapped = Mapped::new(file.try_clone().unwrap()).unwrap();
+        mapped.grow(1 << 20).unwrap();
+        assert!(!mapped.preallocates || file.metadata().unwrap().blocks() >= 2048);
+        let mut bytes = [0; 15];
+        file.read_exact_at(&mut bytes, 1000).unwrap();
+        assert_eq!(&bytes, b"received before");
+        assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+    }
 }

@@ -191,3 +191,39 @@ fn capped(len: u64) -> usize {
 fn offset(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_file_that_has_its_length_gets_its_room_and_keeps_its_bytes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(b"received before", 1000).unwrap();
+        Positioned::new(file.try_clone().unwrap()).grow(1 << 20).unwrap();
+        assert!(file.metadata().unwrap().blocks() >= 2048);
+        let mut bytes = [0; 15];
+        file.read_exact_at(&mut bytes, 1000).unwrap();
+        assert_eq!(&bytes, b"received before");
+    }
+
+    #[test]
+    fn bytes_have_one_writer_and_are_read_when_they_are_written() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1000).unwrap();
+        let store = Positioned::new(file);
+        let (mut nobody, first) = (|_: &[u8]| Ok(()), ByteRange::new(0, 10));
+        let mut writer = store.writer(ByteRange::new(0, 100)).unwrap();
+        assert!(store.writer(ByteRange::new(99, 200)).is_none());
+        assert!(store.lease(ByteRange::new(99, 200)).is_none());
+        assert!(store.read(first, &mut nobody).is_err());
+        writer.fill(&mut |_| Ok(10)).unwrap();
+        drop(writer);
+        assert!(store.read(first, &mut nobody).is_ok());
+        assert!(store.lease(ByteRange::new(9, 20)).is_none(), "written bytes are never leased");
+        assert!(store.lease(ByteRange::new(10, 20)).is_some());
+        assert!(store.lease(ByteRange::new(990, 1001)).is_none(), "nor what was not reserved");
+    }
+}

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn what_the_file_has_already_is_not_asked_for_again() {
         let file = tempfile::tempfile().unwrap();
-        file.write_all_at(&[1; 1 << 20], 0).unwrap();
+        file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
         let stat = fstatvfs(&file).unwrap();
         // Other programs take and give room meanwhile, but not that fast.
         let margin = 512 << 10;

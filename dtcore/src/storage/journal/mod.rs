@@ -263,3 +263,87 @@ pub(super) fn boot_id() -> Option<[u8; 16]> {
 pub(super) fn identity(file: &File) -> io::Result<PartIdentity> {
     file.metadata().map(|found| PartIdentity { device: found.dev(), inode: found.ino() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{BlockPlan, BlockSize};
+
+    fn origin() -> Origin {
+        let plan = BlockPlan::new(3 << 16, BlockSize::new(1 << 16).unwrap()).unwrap();
+        Origin { plan, modified: 0, version: [0; 16].into(), remote: [0; 32] }
+    }
+
+    fn digest(byte: u8) -> RangeDigest {
+        RangeDigest::from([byte; 32])
+    }
+
+    const PART: PartIdentity = PartIdentity { device: 1, inode: 2 };
+
+    #[test]
+    fn the_last_record_of_a_block_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.dtjournal");
+        let journal = Journal::create(&path, &origin(), PART).unwrap();
+        let block = origin().plan.block(1).unwrap();
+        for byte in [7, 8] {
+            journal.record(block, digest(byte)).unwrap();
+        }
+        let part = tempfile::tempfile().unwrap();
+        part.set_len(3 << 16).unwrap();
+        let found = Found::read(&path).unwrap().unwrap();
+        let (recovered, is_less) = recover(found.contents(), &part, Trust::Complete).unwrap();
+        assert_eq!(recovered.digests, [None, Some(digest(8)), None]);
+        assert_eq!((recovered.done.len(), recovered.bytes, is_less), (1, 1 << 16, false));
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_written_is_none() {
+        let full = beside::open_found_to_write(Path::new("/dev/full")).unwrap();
+        let journal = Journal::new(full, Path::new("/dev/full"), [0; 16], len_of(0));
+        assert!(is_disk_full(&journal.record(origin().plan.block(0).unwrap(), digest(1)).unwrap_err()));
+        assert!(!journal.has_records());
+    }
+
+    #[test]
+    fn half_a_record_is_written_over_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.dtjournal");
+        let journal = Journal::create(&path, &origin(), PART).unwrap();
+        journal.0.file.write_all_at(&[9; 20], len_of(0)).unwrap();
+        journal.record(origin().plan.block(2).unwrap(), digest(1)).unwrap();
+        assert_eq!(Found::read(&path).unwrap().unwrap().contents().records.len(), 1);
+    }
+
+    #[test]
+    fn of_a_very_long_journal_no_more_is_read_than_it_can_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.dtjournal");
+        let journal = Journal::create(&path, &origin(), PART).unwrap();
+        for _ in 0..100 {
+            journal.record(origin().plan.block(2).unwrap(), digest(1)).unwrap();
+        }
+        let n_read = Found::read(&path).unwrap().unwrap().contents().records.len();
+        assert!((3..20).contains(&n_read), "{n_read}");
+    }
+
+    #[test]
+    fn a_journal_is_removed_under_its_own_name_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.dtjournal");
+        let first = Journal::create(&path, &origin(), PART).unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = Journal::create(&path, &origin(), PART).unwrap();
+        first.remove().unwrap();
+        assert!(path.exists());
+        second.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_kernel_names_its_boot() {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().replace('-', "");
+        let bytes = boot_id().unwrap();
+        assert_eq!(text.trim(), bytes.map(|byte| format!("{byte:02x}")).concat());
+    }
+}

@@ -1,11 +1,11 @@
 //! Transfers that are gone on with, and those that cannot be.
 
 use super::super::*;
+use super::kill;
 use super::place::*;
-use super::{kill, names};
 use crate::plan::{BlockPlan, BlockSize};
+use crate::storage::Engine;
 use crate::storage::journal::{HEADER_LEN, Header, Origin, Outcome, RECORD_LEN, Recovered};
-use crate::storage::{Engine, beside, open};
 use std::fs::OpenOptions;
 
 #[test]

@@ -2,9 +2,7 @@
 
 use super::super::*;
 use super::place::*;
-use super::{kill, names};
-use crate::plan::{BlockPlan, BlockSize};
-use crate::storage::journal::{HEADER_LEN, Header, Origin, Outcome, RECORD_LEN, Recovered};
+use crate::storage::journal::Outcome;
 use crate::storage::{Engine, beside, open};
 use rustix::fs::fremovexattr;
 use std::fs::OpenOptions;
