@@ -121,6 +121,11 @@ impl Ledger {
         (self.plan.range(lowest).start() < limit).then_some(lowest)
     }
 
+    /// Whether a block that is missing came corrupt.
+    pub(super) fn is_any_spoiled(&self) -> bool {
+        !self.spoiled.is_empty()
+    }
+
     /// The stream on which the block came corrupt last, if it did.
     pub(super) fn spoiled_by(&self, block: BlockIndex) -> Option<StreamId> {
         self.spoiled.get(&block).map(|spoiled| spoiled.by)
