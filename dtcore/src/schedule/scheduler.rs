@@ -157,10 +157,7 @@ impl Scheduler {
     /// The block came on that stream, matches its digest and is stored.
     pub(crate) fn verified(&mut self, stream: StreamId, block: BlockIndex, now: Duration) -> Verified {
         self.finish(stream, block, now);
-        match self.ledger.verify(stream, block) {
-            Some(also_held_by) => Verified::First { also_held_by },
-            None => Verified::Duplicate,
-        }
+        self.ledger.verify(stream, block)
     }
 
     /// The block came on that stream and was thrown away, because it was not wanted any more.
