@@ -32,7 +32,7 @@ impl Backoff {
         let Some(doublings) = failure.checked_sub(1) else { return Duration::ZERO };
         let pause =
             FIRST_PAUSE.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(LONGEST_PAUSE);
-        pause - pause * self.jitter(failure) / 1024
+        pause.saturating_sub(pause * self.jitter(failure) / 1024)
     }
 
     /// The stream has brought something: the next pause is the first one again.

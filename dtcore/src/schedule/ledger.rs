@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::Verified;
 use crate::plan::{BlockIndex, BlockPlan, BlockSet, StreamId};
 
 /// A block in a stream's queue.
@@ -121,6 +122,11 @@ impl Ledger {
         (self.plan.range(lowest).start() < limit).then_some(lowest)
     }
 
+    /// Whether a block that is missing came corrupt.
+    pub(super) fn is_any_spoiled(&self) -> bool {
+        !self.spoiled.is_empty()
+    }
+
     /// The stream on which the block came corrupt last, if it did.
     pub(super) fn spoiled_by(&self, block: BlockIndex) -> Option<StreamId> {
         self.spoiled.get(&block).map(|spoiled| spoiled.by)
@@ -160,10 +166,10 @@ impl Ledger {
         })
     }
 
-    /// The block is verified: `None` if it was before, else the other stream that still holds it.
-    pub(super) fn verify(&mut self, stream: StreamId, block: BlockIndex) -> Option<Option<StreamId>> {
+    /// The block is verified.
+    pub(super) fn verify(&mut self, stream: StreamId, block: BlockIndex) -> Verified {
         if !self.verified.insert(block) {
-            return None;
+            return Verified::Duplicate;
         }
         let len = self.len_of(block);
         self.missing = self.missing.saturating_sub(len);
@@ -175,11 +181,12 @@ impl Ledger {
             self.unasked = self.unasked.saturating_sub(len);
         }
         self.follow();
-        Some(match holders {
+        let also_held_by = match holders {
             Some(Holders::One(hold)) => Some(hold.stream).filter(|other| *other != stream),
             Some(Holders::Two(one, two)) => Some(if one.stream == stream { two.stream } else { one.stream }),
             None => None,
-        })
+        };
+        Verified::First { also_held_by }
     }
 
     /// The stream does not bring the block.
@@ -254,7 +261,7 @@ mod tests {
     fn the_frontier_is_the_first_byte_that_is_missing() {
         let (mut ledger, block, stream) = ledger(&[1]);
         for (verified, frontier) in [(2, 0), (0, 3 * LEN), (4, 3 * LEN), (3, 5 * LEN), (5, 6 * LEN - 1)] {
-            assert_eq!(ledger.verify(stream(0), block(verified)), Some(None));
+            assert_eq!(ledger.verify(stream(0), block(verified)), Verified::First { also_held_by: None });
             assert_eq!(ledger.frontier(), frontier);
         }
         assert_eq!((ledger.missing(), ledger.unasked(), ledger.verified().is_full()), (0, 0, true));
@@ -271,8 +278,8 @@ mod tests {
         assert_eq!(ledger.release(stream(3), block(0)), Released::NotHeld);
         assert_eq!(ledger.release(stream(1), block(0)), Released::HeldBy(two));
         assert!(ledger.hand_out(block(0), one));
-        assert_eq!(ledger.verify(stream(2), block(0)), Some(Some(stream(1))));
-        assert_eq!(ledger.verify(stream(1), block(0)), None);
+        assert_eq!(ledger.verify(stream(2), block(0)), Verified::First { also_held_by: Some(stream(1)) });
+        assert_eq!(ledger.verify(stream(1), block(0)), Verified::Duplicate);
         assert_eq!(ledger.release(stream(1), block(0)), Released::NotHeld);
     }
 

@@ -68,7 +68,7 @@ impl Scheduler {
             return Next::Full;
         }
         let limit = self.limit();
-        let avoiding = Some(stream).filter(|_| n_sound_others > 0);
+        let avoiding = Some(stream).filter(|_| self.has_substitute(stream, now));
         let block = match self.ledger.lowest(limit, avoiding) {
             Some(block)
                 if (is_restricted || self.is_behind(lane, now)) && !self.is_in_time(lane, block, now) =>
@@ -85,6 +85,13 @@ impl Scheduler {
         };
         self.hand_out(stream, block, now);
         Next::Ask(block)
+    }
+
+    /// Whether another stream takes what this one had better not ask for again.
+    fn has_substitute(&self, stream: StreamId, now: Duration) -> bool {
+        let is_able = |lane: &Lane| lane.is_open() && !lane.is_crawler() && !self.is_behind(lane, now);
+        let mut others = self.lanes.iter().enumerate().filter(|(index, _)| *index != stream.index());
+        self.ledger.is_any_spoiled() && others.any(|(_, lane)| is_able(lane))
     }
 
     fn hand_out(&mut self, stream: StreamId, block: BlockIndex, now: Duration) {
@@ -150,10 +157,7 @@ impl Scheduler {
     /// The block came on that stream, matches its digest and is stored.
     pub(crate) fn verified(&mut self, stream: StreamId, block: BlockIndex, now: Duration) -> Verified {
         self.finish(stream, block, now);
-        match self.ledger.verify(stream, block) {
-            Some(also_held_by) => Verified::First { also_held_by },
-            None => Verified::Duplicate,
-        }
+        self.ledger.verify(stream, block)
     }
 
     /// The block came on that stream and was thrown away, because it was not wanted any more.

@@ -88,13 +88,13 @@ impl Model {
                 self.open[id] = true;
                 self.scheduler.opened(stream, RTT, self.now);
             }
-            Step::Open => {}
+
             Step::Lose => self.lose(stream),
             Step::Ask { times } => drop((0..times).take_while(|_| self.ask(stream)).count()),
             Step::Receive { part } if !self.queues[id].is_empty() => {
-                self.scheduler.received(stream, part, self.now)
+                self.scheduler.received(stream, part, self.now);
             }
-            Step::Receive { .. } => {}
+            Step::Open | Step::Receive { .. } => {}
             Step::Finish { at } => self.finish(stream, at),
             Step::Corrupt => self.corrupt(stream),
             Step::Tick { obeys } => self.tick(obeys),

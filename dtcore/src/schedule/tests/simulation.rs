@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::plan::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
-use crate::schedule::{Corrupt, Fault, Next, Policy, Scheduler, Verified};
+use crate::schedule::{Backoff, Corrupt, Fault, Next, Policy, Retries, Scheduler, Verified};
 
 /// The virtual time that passes in one step.
 const STEP: Duration = Duration::from_millis(1);
@@ -34,6 +34,7 @@ pub(super) fn turning(before: u64, at: Duration, after: u64) -> Path {
 struct Line {
     path: Path,
     connection: u32,
+    backoff: Backoff,
     /// When the next attempt to connect succeeds or fails; `None` while connected.
     dialled: Option<Duration>,
     opened: Duration,
@@ -50,6 +51,7 @@ pub(super) struct Simulation {
     streams: StreamCount,
     rtt: Duration,
     lines: Vec<Line>,
+    retries: Retries,
     /// Whether TCP has to find the rate first.
     pub(super) slow_start: bool,
     /// Which blocks come corrupt on which streams.
@@ -69,8 +71,9 @@ impl Simulation {
     pub(super) fn new(size: u64, rtt: Duration, policy: Policy, paths: Vec<Path>) -> Self {
         let plan = BlockPlan::new(size, BlockSize::for_file(size)).unwrap();
         let streams = StreamCount::new(u64::try_from(paths.len()).unwrap()).unwrap();
-        let line = |path| Line {
+        let line = |(path, stream)| Line {
             path,
+            backoff: Backoff::new(stream),
             connection: 0,
             dialled: Some(rtt),
             opened: Duration::ZERO,
@@ -83,7 +86,8 @@ impl Simulation {
             streams,
             rtt,
             brought: vec![0; paths.len()],
-            lines: paths.into_iter().map(line).collect(),
+            lines: paths.into_iter().zip(streams.ids()).map(line).collect(),
+            retries: Retries::new(8, streams),
             slow_start: false,
             corrupts: Box::new(|_, _| false),
             consumer: None,
@@ -121,7 +125,7 @@ impl Simulation {
                 let position = rate * u64::try_from(self.now.as_millis()).unwrap() / 1_000;
                 self.scheduler.consumed(position.min(self.scheduler.frontier()));
             }
-            if self.now.as_millis() % TICK.as_millis() == 0 {
+            if self.now.as_millis().is_multiple_of(TICK.as_millis()) {
                 for (stream, fault) in self.scheduler.tick(self.now) {
                     self.faults.push((self.now, stream, fault));
                     self.lose(stream);
@@ -145,8 +149,7 @@ impl Simulation {
                 (line.dialled, line.opened, line.credit) = (None, self.now, 0);
                 self.scheduler.opened(stream, self.rtt, self.now);
             } else {
-                line.dialled = Some(self.now + ms(100));
-                self.scheduler.lost(stream, self.now);
+                self.lose(stream);
             }
         }
     }
@@ -154,7 +157,8 @@ impl Simulation {
     fn lose(&mut self, stream: StreamId) {
         let line = &mut self.lines[stream.index()];
         line.answers.clear();
-        line.dialled = Some(self.now + self.rtt);
+        line.dialled = Some(self.now + line.backoff.failed() + self.rtt);
+        assert_eq!(self.retries.failed(stream), Ok(()));
         self.scheduler.lost(stream, self.now);
     }
 
@@ -175,7 +179,7 @@ impl Simulation {
         }
         let mut rate = (line.path)(self.now, line.connection).unwrap_or(0);
         if self.slow_start {
-            let trips = (self.now - line.opened).as_micros() / self.rtt.as_micros();
+            let trips = self.now.saturating_sub(line.opened).as_micros() / self.rtt.as_micros();
             let window = 14_600_u128 << trips.min(30);
             rate = rate.min(u64::try_from(window * 1_000_000 / self.rtt.as_micros()).unwrap());
         }
@@ -216,6 +220,8 @@ impl Simulation {
         } else {
             let verified = self.scheduler.verified(stream, block, self.now);
             assert!(matches!(verified, Verified::First { .. }), "{verified:?}");
+            self.lines[stream.index()].backoff.progressed();
+            self.retries.progressed();
         }
     }
 }

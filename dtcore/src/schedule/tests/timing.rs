@@ -125,8 +125,8 @@ fn a_stream_that_turns_slow_late_costs_less_than_a_second() {
     for (n, seconds) in [(8, 2), (2, 2), (2, 8)] {
         let size = u64::try_from(n).unwrap() * RATE * seconds;
         let late = Duration::from_secs(seconds) * 95 / 100;
-        let ideal =
-            (Duration::from_secs(seconds) - late) * u32::try_from(n).unwrap() / u32::try_from(n - 1).unwrap();
+        let ideal = Duration::from_secs(seconds).saturating_sub(late) * u32::try_from(n).unwrap()
+            / u32::try_from(n - 1).unwrap();
         let paths = one_of(n, turning(RATE, late, RATE / 100));
         let simulation = check(Simulation::new(size, RTT, policy(), paths), late + ideal + RTT * 2, ms(500));
         assert!(simulation.scheduler.duplicated() > 0);
