@@ -7,6 +7,7 @@
 pub mod content;
 pub mod disk;
 pub mod events;
+pub mod fetched;
 pub mod frame;
 pub mod http;
 pub mod original_client;
