@@ -10,6 +10,7 @@ pub mod events;
 pub mod fetched;
 pub mod frame;
 pub mod http;
+pub mod journal;
 pub mod original_client;
 pub mod original_server;
 pub mod pipe;
