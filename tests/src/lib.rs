@@ -5,6 +5,7 @@
 //! deadline, every process is ended by its id, and all traffic stays on the loopback interface.
 
 pub mod content;
+pub mod corpus;
 pub mod disk;
 pub mod events;
 pub mod fetched;
