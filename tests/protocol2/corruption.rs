@@ -117,6 +117,9 @@ fn bits_of_headers_and_trailers() {
 #[test]
 fn bits_of_the_answer() {
     let (workspace, server, content) = served(300_000);
+    let outcome = fetch(server.addr, 2, &workspace).run();
+    assert_fetched(&outcome, &workspace.output("out"), &content, "undamaged");
+    fs::remove_file(workspace.output("out")).expect("it is ours");
     for at in (0..460).step_by(7) {
         let proxy = Proxy::start(server.addr, move |connection| match connection.carries {
             Carries::Control => Fate::fine().flips(at),
