@@ -3,7 +3,9 @@
 //! Each takes any bytes, must not panic on them, and holds what is read to what must be true of it: it stays within its
 //! bounds, and written again it is what it was read from.
 
+use crate::integrity::Blake3Digest;
 use crate::plan::BlockPlan;
+use crate::storage::JournalContents;
 use crate::wire::v2::{
     Answer, Demand, FRAME_LEN, GREETING_LEN, Greeting, MAX_REASON, Reply, TRAILER_LEN, Trailer,
     WHOLE_DIGESTS_LEN, WholeDigests, WholeDigestsReply, reason_of,
@@ -14,7 +16,7 @@ use crate::wire::{RequestLine, Target, Wanted, v1};
 pub type Decoder = fn(&[u8]);
 
 /// All decoders, with their names.
-pub const DECODERS: [(&str, Decoder); 11] = [
+pub const DECODERS: [(&str, Decoder); 12] = [
     ("greeting", greeting),
     ("demand", demand),
     ("reply", reply),
@@ -26,6 +28,7 @@ pub const DECODERS: [(&str, Decoder); 11] = [
     ("request", request),
     ("request_line", request_line),
     ("target", target),
+    ("journal", journal),
 ];
 
 /// The first bytes of a stream.
@@ -148,4 +151,25 @@ pub fn target(bytes: &[u8]) {
     assert!(target.text().bytes().all(|byte| byte.is_ascii_graphic()));
     let names = Target::names(target.text().as_bytes(), target.is_escaped());
     assert_eq!(names.first().map(AsRef::as_ref), Some(bytes));
+}
+
+/// A journal as it is, and with the check that its header should have, without which no mutation gets any further.
+pub fn journal(bytes: &[u8]) {
+    recorded(bytes);
+    let (Some(checked), Some(rest)) = (bytes.get(..128), bytes.get(160..)) else { return };
+    let check: [u8; 32] = Blake3Digest::of(checked).into();
+    recorded(&[checked, &check, rest].concat());
+}
+
+fn recorded(bytes: &[u8]) {
+    let Some(journal) = JournalContents::decode(bytes) else { return };
+    let header = journal.header.encode();
+    assert_eq!(bytes.first_chunk(), Some(&header));
+    let plan = &journal.header.origin.plan;
+    assert!(journal.records.iter().all(|record| record.block.value() < plan.n_blocks()));
+    let records: Vec<[u8; 56]> =
+        journal.records.iter().map(|record| record.encode(&journal.header.nonce)).collect();
+    let whole = [header.as_slice(), records.as_flattened()].concat();
+    assert!(bytes.starts_with(&whole));
+    assert_eq!(u64::try_from(whole.len()), Ok(journal.len()));
 }

@@ -23,6 +23,8 @@ pub(crate) use digest_cache::{BlockDigests, DigestCache, DigestError};
 pub(crate) use engine::open;
 pub use engine::{Engine, InvalidEngine};
 pub(crate) use growing::{GrowingWriter, append};
+#[cfg(feature = "fuzzing")]
+pub(crate) use journal::Contents as JournalContents;
 pub(crate) use journal::{Origin, Outcome, Recovered};
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 pub(crate) use residency::Residency;
