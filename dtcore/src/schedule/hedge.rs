@@ -31,10 +31,15 @@ impl Scheduler {
     /// At the end that is the one expected last. Before the end there is nothing to hand out only if an in-order
     /// consumer waits; then it is the first one that is missing.
     pub(super) fn hedge(&mut self, thief: StreamId, now: Duration) -> Option<BlockIndex> {
+        // Of a stream that is not known yet nothing better is expected than of this one.
+        let guess = match self.pool.typical() {
+            0 => self.lanes.get(thief.index())?.meter.rate(now, 0),
+            typical => typical,
+        };
         let (block, theirs) = if self.is_all_asked() {
-            self.expected_last(thief, now)?
+            self.expected_last(thief, now, guess)?
         } else if self.is_consumer_waiting() {
-            self.expected_next(thief, now)?
+            self.expected_next(thief, now, guess)?
         } else {
             return None;
         };
@@ -44,7 +49,7 @@ impl Scheduler {
             // It would only come corrupt again while the other copy is under way.
             && self.ledger.spoiled_by(block) != Some(thief)
             && (lane.is_idle() || lane.outstanding().saturating_add(len) <= self.window(lane));
-        let mine = lane.time_for_more(len, now, self.pool.typical());
+        let mine = lane.time_for_more(len, now, guess);
         (is_allowed && is_worth(mine, theirs)).then_some(block)
     }
 
@@ -53,23 +58,28 @@ impl Scheduler {
     }
 
     /// Of the blocks that end the queues of the others, the one expected last.
-    fn expected_last(&mut self, thief: StreamId, now: Duration) -> Option<(BlockIndex, Duration)> {
-        let (ledger, typical) = (&self.ledger, self.pool.typical());
+    fn expected_last(
+        &mut self,
+        thief: StreamId,
+        now: Duration,
+        guess: u64,
+    ) -> Option<(BlockIndex, Duration)> {
+        let ledger = &self.ledger;
         let others = self.lanes.iter_mut().enumerate().filter(|(index, _)| *index != thief.index());
         let expected = |lane: &mut Lane| {
             // A block that has another holder, or none because it is verified, is left to it.
             let last = lane.last_alone(|block| ledger.only_holder(block).is_some())?;
-            Some((last.block, lane.time_to(last.end, now, typical)))
+            Some((last.block, lane.time_to(last.end, now, guess)))
         };
         others.filter_map(|(_, lane)| expected(lane)).max_by_key(|(_, time)| *time)
     }
 
     /// Near the frontier, the first block that only one other stream holds.
-    fn expected_next(&self, thief: StreamId, now: Duration) -> Option<(BlockIndex, Duration)> {
+    fn expected_next(&self, thief: StreamId, now: Duration, guess: u64) -> Option<(BlockIndex, Duration)> {
         let among = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
         let (block, hold) = self.ledger.first_held_once(among)?;
         let lane = self.lanes.get(hold.stream.index()).filter(|_| hold.stream != thief)?;
-        Some((block, lane.time_to(hold.end, now, self.pool.typical())))
+        Some((block, lane.time_to(hold.end, now, guess)))
     }
 
     /// Whether an in-order consumer has used up half of what it could be given.

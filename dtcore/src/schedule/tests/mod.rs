@@ -3,5 +3,7 @@
 mod faults;
 mod model;
 mod ordered;
+mod rules;
 mod simulation;
+mod slow;
 mod timing;

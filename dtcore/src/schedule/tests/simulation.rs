@@ -98,6 +98,18 @@ impl Simulation {
         }
     }
 
+    /// Each stream connects so much later than the one before it.
+    pub(super) fn stagger(&mut self, by: Duration) {
+        for (line, n) in self.lines.iter_mut().zip(0..) {
+            line.dialled = Some(self.rtt + by * n);
+        }
+    }
+
+    /// How many answers the stream owes.
+    pub(super) fn n_in_flight(&self, stream: usize) -> usize {
+        self.lines[stream].answers.len()
+    }
+
     /// Runs until the transfer is complete; gives the time it took.
     #[track_caller]
     pub(super) fn run(&mut self) -> Duration {

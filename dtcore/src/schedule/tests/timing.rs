@@ -81,7 +81,9 @@ fn streams_of_different_rates_end_together() {
 #[test]
 fn a_small_file_is_shared_by_streams_that_come_one_after_the_other() {
     // Sixteen blocks for eight streams.
-    let simulation = check(Simulation::new(1 << 20, ms(100), policy(), alike(8, MB)), ms(200 + 131), ms(10));
+    let mut simulation = Simulation::new(1 << 20, ms(100), policy(), alike(8, MB));
+    simulation.stagger(ms(5));
+    let simulation = check(simulation, ms(200 + 131 + 35), ms(10));
     assert!(simulation.brought.iter().all(|brought| *brought == 1 << 17), "{:?}", simulation.brought);
 }
 
