@@ -117,7 +117,9 @@ pub enum TransferError {
         part: PathBuf,
     },
     /// A block does not match its digest, however often it is fetched.
-    #[error("block {block} of {name:?}, at byte {offset}, came {times} times from {server} with other bytes than its digest says")]
+    #[error(
+        "block {block} of {name:?}, at byte {offset}, came {times} times from {server} with other bytes than its digest says"
+    )]
     #[non_exhaustive]
     CorruptBlock {
         /// The server's address.

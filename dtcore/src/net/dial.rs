@@ -105,7 +105,10 @@ mod tests {
         });
         let stream = dial(Route::ControlPort(address), PATIENCE).await;
         let request = serving.await.unwrap();
-        assert!(request.starts_with("GET / HTTP/1.1\r\n") && request.contains("Upgrade: dt2\r\n"), "{request}");
+        assert!(
+            request.starts_with("GET / HTTP/1.1\r\n") && request.contains("Upgrade: dt2\r\n"),
+            "{request}"
+        );
         stream
     }
 
@@ -113,7 +116,9 @@ mod tests {
     async fn only_a_switch_of_protocols_is_a_stream() {
         let good = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n";
         assert!(dialled(good).await.is_ok());
-        for answer in ["HTTP/1.1 501 Not Implemented\r\n\r\n", "SSH-2.0\r\n\r\n", "HTTP/1.1 101 x\r\n\r\nmore"] {
+        for answer in
+            ["HTTP/1.1 501 Not Implemented\r\n\r\n", "SSH-2.0\r\n\r\n", "HTTP/1.1 101 x\r\n\r\nmore"]
+        {
             let error = dialled(answer).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{answer}");
         }

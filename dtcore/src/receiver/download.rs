@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::course;
 use super::destination::Output;
-use super::options::{Md5Wish, Options, ProtocolChoice};
 #[cfg(feature = "bench")]
 use super::options::Verification;
+use super::options::{Md5Wish, Options, ProtocolChoice};
 use crate::error::TransferError;
 use crate::event::{self, EventSender, Events, Report};
 use crate::integrity::Checksum;

@@ -116,7 +116,10 @@ mod tests {
     fn answers_come_in_the_order_of_the_demands() {
         let (plan, mut stream) = (plan(), Receiving::new(plan()));
         let [first, second] = [3, 1].map(|block| plan.block(block).unwrap());
-        assert_eq!(stream.ask_block(first), Some(Demand::Range(ByteRange::with_len(3 << 14, 1 << 14)).encode()));
+        assert_eq!(
+            stream.ask_block(first),
+            Some(Demand::Range(ByteRange::with_len(3 << 14, 1 << 14)).encode())
+        );
         stream.ask_block(second).unwrap();
         stream.ask_digests(WholeDigests::Blake3).unwrap();
         assert!(stream.awaits_digests());
@@ -131,10 +134,7 @@ mod tests {
         assert_eq!(stream.header(&wait), Ok(Coming::Wait));
         let digests = |which| Reply::Digests(which).encode();
         assert_eq!(stream.header(&digests(WholeDigests::Blake3AndMd5)), Err(BrokenProtocol::NotAsked));
-        assert_eq!(
-            stream.header(&digests(WholeDigests::Blake3)),
-            Ok(Coming::Digests(WholeDigests::Blake3))
-        );
+        assert_eq!(stream.header(&digests(WholeDigests::Blake3)), Ok(Coming::Digests(WholeDigests::Blake3)));
         stream.answered();
         assert_eq!((stream.n_unanswered(), stream.awaits_digests()), (0, false));
         assert_eq!(stream.header(&data(3)), Err(BrokenProtocol::NotAsked));

@@ -15,9 +15,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::course::compare;
 use super::destination::Destination;
 use super::follower::{Duties, Follower, Outcome};
-use super::course::compare;
 use super::options::Options;
 use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Progress, Report, Trouble};

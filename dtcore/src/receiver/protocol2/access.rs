@@ -11,8 +11,8 @@ use super::super::course::request;
 use super::super::options::Options;
 use crate::error::TransferError;
 use crate::net::{Control, Offer, Route, Session, dial};
-use crate::wire::v2::{Greeting, Replacing};
 use crate::plan::StreamId;
+use crate::wire::v2::{Greeting, Replacing};
 
 /// The session and the route of a transfer.
 #[derive(Debug)]
@@ -115,7 +115,8 @@ impl Access {
         let Route::DataPort(data) = current.route else { return Err(unreachable(current.route, error)) };
         // The control port answered a moment ago.
         let route = Route::ControlPort(current.session.control);
-        let socket = dial(route, options.connect_timeout).await.map_err(|_| unreachable(current.route, error))?;
+        let socket =
+            dial(route, options.connect_timeout).await.map_err(|_| unreachable(current.route, error))?;
         self.lock().route = route;
         Ok(Dialled { fell_back: Some(data), ..self.reached(Current { route, ..current }, socket) })
     }

@@ -18,7 +18,11 @@ use super::beside;
 use crate::error::is_disk_full;
 use crate::integrity::RangeDigest;
 use crate::plan::BlockIndex;
-use format::{Contents, Record};
+#[cfg(feature = "fuzzing")]
+pub(crate) use format::Contents;
+#[cfg(not(feature = "fuzzing"))]
+use format::Contents;
+use format::Record;
 pub(super) use format::{HEADER_LEN, Header, RECORD_LEN};
 pub(crate) use format::{Origin, PartIdentity};
 pub(crate) use recovery::{Outcome, Recovered};

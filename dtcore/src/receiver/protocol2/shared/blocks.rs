@@ -71,7 +71,11 @@ impl Shared {
     }
 
     /// What came of `block` does not match its digest.
-    pub(in crate::receiver::protocol2) fn corrupt(&self, stream: StreamId, block: BlockIndex) -> Result<(), TransferError> {
+    pub(in crate::receiver::protocol2) fn corrupt(
+        &self,
+        stream: StreamId,
+        block: BlockIndex,
+    ) -> Result<(), TransferError> {
         let now = self.now();
         let mut state = self.state();
         let range = self.plan.range(block);

@@ -303,8 +303,7 @@ impl Shared {
     /// Whether nothing is left to do, or everything is in vain.
     pub(super) fn is_over(&self) -> bool {
         let state = self.state();
-        state.failure.is_some()
-            || state.scheduler.is_complete() && matches!(state.whole, Whole::Known(_))
+        state.failure.is_some() || state.scheduler.is_complete() && matches!(state.whole, Whole::Known(_))
     }
 
     /// Ends the transfer with an error; the first one counts.

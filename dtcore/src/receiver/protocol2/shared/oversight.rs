@@ -22,7 +22,9 @@ impl Shared {
     }
 
     /// The error that ended it, the digests if it is complete, or neither yet.
-    pub(in crate::receiver::protocol2) fn outcome(&self) -> Result<Option<(Blake3Digest, WholeDigestsReply)>, TransferError> {
+    pub(in crate::receiver::protocol2) fn outcome(
+        &self,
+    ) -> Result<Option<(Blake3Digest, WholeDigestsReply)>, TransferError> {
         let mut state = self.state();
         if let Some(error) = state.failure.take() {
             return Err(error);
