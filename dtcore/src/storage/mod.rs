@@ -23,7 +23,7 @@ pub(crate) use digest_cache::{DigestCache, DigestError};
 pub(crate) use engine::open;
 pub use engine::{Engine, InvalidEngine};
 pub(crate) use growing::{GrowingWriter, append};
-pub(crate) use journal::{Journal, Origin, Outcome, Recovered};
+pub(crate) use journal::{Contents as JournalContents, Journal, Origin, Outcome, Recovered};
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 pub(crate) use window::Window;
 
