@@ -214,6 +214,8 @@ mod tests {
         window.forget(10);
         assert!(window.lease(ByteRange::new(0, 10)).is_none(), "forgotten");
         assert!(window.lease(ByteRange::new(30, 40)).is_some(), "the window has moved on");
+        window.forget(20);
+        assert!(window.lease(ByteRange::new(10, 20)).is_none(), "given up without having come");
     }
 
     #[test]

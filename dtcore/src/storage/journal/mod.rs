@@ -18,10 +18,7 @@ use super::beside;
 use crate::error::is_disk_full;
 use crate::integrity::RangeDigest;
 use crate::plan::BlockIndex;
-#[cfg(feature = "fuzzing")]
 pub(crate) use format::Contents;
-#[cfg(not(feature = "fuzzing"))]
-use format::Contents;
 use format::Record;
 pub(super) use format::{HEADER_LEN, Header, RECORD_LEN};
 pub(crate) use format::{Origin, PartIdentity};
@@ -125,7 +122,7 @@ fn write(
     records: &[Record],
 ) -> io::Result<(File, [u8; 16])> {
     let mut nonce = [0; 16];
-    getrandom::fill(&mut nonce)?;
+    getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
     let header = Header { origin: origin.clone(), boot: boot_id().unwrap_or_default(), part, nonce };
     let file = beside::create(path, 0o600)?;
     beside::mark(&file);

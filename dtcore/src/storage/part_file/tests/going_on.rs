@@ -182,6 +182,10 @@ fn blocks_that_a_shorter_file_lost_are_forgotten_for_good() {
 fn a_longer_file_is_cut() {
     let place = Place::after_death();
     OpenOptions::new().write(true).open(place.part()).unwrap().set_len(10 * BLOCK).unwrap();
+    let mut part = place.claim();
+    part.begin(&origin()).unwrap();
+    assert_eq!(part.file().metadata().unwrap().len(), origin().plan.size());
+    drop(part);
     assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
 }
 
