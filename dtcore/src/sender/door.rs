@@ -121,8 +121,9 @@ async fn serve_http(
     });
     // An error is the client's affair: whatever went wrong, it was told, or is gone.
     let parts = http1::Builder::new()
-        // One request on a connection: only its first line was rewritten.
-        .keep_alive(false)
+        // One request on a connection, as only its first line was rewritten: every answer says that it is the last.
+        // Said here, a stream's answer would say so too.
+        .keep_alive(true)
         // A client may close its sending half behind its request, and still wants the answer.
         .half_close(true)
         .timer(TokioTimer::new())

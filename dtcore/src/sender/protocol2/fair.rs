@@ -4,25 +4,31 @@
 //! Here the streams of a session share its turn. Work that waits for nothing is done in a turn; whatever waits, for a
 //! disk or for the network, waits without one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use crate::sender::TransferId;
 
-/// Hands out turns, to sessions in rotation, and within a session first come, first served.
+/// Of how many sessions that do not wait is kept how many turns they have had.
+const MOST_AWAY: usize = 64;
+
+/// Hands out turns, to the session that has had the fewest, and within a session first come, first served.
 #[derive(Debug)]
 pub(in crate::sender) struct FairTurns {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     n_free: usize,
-    /// The sessions that wait, each once.
-    round: VecDeque<TransferId>,
-    waiting: HashMap<TransferId, VecDeque<oneshot::Sender<FairTurn>>>,
+    /// The sessions that wait, each once, by how many turns they have had.
+    waiting: BTreeMap<(u64, TransferId), VecDeque<oneshot::Sender<FairTurn>>>,
+    /// The turns that sessions have had; who was away does not come back with more credit than the others have.
+    had: HashMap<TransferId, u64>,
+    /// How many turns the session had had that got the last one.
+    level: u64,
 }
 
 /// The right to use a core for a moment; dropping it lets the next one go on.
@@ -39,7 +45,7 @@ impl FairTurns {
     }
 
     fn with_turns(n_free: usize) -> Arc<Self> {
-        let state = State { n_free, round: VecDeque::new(), waiting: HashMap::new() };
+        let state = State { n_free, ..State::default() };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -106,28 +112,26 @@ impl FairTurns {
 impl State {
     fn enqueue(&mut self, session: TransferId) -> oneshot::Receiver<FairTurn> {
         let (giver, turn) = oneshot::channel();
-        let queue = self.waiting.entry(session).or_default();
-        if queue.is_empty() {
-            self.round.push_back(session);
+        if self.had.len() > 2 * self.waiting.len() + MOST_AWAY {
+            self.had.retain(|_, had| *had > self.level);
         }
-        queue.push_back(giver);
+        // That of a session which waits already is not below the level.
+        let had = self.had.entry(session).or_default();
+        *had = (*had).max(self.level);
+        self.waiting.entry((*had, session)).or_default().push_back(giver);
         turn
     }
 
+    /// The next of the session that has had the fewest turns.
     fn dequeue(&mut self) -> Option<oneshot::Sender<FairTurn>> {
-        while let Some(session) = self.round.pop_front() {
-            let Some(queue) = self.waiting.get_mut(&session) else { continue };
-            let next = queue.pop_front();
-            if queue.is_empty() {
-                self.waiting.remove(&session);
-            } else {
-                self.round.push_back(session);
-            }
-            if next.is_some() {
-                return next;
-            }
+        let ((had, session), mut queue) = self.waiting.pop_first()?;
+        let next = queue.pop_front();
+        self.level = had;
+        self.had.insert(session, had + 1);
+        if !queue.is_empty() {
+            self.waiting.insert((had + 1, session), queue);
         }
-        None
+        next
     }
 }
 
@@ -150,7 +154,17 @@ mod tests {
 
     #[tokio::test]
     async fn one_stream_gets_as_many_turns_as_all_of_another_session() {
-        let turns = FairTurns::with_turns(2);
+        // One stream uses one turn at a time; of two, the others have the second one meanwhile.
+        for (n_turns, most) in [(1, 1), (2, 2)] {
+            let [many, one] = share(n_turns).await;
+            // All 255 come once more when it is over.
+            assert!(many < most * one + 300, "{many} against {one}");
+        }
+    }
+
+    /// How many turns 255 streams of one session and one of another get, in as much time.
+    async fn share(n_turns: usize) -> [usize; 2] {
+        let turns = FairTurns::with_turns(n_turns);
         let counts: [Arc<AtomicUsize>; 2] = Default::default();
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..256 {
@@ -165,11 +179,9 @@ mod tests {
             });
         }
         tasks.join_all().await;
-        let [many, one] = counts.map(|count| count.load(Ordering::Relaxed));
-        // All 255 come once more when it is over.
-        assert!(many < one + 300, "{many} against {one}");
-        assert_eq!(turns.state().n_free, 2);
-        assert!(turns.state().waiting.is_empty() && turns.state().round.is_empty());
+        assert_eq!(turns.state().n_free, n_turns);
+        assert!(turns.state().waiting.is_empty());
+        counts.map(|count| count.load(Ordering::Relaxed))
     }
 
     #[tokio::test]
