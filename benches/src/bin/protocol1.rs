@@ -1,59 +1,78 @@
 //! Protocol 1 against `md5sum` of the same file, in turn, on tmpfs: what the transfer costs beside its digest.
 //!
-//! `cargo build --release && target/release/bench-protocol1 [FOLDER [MIB [ROUNDS]]]`, by default `/dev/shm 1024 7`.
+//! `cargo build --release && target/release/bench-protocol1 [FOLDER [SIZE [ROUNDS]]]`, by default `/dev/shm 1024 7`; a
+//! size without a unit is in MiB.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use dt_benches::{Candidate, Failure, Server, alternate, print, program, random_file, time};
+use dt_benches::Failure;
+use dt_benches::arguments::{Arguments, spoken};
+use dt_benches::clients::{OURS, Scene, demand_ours};
+use dt_benches::files::random_file;
+use dt_benches::process::time;
+use dt_benches::product::{Program, Server};
+use dt_benches::rounds::{Candidate, Series, alternate, named};
+use dt_benches::table::{Unit, print_at_most, print_rates};
+
+/// What all is held against.
+const LIMIT: &str = "md5sum";
+
+const CACHED: &str = "dtclient, digest cached by the server";
+const COLD: &str = "dtclient, server hashes first";
+
+/// A tenth of a second is for what is not the digest.
+const BESIDES: f64 = 0.1;
 
 fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "/dev/shm".to_owned()));
-    let mib: u64 = arguments.next().map_or(Ok(1024), |text| text.parse())?;
-    let rounds: usize = arguments.next().map_or(Ok(7), |text| text.parse())?;
-    let folder = tempfile::tempdir_in(folder)?;
-    let (file, output) = (folder.path().join("in"), folder.path().join("out"));
-    random_file(&file, mib << 20)?;
-    fs::write(folder.path().join("tiny"), "x")?;
-    let server = Server::start(folder.path())?;
+    let mut arguments = Arguments::new("bench-protocol1 [FOLDER [SIZE [ROUNDS]]]");
+    let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
+    let size = arguments.next_size("SIZE", "1024")?;
+    let rounds = arguments.next("ROUNDS", 7)?;
+    let place = tempfile::tempdir_in(&folder)?;
+    let file = place.path().join("in");
+    random_file(&file, size)?;
+    let server = Server::start(place.path())?;
+    let mut scene = Scene::new(place.path(), "in", size, 8)?;
+    scene.server.clone_from(&server.address);
 
     println!(
-        "{mib} MiB in {}, 8 streams, {rounds} rounds after one that is not counted",
-        folder.path().display()
+        "{} in {}, 8 streams, {rounds} rounds after one that is not counted\n",
+        spoken(size),
+        folder.display()
     );
-    let fetch = |name: &str| fetch(&server, name, &output);
-    let candidates: Vec<Candidate<'_>> = vec![
-        ("md5sum", Box::new(|| time(Command::new("md5sum").arg(&file)))),
-        ("dtclient, digest cached by the server", Box::new(|| fetch("in"))),
-        (
-            "dtclient, server hashes first",
-            Box::new(|| {
-                // Another modification time is another version to the server's cache; the bytes stay in memory.
-                File::options().write(true).open(&file)?.set_modified(SystemTime::now())?;
-                fetch("in")
-            }),
-        ),
-    ];
+    // A program that knows only protocol 1 has no such option.
+    let name = if Program::find("dtclient")?.has("--protocol") { "dtclient-1" } else { OURS };
+    let fetch = || scene.run(&mut scene.command(name)?);
+    let cold = || {
+        // Another modification time is another version to the server's cache; the bytes stay in memory.
+        File::options().write(true).open(&file)?.set_modified(SystemTime::now())?;
+        fetch()
+    };
+    let md5sum = || time(Command::new("md5sum").arg(&file), Duration::from_secs(600));
     // The round that is not counted leaves the digest in the cache for the second candidate, and every cold run
     // leaves the next warm one its digest.
-    print(&alternate(rounds, candidates)?);
-
-    println!("\nA file of one byte, whole process, {} rounds", rounds * 5);
-    let tiny: Vec<Candidate<'_>> = vec![("dtclient, 8 streams", Box::new(|| fetch("tiny")))];
-    print(&alternate(rounds * 5, tiny)?);
-    Ok(())
-}
-
-/// One transfer, from the start of the process to its end.
-fn fetch(server: &Server, name: &str, output: &Path) -> Result<Duration, Failure> {
-    // Replacing an output gives its pages back, which the comparison does not pay for.
-    if output.exists() {
-        fs::remove_file(output)?;
+    let candidates: Vec<Candidate<'_>> = vec![
+        (LIMIT.to_owned(), Box::new(md5sum)),
+        (CACHED.to_owned(), Box::new(fetch)),
+        (COLD.to_owned(), Box::new(cold)),
+    ];
+    let series = alternate(rounds, candidates);
+    println!();
+    print_rates(&series, size, Unit::GigabytesPerSecond, LIMIT);
+    let median = |name: &str| named(&series, name).and_then(Series::median);
+    for (name, times) in [(CACHED, 1.25), (COLD, 2.25)] {
+        let allowed = median(LIMIT).map_or(f64::NAN, |limit| limit * times + BESIDES);
+        print_at_most(
+            &format!("median of {name}, over {times} of md5sum's and 0.1 s,"),
+            median(name).map(|seconds| seconds / allowed),
+            1.0,
+            "",
+        );
     }
-    time(Command::new(program("dtclient")?).args(["--quiet", &server.address, "8", name]).arg(output))
+    demand_ours(&series)
 }

@@ -1,53 +1,96 @@
-//! Transfers over an emulated wide-area link: how fast, and how long the digest takes behind the last byte.
+//! Transfers over an emulated wide-area link: any list of clients, in turn, over one and the same link.
 //!
-//! `cargo build --release && target/release/bench-wan MIB STREAMS ROUNDS [OPTIONS OF WANLAB ...]`, for instance
-//! `bench-wan 1024 8 3 --rtt 1 --rate 1000`. Needs root, `/dev/net/tun`, iproute2 and a C compiler; the link itself is
-//! `benches/tools/wanlab.c`.
+//! `cargo build --release && target/release/bench-wan SIZE STREAMS ROUNDS [--clients A,B,..] [OPTIONS OF WANLAB ...]`,
+//! for instance `bench-wan 200MB 8 7 --rtt 100 --rate 400`; a size without a unit is in MiB. The link is
+//! `benches/tools/wanlab.c`, which needs root, `/dev/net/tun`, iproute2 and a C compiler. A small file's time is told in round trips.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
-use dt_benches::{Failure, program, random_file, time};
+use dt_benches::arguments::{Arguments, spoken};
+use dt_benches::clients::{OURS, Scene, best_peer, demand_ours};
+use dt_benches::files::random_file;
+use dt_benches::link::{self, Link, congestion_control};
+use dt_benches::rounds::{Series, alternate, named};
+use dt_benches::table::{Table, Unit, print_at_least, print_at_most, print_complaints, print_rates};
+use dt_benches::{Failure, nginx};
+
+const USAGE: &str = "bench-wan SIZE STREAMS ROUNDS [--clients A,B,..] [OPTIONS OF WANLAB ...]";
+
+/// The clients that are measured unless others are asked for: those of many connections.
+const CLIENTS: &str = "dtclient,dtclient-1,rclone,aria2c,axel,lftp";
+
+/// Up to this size what counts is how often the path is crossed.
+const SMALL: u64 = 64 << 10;
+
+/// The most round trips that a file of one byte may take.
+const ROUND_TRIPS: f64 = 4.0;
 
 fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let mut number = |name: &str| -> Result<u64, Failure> {
-        let text =
-            arguments.next().ok_or_else(|| format!("{name} is missing: MIB STREAMS ROUNDS [OPTIONS]"))?;
-        Ok(text.parse()?)
-    };
-    let (mib, streams, rounds) = (number("MIB")?, number("STREAMS")?, number("ROUNDS")?);
-    let link: Vec<String> = arguments.collect();
-
-    let folder = tempfile::tempdir_in("/dev/shm")?;
-    let wanlab = folder.path().join("wanlab");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/wanlab.c");
-    time(Command::new("cc").arg("-O2").arg("-o").arg(&wanlab).arg(source))?;
-    random_file(&folder.path().join("in"), mib << 20)?;
-
-    let place = folder.path().display();
-    let server = format!("{} --quiet --root {place} 9000 > /dev/null", program("dtserver")?.display());
-    // The first transfer leaves the file's digest in the server's cache; over one stream its own digest keeps up.
-    let client = program("dtclient")?.display().to_string();
-    let warm = format!("{client} --quiet 10.77.0.1:9000 1 in {place}/out");
-    // Replacing an output frees its pages at the end, which is not what is timed here.
-    let timed = format!("rm {place}/out; {client} --verbose 10.77.0.1:9000 {streams} in {place}/out");
-    let rounds = usize::try_from(rounds)?;
-    let client = format!("{warm}; {}", vec![timed; rounds].join("; "));
-    println!("{mib} MiB, {streams} streams, {rounds} rounds, link {}", link.join(" "));
-    let output = Command::new(&wanlab)
-        .args(&link)
-        .args(["--a", &server, "--b", &client])
-        .stdin(Stdio::null())
-        .output()?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    for line in told
-        .lines()
-        .filter(|line| line.contains("verified") && line.contains(" in ") || line.contains("last byte"))
-    {
-        println!("{line}");
+    let mut arguments = Arguments::new(USAGE);
+    match arguments.option(link::INSIDE)? {
+        Some(folder) => inside(&PathBuf::from(folder), arguments),
+        None => outside(arguments),
     }
-    if output.status.success() { Ok(()) } else { Err(format!("the last transfer failed: {told}").into()) }
+}
+
+/// Prepares the file, the servers and the link.
+fn outside(mut arguments: Arguments) -> Result<(), Failure> {
+    let clients = arguments.option("--clients")?.unwrap_or_else(|| CLIENTS.to_owned());
+    let size = arguments.next_size("SIZE", "200MB")?;
+    let streams: u16 = arguments.next("STREAMS", 8)?;
+    let rounds: usize = arguments.next("ROUNDS", 7)?;
+    let options = arguments.rest();
+
+    let link = Link::new()?;
+    random_file(&link.folder().join("in"), size)?;
+    let (told, path, control) = (spoken(size), options.join(" "), congestion_control());
+    println!(
+        "{told}, {streams} streams, {rounds} rounds after one that is not counted, link {path}, {control}\n"
+    );
+    let rtt = link::figure(&options, "--rtt").unwrap_or(0.0);
+    let figures = [format!("{size}B"), streams.to_string(), rounds.to_string(), rtt.to_string(), clients];
+    link.run(&options, &figures)
+}
+
+/// Measures on the client's side.
+fn inside(folder: &std::path::Path, mut arguments: Arguments) -> Result<(), Failure> {
+    let size = arguments.next_size("SIZE", "")?;
+    let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
+    let rtt = arguments.next("RTT", 0.0)? / 1e3;
+    let clients = arguments.next("CLIENTS", CLIENTS.to_owned())?;
+    let mut scene = Scene::new(folder, "in", size, streams)?;
+    link::SERVER.clone_into(&mut scene.server);
+    // Its settings tell that it runs at the other end.
+    scene.web = nginx::is_set_up(folder).then(|| link::WEB.to_owned());
+    let names: Vec<&str> = clients.split(',').collect();
+    let series = alternate(rounds, scene.candidates(&names));
+    println!();
+    if size <= SMALL && rtt > 0.0 {
+        print_round_trips(&series, rtt);
+    } else {
+        print_rates(&series, size, Unit::MegabitsPerSecond, OURS);
+        if let (Some(peer), Some(ours)) = (best_peer(&series), named(&series, OURS)) {
+            let ratio = peer.best().zip(ours.best()).map(|(peer, ours)| peer / ours);
+            let what = format!("best rate of dtclient over that of the best peer, {},", peer.name);
+            print_at_least(&what, ratio, 1.0, "");
+        }
+    }
+    demand_ours(&series)
+}
+
+fn print_round_trips(series: &[Series], rtt: f64) {
+    let mut table = Table::new(&["what", "best s", "median s", "best round trips", "median round trips"]);
+    for one in series {
+        let (Some(best), Some(median)) = (one.best(), one.median()) else { continue };
+        let figures = [format!("{best:.3}"), format!("{median:.3}")];
+        let trips = [best, median].map(|seconds| format!("{:.2}", seconds / rtt));
+        table.row([vec![one.name.clone()], figures.to_vec(), trips.to_vec()].concat());
+    }
+    table.print();
+    print_complaints(series);
+    // Besides the path, a process takes some milliseconds.
+    let ours = named(series, OURS).and_then(Series::best).map(|seconds| (seconds / rtt).floor());
+    print_at_most("whole round trips of dtclient", ours, ROUND_TRIPS, "");
 }

@@ -1,0 +1,100 @@
+//! Files of growing size over loopback: the time has to grow with the size, and with nothing else.
+//!
+//! `cargo build --release && target/release/bench-linear [FOLDER [STREAMS [ROUNDS [SIZES ...]]]]`, by default
+//! `/dev/shm 8 7 1MiB 16MiB 256MiB 1GiB 4GiB 16GiB`; sizes for which there is no room are named and left out.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::path::{Path, PathBuf};
+
+use dt_benches::Failure;
+use dt_benches::arguments::{Arguments, size, spoken};
+use dt_benches::clients::{OURS, Scene, demand_ours};
+use dt_benches::files::{random_file, room};
+use dt_benches::product::Server;
+use dt_benches::rounds::{Candidate, Series, alternate};
+use dt_benches::table::{Table, Unit, print_complaints};
+
+const SIZES: [&str; 6] = ["1MiB", "16MiB", "256MiB", "1GiB", "4GiB", "16GiB"];
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = Arguments::new("bench-linear [FOLDER [STREAMS [ROUNDS [SIZES ...]]]]");
+    let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
+    let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
+    let mut asked = arguments.rest();
+    if asked.is_empty() {
+        asked = SIZES.map(str::to_owned).to_vec();
+    }
+    let mut sizes =
+        asked.iter().map(|text| size(text)).collect::<Option<Vec<u64>>>().ok_or("SIZES are like 16MiB")?;
+    sizes.sort_unstable();
+
+    println!("{}, {streams} streams, {rounds} rounds after one that is not counted\n", folder.display());
+    let place = tempfile::tempdir_in(&folder)?;
+    let sizes = make_files(place.path(), &sizes)?;
+    let server = Server::start(place.path())?;
+    let mut scenes = Vec::new();
+    for &size in &sizes {
+        let own = place.path().join(format!("of-{size}"));
+        std::fs::create_dir(&own)?;
+        let mut scene = Scene::new(&own, &size.to_string(), size, streams)?;
+        scene.server.clone_from(&server.address);
+        scenes.push(scene);
+    }
+    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    for scene in &scenes {
+        let mut command = scene.command(OURS)?;
+        let run = move || {
+            let elapsed = scene.run(&mut command);
+            // One output at a time: the largest needs the room.
+            scene.output.clear()?;
+            elapsed
+        };
+        candidates.push((format!("{OURS}, {}", spoken(scene.size)), Box::new(run)));
+    }
+    let series = alternate(rounds, candidates);
+
+    println!();
+    let mut table = Table::new(&[
+        "size",
+        "best s",
+        "median s",
+        "best GB/s",
+        "median GB/s",
+        "best s per GB, of the largest's",
+    ]);
+    let largest = series.last().and_then(Series::best).zip(sizes.last());
+    for (one, &size) in series.iter().zip(&sizes) {
+        let (Some(best), Some(median)) = (one.best(), one.median()) else { continue };
+        let rate = |seconds| Unit::GigabytesPerSecond.rate(size, seconds);
+        let ratio = largest
+            .map(|(seconds, &largest)| Unit::GigabytesPerSecond.rate(largest, seconds) / rate(best))
+            .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+        table.row(vec![
+            spoken(size),
+            format!("{best:.4}"),
+            format!("{median:.4}"),
+            format!("{:.2}", rate(best)),
+            format!("{:.2}", rate(median)),
+            ratio,
+        ]);
+    }
+    table.print();
+    print_complaints(&series);
+    demand_ours(&series)
+}
+
+/// Makes a file for each size that leaves room for its output, named by it.
+fn make_files(folder: &Path, sizes: &[u64]) -> Result<Vec<u64>, Failure> {
+    let mut made = Vec::new();
+    for &size in sizes {
+        // The file itself and its output, and a fifth to spare: on tmpfs the room is the machine's memory.
+        if size.saturating_mul(2) > room(folder)? / 5 * 4 {
+            println!("missing: {} (no room for it twice)", spoken(size));
+            continue;
+        }
+        random_file(&folder.join(size.to_string()), size)?;
+        made.push(size);
+    }
+    Ok(made)
+}

@@ -1,0 +1,112 @@
+//! How long after the last byte a transfer with `--md5` is done, over a path that is slower than the digest.
+//!
+//! `cargo build --release && target/release/bench-md5 [SIZE [STREAMS [ROUNDS [OPTIONS OF WANLAB ...]]]]`, by default
+//! `1024 8 7 --rtt 1 --rate 1000`; a size without a unit is in MiB. Needs what `bench-wan` needs.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use dt_benches::Failure;
+use dt_benches::arguments::{Arguments, spoken};
+use dt_benches::clients::{OURS, Scene, demand_ours, missing};
+use dt_benches::events::{Ended, Running, Seen, told_behind_last_byte};
+use dt_benches::files::random_file;
+use dt_benches::link::{self, Link, congestion_control};
+use dt_benches::product::Program;
+use dt_benches::rounds::{Candidate, Series, alternate, named};
+use dt_benches::table::{Table, print_at_most, print_complaints};
+
+/// The most that may pass between the last byte and the end, in ms.
+const ALLOWED: f64 = 100.0;
+
+/// The product when it is asked for the MD5.
+const WITH: &str = "dtclient --md5";
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = Arguments::new("bench-md5 [SIZE [STREAMS [ROUNDS [OPTIONS OF WANLAB ...]]]]");
+    match arguments.option(link::INSIDE)? {
+        Some(folder) => inside(&PathBuf::from(folder), arguments),
+        None => outside(arguments),
+    }
+}
+
+fn outside(mut arguments: Arguments) -> Result<(), Failure> {
+    let size = arguments.next_size("SIZE", "1024")?;
+    let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
+    let mut options = arguments.rest();
+    if options.is_empty() {
+        options = ["--rtt", "1", "--rate", "1000"].map(str::to_owned).to_vec();
+    }
+    let link = Link::new()?;
+    random_file(&link.folder().join("in"), size)?;
+    let (told, path, control) = (spoken(size), options.join(" "), congestion_control());
+    println!(
+        "{told}, {streams} streams, {rounds} rounds after one that is not counted, link {path}, {control}\n"
+    );
+    link.run(&options, &[format!("{size}B"), streams.to_string(), rounds.to_string()])
+}
+
+fn inside(folder: &Path, mut arguments: Arguments) -> Result<(), Failure> {
+    let size = arguments.next_size("SIZE", "")?;
+    let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
+    let mut scene = Scene::new(folder, "in", size, streams)?;
+    link::SERVER.clone_into(&mut scene.server);
+    let client = Program::find("dtclient")?;
+    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    for (name, options) in [(WITH, &["--md5"][..]), (OURS, &[])] {
+        if let Err(why) = client.demand(options) {
+            missing(name, &why);
+            continue;
+        }
+        let (scene, client, file) = (&scene, &client, folder.join("in"));
+        let run = move || {
+            // Another modification time is another version, of which the server knows no digest.
+            File::options().write(true).open(&file)?.set_modified(SystemTime::now())?;
+            behind(scene, client, options)
+        };
+        candidates.push((name.to_owned(), Box::new(run)));
+    }
+    let series = alternate(rounds, candidates);
+    println!();
+    let mut table = Table::new(&["what", "best ms", "median ms", "worst ms", "failed"]);
+    for one in &series {
+        let times = [one.best(), one.median(), one.worst()];
+        let times = times.map(|time| time.map_or_else(|| "-".to_owned(), |s| format!("{:.1}", s * 1e3)));
+        table.row([vec![one.name.clone()], times.to_vec(), vec![one.n_failed.to_string()]].concat());
+    }
+    println!("From the last byte to the end of the transfer:\n");
+    table.print();
+    print_complaints(&series);
+    let median = named(&series, WITH).and_then(Series::median).map(|seconds| seconds * 1e3);
+    print_at_most("median with --md5", median, ALLOWED, " ms");
+    demand_ours(&series)
+}
+
+/// One transfer: the time from its last byte to its end.
+fn behind(scene: &Scene, client: &Program, options: &[&str]) -> Result<Duration, Failure> {
+    scene.output.clear()?;
+    let mut command = client.command();
+    command.args(options).arg("--verbose");
+    if client.has("--json") {
+        command.arg("--json");
+    }
+    command.args([&scene.server, &scene.streams.to_string(), &scene.file]).arg(scene.output.path());
+    let ended = Running::start(&mut command)?.wait()?;
+    ended.demand()?;
+    scene.output.demand(scene.size)?;
+    // Progress events come now and then only, so what the program itself says is nearer the truth.
+    told_behind_last_byte(&ended.complaints)
+        .or_else(|| from_events(&ended, scene.size))
+        .ok_or_else(|| "the transfer did not tell when its last byte came".into())
+}
+
+/// From the first progress with all bytes to the end, by the clock of the program itself.
+fn from_events(ended: &Ended, size: u64) -> Option<Duration> {
+    let all = |seen: &&Seen| seen.is("progress") && seen.count("received") == Some(size);
+    let received = ended.events.iter().find(all)?.seconds("seconds")?;
+    let finished = ended.last("finished")?.seconds("seconds")?;
+    Duration::try_from_secs_f64(finished - received).ok()
+}

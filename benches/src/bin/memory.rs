@@ -1,0 +1,118 @@
+//! Memory: what the client takes besides the mapped output, and the server for each stream that waits.
+//!
+//! `cargo build --release && target/release/bench-memory [FOLDER [SIZE [STREAMS]]]`, by default `/dev/shm 64GiB 1000`.
+//!
+//! The client fetches a file that is one hole, over 8 and over 255 streams; where there is no room for the output, which
+//! is no hole, the file is smaller, and this is said. Its status is read every 10 ms; "own" is the largest `RssAnon`:
+//! everything resident but the pages of mapped files, which are the output. `VmHWM` less the largest `RssFile` and
+//! `RssShmem` would be the same but for the moments at which each was largest. The server's is `RssAnon` after a transfer,
+//! and again when so many streams were opened and greeted and nothing was asked for on them.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use dt_benches::arguments::{Arguments, spoken};
+use dt_benches::clients::{OURS, Scene, missing};
+use dt_benches::events::Running;
+use dt_benches::files::{room, sparse_file};
+use dt_benches::memory::{Memory, sample};
+use dt_benches::process::raise_open_files;
+use dt_benches::product::Server;
+use dt_benches::protocol2::{Session, is_idle};
+use dt_benches::table::Table;
+use dt_benches::{Failure, float};
+
+/// The streams of one session at most.
+const STREAMS_OF_A_SESSION: usize = 250;
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = Arguments::new("bench-memory [FOLDER [SIZE [STREAMS]]]");
+    let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
+    let wanted = arguments.next_size("SIZE", "64GiB")?;
+    let streams: usize = arguments.next("STREAMS", 1000)?;
+    raise_open_files()?;
+
+    let place = tempfile::tempdir_in(&folder)?;
+    // Two thirds: on tmpfs the room is the machine's memory.
+    let gib = (room(&folder)? / 3 * 2) >> 30;
+    let size = if wanted >> 30 >= gib { gib << 30 } else { wanted };
+    if size < wanted {
+        println!("{} do not fit into {}: the file has {}", spoken(wanted), folder.display(), spoken(size));
+    }
+    sparse_file(&place.path().join("in"), size)?;
+    let server = Server::start(place.path())?;
+
+    println!("One client, {} in {}\n", spoken(size), folder.display());
+    let mut table = Table::new(&["streams", "own, MiB", "mapped, MiB", "VmHWM, MiB", "s"]);
+    for n in [8, 255] {
+        let (peak, elapsed) = client(&server, place.path(), size, n)?;
+        let mut cells = vec![n.to_string()];
+        cells.extend([peak.anonymous, peak.mapped, peak.peak].map(mib));
+        cells.push(format!("{:.1}", elapsed.as_secs_f64()));
+        table.row(cells);
+    }
+    table.print();
+
+    println!("\nThe server, with streams that were greeted and wait\n");
+    match idle_streams(&server, streams) {
+        Ok((before, after, open)) => {
+            let more = after.anonymous.saturating_sub(before.anonymous);
+            let mut table = Table::new(&["open streams", "before, MiB", "with them, MiB", "each, KiB"]);
+            let each = float(more) / float(u64::try_from(open.max(1))?);
+            let sums = [before.anonymous, after.anonymous].map(mib);
+            table.row(
+                [vec![format!("{open} of {streams}")], sums.to_vec(), vec![format!("{each:.1}")]].concat(),
+            );
+            table.print();
+        }
+        Err(why) => missing("idle streams", &why),
+    }
+    Ok(())
+}
+
+fn mib(kib: u64) -> String {
+    format!("{:.1}", float(kib) / 1024.0)
+}
+
+/// The peaks of one transfer's client.
+fn client(
+    server: &Server,
+    folder: &std::path::Path,
+    size: u64,
+    streams: u16,
+) -> Result<(Memory, Duration), Failure> {
+    let mut scene = Scene::new(folder, "in", size, streams)?;
+    scene.server.clone_from(&server.address);
+    let mut running = Running::start(&mut scene.command(OURS)?)?;
+    let process = running.id();
+    let peak = sample(process, || running.is_running().unwrap_or(false));
+    let ended = running.wait()?;
+    ended.demand()?;
+    scene.output.demand(size)?;
+    scene.output.clear()?;
+    Ok((peak, ended.elapsed))
+}
+
+/// The server's memory before and with the streams, and how many of them it left open.
+fn idle_streams(server: &Server, wanted: usize) -> Result<(Memory, Memory, usize), Failure> {
+    let address: SocketAddr = server.address.parse()?;
+    let status = || Memory::of(server.id()).ok_or("the server is gone");
+    let before = status()?;
+    let mut streams: Vec<TcpStream> = Vec::new();
+    while streams.len() < wanted {
+        let n = u8::try_from(STREAMS_OF_A_SESSION.min(wanted - streams.len()))?;
+        let session = Session::ask(&server.address, "in", n)?;
+        for stream in 0..n {
+            streams.push(session.open(address, stream)?);
+        }
+    }
+    // A refusal comes at once.
+    thread::sleep(Duration::from_secs(1));
+    let after = status()?;
+    let open = streams.iter().filter(|stream| is_idle(stream)).count();
+    Ok((before, after, open))
+}

@@ -1,0 +1,99 @@
+//! One stream at a hundredth of the others' rate: what it costs the whole transfer.
+//!
+//! `cargo build --release && target/release/bench-slow-stream [FOLDER [SIZE [STREAMS [ROUNDS [MB_PER_SECOND [SLOW]]]]]]`,
+//! by default `/dev/shm 200MB 8 7 10 3`: every connection for data gets 10 MB/s, but number 3 a hundredth of that. The
+//! rates are kept by a proxy in this program; the peers go through another one of the same kind.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use dt_benches::Failure;
+use dt_benches::arguments::{Arguments, spoken};
+use dt_benches::clients::{OURS, Scene, demand_ours, missing};
+use dt_benches::files::random_file;
+use dt_benches::nginx::Nginx;
+use dt_benches::product::{Program, Server};
+use dt_benches::rounds::{Candidate, Series, alternate, named};
+use dt_benches::table::{Unit, print_at_most, print_rates};
+use dt_benches::throttle::Throttle;
+
+/// The most that it may cost, in seconds.
+const ALLOWED: f64 = 1.0;
+
+/// The address where the proxies stand; the servers are at 127.0.0.1, with the same ports.
+const PROXY: [u8; 4] = [127, 0, 0, 2];
+
+/// A rate that slows nothing.
+const UNLIMITED: u64 = 1 << 40;
+
+fn main() -> Result<(), Failure> {
+    let mut arguments =
+        Arguments::new("bench-slow-stream [FOLDER [SIZE [STREAMS [ROUNDS [MB_PER_SECOND [SLOW]]]]]]");
+    let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
+    let size = arguments.next_size("SIZE", "200MB")?;
+    let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
+    let rate: u64 = arguments.next("MB_PER_SECOND", 10)?;
+    let slow: u64 = arguments.next("SLOW", 3)?;
+    let rate_in_bytes = rate.saturating_mul(1_000_000);
+
+    let place = tempfile::tempdir_in(&folder)?;
+    random_file(&place.path().join("in"), size)?;
+    let data_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let ports = data_port.port().to_string();
+    // Without protocol 2 all transfers get the one port of a range of one.
+    let one_port = [String::from("--transfer-ports"), format!("{ports}-{ports}")];
+    let options = if Program::find("dtserver")?.has("--data-port") {
+        ["--data-port", &ports]
+    } else {
+        one_port.each_ref().map(String::as_str)
+    };
+    let (server, nginx) = (Server::start_with(place.path(), &options)?, Nginx::start(place.path())?);
+    let mut scene = Scene::new(place.path(), "in", size, streams)?;
+    let control = proxied(server.address.parse()?, UNLIMITED)?;
+    scene.server = control.1.to_string();
+    let mut throttles = vec![proxied(data_port, rate_in_bytes)?];
+    if let Some(nginx) = &nginx {
+        throttles.push(proxied(nginx.address.parse()?, rate_in_bytes)?);
+        scene.web = throttles.last().map(|(_, address)| address.to_string());
+    }
+
+    println!(
+        "{} in {}, {streams} streams of {rate} MB/s each, {rounds} rounds after one that is not counted\n",
+        spoken(size),
+        folder.display()
+    );
+    let (scene, throttles) = (&scene, &throttles);
+    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    for name in [OURS, "rclone", "aria2c", "axel", "lftp"] {
+        for (kind, slow) in [("", None), (", one slow", Some(slow))] {
+            match scene.command(name) {
+                Ok(mut command) => {
+                    let run = move || {
+                        for (throttle, _) in throttles {
+                            throttle.begin(slow);
+                        }
+                        scene.run(&mut command)
+                    };
+                    candidates.push((format!("{name}{kind}"), Box::new(run)));
+                }
+                Err(why) if slow.is_none() => missing(name, &why),
+                Err(_) => {}
+            }
+        }
+    }
+    let series = alternate(rounds, candidates);
+    println!();
+    print_rates(&series, size, Unit::MegabitsPerSecond, OURS);
+    let best = |name: &str| named(&series, name).and_then(Series::best);
+    let cost = best(&format!("{OURS}, one slow")).zip(best(OURS)).map(|(slow, equal)| slow - equal);
+    print_at_most("what the slow stream costs dtclient, best runs,", cost, ALLOWED, " s");
+    demand_ours(&series)
+}
+
+/// A proxy in front of a server, and where it stands.
+fn proxied(server: SocketAddr, bytes_per_second: u64) -> Result<(Throttle, SocketAddr), Failure> {
+    let listen = SocketAddr::from((PROXY, server.port()));
+    Ok((Throttle::start(listen, server, bytes_per_second)?, listen))
+}

@@ -1,0 +1,51 @@
+//! A file of one byte over loopback: what a transfer costs besides its bytes.
+//!
+//! `cargo build --release && target/release/bench-small [FOLDER [STREAMS [ROUNDS]]]`, by default `/dev/shm 8 50`. Whole
+//! processes are timed.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use dt_benches::Failure;
+use dt_benches::arguments::Arguments;
+use dt_benches::clients::{OURS, Scene, demand_ours};
+use dt_benches::nginx::Nginx;
+use dt_benches::product::Server;
+use dt_benches::rounds::{Series, alternate, named};
+use dt_benches::table::{Table, print_at_most, print_complaints};
+
+/// The most that it may take, in ms.
+const ALLOWED: f64 = 20.0;
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = Arguments::new("bench-small [FOLDER [STREAMS [ROUNDS]]]");
+    let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
+    let (streams, rounds) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 50)?);
+    let place = tempfile::tempdir_in(&folder)?;
+    fs::write(place.path().join("in"), "x")?;
+    let (server, nginx) = (Server::start(place.path())?, Nginx::start(place.path())?);
+    let mut scene = Scene::new(place.path(), "in", 1, streams)?;
+    scene.server.clone_from(&server.address);
+    scene.web = nginx.as_ref().map(|nginx| nginx.address.clone());
+
+    println!(
+        "1 B in {}, {streams} streams, {rounds} rounds after one that is not counted\n",
+        folder.display()
+    );
+    let names = [OURS, "dtclient-1", "rclone", "aria2c", "axel", "lftp", "curl", "wget"];
+    let series = alternate(rounds, scene.candidates(&names));
+    println!();
+    let mut table = Table::new(&["what", "best ms", "median ms", "worst ms", "failed"]);
+    for one in &series {
+        let times = [one.best(), one.median(), one.worst()];
+        let times = times.map(|time| time.map_or_else(|| "-".to_owned(), |s| format!("{:.2}", s * 1e3)));
+        table.row([vec![one.name.clone()], times.to_vec(), vec![one.n_failed.to_string()]].concat());
+    }
+    table.print();
+    print_complaints(&series);
+    let median = named(&series, OURS).and_then(Series::median).map(|seconds| seconds * 1e3);
+    print_at_most("median of dtclient", median, ALLOWED, " ms");
+    demand_ours(&series)
+}
