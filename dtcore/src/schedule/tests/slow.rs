@@ -76,9 +76,12 @@ fn the_last_block_is_taken_away_from_a_stream_that_is_left_alone() {
 
 #[test]
 fn under_a_rate_limit_a_stream_may_be_silent_for_long() {
-    let silent: Path = Box::new(|now, _| Some(if (ms(500)..ms(4_000)).contains(&now) { 0 } else { RATE }));
+    let silent = |from| -> Path {
+        Box::new(move |now, _| Some(if (from..ms(9_000)).contains(&now) { 0 } else { RATE }))
+    };
     let limited = Policy { limited: true, ..Policy::default() };
-    let mut simulation = Simulation::new(RATE * 10, ms(20), limited, vec![silent, steady(RATE)]);
+    let mut simulation =
+        Simulation::new(RATE * 10, ms(20), limited, vec![silent(ms(500)), silent(ms(3_000))]);
     simulation.run();
     assert_eq!(simulation.faults, []);
 }
