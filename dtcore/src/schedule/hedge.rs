@@ -38,7 +38,7 @@ impl Scheduler {
         };
         let (block, theirs) = if self.is_all_asked() {
             self.expected_last(thief, now, guess)?
-        } else if self.is_consumer_waiting() {
+        } else if self.policy.ahead.is_some() {
             self.expected_next(thief, now, guess)?
         } else {
             return None;
@@ -80,11 +80,5 @@ impl Scheduler {
         let (block, hold) = self.ledger.first_held_once(among)?;
         let lane = self.lanes.get(hold.stream.index()).filter(|_| hold.stream != thief)?;
         Some((block, lane.time_to(hold.end, now, guess)))
-    }
-
-    /// Whether an in-order consumer has used up half of what it could be given.
-    fn is_consumer_waiting(&self) -> bool {
-        let ready = self.ledger.frontier().saturating_sub(self.consumed);
-        self.policy.ahead.is_some_and(|ahead| ready <= ahead / 2)
     }
 }

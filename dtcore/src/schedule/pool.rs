@@ -72,14 +72,12 @@ impl Pool {
     }
 
     /// How much may be in flight on a stream for it to end with the others, when so much is missing.
-    ///
-    /// What comes in a round trip is always its part: a request needs as long on any other stream.
     pub(super) fn share(&self, lane: &Lane, missing: u64, now: Duration) -> u64 {
         if self.typical == 0 {
             return missing / self.n_sharers.max(1);
         }
         let rate = lane.meter.rate(now, self.typical);
-        bytes_in(time_for(missing, self.total.max(rate)).max(lane.rtt()), rate)
+        bytes_in(time_for(missing, self.total.max(rate)), rate)
     }
 
     /// How long the streams but this one need for so many bytes.

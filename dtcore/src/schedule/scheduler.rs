@@ -37,7 +37,7 @@ impl Scheduler {
             ledger: Ledger::new(plan, done),
             lanes: streams.ids().map(|_| Lane::new()).collect(),
             pool: Pool::default(),
-            flow: Flow::new(policy.stall_timeout),
+            flow: Flow::new(policy),
             consumed: 0,
             duplicated: 0,
             most_duplicated: super::hedge::most_duplicated(&plan, streams),

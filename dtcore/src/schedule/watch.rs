@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Fault;
 use super::lane::{Lane, MOST_STRIKES};
 use super::scheduler::Scheduler;
+use super::{Fault, Policy};
 use crate::plan::StreamId;
 
 /// How long a stream may bring nothing while others do, unless four of its round trips are longer.
@@ -35,8 +35,9 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(stall_timeout: Duration) -> Self {
-        let first_outage = OUTAGE.min(stall_timeout);
+    pub(super) fn new(policy: Policy) -> Self {
+        let limit = policy.stall_timeout;
+        let first_outage = if policy.limited { limit } else { OUTAGE.min(limit) };
         Self { last: Duration::ZERO, since: Duration::ZERO, outage: first_outage, first_outage }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::simulation::{MB, Simulation, ms, steady, turning};
+use super::simulation::{MB, Simulation, ms, steady};
 use crate::schedule::Policy;
 
 const RATE: u64 = 10 * MB;
@@ -52,14 +52,4 @@ fn a_consumer_that_stands_still_is_no_silence() {
     simulation.consumer = Some(RATE);
     simulation.run();
     assert_eq!(simulation.faults, []);
-}
-
-#[test]
-fn nothing_is_asked_for_twice_while_the_consumer_has_enough() {
-    let policy = Policy { ahead: Some(AHEAD), ..Policy::default() };
-    let paths = vec![turning(RATE, ms(3_000), RATE / 8), steady(RATE), steady(RATE), steady(RATE)];
-    let mut simulation = Simulation::new(10 * RATE, ms(20), policy, paths);
-    simulation.consumer = Some(RATE);
-    simulation.run();
-    assert_eq!(simulation.scheduler.duplicated(), 0);
 }

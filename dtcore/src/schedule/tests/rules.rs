@@ -25,7 +25,7 @@ fn transfer<const N: usize>(n_blocks: u64, policy: Policy) -> (Scheduler, [Strea
 fn ask(scheduler: &mut Scheduler, stream: StreamId, now: Duration) -> BlockIndex {
     match scheduler.next(stream, now) {
         Next::Ask(block) => block,
-        other => panic!("{other:?}"),
+        next @ (Next::Full | Next::Idle | Next::Complete) => panic!("{next:?}"),
     }
 }
 

@@ -27,14 +27,11 @@ fn a_stream_that_is_left_alone_has_one_block_at_a_time_and_none_at_the_end() {
 
 #[test]
 fn a_stream_that_is_left_alone_late_keeps_its_rate_in_mind() {
-    let mut simulation = beside(steady(SLOW), ms(20), 10);
-    simulation.run_until(ms(2_400));
-    assert_eq!(simulation.faults.len(), 2);
-    // As if the file ended here: what a stream of unknown rate would still be given.
-    let mut late =
-        Simulation::new(RATE * 26 / 10, ms(20), Policy::default(), vec![steady(SLOW), steady(RATE)]);
-    late.run();
-    assert_eq!((late.faults.len(), late.scheduler.duplicated()), (2, 0));
+    // It is replaced for the second time after 2.4 s; what it got then would come in 3.3 s.
+    let paths = vec![steady(RATE / 500), steady(RATE)];
+    let mut simulation = Simulation::new(RATE * 38 / 10, ms(20), Policy::default(), paths);
+    simulation.run();
+    assert_eq!((simulation.faults.len(), simulation.scheduler.duplicated()), (2, 0));
 }
 
 #[test]
@@ -79,9 +76,12 @@ fn the_last_block_is_taken_away_from_a_stream_that_is_left_alone() {
 
 #[test]
 fn under_a_rate_limit_a_stream_may_be_silent_for_long() {
-    let silent: Path = Box::new(|now, _| Some(if (ms(500)..ms(4_000)).contains(&now) { 0 } else { RATE }));
+    let silent = |from| -> Path {
+        Box::new(move |now, _| Some(if (from..ms(9_000)).contains(&now) { 0 } else { RATE }))
+    };
     let limited = Policy { limited: true, ..Policy::default() };
-    let mut simulation = Simulation::new(RATE * 10, ms(20), limited, vec![silent, steady(RATE)]);
+    let mut simulation =
+        Simulation::new(RATE * 10, ms(20), limited, vec![silent(ms(500)), silent(ms(3_000))]);
     simulation.run();
     assert_eq!(simulation.faults, []);
 }
