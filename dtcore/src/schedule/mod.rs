@@ -9,7 +9,6 @@
 //! stream, and for all open streams after each [`Scheduler::tick`] and whenever blocks went back. Goals: the slowest
 //! stream does not decide when the transfer ends, and as long as one stream can be opened, the transfer completes. Not
 //! a goal: the order in which the server reads.
-#![cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the receiver of protocol 2 is its user"))]
 
 mod backoff;
 mod hedge;

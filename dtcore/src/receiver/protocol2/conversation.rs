@@ -100,7 +100,7 @@ impl<'a> Conversation<'a> {
             Coming::Block(block) => self.block(block).await,
             Coming::Digests(which) => self.digests(which).await,
             Coming::Wait => {
-                self.shared.is_alive(self.stream);
+                self.shared.is_alive();
                 Ok(())
             }
             Coming::Drain => Err(End::Lost("the server is shutting down".to_owned())),

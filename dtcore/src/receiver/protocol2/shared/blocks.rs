@@ -29,6 +29,11 @@ impl Shared {
             *known = Some(digest);
         }
         let now = self.now();
+        // A proven block is progress; mere bytes are not, or a path that always breaks within a block would be tried for ever.
+        state.retries.progressed();
+        if let Some(backoff) = state.backoffs.get_mut(stream.index()) {
+            backoff.progressed();
+        }
         let copy = state.scheduler.verified(stream, block, now);
         match copy {
             Copy::First { also_held_by } => {

@@ -221,20 +221,15 @@ impl Shared {
         let (now, n) = (self.now(), length(n));
         let mut state = self.state();
         state.received = state.received.saturating_add(n);
-        state.retries.progressed();
-        if let Some(backoff) = state.backoffs.get_mut(stream.index()) {
-            backoff.progressed();
-        }
         state.scheduler.received(stream, n, now);
     }
 
-    /// The sender of `stream` is alive, and still computes the digests.
-    pub(super) fn is_alive(&self, stream: StreamId) {
+    /// The sender is alive, and still computes the digests.
+    pub(super) fn is_alive(&self) {
         let now = self.now();
         let mut state = self.state();
         state.whole_heard = now;
         state.retries.progressed();
-        state.scheduler.received(stream, 0, now);
     }
 
     /// `n` bytes were received for nothing.

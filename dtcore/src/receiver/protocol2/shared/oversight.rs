@@ -53,15 +53,18 @@ impl Shared {
                 faults.push((stream, Fault::Stalled));
             }
         }
-        let idle = state.idle.clone();
+        // Whether a second copy of a block is worth its bytes is a matter of time.
+        if state.scheduler.is_all_asked() {
+            self.poke_all();
+        } else {
+            state.idle.iter().filter_map(|stream| self.line(*stream)).for_each(Line::poke);
+        }
         drop(state);
         for (stream, fault) in faults {
             if let Some(line) = self.line(stream) {
                 line.replace(fault);
             }
         }
-        // Whether a second copy of a block is worth its bytes is a matter of time.
-        idle.into_iter().filter_map(|stream| self.line(stream)).for_each(Line::poke);
         if silent < self.options.stall_timeout {
             return Ok(());
         }
