@@ -13,7 +13,7 @@ mod source;
 mod space;
 mod store;
 
-pub(crate) use digest_cache::{BlockDigests, DigestCache, DigestError};
+pub(crate) use digest_cache::{DigestCache, DigestError};
 pub(crate) use engine::open;
 pub use engine::{Engine, InvalidEngine};
 pub(crate) use growing::{GrowingWriter, append};
