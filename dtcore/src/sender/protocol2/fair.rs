@@ -196,7 +196,7 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(given_up);
         drop(held);
-        let held = waiting.now_or_never().unwrap();
+        let held = waiting.await;
         let mut sent = Box::pin(turns.next(ONE));
         assert!(sent.as_mut().now_or_never().is_none());
         drop(held);
