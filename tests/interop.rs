@@ -74,12 +74,12 @@ fn check_dtclient_with_dtserver(sizes: &[usize], engine: &str) {
     let server = PROGRAMS.serve(&workspace.root()).ready();
     for (seed, size) in (1..).zip(sizes) {
         let content = workspace.serve_pattern("dir/f", seed, *size);
-        for streams in STREAMS {
+        for (streams, protocol) in STREAMS.into_iter().flat_map(|streams| [(streams, "1"), (streams, "2")]) {
             let outcome = PROGRAMS
                 .fetch(server.addr, streams, "dir/f", workspace.output("out"))
-                .options(["--engine", engine])
+                .options(["--engine", engine, "--protocol", protocol, "--md5"])
                 .run();
-            let case = format!("{size} bytes over {streams} streams, engine {engine}");
+            let case = format!("{size} bytes over {streams} streams, engine {engine}, protocol {protocol}");
             check_received(&outcome, &workspace, &content, &case);
         }
     }
@@ -159,7 +159,8 @@ fn the_request_is_one_the_original_understands() {
     workspace.serve_pattern("f", 1, 8);
     for name in ["remote/path", "/remote/path", "a#b?c", "a%20b", "../up", "http:x"] {
         let server = OriginalServer::start(&workspace.root().join("f"), Script::swift());
-        PROGRAMS.fetch(server.addr, 8, name, workspace.output("out")).run().assert_success();
+        let run = PROGRAMS.fetch(server.addr, 8, name, workspace.output("out")).options(["--protocol", "1"]);
+        run.run().assert_success();
         let [request] = &server.requests()[..] else { panic!("one request expected") };
         let request = String::from_utf8_lossy(request);
         let (head, body) = request.split_once("\r\n\r\n").expect("it has a head");
@@ -226,7 +227,8 @@ fn more_than_4_gib_in_all_pairings() {
     let (hash, offer) = std::thread::scope(|scope| {
         let hash = scope.spawn(|| md5_of_file(&source));
         // The server's hash needs longer than the reference client's usual patience.
-        let outcome = PROGRAMS.fetch(server.addr, 8, "big", workspace.output("out")).limit(limit).run();
+        let run = PROGRAMS.fetch(server.addr, 8, "big", workspace.output("out")).limit(limit);
+        let outcome = run.options(["--protocol", "1"]).run();
         let hash = hash.join().expect("the file is hashed");
         outcome.assert_success();
         assert!(outcome.stderr.contains(&hash), "{hash}: {outcome}");
@@ -264,7 +266,7 @@ fn standard_output_gets_the_bytes_in_order() {
         let content = workspace.serve_pattern("f", 3, size);
         with_both_servers(&workspace, |server, addr| {
             for streams in [1, 8, 255] {
-                let outcome = PROGRAMS.fetch(addr, streams, "f", "-").run();
+                let outcome = PROGRAMS.fetch(addr, streams, "f", "-").options(["--md5"]).run();
                 outcome.assert_success();
                 assert!(
                     outcome.stdout == content,

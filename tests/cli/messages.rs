@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use dt_tests::content::md5;
+use dt_tests::fetched::blake3_of;
 use dt_tests::original_client::Ask;
 use dt_tests::process::Outcome;
 use dt_tests::wait::{PATIENCE, until};
@@ -23,9 +24,12 @@ fn what_success_says() {
     plain.assert_success();
     assert_eq!(plain.stdout, b"");
     let last = plain.stderr.lines().last().unwrap_or_default();
-    for word in [md5(&content).as_str(), "/s", "3145728 bytes"] {
+    let blake3 = blake3_of(&content);
+    for word in [blake3.as_str(), "/s", "3145728 bytes"] {
         assert!(last.contains(word), "{word:?} is missing in {last:?}");
     }
+    let with_md5 = fetch().options(["--md5"]).run();
+    assert!(with_md5.stderr.contains(&md5(&content)), "{with_md5}");
     assert!(!plain.stderr.contains(['\r', '\u{1b}']), "no bar without a terminal: {plain}");
     for quiet in ["-q", "--quiet"] {
         let outcome = fetch().options([quiet]).run();

@@ -176,7 +176,8 @@ fn a_server_that_is_hashing() {
     let huge = File::create(workspace.root().join("huge")).expect("it is made");
     huge.set_len(200 << 30).expect("a sparse file");
     let server = PROGRAMS.serve(&workspace.root()).options(["--drain-timeout", "500ms"]).ready();
-    let client = PROGRAMS.fetch(server.addr, 4, "huge", workspace.output("out")).start();
+    let run = PROGRAMS.fetch(server.addr, 4, "huge", workspace.output("out"));
+    let client = run.options(["--protocol", "1"]).start();
     until_true("the server reads", || {
         let io = fs::read_to_string(format!("/proc/{}/io", server.process().id())).expect("it may be read");
         let rchar = io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());

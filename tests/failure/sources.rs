@@ -77,9 +77,15 @@ fn a_source_that_changes_after_the_answer() {
         assert!(other.is_err() || other.is_ok_and(|stream| read_to_end(&stream).end == End::Reset), "{what}");
 
         workspace.serve_pattern("f", 1, 3 * MIB);
-        let (addr, thread) = meddle(server.addr, move || change(&source));
-        PROGRAMS.fetch(addr, 8, "f", workspace.output("out")).run().assert_failure(4);
-        thread.join().expect("it meddled");
+        // Protocol 1 has no word for it; protocol 2 has.
+        for (protocol, code) in [("1", 4), ("2", 11)] {
+            workspace.serve_pattern("f", 1, 3 * MIB);
+            let source = source.clone();
+            let (addr, thread) = meddle(server.addr, move || change(&source));
+            let run = PROGRAMS.fetch(addr, 8, "f", workspace.output("out"));
+            run.options(["--protocol", protocol]).run().assert_failure(code);
+            thread.join().expect("it meddled");
+        }
         workspace.assert_outputs(&["out"]);
         assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE, "{what}");
 
