@@ -10,7 +10,7 @@ const MOST_LINES: usize = 400;
 /// What each module of `dtcore` may use of the others: imports point down only, as ARCHITECTURE.md shows.
 ///
 /// The roles do not know each other, the network knows no files, and files know no network.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("plan", PURE),
     ("wire", PURE),
     ("integrity", PURE),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("net", &["plan", "wire", "integrity", "error"]),
     ("receiver", BELOW_THE_ROLES),
     ("sender", BELOW_THE_ROLES),
+    ("fuzzing", &["plan", "wire", "integrity", "storage"]),
 ];
 const PURE: &[&str] = &["plan", "wire", "integrity", "schedule", "session"];
 const BELOW_THE_ROLES: &[&str] =

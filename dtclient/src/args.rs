@@ -1,13 +1,14 @@
 //! The command line of `dtclient`, read into checked types.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::FalseyValueParser;
-use dtcli::timeout;
-use dtcore::{Checksum, Engine, ServerAddress, StreamCount};
+use dtcli::{rate, timeout};
+use dtcore::{Checksum, Engine, ProtocolChoice, ServerAddress, StreamCount};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +16,7 @@ Examples:
   dtclient 192.0.2.7:9000 16 backup.tar - | tar x
   dtclient --checksum md5=900150983cd24fb0d6963f7d28e17f72 host:9000 8 f out.bin
 
+What is interrupted, by whatever, goes on where it was when the same command is run again.
 Durations are numbers of seconds, or numbers with units: 90, 500ms, 1m30s.
 Exit codes:
   0 done and verified         8 local file error
@@ -42,7 +44,7 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE")]
     pub(crate) file: OsString,
 
-    /// Where to put it; "-" is standard output, by way of a file in $TMPDIR
+    /// Where to put it; "-" is standard output
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
 
@@ -58,7 +60,23 @@ pub(crate) struct Args {
     #[arg(long, env = "DT_NO_CLOBBER", value_parser = FalseyValueParser::new())]
     pub(crate) no_clobber: bool,
 
-    /// Demand this digest of the file, besides the server's: md5=HEX
+    /// Begin anew rather than go on with what an earlier run has left
+    #[arg(long, env = "DT_NO_RESUME", value_parser = FalseyValueParser::new())]
+    pub(crate) no_resume: bool,
+
+    /// Print what happens on standard output, one JSON object a line
+    #[arg(long, env = "DT_JSON", value_parser = FalseyValueParser::new())]
+    pub(crate) json: bool,
+
+    /// The protocol to speak: auto, 1 or 2
+    #[arg(long, env = "DT_PROTOCOL", value_name = "PROTOCOL", default_value = "auto", value_parser = protocol)]
+    pub(crate) protocol: ProtocolChoice,
+
+    /// Compute and compare the file's MD5 too
+    #[arg(long, env = "DT_MD5", value_parser = FalseyValueParser::new())]
+    pub(crate) md5: bool,
+
+    /// Demand this digest of the file, besides the server's: md5=HEX or blake3=HEX
     #[arg(long, env = "DT_CHECKSUM", value_name = "ALGO=HEX")]
     pub(crate) checksum: Option<Checksum>,
 
@@ -69,6 +87,14 @@ pub(crate) struct Args {
     /// How bytes get into the output: auto, map or write
     #[arg(long, env = "DT_ENGINE", value_name = "ENGINE", default_value_t)]
     pub(crate) engine: Engine,
+
+    /// Receive at most so many bytes a second, on all streams together: 500K, 2M, 1.5MiB
+    #[arg(long, env = "DT_LIMIT_RATE", value_name = "RATE", value_parser = rate)]
+    pub(crate) limit_rate: Option<NonZeroU64>,
+
+    /// How often connecting again may fail in a row, with nothing received in between [default: 10]
+    #[arg(long, env = "DT_RETRIES", value_name = "N")]
+    pub(crate) retries: Option<u32>,
 
     /// Give up a connection that is not made in this time
     #[arg(long, env = "DT_CONNECT_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = timeout)]
@@ -85,6 +111,16 @@ pub(crate) enum Verbosity {
     Quiet,
     Normal,
     Verbose,
+}
+
+/// Reads the name of a protocol.
+fn protocol(text: &str) -> Result<ProtocolChoice, String> {
+    match text {
+        "auto" => Ok(ProtocolChoice::Auto),
+        "1" => Ok(ProtocolChoice::V1),
+        "2" => Ok(ProtocolChoice::V2),
+        _ => Err("the protocol is auto, 1 or 2".to_owned()),
+    }
 }
 
 impl Args {
@@ -112,7 +148,7 @@ mod tests {
         let args = Args::try_parse_from(["dtclient", "host:9000", "8", "remote/path", "out.bin"]).unwrap();
         assert_eq!(args.address.to_string(), "host:9000");
         assert_eq!(args.streams.value(), 8);
-        assert_eq!(args.engine, Engine::Auto);
+        assert_eq!((args.engine, args.protocol), (Engine::Auto, ProtocolChoice::Auto));
         assert_eq!(args.verbosity(), Verbosity::Normal);
     }
 }

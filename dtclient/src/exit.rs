@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use dtcli::reason;
 use dtcore::{DigestOrigin, TransferError};
 
+use crate::resume;
+
 /// Why the program fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -17,19 +19,46 @@ pub(crate) enum Failure {
     #[error("cannot {action}")]
     System { action: &'static str, source: io::Error },
     /// The user did not wait for an interrupted transfer to clean up, or it took too long.
-    #[error("interrupted before it had cleaned up; a part file may be left, which the next run removes")]
+    #[error("interrupted before it had cleaned up; a part file may be left, which the next run takes over")]
     Abandoned,
+    /// Both would go to standard output.
+    #[error("the argument '--json' cannot be used with standard output as OUTPUT; try 'dtclient --help'")]
+    JsonAndOutput,
+}
+
+/// What a failure means to the one who ran the program.
+pub(crate) struct Outcome {
+    pub(crate) code: u8,
+    pub(crate) line: String,
 }
 
 /// Prints the failure and returns its exit code.
 pub(crate) fn fail(failure: &Failure) -> ExitCode {
+    let Outcome { code, line } = judge(failure, None);
+    dtcli::fail("dtclient", &line, code)
+}
+
+/// The exit code and the words; `kept` says how much is there to go on with.
+pub(crate) fn judge(failure: &Failure, kept: Option<&str>) -> Outcome {
     let (code, advice) = match failure {
         Failure::Transfer(error) => (code(error), advice(error)),
         Failure::System { .. } => (1, None),
         Failure::Abandoned => (130, None),
+        Failure::JsonAndOutput => (2, None),
     };
-    dtcli::fail("dtclient", &line(failure, advice), code)
+    let line = match kept {
+        None => line(failure, advice),
+        Some(kept) => {
+            let advice = advice.filter(|advice| *advice != NOTHING_KEPT).map(str::to_owned);
+            let go_on = format!("{kept} are kept; to go on, run {}", resume::command());
+            line(failure, Some(&advice.into_iter().chain([go_on]).collect::<Vec<_>>().join("; ")))
+        }
+    };
+    Outcome { code, line }
 }
+
+/// The advice that is not true when something was kept.
+const NOTHING_KEPT: &str = "nothing was kept; run the command again";
 
 /// The exit code; the table is part of the command line's contract.
 #[expect(clippy::wildcard_enum_match_arm, reason = "an error without a code of its own is anything else")]
@@ -37,12 +66,12 @@ fn code(error: &TransferError) -> u8 {
     match error {
         TransferError::NotFound { .. } | TransferError::Forbidden { .. } => 3,
         TransferError::Unreachable { .. } | TransferError::ConnectionLost { .. } => 4,
-        TransferError::DigestMismatch { .. } => 6,
+        TransferError::DigestMismatch { .. } | TransferError::CorruptBlock { .. } => 6,
         TransferError::DiskFull { .. } => 7,
         TransferError::LocalFile { .. } => 8,
         TransferError::Unauthorized { .. } => 9,
         TransferError::TimedOut { .. } => 10,
-        TransferError::SourceChanged { .. } => 11,
+        TransferError::SourceChanged { .. } | TransferError::SourceReplaced { .. } => 11,
         TransferError::Protocol { .. } => 12,
         TransferError::OutputExists { .. } | TransferError::OutputInUse { .. } => 13,
         TransferError::Cancelled => 130,
@@ -72,9 +101,11 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. } => {
             "the server agrees with what was received; check the digest that you gave"
         }
-        TransferError::DigestMismatch { .. } | TransferError::Cancelled => {
-            "nothing was kept; run the command again"
+        TransferError::SourceReplaced { .. } => "to start over with what is there now, add --no-resume",
+        TransferError::CorruptBlock { .. } => {
+            "the file, the server's memory or something on the way is broken; run the command again"
         }
+        TransferError::DigestMismatch { .. } | TransferError::Cancelled => NOTHING_KEPT,
         TransferError::LocalFile { source, .. } => return advice_on_file(source.kind()),
         _ => return None,
     })

@@ -4,7 +4,9 @@
 
 mod args;
 mod exit;
+mod json;
 mod progress;
+mod resume;
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -16,9 +18,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use dtcli::Signals;
-use dtcore::{Download, Report, Transfer};
-
-use tokio::time::sleep;
+use dtcore::{Download, Event, Events, Report, Transfer};
+use tokio::time::{sleep, timeout};
 
 use args::Args;
 use exit::Failure;
@@ -26,6 +27,9 @@ use progress::Display;
 
 /// How long a cancelled transfer may remove what it made before a second signal counts.
 const CLEAN_UP_UNDISTURBED: Duration = Duration::from_millis(500);
+
+/// How long the last events of a transfer are waited for.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long it may take at most.
 const CLEAN_UP: Duration = Duration::from_secs(10);
@@ -43,26 +47,34 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(source) => return exit::fail(&Failure::System { action: "start the event loop", source }),
     };
-    let result = runtime.block_on(run(&args));
+    let mut kept = None;
+    let result = runtime.block_on(run(&args, &mut kept));
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::fail(&error),
+        Err(error) => {
+            let outcome = exit::judge(&error, kept.as_deref());
+            if args.json {
+                json::failed(outcome.code, &outcome.line);
+            }
+            dtcli::fail("dtclient", &outcome.line, outcome.code)
+        }
     }
 }
 
-async fn run(args: &Args) -> Result<(), Failure> {
+/// Runs the transfer; when it fails, `kept` says how much of it stays to go on with.
+async fn run(args: &Args, kept: &mut Option<String>) -> Result<(), Failure> {
     // Before the first file is touched: a signal from now on cleans up.
     let caught = Signals::new().map_err(|source| Failure::System { action: "catch signals", source });
     let mut signals = caught?;
     let mut transfer = download(args)?.start();
-    let events = transfer.take_events();
+    let mut events = transfer.take_events();
     let cancel = transfer.cancel_handle();
     let mut display = Display::new(args.verbosity(), args.streams, io::stderr().is_terminal());
     let watch = async {
-        if let Some(mut events) = events {
+        if let Some(events) = &mut events {
             while let Some(event) = events.next().await {
-                display.show(&event);
+                show(args, &mut display, &event);
             }
         }
         std::future::pending::<Infallible>().await
@@ -76,9 +88,30 @@ async fn run(args: &Args) -> Result<(), Failure> {
         }
         never = watch => match never {},
     };
+    // What came right before the end.
+    while let Some(event) = next_ready(&mut events).await {
+        show(args, &mut display, &event);
+    }
     display.clear();
-    display.finish(&outcome?, &args.file.to_string_lossy());
+    *kept = display.kept();
+    let report = outcome?;
+    if args.json {
+        json::finished(&report);
+    }
+    display.finish(&report, &args.file.to_string_lossy());
     Ok(())
+}
+
+fn show(args: &Args, display: &mut Display, event: &Event) {
+    if args.json {
+        json::tell(event);
+    }
+    display.show(event);
+}
+
+/// The next event of a transfer that has ended, if there is one; it is not waited for long, whatever became of the transfer.
+async fn next_ready(events: &mut Option<Events>) -> Option<Event> {
+    timeout(LAST_WORDS, events.as_mut()?.next()).await.ok()?
 }
 
 /// Waits until a cancelled transfer has cleaned up; a second signal, or too long a wait, ends at once.
@@ -101,12 +134,29 @@ fn download(args: &Args) -> Result<Download, Failure> {
     let (server, file) = (args.address.clone(), args.file.clone());
     // The others are names of the same descriptor, which opening by name would write from its beginning.
     let standard_output_names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
-    let mut download = if standard_output_names.iter().any(|name| args.output == Path::new(name)) {
+    let is_standard_output = standard_output_names.iter().any(|name| args.output == Path::new(name));
+    if is_standard_output && args.json {
+        return Err(Failure::JsonAndOutput);
+    }
+    let mut download = if is_standard_output {
         Download::to_writer(server, file, standard_output()?)
     } else {
         Download::new(server, file, args.output.clone())
     };
     download = download.streams(args.streams).engine(args.engine).connect_timeout(args.connect_timeout);
+    download = download.protocol(args.protocol);
+    if let Some(rate) = args.limit_rate {
+        download = download.limit_rate(rate);
+    }
+    if let Some(rounds) = args.retries {
+        download = download.retries(rounds);
+    }
+    if args.no_resume {
+        download = download.no_resume();
+    }
+    if args.md5 {
+        download = download.md5();
+    }
     if let Some(limit) = args.stall_timeout {
         download = download.stall_timeout(limit).answer_timeout(limit);
     }

@@ -21,6 +21,8 @@ pub(crate) struct Display {
     bar: Option<ProgressBar>,
     rate: Rate,
     last_plain: Instant,
+    /// How many bytes a failed transfer leaves to go on with.
+    kept: Option<u64>,
 }
 
 impl Display {
@@ -30,7 +32,7 @@ impl Display {
             bar.set_style(style("{spinner} {wide_msg}"));
             bar
         });
-        Self { verbosity, streams, bar, rate: Rate::default(), last_plain: Instant::now() }
+        Self { verbosity, streams, bar, rate: Rate::default(), last_plain: Instant::now(), kept: None }
     }
 
     pub(crate) fn show(&mut self, event: &Event) {
@@ -38,13 +40,18 @@ impl Display {
             Event::Connected { server, .. } => {
                 self.say_verbose(&format!("connected to {server}, waiting for its answer"));
                 if let Some(bar) = &self.bar {
-                    bar.set_message("waiting for the server, which hashes the file first");
+                    bar.set_message("waiting for the server; one of protocol 1 hashes the file first");
                     bar.enable_steady_tick(Duration::from_millis(200));
                 }
             }
-            Event::Started { size, streams, .. } => {
+            Event::Started { size, streams, protocol, resumed, .. } => {
                 let told = size.map_or_else(|| "a size it does not tell".to_owned(), bytes);
-                self.say_verbose(&format!("the file has {told} and comes over {streams} streams"));
+                self.say_verbose(&format!(
+                    "the file has {told} and comes over {streams} streams in protocol {protocol}"
+                ));
+                if *resumed > 0 {
+                    self.say_normal(&format!("going on after {}", bytes(*resumed)));
+                }
                 if let (Some(bar), Some(size)) = (&self.bar, size) {
                     bar.disable_steady_tick();
                     bar.set_length(*size);
@@ -52,7 +59,20 @@ impl Display {
                 }
             }
             Event::Progress(progress) => self.progress(progress),
-            _ => {}
+            Event::StreamLost { stream, reason, .. } => {
+                self.say_verbose(&format!("stream {stream} is connected again: {}", one_line(reason)));
+            }
+            Event::BlockCorrupt { block, stream, .. } => {
+                self.say_verbose(&format!(
+                    "block {block} came with wrong bytes on stream {stream} and is fetched again"
+                ));
+            }
+            Event::Kept { bytes, .. } => self.kept = Some(*bytes),
+            other => {
+                if let Some(notice) = notice(other) {
+                    self.say_normal(&notice);
+                }
+            }
         }
     }
 
@@ -89,13 +109,40 @@ impl Display {
         }
     }
 
+    /// How many bytes a failed transfer leaves to go on with, in words.
+    pub(crate) fn kept(&self) -> Option<String> {
+        self.kept.map(bytes)
+    }
+
     fn say_verbose(&self, text: &str) {
         if self.verbosity == Verbosity::Verbose {
-            match &self.bar {
-                Some(bar) => bar.println(text),
-                None => say(text),
-            }
+            self.say(text);
         }
+    }
+
+    fn say_normal(&self, text: &str) {
+        if self.verbosity > Verbosity::Quiet {
+            self.say(text);
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => say(text),
+        }
+    }
+}
+
+/// What a user is told once, unless he wants to hear of errors only.
+pub(crate) fn notice(event: &Event) -> Option<String> {
+    match event {
+        Event::FellBack { data, .. } => {
+            Some(format!("the data port {data} cannot be reached; the streams come over the control port"))
+        }
+        Event::StartedOver { reason, .. } => Some(format!("beginning anew: {reason}")),
+        Event::Kept { bytes: n, .. } => Some(format!("{} are kept", bytes(*n))),
+        _ => None,
     }
 }
 
@@ -147,11 +194,36 @@ fn line(progress: &Progress, rate: f64, streams: StreamCount) -> String {
 
 fn summary(report: &Report, name: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
-    let rate = if seconds > 0.0 { float(report.bytes) / seconds } else { 0.0 };
+    let fetched = report.bytes.saturating_sub(report.resumed);
+    let rate = if seconds > 0.0 { float(fetched) / seconds } else { 0.0 };
     let name = one_line(name);
+    let blake3 = report.blake3.map_or_else(String::new, |blake3| format!(", blake3 {blake3}"));
     let md5 = report.md5.map_or_else(String::new, |md5| format!(", md5 {md5}"));
     let (n, size, rate) = (report.bytes, bytes(report.bytes), bytes_float(rate));
-    format!("{name}: {n} bytes ({size}) in {seconds:.2} s, {rate}/s{md5} verified")
+    let resumed = match report.resumed {
+        0 => String::new(),
+        there => format!(", {} of them there before", bytes(there)),
+    };
+    let trouble = trouble(report);
+    format!("{name}: {n} bytes ({size}) in {seconds:.2} s, {rate}/s{resumed}{blake3}{md5} verified{trouble}")
+}
+
+/// What went wrong on the way; nothing if nothing did.
+fn trouble(report: &Report) -> String {
+    let counted = |n: u64, one: &str, many: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        n => Some(format!("{n} {many}")),
+    };
+    let trouble = report.trouble;
+    let parts = [
+        counted(trouble.streams_lost, "stream lost", "streams lost"),
+        counted(trouble.retries, "retry", "retries"),
+        counted(trouble.repaired_blocks, "block repaired", "blocks repaired"),
+        (trouble.wasted_bytes > 0).then(|| format!("{} wasted", bytes(trouble.wasted_bytes))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!("; on the way: {}", parts.join(", ")) }
 }
 
 fn percent(part: u64, whole: u64) -> u64 {

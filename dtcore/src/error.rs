@@ -105,6 +105,34 @@ pub enum TransferError {
         /// The file that was asked for.
         name: String,
     },
+    /// The source is another than the one that the part file was begun with.
+    #[error("{name:?} changed on {server} since {} was begun", part.display())]
+    #[non_exhaustive]
+    SourceReplaced {
+        /// The server's address.
+        server: String,
+        /// The file that was asked for.
+        name: String,
+        /// The part file, which is kept.
+        part: PathBuf,
+    },
+    /// A block does not match its digest, however often it is fetched.
+    #[error(
+        "block {block} of {name:?}, at byte {offset}, came {times} times from {server} with other bytes than its digest says"
+    )]
+    #[non_exhaustive]
+    CorruptBlock {
+        /// The server's address.
+        server: String,
+        /// The file that was asked for.
+        name: String,
+        /// The block's number, counted from 0.
+        block: u32,
+        /// Where it begins in the file.
+        offset: u64,
+        /// How often it came.
+        times: u32,
+    },
     /// The peer said something that the protocol has no room for.
     #[error("{server} broke the protocol: {what}")]
     #[non_exhaustive]
@@ -175,6 +203,8 @@ impl TransferError {
             | Self::Forbidden { .. }
             | Self::Unauthorized { .. }
             | Self::DigestMismatch { .. }
+            | Self::SourceReplaced { .. }
+            | Self::CorruptBlock { .. }
             | Self::Protocol { .. }
             | Self::DiskFull { .. }
             | Self::LocalFile { .. }

@@ -78,23 +78,30 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![expect(dead_code, unused_imports, reason = "the receiver of protocol 2 is their user")]
+
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod integrity;
 mod net;
 mod plan;
 mod receiver;
+mod schedule;
 mod sender;
+mod session;
 mod storage;
 mod sys;
 mod wire;
 
 pub use error::{DigestOrigin, TransferError};
-pub use event::{Event, Events, Progress, Report};
+pub use event::{Event, Events, Progress, Report, Trouble};
 pub use integrity::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 pub use net::{InvalidAddress, ServerAddress};
 pub use plan::{InvalidStreamCount, StreamCount, StreamId};
-pub use receiver::{CancelHandle, Download, Transfer};
+pub use receiver::{CancelHandle, Download, ProtocolChoice, Transfer};
 pub use sender::{
     InvalidPortRange, PortRange, Server, ServerError, ServerEvent, ServerEvents, ServerOptions, ServerStats,
     StreamFailure, StreamRefusal, TransferFailure, TransferId,

@@ -14,7 +14,8 @@ const EXAMPLES: &str = "\
 Examples:
   dtserver 9000                                  serve the current directory
   dtserver --root /srv/files 9000                serve another one
-  dtserver --transfer-ports 9100-9199 9000       behind a firewall that lets these through
+  dtserver --data-port 9001 9000                 behind a firewall that lets these two through
+  dtserver --transfer-ports 9100-9199 9000       and these, for clients of protocol 1
   dtclient host:9000 8 remote/path out.bin       fetch a file from it over 8 streams
 
 Durations are numbers of seconds, or numbers with units: 90, 500ms, 1m30s.
@@ -35,7 +36,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", env = "DT_BIND")]
     pub(crate) bind: Option<IpAddr>,
 
-    /// The ports for the transfers' streams [default: any]
+    /// The port for the streams of protocol 2; 0 lets the system choose
+    #[arg(long, value_name = "PORT", default_value = "0", env = "DT_DATA_PORT")]
+    pub(crate) data_port: u16,
+
+    /// The ports for the streams of protocol 1 [default: any]
     #[arg(long, value_name = "A-B", env = "DT_TRANSFER_PORTS")]
     pub(crate) transfer_ports: Option<PortRange>,
 
@@ -47,9 +52,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "1024", env = "DT_MAX_TRANSFERS")]
     pub(crate) max_transfers: NonZeroUsize,
 
-    /// How long a transfer waits while none of its streams is connected
+    /// How long a transfer of protocol 1 waits while none of its streams is connected
     #[arg(long, value_name = "DUR", default_value = "30s", env = "DT_TRANSFER_EXPIRY", value_parser = timeout)]
     pub(crate) transfer_expiry: Duration,
+
+    /// How long a session of protocol 2 waits while none of its streams is connected
+    #[arg(long, value_name = "DUR", default_value = "60s", env = "DT_SESSION_EXPIRY", value_parser = timeout)]
+    pub(crate) session_expiry: Duration,
 
     /// How long a stream may take no bytes before it is cut off
     #[arg(long, value_name = "DUR", default_value = "60s", env = "DT_STALL_TIMEOUT", value_parser = timeout)]
@@ -84,9 +93,11 @@ impl Args {
     pub(crate) fn server_options(&self) -> ServerOptions {
         let mut options = ServerOptions::new(&self.root)
             .port(self.port)
+            .data_port(self.data_port)
             .max_streams(self.max_streams)
             .max_transfers(self.max_transfers)
             .transfer_expiry(self.transfer_expiry)
+            .session_expiry(self.session_expiry)
             .stall_timeout(self.stall_timeout)
             .drain_timeout(self.drain_timeout);
         if let Some(address) = self.bind {

@@ -69,6 +69,7 @@ fn announce(server: &Server) {
     // A reader that has gone away is no reason not to serve.
     let _ = writeln!(stdout, "listening on {}, serving {}", server.local_addr(), server.root().display());
     let _ = stdout.flush();
+    tracing::debug!(address = %server.data_addr(), "streams of protocol 2 come here");
 }
 
 /// Why the program ends with another code than 0.

@@ -44,8 +44,8 @@ pub(crate) async fn write(mut events: ServerEvents) {
 
 fn write_one(event: &ServerEvent) {
     match event {
-        ServerEvent::TransferStarted { transfer, peer, path, size, streams, port, .. } => {
-            info!(%transfer, %peer, ?path, size, %streams, port, "transfer started");
+        ServerEvent::TransferStarted { transfer, protocol, peer, path, size, streams, port, .. } => {
+            info!(%transfer, protocol, %peer, ?path, size, %streams, port, "transfer started");
         }
         ServerEvent::TransferFinished { transfer, bytes, elapsed, .. } => {
             info!(%transfer, bytes, seconds = elapsed.as_secs_f64(), "transfer finished");
@@ -56,6 +56,9 @@ fn write_one(event: &ServerEvent) {
         ServerEvent::TransferFailed { transfer, reason, .. } => {
             warn!(%transfer, %reason, "transfer failed");
         }
+        ServerEvent::StreamOpened { transfer, stream, peer, .. } => {
+            debug!(%transfer, %stream, %peer, "stream opened");
+        }
         ServerEvent::StreamFinished { transfer, stream, bytes, .. } => {
             debug!(%transfer, %stream, bytes, "stream finished");
         }
@@ -64,6 +67,9 @@ fn write_one(event: &ServerEvent) {
         }
         ServerEvent::StreamRefused { transfer, peer, reason, .. } => {
             debug!(%transfer, %peer, %reason, "stream refused");
+        }
+        ServerEvent::ConnectionRefused { peer, reason, .. } => {
+            debug!(%peer, %reason, "connection refused");
         }
         ServerEvent::RequestRefused { peer, status, reason, path, .. } => {
             info!(%peer, status, reason, path = path.as_ref().map(tracing::field::debug), "request refused");

@@ -74,7 +74,8 @@ pub fn md5_of_file(path: &Path) -> String {
     hex(&sink.0.finalize())
 }
 
-fn hex(digest: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(digest: &[u8]) -> String {
     digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).fold(String::new(), |mut text, nibble| {
         text.push(char::from_digit(u32::from(nibble), 16).expect("a nibble is below 16"));
         text

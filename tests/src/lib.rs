@@ -1,17 +1,25 @@
-//! Shared pieces of the end-to-end tests: the programs as processes, protocol 1 written a second time from its
-//! description, and the small things around them.
+//! Shared pieces of the end-to-end tests: the programs as processes, both protocols written a second time from their
+//! description, a proxy that does damage, and the small things around them.
 //!
 //! Nothing here uses `dtcore`: what the tests compare the programs with must not share their code. Every wait has a
 //! deadline, every process is ended by its id, and all traffic stays on the loopback interface.
 
 pub mod content;
+pub mod corpus;
 pub mod disk;
+pub mod events;
+pub mod fetched;
+pub mod frame;
 pub mod http;
+pub mod journal;
 pub mod original_client;
 pub mod original_server;
 pub mod pipe;
 pub mod process;
 pub mod programs;
+pub mod proxy;
+pub mod range_server;
+pub mod session;
 pub mod sockets;
 pub mod source;
 pub mod wait;

@@ -130,7 +130,12 @@ impl Run {
 
     /// Starts a server on a free port and waits until it says that it is ready.
     pub fn ready(self) -> Server {
-        let mut process = self.args(["0"]).start();
+        self.ready_on(0)
+    }
+
+    /// Starts a server on this port, as after one that has ended, and waits until it says that it is ready.
+    pub fn ready_on(self, port: u16) -> Server {
+        let mut process = self.args([port.to_string()]).start();
         let line = until("the server's ready line", || {
             let stdout = String::from_utf8_lossy(&process.stdout()).into_owned();
             assert!(stdout.contains('\n') || !process.has_ended(), "dtserver ended: {}", process.stderr());

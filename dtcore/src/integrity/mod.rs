@@ -2,10 +2,12 @@
 
 mod blake3;
 mod checksum;
+mod file;
 mod md5;
 
 pub use blake3::{Blake3Digest, InvalidBlake3};
 pub(crate) use blake3::{RangeDigest, RangeHasher, is_subtree};
 pub use checksum::{Checksum, InvalidChecksum};
+pub(crate) use file::{FileDigests, FileHasher};
 pub(crate) use md5::Md5Hasher;
 pub use md5::{InvalidMd5, Md5Digest};

@@ -87,7 +87,7 @@ fn failed(server: String, source: io::Error) -> TransferError {
 }
 
 /// Sets what every connection wants: requests go out at once, and a peer that vanished is noticed.
-fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
+pub(super) fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(15))

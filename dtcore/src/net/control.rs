@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ServerAddress, connect};
 use crate::error::TransferError;
-use crate::wire::{SIZE_HEADER, TARGET_ESCAPED, TARGET_HEADER, Target, v1};
+use crate::wire::{SIZE_HEADER, TARGET_ESCAPED, TARGET_HEADER, Target, v1, v2};
 
 /// The largest answer head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
@@ -32,13 +32,30 @@ pub(crate) struct Control {
     peer: SocketAddr,
 }
 
-/// What the server offers in protocol 1.
+/// What the server offers, in the protocol that it has chosen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Offer {
+    V1(Transfer),
+    V2(Session),
+}
+
+/// A transfer of protocol 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Offer {
+pub(crate) struct Transfer {
     pub(crate) answer: v1::Answer,
     /// The file's size; an original server does not tell it.
     pub(crate) size: Option<u64>,
     /// Where the streams are served.
+    pub(crate) data: SocketAddr,
+}
+
+/// A session of protocol 2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Session {
+    pub(crate) answer: v2::Answer,
+    /// The control port, as it was reached.
+    pub(crate) control: SocketAddr,
+    /// The data port of the same host.
     pub(crate) data: SocketAddr,
 }
 
@@ -59,19 +76,19 @@ impl Control {
         self.peer
     }
 
-    /// Asks for the file `name` and waits for the answer, at most until `limit` has passed.
+    /// Asks for the file `name` with a request's `body`, and waits for the answer, at most until `limit` has passed.
     ///
     /// A server of protocol 1 reads and hashes the whole file before it answers, so the limit must be generous.
     pub(crate) async fn ask(
         &mut self,
         name: &OsStr,
-        request: v1::Request,
+        body: &str,
         limit: Duration,
     ) -> Result<Offer, TransferError> {
         let deadline = Instant::now() + limit;
         let exchange = async {
             // A server may refuse before it has read everything; then the answer counts, not the failed write.
-            let written = self.write(name, request).await;
+            let written = self.write(name, body).await;
             let received = self.read().await;
             match received {
                 Ok(received) if !received.is_empty() => Ok(received),
@@ -89,14 +106,13 @@ impl Control {
         self.judge(name, &received)
     }
 
-    async fn write(&mut self, name: &OsStr, request: v1::Request) -> io::Result<()> {
+    async fn write(&mut self, name: &OsStr, body: &str) -> io::Result<()> {
         let target = Target::of(name.as_bytes());
         let marked = if target.is_escaped() {
             format!("{TARGET_HEADER}: {TARGET_ESCAPED}\r\n")
         } else {
             String::new()
         };
-        let body = request.encode();
         let message = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nAccept-Encoding: identity\r\nConnection: close\r\n{marked}Content-Length: {}\r\n\r\n{body}",
             target.text(),
@@ -148,15 +164,23 @@ impl Control {
                 return Err(TransferError::Refused { server: server(), status, reason });
             }
         }
+        // The whole address with another port: a link-local one has a scope too.
+        let at_port = |port| {
+            let mut data = self.peer;
+            data.set_port(port);
+            data
+        };
+        if v2::Answer::is_claimed(body) {
+            let answer = v2::Answer::decode(body).map_err(|error| broken(&error.to_string()))?;
+            let data = at_port(answer.port);
+            return Ok(Offer::V2(Session { answer, control: self.peer, data }));
+        }
         let answer = v1::Answer::decode(body).map_err(|error| broken(&error.to_string()))?;
         let size = match header(head.headers, SIZE_HEADER) {
             None => None,
             Some(value) => Some(value.parse().map_err(|_| broken("the size it named is not a number"))?),
         };
-        // The whole address with another port: a link-local one has a scope too.
-        let mut data = self.peer;
-        data.set_port(answer.port);
-        Ok(Offer { answer, size, data })
+        Ok(Offer::V1(Transfer { answer, size, data: at_port(answer.port) }))
     }
 
     fn lost(&self, source: Option<io::Error>) -> TransferError {

@@ -25,6 +25,11 @@ impl Rewound {
     pub(crate) fn new(first: Bytes, socket: Arc<TcpStream>) -> Self {
         Self { first, socket }
     }
+
+    /// What was not given out again.
+    pub(crate) fn into_first(self) -> Bytes {
+        self.first
+    }
 }
 
 impl AsyncRead for Rewound {

@@ -13,8 +13,8 @@ pub(crate) struct ByteRange {
 
 impl ByteRange {
     /// The range `[start, end)`; an `end` before `start` gives the empty range at `start`.
-    pub(crate) fn new(start: u64, end: u64) -> Self {
-        Self { start, end: end.max(start) }
+    pub(crate) const fn new(start: u64, end: u64) -> Self {
+        Self { start, end: if end < start { start } else { end } }
     }
 
     /// The range of `len` bytes from `start`, cut off at the largest offset.

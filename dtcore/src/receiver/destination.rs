@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +13,15 @@ use std::time::Duration;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
+use super::options::Options;
 use crate::error::TransferError;
-use crate::storage::{Clobber, Durability, Engine, PartFile, Store, open};
+use crate::integrity::RangeDigest;
+use crate::plan::{BlockSet, BlockSize};
+use crate::storage::{
+    BeginError, BlockFile, Clobber, Durability, Engine, Origin, Outcome, PartFile, Recovered, Store, Window,
+    open,
+};
+use crate::wire::v2;
 
 /// What the user named as output.
 pub(super) enum Output {
@@ -78,15 +86,29 @@ impl fmt::Debug for Sink {
     }
 }
 
+/// What a transfer of protocol 2 begins with.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) blocks: BlockFile,
+    /// The blocks that are there, and their digests by index.
+    pub(super) done: BlockSet,
+    pub(super) digests: Vec<Option<RangeDigest>>,
+    /// How many bytes they have.
+    pub(super) resumed: u64,
+    pub(super) outcome: Outcome,
+}
+
+/// How much memory the bytes for a sink may take that came before their turn: a second of a gigabit, and two of the largest
+/// blocks.
+const WINDOW: u64 = 32 << 20;
+
 /// The open destination of one transfer.
 #[derive(Debug)]
 pub(super) enum Destination {
     /// A part file that takes the output's place at the end.
     File(PartFile),
-    /// An unnamed file for bytes that come before their turn; the sink gets them in order.
+    /// A sink that gets the bytes in order.
     Ordered {
-        /// The unnamed file, gone with the transfer.
-        spool: File,
         /// What the follower writes to, until it takes it.
         sink: Option<Sink>,
         /// How errors name the sink.
@@ -96,26 +118,90 @@ pub(super) enum Destination {
 
 impl Destination {
     /// Opens what `output` names; what cannot be written is refused before the server is bothered.
-    pub(super) fn open(output: Output, clobber: Clobber) -> Result<Self, TransferError> {
+    pub(super) fn open(output: Output, options: &Options) -> Result<Self, TransferError> {
         let (sink, name) = match output {
             Output::Path(path) if !is_special(&path) => {
-                return PartFile::create(&path, clobber).map(Self::File);
+                return PartFile::claim(&path, options.clobber, options.resume).map(Self::File);
             }
-            Output::Path(path) if clobber == Clobber::Refuse => {
+            Output::Path(path) if options.clobber == Clobber::Refuse => {
                 return Err(TransferError::OutputExists { path });
             }
             Output::Path(path) => (Sink::Path(path.clone()), path),
             Output::Writer(writer) => (Sink::Writer(writer), PathBuf::from("standard output")),
         };
-        let spool = spool(&std::env::temp_dir())?;
-        Ok(Self::Ordered { spool, sink: Some(sink), name })
+        Ok(Self::Ordered { sink: Some(sink), name })
+    }
+
+    /// Begins a transfer of protocol 2, or goes on with one.
+    ///
+    /// After a change of boot this reads and hashes what is there.
+    pub(super) fn begin(&mut self, options: &Options, source: &v2::Answer) -> Result<Begun, TransferError> {
+        let plan = source.plan;
+        let (store, journal, recovered) = match self {
+            Self::File(part) => {
+                let remote = Origin::remote(&options.server.to_string(), options.name.as_bytes());
+                let origin = Origin { plan, modified: source.modified, version: source.version, remote };
+                let (journal, recovered) = part.begin(&origin).map_err(|error| match error {
+                    BeginError::SourceChanged => TransferError::SourceReplaced {
+                        server: options.server.to_string(),
+                        name: options.name.to_string_lossy().into_owned(),
+                        part: part.path().to_owned(),
+                    },
+                    BeginError::Local(error) => error,
+                })?;
+                (self.store(options.engine, Some(plan.size()))?, journal, recovered)
+            }
+            Self::Ordered { .. } => {
+                let store: Arc<dyn Store> = Arc::new(Window::new(WINDOW));
+                (store, None, Recovered::nothing(&plan, Outcome::Fresh))
+            }
+        };
+        let Recovered { done, digests, bytes, outcome } = recovered;
+        let blocks = BlockFile::new(plan, store, journal, done.clone())
+            .map_err(|error| TransferError::local("go on with", self.path(), plan.size(), error))?;
+        Ok(Begun { blocks, done, digests, resumed: bytes, outcome })
+    }
+
+    /// How far ahead of a sink bytes may be fetched; a file takes them all.
+    pub(super) fn ahead(&self) -> Option<u64> {
+        match self {
+            Self::File(_) => None,
+            // A block that begins within the distance may end beyond it.
+            Self::Ordered { .. } => Some(WINDOW - BlockSize::MAX),
+        }
+    }
+
+    /// Whether what is proven and on record stays when the transfer fails, to be gone on with.
+    pub(super) fn is_resumable(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// Gives up what an earlier transfer has left: protocol 1 cannot go on with it.
+    pub(super) fn start_over(&mut self) -> Result<(), TransferError> {
+        match self {
+            Self::File(part) => part.start_over(),
+            Self::Ordered { .. } => Ok(()),
+        }
+    }
+
+    /// Keeps nothing.
+    pub(super) fn discard(self) -> Result<(), TransferError> {
+        match self {
+            Self::File(part) => part.discard(),
+            Self::Ordered { .. } => Ok(()),
+        }
     }
 
     /// The store for the file's bytes; `size` is the file's, if it is known.
     pub(super) fn store(&self, engine: Engine, size: Option<u64>) -> Result<Arc<dyn Store>, TransferError> {
+        let spooled;
         let (file, path) = match self {
             Self::File(part) => (part.file(), part.path().to_owned()),
-            Self::Ordered { spool, .. } => (spool, std::env::temp_dir()),
+            Self::Ordered { .. } => {
+                let folder = std::env::temp_dir();
+                spooled = spool(&folder)?;
+                (&spooled, folder)
+            }
         };
         open(file, engine, size)
             .map_err(|error| TransferError::local("reserve room for", path, size.unwrap_or(0), error))

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,15 +13,17 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::course;
 use super::destination::Output;
-use super::options::Options;
-use super::protocol1;
+#[cfg(feature = "bench")]
+use super::options::Verification;
+use super::options::{Md5Wish, Options, ProtocolChoice};
 use crate::error::TransferError;
 use crate::event::{self, EventSender, Events, Report};
 use crate::integrity::Checksum;
 use crate::net::ServerAddress;
 use crate::plan::StreamCount;
-use crate::storage::{Clobber, Durability, Engine};
+use crate::storage::{Clobber, Durability, Engine, Resume};
 
 /// One file to fetch.
 ///
@@ -57,7 +60,7 @@ impl Download {
     ///
     /// The bytes are written as they come, before the whole file could be verified: only success of the transfer says
     /// that they were right. Bytes that come before their turn wait in an unnamed file in the system's folder for
-    /// temporary files. The writer is used, and may block, on a thread of the transfer's own.
+    /// temporary files, in protocol 2 in memory, at most 32 MiB. The writer is used, and may block, on a thread of the transfer's own.
     pub fn to_writer(
         server: ServerAddress,
         name: impl Into<OsString>,
@@ -67,24 +70,19 @@ impl Download {
     }
 
     fn with_output(server: ServerAddress, name: OsString, output: Output) -> Self {
-        let options = Options {
-            server,
-            name,
-            streams: StreamCount::default(),
-            engine: Engine::default(),
-            clobber: Clobber::default(),
-            durability: Durability::default(),
-            checksum: None,
-            connect_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(60),
-            answer_timeout: Duration::from_secs(3600),
-        };
+        let options = Options::new(server, name);
         Self { options, output }
     }
 
     /// Over how many streams the file comes; 8 unless told.
     pub fn streams(mut self, streams: StreamCount) -> Self {
         self.options.streams = streams;
+        self
+    }
+
+    /// Which protocol is spoken; protocol 2 where the server has it, unless told.
+    pub fn protocol(mut self, protocol: ProtocolChoice) -> Self {
+        self.options.protocol = protocol;
         self
     }
 
@@ -107,6 +105,39 @@ impl Download {
         self
     }
 
+    /// Begins anew instead of going on with what an earlier run has left.
+    pub fn no_resume(mut self) -> Self {
+        self.options.resume = Resume::Refused;
+        self
+    }
+
+    /// Has the file's MD5 computed and compared with the server's too. Protocol 1 does so anyway.
+    pub fn md5(mut self) -> Self {
+        self.options.md5 = Md5Wish::Wanted;
+        self
+    }
+
+    /// Receives at most so many bytes a second, on all streams together. Protocol 1 takes no notice.
+    pub fn limit_rate(mut self, bytes_per_second: NonZeroU64) -> Self {
+        self.options.limit_rate = Some(bytes_per_second);
+        self
+    }
+
+    /// How many rounds of connecting again may fail in a row, with nothing received in between; 10 unless told.
+    /// Protocol 1 never connects again.
+    pub fn retries(mut self, rounds: u32) -> Self {
+        self.options.retries = rounds;
+        self
+    }
+
+    /// Takes the server's word for what it sent, and compares nothing: to measure what verification costs.
+    #[cfg(feature = "bench")]
+    #[doc(hidden)]
+    pub fn unverified(mut self) -> Self {
+        self.options.verification = Verification::Off;
+        self
+    }
+
     /// Demands this digest of the file, besides the server's.
     pub fn checksum(mut self, checksum: Checksum) -> Self {
         self.options.checksum = Some(checksum);
@@ -119,7 +150,8 @@ impl Download {
         self
     }
 
-    /// How long an open stream may bring nothing; 60 seconds unless told.
+    /// How long nothing may come: in protocol 1 on one stream, in protocol 2, which replaces such streams long before, on
+    /// all of them; 60 seconds unless told.
     pub fn stall_timeout(mut self, limit: Duration) -> Self {
         self.options.stall_timeout = limit.min(LONGEST);
         self
@@ -170,14 +202,8 @@ fn drive(
         .enable_all()
         .build()
         .map_err(|source| TransferError::System { action: "start the event loop", source })?;
-    let course = protocol1::run(download.options, download.output, events);
-    let result = runtime.block_on(async {
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(TransferError::Cancelled),
-            result = course => result,
-        }
-    });
+    let course = course::run(download.options, download.output, events, cancel.clone());
+    let result = runtime.block_on(course);
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     result
@@ -186,8 +212,8 @@ fn drive(
 /// A running transfer: a future of its outcome.
 ///
 /// # Cancel safety
-/// Dropping it cancels the transfer; its part file and connections are then gone a moment later. To wait until they
-/// are, cancel by a [`CancelHandle`] and await the transfer.
+/// Dropping it cancels the transfer; its connections are then gone a moment later, and its part file too unless it can
+/// be gone on with. To wait until they are, cancel by a [`CancelHandle`] and await the transfer.
 #[must_use = "a transfer that is dropped is cancelled"]
 pub struct Transfer {
     events: Option<Events>,

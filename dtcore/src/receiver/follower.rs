@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::destination::Sink;
 use crate::error::TransferError;
-use crate::integrity::{Md5Digest, Md5Hasher};
+use crate::integrity::{FileDigests, FileHasher};
 use crate::plan::ByteRange;
 use crate::storage::{Store, append};
 
@@ -29,6 +29,8 @@ pub(super) struct Duties {
     pub(super) sink: Option<Sink>,
     /// The file that errors name.
     pub(super) path: PathBuf,
+    /// What digests them.
+    pub(super) hasher: FileHasher,
 }
 
 /// A handle on the follower's thread; dropping it makes the thread stop at its next look.
@@ -39,14 +41,14 @@ pub(super) struct Follower {
 
 /// What becomes of the follower's work.
 #[derive(Debug)]
-pub(super) struct Outcome(oneshot::Receiver<Result<Md5Digest, TransferError>>);
+pub(super) struct Outcome(oneshot::Receiver<Result<FileDigests, TransferError>>);
 
 impl Outcome {
-    /// The digest once the follower was closed and is through, or its error at any time.
+    /// The digests once the follower was closed and is through, or its error at any time.
     ///
     /// # Cancel safety
     /// Cancel safe, until it has returned once.
-    pub(super) async fn wait(&mut self) -> Result<Md5Digest, TransferError> {
+    pub(super) async fn wait(&mut self) -> Result<FileDigests, TransferError> {
         let died = |_| TransferError::System {
             action: "digest the file",
             source: io::Error::other("the thread died"),
@@ -60,14 +62,13 @@ impl Follower {
     pub(super) fn spawn(duties: Duties) -> Result<(Self, Outcome), TransferError> {
         let shared = Arc::new(Shared::default());
         let (sender, outcome) = oneshot::channel();
-        let mut work =
-            Work { shared: Arc::clone(&shared), duties, hasher: Md5Hasher::default(), position: 0 };
+        let mut work = Work { shared: Arc::clone(&shared), duties, position: 0 };
         thread::Builder::new()
             .name("dt-digest".to_owned())
             .spawn(move || {
                 let result = work.run();
                 // An error only says that the transfer has ended without waiting for the digest.
-                let _ = sender.send(result.map(|()| work.hasher.finish()));
+                let _ = sender.send(result.map(|()| work.duties.hasher.finish()));
             })
             .map_err(|source| TransferError::System { action: "start the digest thread", source })?;
         Ok((Self { shared }, Outcome(outcome)))
@@ -106,6 +107,14 @@ impl Follower {
     /// Whether more bytes wait to be digested than it is of use to have ready.
     pub(super) fn is_behind(&self) -> bool {
         self.shared.backlog() > AHEAD
+    }
+
+    /// Waits until the follower has gone on since this was last waited for.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn moved(&self) {
+        self.shared.progressed.notified().await;
     }
 
     /// Waits until the follower is not far behind any more.
@@ -187,7 +196,6 @@ const PIECE: u64 = 4 << 20;
 struct Work {
     shared: Arc<Shared>,
     duties: Duties,
-    hasher: Md5Hasher,
     position: u64,
 }
 
@@ -247,7 +255,7 @@ impl Work {
         // Which of the three may fail is not visible in an I/O error, so the visitor says it.
         let mut failed = "read back";
         let mut position = self.position;
-        let hasher = &mut self.hasher;
+        let hasher = &mut self.duties.hasher;
         let mut visit = |bytes: &[u8]| {
             hasher.update(bytes);
             failed = "write";
@@ -263,6 +271,7 @@ impl Work {
             Ok(())
         };
         let result = segment.store.read(segment.range, &mut visit);
+        segment.store.forget(segment.range.end());
         self.position = position;
         result.map_err(|error| self.local(failed, error))
     }
@@ -276,6 +285,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::integrity::Md5Digest;
     use crate::storage::{Engine, open};
 
     fn filled(bytes: &[u8]) -> Arc<dyn Store> {
@@ -293,13 +303,14 @@ mod tests {
         let written = Arc::new(Mutex::new(Vec::new()));
         let home = filled(b"abc");
         let sink = Some(Sink::Writer(Box::new(Recorder(Arc::clone(&written)))));
-        let duties = Duties { home: Some(Arc::clone(&home)), sink, path: PathBuf::new() };
+        let hasher = FileHasher::default().with_md5();
+        let duties = Duties { home: Some(Arc::clone(&home)), sink, path: PathBuf::new(), hasher };
         let (follower, mut outcome) = Follower::spawn(duties).unwrap();
         follower.push(&home, range(0, 2));
         follower.push(&home, range(2, 3));
         follower.push(&filled(b"_defg"), range(1, 5));
         follower.close();
-        assert_eq!(outcome.wait().await.unwrap(), Md5Digest::of(b"abcdefg"));
+        assert_eq!(outcome.wait().await.unwrap().md5, Some(Md5Digest::of(b"abcdefg")));
         assert_eq!(follower.position(), 7);
         assert_eq!(*written.lock().unwrap(), b"abcdefg");
         let mut moved = Vec::new();
@@ -311,8 +322,8 @@ mod tests {
     #[tokio::test]
     async fn a_failing_sink_ends_the_transfer_before_it_is_closed() {
         let sink = Some(Sink::Writer(Box::new(Broken)));
-        let (follower, mut outcome) =
-            Follower::spawn(Duties { home: None, sink, path: PathBuf::from("pipe") }).unwrap();
+        let duties = Duties { home: None, sink, path: PathBuf::from("pipe"), hasher: FileHasher::default() };
+        let (follower, mut outcome) = Follower::spawn(duties).unwrap();
         follower.push(&filled(b"abc"), range(0, 3));
         let error = outcome.wait().await.unwrap_err();
         assert_eq!(error.to_string(), "cannot write pipe");

@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -12,10 +13,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::Shared;
 use super::limits::Admission;
 use super::refusal::Refusal;
 use super::service::{self, Asked};
+use super::{Shared, protocol2};
 use crate::net::{Head, Rewound, accept, drain_until_closed, shut_down_sending};
 
 /// The most header lines of a request, and their bytes: several times what browsers send.
@@ -52,24 +53,41 @@ fn turn_away(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
     shared.refused(peer, &refusal, None);
 }
 
-async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, _place: Admission) {
+async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, place: Admission) {
     let socket = Arc::new(socket);
-    tokio::select! {
+    let stream = tokio::select! {
         biased;
-        () = shared.aborted.cancelled() => {}
-        () = converse(&shared, &socket, peer) => {}
+        () = shared.aborted.cancelled() => return,
+        stream = converse(&shared, &socket, peer) => stream,
+    };
+    if let Some(Upgraded { early, place: stream }) = stream {
+        // It counts among the streams from now on.
+        drop(place);
+        let tracker = shared.tracker.clone();
+        tracker.spawn(protocol2::greet(shared, socket, early, peer, stream));
     }
 }
 
-async fn converse(shared: &Arc<Shared>, socket: &Arc<TcpStream>, peer: SocketAddr) {
+/// A connection that is to go on as a stream.
+struct Upgraded {
+    /// What was read of the stream already.
+    early: Bytes,
+    place: Admission,
+}
+
+/// Answers a request, and ends the connection or hands it on.
+async fn converse(shared: &Arc<Shared>, socket: &Arc<TcpStream>, peer: SocketAddr) -> Option<Upgraded> {
     let head = tokio::select! {
         biased;
-        () = shared.draining.cancelled() => return,
+        () = shared.draining.cancelled() => return None,
         head = timeout(shared.options.request_timeout, Head::read(socket)) => head,
     };
     let refusal = match head {
         Ok(Ok(head)) => {
-            serve_http(shared, socket, peer, head).await;
+            let upgraded = serve_http(shared, socket, peer, head).await;
+            if upgraded.is_some() {
+                return upgraded;
+            }
             None
         }
         Ok(Err(error)) => Refusal::of_head(&error),
@@ -86,19 +104,26 @@ async fn converse(shared: &Arc<Shared>, socket: &Arc<TcpStream>, peer: SocketAdd
         () = shared.draining.cancelled() => {}
         _ = drain_until_closed(socket, FAREWELL, SURPLUS) => {}
     }
+    None
 }
 
-async fn serve_http(shared: &Arc<Shared>, socket: &Arc<TcpStream>, peer: SocketAddr, head: Head) {
+async fn serve_http(
+    shared: &Arc<Shared>,
+    socket: &Arc<TcpStream>,
+    peer: SocketAddr,
+    head: Head,
+) -> Option<Upgraded> {
     let io = TokioIo::new(Rewound::new(head.plain, Arc::clone(socket)));
-    let asked = Asked { peer, target: head.target, socket: Arc::clone(socket) };
-    let asked = &asked;
-    let service = service_fn(move |request| async move {
-        Ok::<_, Infallible>(service::answer(shared, asked, request).await)
+    let asked = Asked { peer, target: head.target, socket: Arc::clone(socket), stream: Mutex::default() };
+    let service = service_fn(|request| {
+        let answer = service::answer(shared, &asked, request);
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });
-    // The result is the client's affair: whatever went wrong, it was told, or is gone.
-    let _ = http1::Builder::new()
-        // One request on a connection: only its first line was rewritten.
-        .keep_alive(false)
+    // An error is the client's affair: whatever went wrong, it was told, or is gone.
+    let parts = http1::Builder::new()
+        // One request on a connection, as only its first line was rewritten: every answer says that it is the last.
+        // Said here, a stream's answer would say so too.
+        .keep_alive(true)
         // A client may close its sending half behind its request, and still wants the answer.
         .half_close(true)
         .timer(TokioTimer::new())
@@ -107,5 +132,10 @@ async fn serve_http(shared: &Arc<Shared>, socket: &Arc<TcpStream>, peer: SocketA
         .max_header_size(MAX_HEADER_BYTES)
         .max_buf_size(2 * MAX_HEADER_BYTES)
         .serve_connection(io, service)
-        .await;
+        .without_shutdown()
+        .await
+        .ok()?;
+    let place = asked.stream.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    let early = [parts.read_buf, parts.io.into_inner().into_first()].concat();
+    Some(Upgraded { early: early.into(), place })
 }

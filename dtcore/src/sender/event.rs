@@ -15,7 +15,8 @@ pub(super) const BACKLOG: usize = 1024;
 /// Something that happened at a server.
 ///
 /// Of each transfer: `TransferStarted`, then its streams' events, then one of `TransferFinished`,
-/// `TransferExpired` and `TransferFailed`. Paths come from peers: escape them before showing them.
+/// `TransferExpired` and `TransferFailed`. `StreamOpened` is told of in protocol 2 only, where a stream that is done is
+/// one that ended between two ranges. Paths come from peers: escape them before showing them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEvent {
@@ -24,6 +25,8 @@ pub enum ServerEvent {
     TransferStarted {
         /// The transfer.
         transfer: TransferId,
+        /// The protocol that it is in, 1 or 2.
+        protocol: u8,
         /// Who asked.
         peer: SocketAddr,
         /// The file's name as it was found below the root.
@@ -34,6 +37,16 @@ pub enum ServerEvent {
         streams: StreamCount,
         /// The port that serves the streams.
         port: u16,
+    },
+    /// A connection became a stream of a session of protocol 2.
+    #[non_exhaustive]
+    StreamOpened {
+        /// The transfer.
+        transfer: TransferId,
+        /// The stream.
+        stream: StreamId,
+        /// Who connected.
+        peer: SocketAddr,
     },
     /// All bytes of a stream were sent.
     #[non_exhaustive]
@@ -67,12 +80,20 @@ pub enum ServerEvent {
         /// Why it was refused.
         reason: StreamRefusal,
     },
-    /// All streams of a transfer are complete.
+    /// A connection to the data port became no stream of any transfer.
+    #[non_exhaustive]
+    ConnectionRefused {
+        /// Who connected.
+        peer: SocketAddr,
+        /// Why it was refused.
+        reason: StreamRefusal,
+    },
+    /// All streams of a transfer are complete; in protocol 2, the receiver has ended it.
     #[non_exhaustive]
     TransferFinished {
         /// The transfer.
         transfer: TransferId,
-        /// The file's size in bytes.
+        /// The file's size in bytes; in protocol 2, how many bytes of it were sent.
         bytes: u64,
         /// The time since it was granted.
         elapsed: Duration,
@@ -82,7 +103,7 @@ pub enum ServerEvent {
     TransferExpired {
         /// The transfer.
         transfer: TransferId,
-        /// How many streams were not complete.
+        /// How many streams were not complete; in protocol 2 all.
         missing: usize,
     },
     /// A transfer was given up.
@@ -148,6 +169,18 @@ pub enum StreamRefusal {
     #[error("stream {0} is being served already")]
     #[non_exhaustive]
     Busy(StreamId),
+    /// It did not send all of a greeting in time.
+    #[error("no greeting came")]
+    NoGreeting,
+    /// What it sent is no greeting of this version.
+    #[error("not a greeting of protocol 2")]
+    NotAGreeting,
+    /// It named no session, or not with its secret.
+    #[error("no such session")]
+    NoSession,
+    /// There are as many connections as the server takes.
+    #[error("too many streams at once")]
+    NoCapacity,
     /// The stream was served completely before.
     #[error("stream {0} is complete already")]
     #[non_exhaustive]
@@ -173,6 +206,12 @@ pub enum StreamFailure {
     /// The file could not be read.
     #[error("the file cannot be read")]
     SourceUnreadable,
+    /// What came from the client is not of the protocol.
+    #[error("the client broke the protocol")]
+    BrokenProtocol,
+    /// Another connection took its place.
+    #[error("the client replaced the stream")]
+    Replaced,
     /// The transfer or the server ended.
     #[error("the transfer was ended")]
     Aborted,

@@ -1,19 +1,19 @@
 //! The sender's side: a server that embeds in any program and serves the files of a folder.
 
+mod data_socket;
 mod door;
 mod error;
 mod event;
 mod limits;
 mod options;
 mod outlet;
+mod protocol1;
+mod protocol2;
 mod refusal;
 mod service;
-mod slots;
 mod stats;
-mod stream;
 #[cfg(test)]
 mod tests;
-mod transfer;
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -38,12 +38,14 @@ pub use stats::ServerStats;
 use crate::net::{PortUse, listen};
 use crate::storage::{DigestCache, Root};
 use limits::AddressLimit;
+use protocol2::{FairTurns, Sessions};
 use refusal::Refusal;
 
 /// A server that listens, and serves once it runs.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    data_listener: TcpListener,
     shared: Arc<Shared>,
 }
 
@@ -69,16 +71,20 @@ impl Server {
             }
         };
         let address = options.address();
-        let failed = |source| ServerError::Listen { address, source };
-        let port_use = if address.port() == 0 { PortUse::Ephemeral } else { PortUse::Chosen };
-        let listener = listen(address, port_use).map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, shared: Arc::new(Shared::new(options, root, local_addr)) })
+        let (listener, local_addr) = bound(address)?;
+        let (data_listener, data_addr) = bound(options.data_address(local_addr.ip()))?;
+        let shared = Arc::new(Shared::new(options, root, local_addr, data_addr));
+        Ok(Self { listener, data_listener, shared })
     }
 
     /// The address and port that requests come to.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local_addr
+    }
+
+    /// The address and port that the streams of protocol 2 come to.
+    pub fn data_addr(&self) -> SocketAddr {
+        self.shared.data_addr
     }
 
     /// The absolute path of the folder that is served.
@@ -104,10 +110,11 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future aborts everything at once; the tasks end on the runtime soon after.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { listener, shared } = self;
+        let Self { listener, data_listener, shared } = self;
         let _draining = shared.draining.clone().drop_guard();
         let _aborted = shared.aborted.clone().drop_guard();
         shared.tracker.spawn(door::keep(Arc::clone(&shared), listener));
+        shared.tracker.spawn(protocol2::keep(Arc::clone(&shared), data_listener));
         shutdown.await;
         shared.draining.cancel();
         shared.tracker.close();
@@ -119,15 +126,30 @@ impl Server {
     }
 }
 
+/// A listener on `address`, and where it listens in fact.
+fn bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let failed = |source| ServerError::Listen { address, source };
+    let port_use = if address.port() == 0 { PortUse::Ephemeral } else { PortUse::Chosen };
+    let listener = listen(address, port_use).map_err(failed)?;
+    let local_addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, local_addr))
+}
+
 /// What all tasks of a server share.
 #[derive(Debug)]
 struct Shared {
     options: ServerOptions,
     local_addr: SocketAddr,
+    data_addr: SocketAddr,
     root: Arc<Root>,
     digests: Arc<DigestCache>,
     connections: Arc<AddressLimit>,
     transfers: Arc<AddressLimit>,
+    sessions: Sessions,
+    /// The connections that have not said yet which stream they are.
+    ungreeted: Arc<AddressLimit>,
+    /// Who of the sessions uses a core when.
+    fair_turns: Arc<FairTurns>,
     /// The places among the streams that are sent at once.
     turns: Arc<Semaphore>,
     stats: ServerStats,
@@ -141,15 +163,19 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(options: ServerOptions, root: Root, local_addr: SocketAddr) -> Self {
-        let half = NonZeroUsize::new(options.max_connections.get() / 2).unwrap_or(NonZeroUsize::MIN);
+    fn new(options: ServerOptions, root: Root, local_addr: SocketAddr, data_addr: SocketAddr) -> Self {
+        let half = |n: NonZeroUsize| NonZeroUsize::new(n.get() / 2).unwrap_or(NonZeroUsize::MIN);
         let stats = ServerStats::default();
         let tracker = TaskTracker::new();
         Self {
             local_addr,
+            data_addr,
+            sessions: Sessions::default(),
+            ungreeted: AddressLimit::new(options.max_ungreeted, half(options.max_ungreeted)),
+            fair_turns: FairTurns::new(),
             root: Arc::new(root),
-            digests: Arc::new(DigestCache::new(tracker.clone(), Arc::clone(&stats.bytes_hashed))),
-            connections: AddressLimit::new(options.max_connections, half),
+            digests: Arc::new(DigestCache::new(&tracker, Arc::clone(&stats.bytes_hashed))),
+            connections: AddressLimit::new(options.max_connections, half(options.max_connections)),
             transfers: AddressLimit::new(options.max_transfers, options.max_transfers_per_address),
             turns: Arc::new(Semaphore::new(options.max_streams.get().min(Semaphore::MAX_PERMITS))),
             stats,

@@ -21,13 +21,18 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub struct ServerOptions {
     root: PathBuf,
     address: SocketAddr,
+    data_port: u16,
     pub(super) transfer_ports: Option<PortRange>,
     pub(super) max_connections: NonZeroUsize,
     pub(super) max_transfers: NonZeroUsize,
     pub(super) max_transfers_per_address: NonZeroUsize,
     pub(super) max_streams: NonZeroUsize,
+    /// How many connections there may be that have not greeted yet, half of them from one address.
+    pub(super) max_ungreeted: NonZeroUsize,
     pub(super) request_timeout: Duration,
     pub(super) transfer_expiry: Duration,
+    pub(super) session_expiry: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) stall_timeout: Duration,
     pub(super) drain_timeout: Duration,
 }
@@ -39,13 +44,18 @@ impl Default for ServerOptions {
         Self {
             root: PathBuf::from("."),
             address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            data_port: 0,
             transfer_ports: None,
             max_connections: n(512),
             max_transfers: n(1024),
             max_transfers_per_address: n(256),
             max_streams: n(4096),
+            // Two clients of one address may open 255 streams each at once.
+            max_ungreeted: n(1024),
             request_timeout: Duration::from_secs(10),
             transfer_expiry: Duration::from_secs(30),
+            session_expiry: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(1),
         }
@@ -67,6 +77,12 @@ impl ServerOptions {
     /// The address to listen on; the default is every address, IPv6 and IPv4.
     pub fn bind_address(mut self, address: IpAddr) -> Self {
         self.address.set_ip(address);
+        self
+    }
+
+    /// The port that the streams of protocol 2 come to; 0, the default, lets the system choose one.
+    pub fn data_port(mut self, port: u16) -> Self {
+        self.data_port = port;
         self
     }
 
@@ -96,13 +112,16 @@ impl ServerOptions {
         self
     }
 
-    /// How many streams are sent at once, over all transfers; more wait for their turn. Default 4096.
+    /// How many streams are sent at once, over all transfers. Default 4096.
+    ///
+    /// More wait for their turn; in protocol 2, where all that are open count, they are refused until there is room.
     pub fn max_streams(mut self, streams: NonZeroUsize) -> Self {
         self.max_streams = streams;
         self
     }
 
-    /// How long a client may take for its request's head, then for its body, and for a stream's id. Default 10 s.
+    /// How long a client may take for its request's head, then for its body, and for a stream's id or greeting.
+    /// Default 10 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
@@ -111,6 +130,18 @@ impl ServerOptions {
     /// How long a transfer is kept while none of its streams is served. Default 30 s.
     pub fn transfer_expiry(mut self, expiry: Duration) -> Self {
         self.transfer_expiry = expiry.min(LONGEST);
+        self
+    }
+
+    /// How long a session of protocol 2 is kept while none of its streams is open. Default 60 s.
+    pub fn session_expiry(mut self, expiry: Duration) -> Self {
+        self.session_expiry = expiry.min(LONGEST);
+        self
+    }
+
+    /// How long a stream of protocol 2 is kept that asks for nothing. Default 300 s.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout.min(LONGEST);
         self
     }
 
@@ -129,6 +160,11 @@ impl ServerOptions {
     /// The folder that is served.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The address and port that the streams of protocol 2 come to, if requests come to `ip`.
+    pub(super) fn data_address(&self, ip: IpAddr) -> SocketAddr {
+        SocketAddr::from((ip, self.data_port))
     }
 
     /// The address and port to listen on.

@@ -48,63 +48,90 @@ impl<'a> Outlet<'a> {
         Self { source, socket, rest: range, way: Way::SendFile, stall_timeout }
     }
 
+    /// The offset of the first byte that is not sent yet.
+    pub(super) fn position(&self) -> u64 {
+        self.rest.start()
+    }
+
     /// Sends as much as the connection takes at once, not beyond `end`; returns how many bytes, at least one.
     ///
     /// # Errors
     /// [`StreamFailure`] if the connection takes nothing for the stall timeout or is gone, or if the file ends
     /// before `end` or cannot be read.
     pub(super) async fn send(&mut self, end: u64) -> Result<u64, StreamFailure> {
-        let range = ByteRange::new(self.rest.start(), end.min(self.rest.end()));
-        let by_kernel = match self.way {
-            Way::SendFile => self.send_file(range).await?,
-            Way::Copy(_) => None,
-        };
-        let n = match by_kernel {
-            Some(n) => n,
-            // Once is enough to know: from here on the way is that of the copy.
-            None => self.copy(range).await?,
-        };
-        self.rest = ByteRange::new(self.rest.start().saturating_add(n), self.rest.end());
-        Ok(n)
+        loop {
+            self.ready(end).await?;
+            if let Some(n) = self.send_now(end)? {
+                return Ok(n);
+            }
+        }
     }
 
-    /// How many bytes the kernel sent, or `None` if it cannot send from this file.
-    async fn send_file(&self, range: ByteRange) -> Result<Option<u64>, StreamFailure> {
+    /// Waits until the connection takes bytes, and until there are some where the file must be read first.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(super) async fn ready(&mut self, end: u64) -> Result<(), StreamFailure> {
+        if matches!(&self.way, Way::Copy(bytes) if bytes.is_empty()) {
+            self.way = Way::Copy(read(self.source, self.next(end), self.stall_timeout).await?);
+        }
+        let writable = timeout(self.stall_timeout, self.socket.writable()).await;
+        writable.map_err(|_| StreamFailure::Stalled)?.map_err(|_| StreamFailure::Disconnected)
+    }
+
+    /// Sends without waiting; `None` if the connection takes nothing now, or the way has changed: wait, and try again.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(super) fn send_now(&mut self, end: u64) -> Result<Option<u64>, StreamFailure> {
+        let range = self.next(end);
+        let sent = match &mut self.way {
+            Way::SendFile => self.send_file(range)?,
+            Way::Copy(bytes) => match self.socket.try_write(bytes) {
+                Ok(n) => {
+                    bytes.advance(n);
+                    Some(u64::try_from(n).unwrap_or(0))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                Err(_) => return Err(StreamFailure::Disconnected),
+            },
+        };
+        let start = self.rest.start().saturating_add(sent.unwrap_or(0));
+        self.rest = ByteRange::new(start, self.rest.end());
+        Ok(sent)
+    }
+
+    /// What is not sent yet of what comes before `end`.
+    fn next(&self, end: u64) -> ByteRange {
+        ByteRange::new(self.rest.start(), end.min(self.rest.end()))
+    }
+
+    fn send_file(&mut self, range: ByteRange) -> Result<Option<u64>, StreamFailure> {
         let count = usize::try_from(range.len()).unwrap_or(usize::MAX);
-        let call = self.socket.async_io(Interest::WRITABLE, || {
+        let result = self.socket.try_io(Interest::WRITABLE, || {
             let mut offset = range.start();
             let result = rustix::io::retry_on_intr(|| {
                 rustix::fs::sendfile(self.socket.as_fd(), self.source, Some(&mut offset), count)
             });
             result.map_err(io::Error::from)
         });
-        match timeout(self.stall_timeout, call).await.map_err(|_| StreamFailure::Stalled)? {
+        match result {
             // The file is shorter than when its digest was told.
             Ok(0) => Err(StreamFailure::SourceChanged),
             Ok(n) => Ok(Some(u64::try_from(n).unwrap_or(0))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => match Errno::from_io_error(&error) {
-                // The file system has no splice, or a sandbox no sendfile.
-                Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(None),
+                // The file system has no splice, or a sandbox no sendfile: once is enough to know.
+                Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    self.way = Way::Copy(Bytes::new());
+                    Ok(None)
+                }
                 Some(Errno::IO | Errno::STALE | Errno::OVERFLOW | Errno::NOMEM) => {
                     Err(StreamFailure::SourceUnreadable)
                 }
                 _ => Err(StreamFailure::Disconnected),
             },
         }
-    }
-
-    /// How many bytes were sent of those that were read before, or of the next ones.
-    async fn copy(&mut self, range: ByteRange) -> Result<u64, StreamFailure> {
-        let mut bytes = match std::mem::replace(&mut self.way, Way::SendFile) {
-            Way::Copy(bytes) if !bytes.is_empty() => bytes,
-            Way::Copy(_) | Way::SendFile => read(self.source, range, self.stall_timeout).await?,
-        };
-        let call = self.socket.async_io(Interest::WRITABLE, || self.socket.try_write(&bytes));
-        let sent = timeout(self.stall_timeout, call).await.map_err(|_| StreamFailure::Stalled)?;
-        let n = sent.map_err(|_| StreamFailure::Disconnected)?;
-        bytes.advance(n);
-        self.way = Way::Copy(bytes);
-        Ok(u64::try_from(n).unwrap_or(0))
     }
 }
 

@@ -19,6 +19,7 @@ struct Counters {
     transfers_started: AtomicU64,
     transfers_ended: AtomicU64,
     transfers_finished: AtomicU64,
+    streams_opened: AtomicU64,
     streams_finished: AtomicU64,
     streams_failed: AtomicU64,
     streams_refused: AtomicU64,
@@ -55,7 +56,12 @@ impl ServerStats {
         self.counters.transfers_finished.load(Ordering::Relaxed)
     }
 
-    /// Streams that were sent completely.
+    /// Connections that became streams of sessions of protocol 2.
+    pub fn streams_opened(&self) -> u64 {
+        self.counters.streams_opened.load(Ordering::Relaxed)
+    }
+
+    /// Streams that were sent completely, or in protocol 2 ended between two ranges.
     pub fn streams_finished(&self) -> u64 {
         self.counters.streams_finished.load(Ordering::Relaxed)
     }
@@ -65,7 +71,7 @@ impl ServerStats {
         self.counters.streams_failed.load(Ordering::Relaxed)
     }
 
-    /// Connections to transfer ports that got no data.
+    /// Connections to transfer ports or to the data port that got no data.
     pub fn streams_refused(&self) -> u64 {
         self.counters.streams_refused.load(Ordering::Relaxed)
     }
@@ -83,7 +89,10 @@ impl ServerStats {
             ServerEvent::TransferStarted { .. } => add(&counters.transfers_started),
             ServerEvent::StreamFinished { .. } => add(&counters.streams_finished),
             ServerEvent::StreamFailed { .. } => add(&counters.streams_failed),
-            ServerEvent::StreamRefused { .. } => add(&counters.streams_refused),
+            ServerEvent::StreamOpened { .. } => add(&counters.streams_opened),
+            ServerEvent::StreamRefused { .. } | ServerEvent::ConnectionRefused { .. } => {
+                add(&counters.streams_refused)
+            }
             ServerEvent::TransferFinished { .. } => {
                 add(&counters.transfers_finished);
                 add(&counters.transfers_ended);

@@ -141,6 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_is_committed_whole_or_not_at_all() {
+        both_engines(|engine| {
+            let store = open(&tempfile::tempfile().unwrap(), engine, Some(1000)).unwrap();
+            let range = ByteRange::new(100, 200);
+            let mut lease = store.lease(range).unwrap();
+            lease.fill(&mut |_| Ok(99)).unwrap();
+            assert!(lease.commit().is_err(), "{engine}");
+            assert!(store.read(range, &mut |_| Ok(())).is_err(), "{engine}");
+            assert!(store.lease(range).is_some(), "{engine}: it is free again");
+        });
+    }
+
+    #[test]
     fn a_full_disk_is_noticed_before_the_first_byte() {
         both_engines(|engine| {
             let file = tempfile::tempfile().unwrap();

@@ -5,14 +5,16 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::buffers::{Buffers, Heap};
 use super::space;
-use super::store::{FillError, Store, Writer};
+use super::store::{FillError, Lease, Store, Writer, incomplete};
 use crate::plan::ByteRange;
+use crate::sys::Ledger;
 
 /// The buffer of a writer or reader: with 255 streams 32 MiB in all, and a system call's cost already vanishes.
 const BUFFER: usize = 128 << 10;
@@ -20,81 +22,208 @@ const BUFFER: usize = 128 << 10;
 /// A file that is written at offsets.
 #[derive(Debug)]
 pub(super) struct Positioned {
-    file: Arc<File>,
+    file: Arc<Ledgered>,
+    buffers: Arc<Buffers>,
+}
+
+/// A file and who may write what of it.
+#[derive(Debug)]
+struct Ledgered {
+    file: File,
+    ledger: Mutex<Ledger<u64>>,
+}
+
+impl Ledgered {
+    fn ledger(&self) -> MutexGuard<'_, Ledger<u64>> {
+        // The ledger's methods leave it whole at every step, so a poisoned lock holds a whole ledger.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The exclusive right to `range`, all of which must have been reserved.
+    fn lend(self: &Arc<Self>, range: ByteRange) -> Option<Lent> {
+        let is_reserved = range.end() <= self.file.metadata().ok()?.len();
+        let is_lent = is_reserved && self.ledger().lend(range.start(), range.end());
+        is_lent.then(|| Lent { file: Arc::clone(self), range })
+    }
+}
+
+/// The exclusive right to what is left of a range.
+#[derive(Debug)]
+struct Lent {
+    file: Arc<Ledgered>,
+    range: ByteRange,
+}
+
+impl Lent {
+    /// Declares the next `n` bytes filled.
+    fn fill(&mut self, n: u64) {
+        let next = self.range.start().saturating_add(n).min(self.range.end());
+        self.file.ledger().fill(self.range.start(), next);
+        self.range = ByteRange::new(next, self.range.end());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.file.ledger().take_back(self.range.start(), self.range.end());
+    }
 }
 
 impl Positioned {
     pub(super) fn new(file: File) -> Self {
-        Self { file: Arc::new(file) }
+        Self { file: Arc::new(Ledgered { file, ledger: Mutex::default() }), buffers: Arc::default() }
     }
 }
 
 impl Store for Positioned {
     fn grow(&self, len: u64) -> io::Result<()> {
-        let present = self.file.metadata()?.len();
-        if len <= present {
+        let file = &self.file.file;
+        let present = file.metadata()?.len();
+        if len == 0 || len < present {
             return Ok(());
         }
-        space::ensure(&self.file, len - present)?;
-        match fallocate(&*self.file, FallocateFlags::empty(), present, len - present) {
+        space::ensure(file, len)?;
+        // From the beginning on: what an earlier transfer left may have its length and not its room.
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
             // This file system cannot reserve: then a full disk shows when the bytes are written, as an error too.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.file.set_len(len),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
             Err(error) => Err(error.into()),
         }
     }
 
     fn writer(&self, range: ByteRange) -> Option<Box<dyn Writer>> {
-        let end = self.file.metadata().ok()?.len().min(range.end());
-        (range.start() < end).then(|| -> Box<dyn Writer> {
-            Box::new(PositionedWriter {
-                file: Arc::clone(&self.file),
-                range: ByteRange::new(range.start(), end),
-                buffer: Vec::new(),
-            })
-        })
+        let end = self.file.file.metadata().ok()?.len().min(range.end());
+        let lent = self.file.lend(ByteRange::new(range.start(), end))?;
+        Some(Box::new(PositionedWriter { lent, buffer: Vec::new() }))
+    }
+
+    fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>> {
+        let heap = Heap::new(&self.buffers, range.len())?;
+        Some(Box::new(PositionedLease { lent: self.file.lend(range)?, heap }))
+    }
+
+    fn declare_filled(&self, range: ByteRange) -> bool {
+        self.file.lend(range).map(|mut lent| lent.fill(range.len())).is_some()
     }
 
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        if !self.file.ledger().is_filled(range.start(), range.end()) {
+            return Err(io::Error::other("read before it was written"));
+        }
         let mut buffer = vec![0; capped(range.len())];
         let mut next = range.start();
         while next < range.end() {
             let piece = buffer.get_mut(..capped(range.end() - next)).unwrap_or_default();
-            self.file.read_exact_at(piece, next)?;
+            self.file.file.read_exact_at(piece, next)?;
             visit(piece)?;
-            next = next.saturating_add(piece.len().try_into().unwrap_or(u64::MAX));
+            next = next.saturating_add(offset(piece.len()));
         }
         Ok(())
     }
 }
 
 struct PositionedWriter {
-    file: Arc<File>,
     /// What is still to be written.
-    range: ByteRange,
+    lent: Lent,
     buffer: Vec<u8>,
 }
 
 impl Writer for PositionedWriter {
     fn remaining(&self) -> u64 {
-        self.range.len()
+        self.lent.range.len()
     }
 
     fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
+        let range = self.lent.range;
         if self.buffer.is_empty() {
-            self.buffer = vec![0; capped(self.range.len())];
+            self.buffer = vec![0; capped(range.len())];
         }
-        let space = self.buffer.get_mut(..capped(self.range.len())).unwrap_or_default();
+        let space = self.buffer.get_mut(..capped(range.len())).unwrap_or_default();
         let n = source(space).map_err(FillError::Source)?;
         let n = n.min(space.len());
         let bytes = space.get(..n).unwrap_or_default();
-        self.file.write_all_at(bytes, self.range.start()).map_err(FillError::Store)?;
-        let written = n.try_into().unwrap_or(u64::MAX);
-        self.range = ByteRange::new(self.range.start().saturating_add(written), self.range.end());
+        self.lent.file.file.write_all_at(bytes, range.start()).map_err(FillError::Store)?;
+        self.lent.fill(offset(n));
         Ok(n)
+    }
+}
+
+/// The exclusive right to a range, which is written as a whole when it is committed.
+#[derive(Debug)]
+struct PositionedLease {
+    lent: Lent,
+    heap: Heap,
+}
+
+impl Lease for PositionedLease {
+    fn remaining(&self) -> u64 {
+        self.heap.remaining()
+    }
+
+    fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
+        self.heap.fill(source)
+    }
+
+    fn received(&mut self) -> io::Result<&[u8]> {
+        Ok(self.heap.received())
+    }
+
+    fn restart(&mut self) {
+        self.heap.restart();
+    }
+
+    fn commit(mut self: Box<Self>) -> io::Result<()> {
+        if self.remaining() > 0 {
+            return Err(incomplete());
+        }
+        let range = self.lent.range;
+        self.lent.file.file.write_all_at(self.heap.received(), range.start())?;
+        self.lent.fill(range.len());
+        Ok(())
     }
 }
 
 fn capped(len: u64) -> usize {
     usize::try_from(len).map_or(BUFFER, |len| len.min(BUFFER))
+}
+
+fn offset(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_file_that_has_its_length_gets_its_room_and_keeps_its_bytes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(b"received before", 1000).unwrap();
+        Positioned::new(file.try_clone().unwrap()).grow(1 << 20).unwrap();
+        assert!(file.metadata().unwrap().blocks() >= 2048);
+        let mut bytes = [0; 15];
+        file.read_exact_at(&mut bytes, 1000).unwrap();
+        assert_eq!(&bytes, b"received before");
+    }
+
+    #[test]
+    fn bytes_have_one_writer_and_are_read_when_they_are_written() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1000).unwrap();
+        let store = Positioned::new(file);
+        let (mut nobody, first) = (|_: &[u8]| Ok(()), ByteRange::new(0, 10));
+        let mut writer = store.writer(ByteRange::new(0, 100)).unwrap();
+        assert!(store.writer(ByteRange::new(99, 200)).is_none());
+        assert!(store.lease(ByteRange::new(99, 200)).is_none());
+        assert!(store.read(first, &mut nobody).is_err());
+        writer.fill(&mut |_| Ok(10)).unwrap();
+        drop(writer);
+        assert!(store.read(first, &mut nobody).is_ok());
+        assert!(store.lease(ByteRange::new(9, 20)).is_none(), "written bytes are never leased");
+        assert!(store.lease(ByteRange::new(10, 20)).is_some());
+        assert!(store.lease(ByteRange::new(990, 1001)).is_none(), "nor what was not reserved");
+    }
 }

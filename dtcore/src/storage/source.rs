@@ -30,6 +30,21 @@ impl FileIdentity {
         })
     }
 
+    /// The file's number in its file system.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// The size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// When the content last changed, in nanoseconds since 1970; any owner can set it.
+    pub(crate) fn modified(&self) -> i128 {
+        self.modified
+    }
+
     /// When content, owner, mode or link count last changed, in nanoseconds since 1970; no program can set it.
     pub(crate) fn changed(&self) -> i128 {
         self.changed

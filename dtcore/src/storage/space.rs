@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{fstatfs, fstatvfs};
 
-/// Fails with [`io::ErrorKind::StorageFull`] when there is less room than `needed` bytes.
-pub(super) fn ensure(file: &File, needed: u64) -> io::Result<()> {
+/// Fails with [`io::ErrorKind::StorageFull`] when there is not room enough for `file` to have `len` bytes.
+///
+/// What it has taken already counts, so that a transfer can be gone on with on a disk that it has nearly filled.
+pub(super) fn ensure(file: &File, len: u64) -> io::Result<()> {
+    let needed = len.saturating_sub(file.metadata()?.blocks().saturating_mul(STAT_BLOCK));
     let stat = fstatvfs(file)?;
     let available = stat.f_bavail.saturating_mul(stat.f_frsize);
     // Some network file systems do not know and say 0 of 0.
@@ -15,6 +19,9 @@ pub(super) fn ensure(file: &File, needed: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The unit of `st_blocks`, whatever the file system's own.
+const STAT_BLOCK: u64 = 512;
 
 /// Whether the file lives in memory, where preallocation is double work.
 pub(super) fn is_tmpfs(file: &File) -> io::Result<bool> {
@@ -53,11 +60,23 @@ const VBOXSF: u64 = 0x786f_4256;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
 
     #[test]
     fn room_is_asked_of_the_file_system() {
         let file = tempfile::tempfile().unwrap();
         assert!(ensure(&file, 1).is_ok());
         assert_eq!(ensure(&file, u64::MAX).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn what_the_file_has_already_is_not_asked_for_again() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
+        let stat = fstatvfs(&file).unwrap();
+        // Other programs take and give room meanwhile, but not that fast.
+        let margin = 512 << 10;
+        let available = stat.f_bavail * stat.f_frsize - margin;
+        assert!(ensure(&file, available + (1 << 20)).is_ok());
     }
 }

@@ -21,8 +21,21 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// `None` if the range was not reserved; for a mapping also if it is being written or was written already.
     fn writer(&self, range: ByteRange) -> Option<Box<dyn Writer>>;
 
+    /// The exclusive right to receive `range`, of which nothing counts before it is committed.
+    ///
+    /// `None` if a byte of it was not reserved, is leased, being written, or written already.
+    fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>>;
+
+    /// Declares that `range` is written already, by an earlier transfer; `false` if it cannot be.
+    fn declare_filled(&self, range: ByteRange) -> bool;
+
     /// Shows the bytes of `range`, in order and in pieces, to `visit`; all of them must have been written.
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
+
+    /// Says that nobody will read a byte before `before` any more.
+    fn forget(&self, before: u64) {
+        let _ = before;
+    }
 }
 
 /// The exclusive right to write one range, in ascending order.
@@ -35,6 +48,37 @@ pub(crate) trait Writer: Send {
     /// # Errors
     /// [`FillError::Source`] is what `source` returned; nothing was written then.
     fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError>;
+}
+
+/// The exclusive right to one range, whose bytes are received, looked at, and only then count.
+///
+/// Dropped before it is committed, it leaves the range as free as it was.
+pub(crate) trait Lease: Send + fmt::Debug {
+    /// How many bytes of the range are still to be received.
+    fn remaining(&self) -> u64;
+
+    /// As [`Writer::fill`]; the space is all that remains, or a few MiB of it where that is more.
+    fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError>;
+
+    /// What was received so far.
+    ///
+    /// # Errors
+    /// Another process truncated the file, or its disk failed.
+    fn received(&mut self) -> io::Result<&[u8]>;
+
+    /// Throws away what was received.
+    fn restart(&mut self);
+
+    /// Makes the bytes count: [`Store::read`] shows them, and they never change again.
+    ///
+    /// # Errors
+    /// What the file system said, or that bytes are missing.
+    fn commit(self: Box<Self>) -> io::Result<()>;
+}
+
+/// The error of a lease that was to be committed before all of it had been received.
+pub(super) fn incomplete() -> io::Error {
+    io::Error::other("the range was not received whole")
 }
 
 /// Which side of a [`Writer::fill`] failed.

@@ -1,17 +1,19 @@
-//! Who may touch which bytes of a mapping: the bookkeeping on which the soundness of `map` rests.
+//! Who may touch which bytes of a file: the bookkeeping on which the soundness of `map` rests.
+//!
+//! Stores that are no mapping keep the same rules with it.
 
 use std::collections::BTreeMap;
 
 /// Bytes are free, lent to one writer, or filled. Only filled bytes may be read; filled bytes never change again.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    lent: RangeSet,
-    filled: RangeSet,
+pub(crate) struct Ledger<T> {
+    lent: RangeSet<T>,
+    filled: RangeSet<T>,
 }
 
-impl Ledger {
+impl<T: Ord + Copy> Ledger<T> {
     /// Lends `[start, end)` to a writer, unless some byte of it is lent or filled already.
-    pub(super) fn lend(&mut self, start: usize, end: usize) -> bool {
+    pub(crate) fn lend(&mut self, start: T, end: T) -> bool {
         let free = start < end && !self.lent.overlaps(start, end) && !self.filled.overlaps(start, end);
         if free {
             self.lent.insert(start, end);
@@ -20,37 +22,37 @@ impl Ledger {
     }
 
     /// Turns the first lent bytes of a writer into filled ones.
-    pub(super) fn fill(&mut self, start: usize, end: usize) {
+    pub(crate) fn fill(&mut self, start: T, end: T) {
         self.lent.remove(start, end);
         self.filled.insert(start, end);
     }
 
     /// Takes back what a writer did not fill.
-    pub(super) fn take_back(&mut self, start: usize, end: usize) {
+    pub(crate) fn take_back(&mut self, start: T, end: T) {
         self.lent.remove(start, end);
     }
 
     /// Whether every byte of `[start, end)` is filled.
-    pub(super) fn is_filled(&self, start: usize, end: usize) -> bool {
+    pub(crate) fn is_filled(&self, start: T, end: T) -> bool {
         start >= end || self.filled.covers(start, end)
     }
 }
 
 /// Disjoint half-open ranges, kept by their start; neighbours that touch are one range.
 #[derive(Debug, Default)]
-struct RangeSet(BTreeMap<usize, usize>);
+struct RangeSet<T>(BTreeMap<T, T>);
 
-impl RangeSet {
-    fn overlaps(&self, start: usize, end: usize) -> bool {
+impl<T: Ord + Copy> RangeSet<T> {
+    fn overlaps(&self, start: T, end: T) -> bool {
         self.0.range(..end).next_back().is_some_and(|(_, last)| *last > start)
     }
 
-    fn covers(&self, start: usize, end: usize) -> bool {
+    fn covers(&self, start: T, end: T) -> bool {
         self.0.range(..=start).next_back().is_some_and(|(_, last)| *last >= end)
     }
 
     /// Adds a range that overlaps none; a range that touches it is joined with it.
-    fn insert(&mut self, mut start: usize, mut end: usize) {
+    fn insert(&mut self, mut start: T, mut end: T) {
         if start >= end {
             return;
         }
@@ -66,7 +68,7 @@ impl RangeSet {
     }
 
     /// Removes `[start, end)`, which must lie within one range.
-    fn remove(&mut self, start: usize, end: usize) {
+    fn remove(&mut self, start: T, end: T) {
         if start >= end {
             return;
         }

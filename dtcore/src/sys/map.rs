@@ -22,7 +22,7 @@ use super::ledger::Ledger;
 #[derive(Debug)]
 pub(crate) struct Map {
     raw: MmapRaw,
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<Ledger<usize>>,
 }
 
 impl Map {
@@ -82,7 +82,7 @@ impl Map {
         Some(unsafe { slice::from_raw_parts(first, end - start) })
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger<usize>> {
         // The ledger's methods leave it whole at every step, so a poisoned lock holds a whole ledger.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,6 +115,8 @@ impl MapWriter {
     }
 
     /// The next bytes to fill, at most `max`.
+    ///
+    /// What is put there is this writer's alone until it is declared filled: it may be read again, and overwritten.
     pub(crate) fn space(&mut self, max: usize) -> &mut [u8] {
         let len = self.remaining().min(max);
         // SAFETY: `position <= end <= len of the map`, so the pointer stays within the mapping.
@@ -174,6 +176,19 @@ mod tests {
         drop(writer);
         assert!(map.writer(9, 20).is_none(), "filled bytes are never lent again");
         assert!(map.writer(10, 20).is_some(), "unfilled ones are");
+    }
+
+    #[test]
+    fn what_is_not_declared_filled_is_the_writers_alone() {
+        let (_file, map) = map(10_000);
+        let mut writer = map.writer(5_000, 9_000).unwrap();
+        writer.space(usize::MAX)[10..13].copy_from_slice(b"abc");
+        assert_eq!(&writer.space(13)[10..], b"abc");
+        assert_eq!(map.filled(5_010, 5_013), None);
+        assert!(map.writer(5_010, 5_013).is_none());
+        writer.space(usize::MAX)[10..13].copy_from_slice(b"xyz");
+        writer.fill(4_000);
+        assert_eq!(map.filled(5_010, 5_013), Some(&b"xyz"[..]));
     }
 
     #[test]

@@ -5,4 +5,5 @@
 mod ledger;
 mod map;
 
+pub(crate) use ledger::Ledger;
 pub(crate) use map::{Map, MapWriter};

@@ -1,22 +1,27 @@
 //! Hashes one file, and tells whether its digest can be trusted to last.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{DigestError, FileIdentity, SourceFile};
-use crate::integrity::{Md5Digest, Md5Hasher};
+use super::{BlockDigests, DigestError, FileIdentity, SourceFile};
+use crate::integrity::{Blake3Digest, Md5Digest, Md5Hasher, RangeDigest, RangeHasher};
+use crate::plan::{BlockIndex, BlockPlan, ByteRange};
 use crate::storage::read_through::{Flow, read_through};
 
 /// The kernel's clock for file times stands still for up to 10 ms (`CONFIG_HZ=100`). Two writes within one tick
 /// leave the same change time, so a file changed this recently could change again without its identity showing it.
 pub(super) const TICK: Duration = Duration::from_millis(20);
 
+/// How many blocks are read in one go, and remembered when they are through.
+const RUN: usize = 256;
+
 /// A digest, and how long it may be remembered.
-pub(super) struct Hashed {
-    pub(super) digest: Md5Digest,
+pub(super) struct Hashed<D> {
+    pub(super) digest: D,
     pub(super) lasting: Lasting,
 }
 
@@ -27,38 +32,155 @@ pub(super) enum Lasting {
     No,
 }
 
-/// Reads and hashes the whole file; blocks the calling thread.
-pub(super) fn hash_file(
-    source: &SourceFile,
-    cancel: &CancellationToken,
-    bytes_hashed: &AtomicU64,
-) -> Result<Hashed, DigestError> {
-    let unreadable = |error: io::Error| DigestError::Unreadable(error.kind());
-    let begin = SystemTime::now();
-    let before = source.current_identity().map_err(unreadable)?;
-    if !source.same_content(&before) {
-        return Err(DigestError::Changed);
+/// How a reading is watched and stopped.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) cancel: CancellationToken,
+    /// The bytes of this reading.
+    pub(super) hashed: Arc<AtomicU64>,
+    /// The bytes of all readings.
+    pub(super) bytes_hashed: Arc<AtomicU64>,
+}
+
+impl Reading {
+    /// Counts what was hashed, and says whether to go on.
+    fn count(&self, bytes: &[u8]) -> Flow {
+        let n = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.hashed.fetch_add(n, Ordering::Relaxed);
+        self.bytes_hashed.fetch_add(n, Ordering::Relaxed);
+        if self.cancel.is_cancelled() { Flow::Stop } else { Flow::Continue }
     }
+}
+
+/// Reads the whole file for its MD5; blocks the calling thread.
+pub(super) fn md5(source: &SourceFile, reading: &Reading) -> Result<Hashed<Md5Digest>, DigestError> {
+    let begin = SystemTime::now();
+    opened_content(source)?;
     let mut hasher = Md5Hasher::default();
     let mut read = 0_u64;
+    // Beyond the size too: a file that grew would otherwise pass for the one that was opened.
+    let everything = ByteRange::new(0, u64::MAX);
     let visit = |bytes: &[u8]| {
         hasher.update(bytes);
-        let n = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        bytes_hashed.fetch_add(n, Ordering::Relaxed);
-        read = read.saturating_add(n);
+        read = read.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         // A file that grows has changed; following it could go on for ever.
-        if cancel.is_cancelled() || read > source.size() { Flow::Stop } else { Flow::Continue }
+        if read > source.size() { Flow::Stop } else { reading.count(bytes) }
     };
-    read_through(source, visit).map_err(unreadable)?;
-    if cancel.is_cancelled() {
+    read_through(source, everything, visit).map_err(|error| unreadable(&error))?;
+    if reading.cancel.is_cancelled() {
         return Err(DigestError::Cancelled);
     }
-    let after = source.current_identity().map_err(unreadable)?;
-    if !source.same_content(&after) || read != source.size() {
+    let after = opened_content(source)?;
+    if read != source.size() {
         return Err(DigestError::Changed);
     }
-    let lasting = if after == source.identity() { settled(&after, begin) } else { Lasting::No };
-    Ok(Hashed { digest: hasher.finish(), lasting })
+    Ok(Hashed { digest: hasher.finish(), lasting: lasting(source, &after, begin) })
+}
+
+/// The file's BLAKE3 hash, if the digests of all its blocks are known.
+pub(super) fn blake3_of_known(
+    source: &SourceFile,
+    plan: &BlockPlan,
+    blocks: &BlockDigests,
+) -> Option<Blake3Digest> {
+    // What is known is known of this version only.
+    let now = source.current_identity().ok().filter(|now| *now == source.identity())?;
+    let digests: Option<Vec<_>> = plan.blocks().map(|block| blocks.find(&now, plan, block)).collect();
+    Blake3Digest::of_blocks(plan, &digests?)
+}
+
+/// Reads the blocks that are not known for the file's BLAKE3 hash; blocks the calling thread.
+///
+/// It holds the digests of all blocks: 8 MiB for a file of 4 TiB.
+pub(super) fn blake3(
+    source: &SourceFile,
+    plan: &BlockPlan,
+    blocks: &BlockDigests,
+    reading: &Reading,
+) -> Result<Hashed<Blake3Digest>, DigestError> {
+    let begin = SystemTime::now();
+    let mut now = opened_content(source)?;
+    let mut digests = Vec::new();
+    let mut rest = plan.blocks().peekable();
+    while let Some(first) = rest.next() {
+        // What is known is known of this version only.
+        let known = |block| (now == source.identity()).then(|| blocks.find(&now, plan, block)).flatten();
+        if let Some(digest) = known(first) {
+            digests.push(digest);
+            continue;
+        }
+        let mut run = vec![first];
+        while run.len() < RUN
+            && let Some(block) = rest.next_if(|block| known(*block).is_none())
+        {
+            run.push(block);
+        }
+        let began = SystemTime::now();
+        let hashed = hash_run(source, plan, &run, reading)?;
+        now = opened_content(source)?;
+        for (block, digest) in run.iter().zip(&hashed) {
+            blocks.remember(source, plan, *block, *digest, &now, began);
+        }
+        digests.extend(hashed);
+    }
+    let after = opened_content(source)?;
+    let digest = Blake3Digest::of_blocks(plan, &digests).ok_or(DigestError::Changed)?;
+    Ok(Hashed { digest, lasting: lasting(source, &after, begin) })
+}
+
+/// The digests of neighbouring blocks.
+fn hash_run(
+    source: &SourceFile,
+    plan: &BlockPlan,
+    run: &[BlockIndex],
+    reading: &Reading,
+) -> Result<Vec<RangeDigest>, DigestError> {
+    let of_run = |block: Option<&BlockIndex>| block.map(|block| plan.range(*block)).unwrap_or_default();
+    let whole = ByteRange::new(of_run(run.first()).start(), of_run(run.last()).end());
+    let mut digests = Vec::with_capacity(run.len());
+    let mut hasher: Option<RangeHasher> = None;
+    let mut ranges = run.iter().map(|block| plan.range(*block));
+    let mut left = 0_u64;
+    let visit = |mut bytes: &[u8]| {
+        let flow = reading.count(bytes);
+        while !bytes.is_empty() {
+            if left == 0 {
+                let Some(range) = ranges.next() else { return Flow::Stop };
+                left = range.len();
+                hasher = RangeHasher::new(plan.size(), range);
+            }
+            let n = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let (now, later) = bytes.split_at_checked(n).unwrap_or((bytes, &[]));
+            let taken = hasher.as_mut().and_then(|hasher| hasher.update(now));
+            left = left.saturating_sub(u64::try_from(n).unwrap_or(left));
+            bytes = later;
+            if left == 0 || taken.is_none() {
+                digests.extend(hasher.take().and_then(RangeHasher::finish));
+            }
+        }
+        flow
+    };
+    read_through(source, whole, visit).map_err(|error| unreadable(&error))?;
+    if reading.cancel.is_cancelled() {
+        return Err(DigestError::Cancelled);
+    }
+    // Shorter than when it was opened.
+    if digests.len() == run.len() { Ok(digests) } else { Err(DigestError::Changed) }
+}
+
+/// A fresh look at the file, which must still have the content that was opened.
+fn opened_content(source: &SourceFile) -> Result<FileIdentity, DigestError> {
+    let now = source.current_identity().map_err(|error| unreadable(&error))?;
+    if source.same_content(&now) { Ok(now) } else { Err(DigestError::Changed) }
+}
+
+fn unreadable(error: &io::Error) -> DigestError {
+    DigestError::Unreadable(error.kind())
+}
+
+/// Whether what was read since `begin` can be remembered, if the file looks like `now` afterwards.
+pub(super) fn lasting(source: &SourceFile, now: &FileIdentity, begin: SystemTime) -> Lasting {
+    if *now == source.identity() { settled(now, begin) } else { Lasting::No }
 }
 
 /// Whether the file had been left alone for a tick of the file clock when the hash began.

@@ -1,36 +1,21 @@
-//! Whose part file it is: making one with a lock on it, telling it from others, clearing away what a killed transfer left.
+//! Whose part file it is: making one with a lock on it, telling it from others, taking over what an earlier transfer left.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, XattrFlags, fgetxattr, flock, fsetxattr};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::super::{beside, journal};
 use crate::error::TransferError;
-
-/// The extended attribute that marks a file as a part file.
-const MARK: &str = "user.dt.part";
-
-/// Marks a file as a part file.
-pub(super) fn mark(file: &File) {
-    // Where a file system keeps no such marks, a leftover is not taken for ours, and the user must remove it.
-    let _ = fsetxattr(file, MARK, b"1", XattrFlags::empty());
-}
-
-/// Whether `path` names the open `file`, and not another one that took its name.
-pub(super) fn is_named(file: &File, path: &Path) -> bool {
-    let identity = |found: fs::Metadata| (found.dev(), found.ino());
-    let opened = file.metadata().map(identity);
-    opened.is_ok_and(|opened| fs::symlink_metadata(path).map(identity).is_ok_and(|named| named == opened))
-}
 
 /// A new file at `path` with a lock on it; `None` if it lost its name to another transfer before it was locked.
 pub(super) fn create_locked(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(path)?;
+    let file = beside::create(path, 0o666)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(is_named(&file, path).then_some(file)),
+        Ok(()) => Ok(beside::is_named(&file, path).then_some(file)),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => {
             fs::remove_file(path)?;
@@ -39,42 +24,82 @@ pub(super) fn create_locked(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Opens what is at `path` to look at it, whatever it is: no link is followed, and no pipe's other end waited for.
-fn open_found(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).unwrap_or(0);
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
+/// A part file that an earlier transfer left, with a lock on it.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    file: File,
+    path: PathBuf,
 }
 
-/// Removes the part file that a killed transfer left at `path`.
-///
-/// A file that is in use stays, and so does one that does not look like ours: somebody may have chosen this very name, or
-/// planted a file under it in a folder that others may write to.
-pub(super) fn remove_leftover(path: &Path, output: &Path) -> Result<(), TransferError> {
-    let failed = |source| TransferError::LocalFile { action: "take over", path: path.to_owned(), source };
-    let file = match open_found(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(TransferError::OutputInUse { path: output.to_owned() }),
-        Err(error) => return Err(failed(error.into())),
+impl Leftover {
+    /// Locks the part file at `path`; `None` if it has gone meanwhile.
+    ///
+    /// # Errors
+    /// It is in use, or it does not look like ours: then it stays as it is.
+    pub(super) fn lock(path: &Path, journal: &Path, output: &Path) -> Result<Option<Self>, TransferError> {
+        let failed = |source| TransferError::LocalFile { action: "take over", path: path.to_owned(), source };
+        let file = match beside::open_found(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(TransferError::OutputInUse { path: output.to_owned() }),
+            Err(error) => return Err(failed(error.into())),
+        }
+        let found = file.metadata().map_err(failed)?;
+        // One that was to replace somebody else's output was given to its owner.
+        let is_own =
+            beside::is_own(&found) || fs::metadata(output).is_ok_and(|output| output.uid() == found.uid());
+        if !beside::is_plain(&found) || !is_own || !is_part_file(&file, &found, journal) {
+            return Err(failed(io::Error::other("it does not look like a part file of yours; move it away")));
+        }
+        let is_named = beside::is_named(&file, path);
+        Ok(is_named.then(|| Self { file, path: path.to_owned() }))
     }
-    let found = file.metadata().map_err(failed)?;
-    let is_plain =
-        found.is_file() && found.nlink() == 1 && found.uid() == rustix::process::geteuid().as_raw();
-    let is_marked = fgetxattr(&file, MARK, &mut [0; 8]).is_ok();
-    if !is_plain || !(is_marked || found.len() == 0) {
-        return Err(failed(io::Error::other("it does not look like a part file of yours; move it away")));
+
+    /// Removes it.
+    pub(super) fn remove(self) -> Result<(), TransferError> {
+        fs::remove_file(&self.path).map_err(|source| TransferError::LocalFile {
+            action: "take over",
+            path: self.path,
+            source,
+        })
     }
-    if is_named(&file, path) { fs::remove_file(path).map_err(failed) } else { Ok(()) }
+
+    /// The file to go on with, locked; `None` if another transfer came in between.
+    pub(super) fn take_over(self) -> io::Result<Option<File>> {
+        let mode = self.file.metadata()?.permissions().mode();
+        if mode & 0o600 != 0o600 {
+            // It is protected like an output that not even its owner may write.
+            self.file.set_permissions(Permissions::from_mode(mode | 0o600))?;
+        }
+        let file = beside::open_found_to_write(&self.path)?;
+        if !beside::is_named(&self.file, &self.path) || !beside::is_named(&file, &self.path) {
+            return Ok(None);
+        }
+        // The lock is the open file's, and the first one was opened for reading only.
+        drop(self.file);
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(beside::is_named(&file, &self.path).then_some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Whether a file is marked as a part file, or has not got that far; where no marks are kept, its journal tells.
+fn is_part_file(file: &File, found: &Metadata, journal: &Path) -> bool {
+    beside::is_marked(file)
+        || found.len() == 0
+        || journal::identity(file).is_ok_and(|part| journal::is_about(journal, part))
 }
 
 /// Whether `path` is a file that a transfer is working on.
 pub(super) fn is_locked(path: &Path) -> bool {
     // The lock, if it can be had, goes with the file at the end of this function.
-    open_found(path)
+    beside::open_found(path)
         .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
 }
 

@@ -1,10 +1,11 @@
 //! The part file: everything is received into a file beside the output, which takes the output's place at the end.
 //!
-//! The part file's name follows from the output's, so that what a killed transfer left is found and reused, never
-//! heaped up. A lock on it keeps a second transfer to the same output away.
+//! The part file's name follows from the output's, so that what an earlier transfer left is found and gone on with, or
+//! removed, never heaped up. A lock on it keeps a second transfer to the same output away.
 
 mod claim;
 mod naming;
+mod resume;
 #[cfg(test)]
 mod tests;
 
@@ -15,10 +16,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::beside::{is_named, mark};
+use super::journal::{self, Journal};
 use super::space;
 use crate::error::TransferError;
-use claim::{create_locked, is_locked, is_named, mark, protect_like, remove_leftover};
-use naming::{folder_of, part_path, resolve};
+use claim::{Leftover, create_locked, is_locked, protect_like};
+use naming::{folder_of, journal_path, part_path, resolve};
+pub(crate) use resume::BeginError;
 
 /// What becomes of an output that exists already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,42 +34,96 @@ pub(crate) enum Clobber {
     Refuse,
 }
 
-/// A locked file beside the output; removed when dropped, unless it was published.
+/// What becomes of what an earlier transfer to the same output left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Resume {
+    /// It is gone on with, if its journal says that it can be.
+    #[default]
+    Allowed,
+    /// It is removed.
+    Refused,
+}
+
+/// A locked file beside the output.
+///
+/// When it is dropped without being published, it stays if its journal has a record, and is removed otherwise.
 #[derive(Debug)]
 pub(crate) struct PartFile {
     file: File,
     path: PathBuf,
+    journal: PathBuf,
     output: PathBuf,
     clobber: Clobber,
-    published: bool,
+    worth: Worth,
+}
+
+/// What there is to lose with a part file.
+#[derive(Debug)]
+enum Worth {
+    /// Nothing.
+    Nothing,
+    /// What an earlier transfer left, and nobody has looked at yet.
+    Found,
+    /// What the journal records.
+    Journaled(Journal),
+    /// It is a part file no more.
+    Published,
 }
 
 impl PartFile {
-    /// Creates the part file for `output`, in the place of one that a killed transfer left.
+    /// Creates the part file for `output`, in the place of what an earlier transfer left.
     ///
     /// # Errors
     /// [`TransferError::OutputExists`], [`TransferError::OutputInUse`], or a local file error.
     pub(crate) fn create(output: &Path, clobber: Clobber) -> Result<Self, TransferError> {
+        Self::claim(output, clobber, Resume::Refused)
+    }
+
+    /// Creates the part file for `output`, or takes over the one that an earlier transfer left beside its journal.
+    ///
+    /// What was taken over stays as it was until [`begin`](Self::begin) or [`start_over`](Self::start_over).
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub(crate) fn claim(output: &Path, clobber: Clobber, resume: Resume) -> Result<Self, TransferError> {
         let output = resolve(output, clobber)?;
-        let path = part_path(&output);
+        let (path, journal) = (part_path(&output), journal_path(&output));
         // The output itself may be the part file of a transfer to somewhere else.
         if is_locked(&output) {
             return Err(TransferError::OutputInUse { path: output });
         }
+        let of_journal = |action| {
+            let path = journal.clone();
+            move |source| TransferError::LocalFile { action, path, source }
+        };
         // Each further round means that another transfer came or went at the same moment.
         for _ in 0..100 {
-            match create_locked(&path) {
-                Ok(Some(file)) => {
-                    let part = Self { file, path, output, clobber, published: false };
-                    part.prepare().map_err(|error| TransferError::local("prepare", &part.path, 0, error))?;
-                    return Ok(part);
-                }
-                Ok(None) => {}
+            let claimed = match create_locked(&path) {
+                Ok(file) => file.map(|file| (file, Worth::Nothing)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    remove_leftover(&path, &output)?;
+                    let Some(left) = Leftover::lock(&path, &journal, &output)? else { continue };
+                    let has_journal = journal::is_there(&journal).map_err(of_journal("take over"))?;
+                    if resume == Resume::Allowed && has_journal {
+                        let file = left
+                            .take_over()
+                            .map_err(|error| TransferError::local("take over", &path, 0, error))?;
+                        file.map(|file| (file, Worth::Found))
+                    } else {
+                        // In this order: a new part file may get the number of this one, by which journals know it.
+                        journal::remove_all(&journal).map_err(of_journal("remove"))?;
+                        left.remove()?;
+                        None
+                    }
                 }
                 Err(error) => return Err(TransferError::local("create", path, 0, error)),
+            };
+            let Some((file, worth)) = claimed else { continue };
+            let part = Self { file, path, journal: journal.clone(), output, clobber, worth };
+            if matches!(part.worth, Worth::Nothing) {
+                journal::remove_all(&journal).map_err(of_journal("remove"))?;
             }
+            part.prepare().map_err(|error| TransferError::local("prepare", &part.path, 0, error))?;
+            return Ok(part);
         }
         Err(TransferError::OutputInUse { path: output })
     }
@@ -117,10 +175,14 @@ impl PartFile {
         if !is_named(&self.file, &self.output) {
             return Err(self.taken_away());
         }
-        self.published = true;
+        let worth = std::mem::replace(&mut self.worth, Worth::Published);
         if durability == Durability::Synced {
             let folder = folder_of(&self.output);
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(local("sync", folder))?;
+        }
+        if let Worth::Journaled(journal) = worth {
+            // The output is there. A journal that is left is about no part file, and is removed with the next transfer.
+            let _ = journal.remove();
         }
         Ok(self.output.clone())
     }
@@ -155,8 +217,15 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        if !self.published && is_named(&self.file, &self.path) {
+        let journal = match &self.worth {
+            Worth::Found | Worth::Published => return,
+            Worth::Journaled(journal) if journal.has_records() => return,
+            Worth::Journaled(journal) => Some(journal),
+            Worth::Nothing => None,
+        };
+        if is_named(&self.file, &self.path) {
             // Nobody is left to hear of a failure.
+            let _ = journal.map(Journal::remove);
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -13,7 +13,10 @@ use crate::error::TransferError;
 use crate::integrity::Md5Digest;
 
 /// The suffix of part files.
-const SUFFIX: &str = ".dtpart";
+const PART: &str = ".dtpart";
+
+/// The suffix of their journals.
+const JOURNAL: &str = ".dtjournal";
 
 /// The longest file name that Linux file systems take, in bytes.
 const MAX_NAME: usize = 255;
@@ -48,16 +51,26 @@ pub(super) fn resolve(output: &Path, clobber: Clobber) -> Result<PathBuf, Transf
     Err(refused(Errno::LOOP.into()))
 }
 
-/// The part file's path: the output's with a suffix, or with a digest in it where the name would get too long.
+/// The part file's path.
 pub(super) fn part_path(output: &Path) -> PathBuf {
-    let name = output.file_name().unwrap_or_default().as_bytes();
-    let mut part = name.to_vec();
-    if part.len() + SUFFIX.len() > MAX_NAME {
-        part.truncate(MAX_NAME - SUFFIX.len() - 33);
-        part.extend_from_slice(format!(".{}", Md5Digest::of(name)).as_bytes());
+    beside(output, PART)
+}
+
+/// The journal's path.
+pub(super) fn journal_path(output: &Path) -> PathBuf {
+    beside(output, JOURNAL)
+}
+
+/// The output's path with a suffix, or with a digest in it where the name would get too long.
+fn beside(output: &Path, suffix: &str) -> PathBuf {
+    let whole = output.file_name().unwrap_or_default().as_bytes();
+    let mut name = whole.to_vec();
+    if name.len() + suffix.len() > MAX_NAME {
+        name.truncate(MAX_NAME - suffix.len() - 33);
+        name.extend_from_slice(format!(".{}", Md5Digest::of(whole)).as_bytes());
     }
-    part.extend_from_slice(SUFFIX.as_bytes());
-    output.with_file_name(OsString::from_vec(part))
+    name.extend_from_slice(suffix.as_bytes());
+    output.with_file_name(OsString::from_vec(name))
 }
 
 pub(super) fn folder_of(path: &Path) -> &Path {

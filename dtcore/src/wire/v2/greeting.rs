@@ -109,7 +109,7 @@ impl From<[u8; 16]> for Secret {
 impl Secret {
     /// The digits for the answer; a secret has no `Display`, so that none gets into a log.
     pub(crate) fn to_hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        self.0.map(|byte| format!("{byte:02x}")).concat()
     }
 }
 

@@ -1,0 +1,57 @@
+//! Rates as people write them.
+
+use std::num::NonZeroU64;
+
+/// Reads a rate in bytes a second: `500000`, `500K`, `2M`, `1.5MiB`; K, M, G and T are powers of 1024.
+///
+/// # Errors
+/// How it should have been written.
+pub fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let wrong = || "a rate is written like 500K, 2M or 1.5MiB, in bytes a second".to_owned();
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let factor: u64 = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" if unit != "i" && unit != "ib" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the number has no sign, and what is too large becomes the largest"
+    )]
+    let bytes = (number * factor as f64) as u64;
+    NonZeroU64::new(bytes).ok_or_else(|| "a rate must be at least 1 byte a second".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_with_a_unit_or_without() {
+        for (text, expected) in [
+            ("1", 1),
+            ("500000", 500_000),
+            ("500K", 512_000),
+            ("2m", 2 << 20),
+            (" 1.5MiB ", 3 << 19),
+            ("2 GB", 2 << 30),
+            ("1T", 1 << 40),
+            ("0.5k", 512),
+        ] {
+            assert_eq!(rate(text).map(NonZeroU64::get), Ok(expected), "{text}");
+        }
+        for text in ["", "0", "0.1", "-1", "K", "2X", "2MM", "1.2.3", "1e9", "i", "2iB", "nan", "inf"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What happens, for programs: one JSON object a line, on standard output.
+//!
+//! Every object has `"v": 1` and `"event"`. Within a version keys and events may be added, and never change their meaning.
+
+use std::io::{self, Write};
+
+use dtcore::{Event, Progress, Report};
+use serde_json::{Value, json};
+
+/// The version of the objects.
+const VERSION: u32 = 1;
+
+/// Prints what `event` says, if programs are told of it.
+pub(crate) fn tell(event: &Event) {
+    if let Some(object) = of_event(event) {
+        print(object);
+    }
+}
+
+/// Prints the last object of a transfer that succeeded.
+pub(crate) fn finished(report: &Report) {
+    print(json!({
+        "event": "finished",
+        "output": report.output.as_ref().map(|path| path.to_string_lossy()),
+        "protocol": report.protocol,
+        "bytes": report.bytes,
+        "received": report.received,
+        "resumed": report.resumed,
+        "seconds": report.elapsed.as_secs_f64(),
+        "blake3": report.blake3.map(|digest| digest.to_string()),
+        "md5": report.md5.map(|digest| digest.to_string()),
+        "retries": report.trouble.retries,
+        "repaired_blocks": report.trouble.repaired_blocks,
+        "wasted_bytes": report.trouble.wasted_bytes,
+        "streams_lost": report.trouble.streams_lost,
+    }));
+}
+
+/// Prints the last object of one that failed.
+pub(crate) fn failed(exit: u8, error: &str) {
+    print(json!({"event": "failed", "exit": exit, "error": error}));
+}
+
+fn of_event(event: &Event) -> Option<Value> {
+    Some(match event {
+        Event::Connected { server, .. } => json!({"event": "connected", "server": server.to_string()}),
+        Event::Started { size, streams, protocol, block, resumed, .. } => json!({
+            "event": "started",
+            "protocol": protocol,
+            "size": size,
+            "streams": streams.value(),
+            "block": block,
+            "resumed": resumed,
+        }),
+        Event::Progress(progress) => of_progress(progress),
+        Event::StreamLost { stream, reason, .. } => {
+            json!({"event": "stream_lost", "stream": stream.byte(), "reason": reason})
+        }
+        Event::BlockCorrupt { block, stream, .. } => {
+            json!({"event": "block_corrupt", "block": block, "stream": stream.byte()})
+        }
+        Event::StartedOver { .. } | Event::FellBack { .. } | Event::Kept { .. } => {
+            json!({"event": "notice", "what": crate::progress::notice(event)?})
+        }
+        _ => return None,
+    })
+}
+
+fn of_progress(progress: &Progress) -> Value {
+    json!({
+        "event": "progress",
+        "seconds": progress.elapsed.as_secs_f64(),
+        "size": progress.size,
+        "received": progress.received,
+        "verified": progress.verified,
+        "open_streams": progress.open_streams,
+    })
+}
+
+fn print(mut object: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("v".to_owned(), VERSION.into());
+    }
+    // Whoever has closed the pipe does not want to know any more; the exit code still tells.
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{object}").and_then(|()| out.flush());
+}

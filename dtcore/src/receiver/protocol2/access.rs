@@ -1,0 +1,286 @@
+//! The way to the server: the session that is good now, the route that streams take, and how both are found anew.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
+
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+use super::super::course::request;
+use super::super::options::Options;
+use crate::error::TransferError;
+use crate::net::{Control, Offer, Route, Session, dial};
+use crate::plan::StreamId;
+use crate::wire::v2::{Greeting, Replacing};
+
+/// The session and the route of a transfer.
+#[derive(Debug)]
+pub(super) struct Access {
+    current: StdMutex<Current>,
+    /// Held by the one stream that looks for another way; the others wait and take what it has found.
+    searching: Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Current {
+    session: Session,
+    route: Route,
+    /// Counts what was found.
+    epoch: u64,
+    /// Whether some stream got through to the session.
+    proven: Proven,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Proven {
+    Yes,
+    NotYet,
+}
+
+/// A connection that waits for its greeting.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) socket: TcpStream,
+    session: Session,
+    /// Which session it was made for.
+    pub(super) epoch: u64,
+    /// The address that could not be reached, when this connection is the first that goes another way.
+    pub(super) fell_back: Option<SocketAddr>,
+}
+
+impl Dialled {
+    /// The greeting of `stream`.
+    pub(super) fn greeting(&self, stream: StreamId, replacing: Replacing) -> Greeting {
+        Greeting {
+            stream: stream.byte(),
+            secret: self.session.answer.secret.clone(),
+            session: self.session.answer.session,
+            replacing,
+        }
+    }
+}
+
+impl Access {
+    pub(super) fn new(session: Session) -> Self {
+        let route = Route::DataPort(session.data);
+        let current = Current { session, route, epoch: 0, proven: Proven::NotYet };
+        Self { current: StdMutex::new(current), searching: Mutex::default() }
+    }
+
+    /// Connects a stream: by the known route, else by another one, else to a new session.
+    ///
+    /// # Errors
+    /// Why it did not work this time.
+    ///
+    /// # Cancel safety
+    /// What was found is kept, the connection is not.
+    pub(super) async fn connect(&self, options: &Options) -> Result<Dialled, TransferError> {
+        let current = self.get();
+        match dial(current.route, options.connect_timeout).await {
+            Ok(socket) => Ok(self.reached(current, socket)),
+            Err(error) => self.search(current, error, options).await,
+        }
+    }
+
+    /// Says that the session of `epoch` is no more, so that the next connection asks for another one.
+    pub(super) async fn renew(&self, epoch: u64, options: &Options) -> Result<(), TransferError> {
+        let _one = self.searching.lock().await;
+        if self.get().epoch == epoch { self.ask_anew(options).await } else { Ok(()) }
+    }
+
+    async fn search(
+        &self,
+        failed: Current,
+        error: io::Error,
+        options: &Options,
+    ) -> Result<Dialled, TransferError> {
+        let _one = self.searching.lock().await;
+        let mut current = self.get();
+        let is_known_to_fail = current.epoch == failed.epoch && current.route == failed.route;
+        if is_known_to_fail && current.proven == Proven::Yes {
+            // It worked before: the server may have been started anew, with another data port.
+            self.ask_anew(options).await?;
+            current = self.get();
+        }
+        if !is_known_to_fail || current.epoch != failed.epoch {
+            match dial(current.route, options.connect_timeout).await {
+                Ok(socket) => return Ok(self.reached(current, socket)),
+                Err(again) if matches!(current.route, Route::ControlPort(_)) => {
+                    return Err(unreachable(current.route, again));
+                }
+                Err(_) => {}
+            }
+        }
+        let Route::DataPort(data) = current.route else { return Err(unreachable(current.route, error)) };
+        // The control port answered a moment ago.
+        let route = Route::ControlPort(current.session.control);
+        let socket =
+            dial(route, options.connect_timeout).await.map_err(|_| unreachable(current.route, error))?;
+        self.lock().route = route;
+        Ok(Dialled { fell_back: Some(data), ..self.reached(Current { route, ..current }, socket) })
+    }
+
+    /// Asks the control port for another session of the same file.
+    async fn ask_anew(&self, options: &Options) -> Result<(), TransferError> {
+        let mut control = Control::open(&options.server, options.connect_timeout).await?;
+        let offer = control.ask(&options.name, &request(options), options.stall_timeout).await?;
+        let Offer::V2(session) = offer else {
+            let what = "it spoke protocol 2 before, and now speaks protocol 1".to_owned();
+            return Err(TransferError::Protocol { server: options.server.to_string(), what });
+        };
+        let mut current = self.lock();
+        let same = |session: &Session| {
+            let answer = &session.answer;
+            (answer.plan, answer.modified, answer.version)
+        };
+        if same(&session) != same(&current.session) {
+            let name = options.name.to_string_lossy().into_owned();
+            return Err(TransferError::SourceChanged { server: options.server.to_string(), name });
+        }
+        // A data port that could not be reached before is not tried again: it would cost the whole time limit.
+        let route = match current.route {
+            Route::DataPort(_) => Route::DataPort(session.data),
+            Route::ControlPort(_) => Route::ControlPort(session.control),
+        };
+        *current = Current { session, route, epoch: current.epoch + 1, proven: Proven::NotYet };
+        Ok(())
+    }
+
+    fn reached(&self, current: Current, socket: TcpStream) -> Dialled {
+        let mut now = self.lock();
+        if now.epoch == current.epoch {
+            now.proven = Proven::Yes;
+        }
+        drop(now);
+        Dialled { socket, session: current.session, epoch: current.epoch, fell_back: None }
+    }
+
+    fn get(&self) -> Current {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        // It is replaced as a whole, so a poisoned lock holds a whole one.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unreachable(route: Route, source: io::Error) -> TransferError {
+    TransferError::Unreachable { server: route.to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{BlockPlan, BlockSize};
+    use crate::wire::v2::Answer;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A control port that answers every request with `answer`, and carries streams if it is asked to.
+    struct Control {
+        address: SocketAddr,
+        answer: Arc<StdMutex<Answer>>,
+    }
+
+    fn answer(version: u8, port: u16) -> Answer {
+        Answer {
+            plan: BlockPlan::new(1 << 20, BlockSize::new(1 << 16).unwrap()).unwrap(),
+            modified: 0,
+            version: [version; 16].into(),
+            port,
+            session: u64::from(version).into(),
+            secret: [7; 16].into(),
+            md5: None,
+            blake3: None,
+        }
+    }
+
+    impl Control {
+        async fn start(port: u16) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let answer = Arc::new(StdMutex::new(answer(1, port)));
+            let answering = Arc::clone(&answer);
+            tokio::spawn(async move {
+                loop {
+                    let mut socket = listener.accept().await.unwrap().0;
+                    let mut request = [0; 4096];
+                    let n = socket.read(&mut request).await.unwrap();
+                    let reply = if request[..n].starts_with(b"GET ") {
+                        "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned()
+                    } else {
+                        let body = answering.lock().unwrap().encode();
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                    };
+                    socket.write_all(reply.as_bytes()).await.unwrap();
+                    tokio::spawn(async move { socket.read(&mut [0]).await });
+                }
+            });
+            Self { address, answer }
+        }
+
+        fn access(&self) -> (Access, Options) {
+            let answer = self.answer.lock().unwrap().clone();
+            let mut data = self.address;
+            data.set_port(answer.port);
+            let mut options = Options::new(self.address.to_string().parse().unwrap(), "f".into());
+            options.connect_timeout = Duration::from_secs(10);
+            (Access::new(Session { answer, control: self.address, data }), options)
+        }
+    }
+
+    async fn closed_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn streams_come_over_the_control_port_where_the_data_port_is_closed() {
+        let control = Control::start(closed_port().await).await;
+        let (access, options) = control.access();
+        let first = access.connect(&options).await.unwrap();
+        assert_eq!(first.fell_back.map(|data| data.port()), Some(control.answer.lock().unwrap().port));
+        let second = access.connect(&options).await.unwrap();
+        assert_eq!(second.fell_back, None, "it is told once");
+        assert_eq!(second.socket.peer_addr().unwrap(), control.address);
+    }
+
+    #[tokio::test]
+    async fn many_streams_find_another_way_together() {
+        let control = Control::start(closed_port().await).await;
+        let (access, options) = control.access();
+        let dialled = futures_util::future::join_all((0..8).map(|_| access.connect(&options))).await;
+        let told = dialled.into_iter().filter(|dialled| dialled.as_ref().unwrap().fell_back.is_some());
+        assert_eq!(told.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_started_anew_is_asked_again() {
+        let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let control = Control::start(data.local_addr().unwrap().port()).await;
+        let (access, options) = control.access();
+        assert_eq!(access.connect(&options).await.unwrap().epoch, 0);
+        drop(data);
+        let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        control.answer.lock().unwrap().port = data.local_addr().unwrap().port();
+        let again = access.connect(&options).await.unwrap();
+        assert_eq!((again.epoch, again.fell_back), (1, None));
+        assert_eq!(again.socket.peer_addr().unwrap(), data.local_addr().unwrap());
+        // Who asks for another session in place of one that is replaced already gets that one.
+        access.renew(0, &options).await.unwrap();
+        assert_eq!(access.get().epoch, 1);
+        access.renew(1, &options).await.unwrap();
+        assert_eq!(access.get().epoch, 2);
+    }
+
+    #[tokio::test]
+    async fn a_session_of_another_version_is_no_way_to_go_on() {
+        let control = Control::start(1).await;
+        let (access, options) = control.access();
+        *control.answer.lock().unwrap() = answer(2, 1);
+        assert!(matches!(access.renew(0, &options).await, Err(TransferError::SourceChanged { .. })));
+    }
+}

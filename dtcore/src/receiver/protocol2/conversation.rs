@@ -1,0 +1,293 @@
+//! The conversation on one connection: demands go out as the scheduler has them, and their answers come in.
+
+use std::io;
+use std::time::Duration;
+
+use super::inlet::{Halt, Inlet};
+use super::line::{Line, Poked};
+use super::shared::{Shared, Turn};
+use crate::error::TransferError;
+use crate::plan::{BlockIndex, StreamId};
+use crate::receiver::options::Verification;
+use crate::schedule::Fault;
+use crate::session::{BrokenProtocol, Coming, Receiving};
+use crate::storage::{Leased, Unverified};
+use crate::wire::v2::{
+    Demand, FRAME_LEN, Greeting, Problem, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN, WholeDigests,
+    WholeDigestsReply, reason_of,
+};
+
+/// How a connection's conversation ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The transfer is over.
+    Over,
+    /// The transfer cannot succeed.
+    Failed(TransferError),
+    /// The server closed the connection when nothing was asked for.
+    Idle,
+    /// The scheduler wants another connection in its place.
+    Replaced(Fault),
+    /// The server does not know the session.
+    NoSuchSession,
+    /// The connection ended early, for this reason.
+    Lost(String),
+}
+
+/// One connection's conversation.
+pub(super) struct Conversation<'a> {
+    shared: &'a Shared,
+    stream: StreamId,
+    line: &'a Line,
+    inlet: Inlet,
+    receiving: Receiving,
+    /// What is to be sent next.
+    demands: Vec<u8>,
+}
+
+/// Where the bytes of an answer go.
+enum Target {
+    Place(Leased),
+    /// So many bytes are still to come, and nobody wants them.
+    Nowhere(u64),
+}
+
+impl<'a> Conversation<'a> {
+    pub(super) fn new(shared: &'a Shared, stream: StreamId, line: &'a Line, inlet: Inlet) -> Self {
+        let receiving = Receiving::new(shared.plan);
+        Self { shared, stream, line, inlet, receiving, demands: Vec::new() }
+    }
+
+    /// Converses until the connection or the transfer ends.
+    ///
+    /// # Cancel safety
+    /// What was received of a block and not stored is lost with the connection.
+    pub(super) async fn run(mut self, greeting: &Greeting, rtt: Duration) -> End {
+        self.demands.extend_from_slice(&greeting.encode());
+        self.shared.opened(self.stream, rtt);
+        match self.converse().await {
+            Ok(()) => End::Over,
+            Err(end) => end,
+        }
+    }
+
+    async fn converse(&mut self) -> Result<(), End> {
+        loop {
+            let turn = self.shared.turn(self.stream, &mut self.receiving, &mut self.demands);
+            if turn == Turn::TellEnd {
+                self.demands.extend_from_slice(&Demand::End.encode());
+            }
+            let sent = self.inlet.send(&self.demands, self.line).await;
+            self.demands.clear();
+            match turn {
+                // The output is complete, whatever becomes of these last bytes.
+                Turn::Over | Turn::TellEnd => return Ok(()),
+                Turn::Go => sent.map_err(|halt| self.end(halt))?,
+            }
+            // Waits for something to ask for as well as for an answer.
+            match self.inlet.ensure(FRAME_LEN, self.line).await {
+                Ok(()) => self.answer().await?,
+                Err(Halt::Poked(Poked::Look)) => {}
+                Err(halt) => return Err(self.end(halt)),
+            }
+        }
+    }
+
+    /// Takes in one answer, of which the header is ahead.
+    async fn answer(&mut self) -> Result<(), End> {
+        let header = self.inlet.take();
+        match self.receiving.header(&header).map_err(|error| self.broken(error))? {
+            Coming::Block(block) => self.block(block).await,
+            Coming::Digests(which) => self.digests(which).await,
+            Coming::Wait => {
+                self.shared.is_alive();
+                Ok(())
+            }
+            Coming::Drain => Err(End::Lost("the server is shutting down".to_owned())),
+            Coming::Refused(problem, len) => Err(self.refused(problem, len).await),
+        }
+    }
+
+    async fn block(&mut self, block: BlockIndex) -> Result<(), End> {
+        let mut target = self.target(block);
+        let len = self.shared.plan.range(block).len();
+        let result = self.bytes(block, &mut target).await;
+        if result.is_err() {
+            self.shared.wasted(len - target.remaining());
+            self.vacate(target);
+            return result;
+        }
+        let trailer = match self.take_behind_data::<TRAILER_LEN>().await {
+            Ok(trailer) => Trailer::decode(&trailer).map_err(|_| self.broken(BrokenProtocol::NoFrame)),
+            Err(end) => Err(end),
+        };
+        self.receiving.answered();
+        let digest = match trailer {
+            Ok(Trailer(Ok(digest))) => digest,
+            Ok(Trailer(Err(problem))) => {
+                self.vacate(target);
+                return Err(End::Failed(self.explain(problem, String::new())));
+            }
+            Err(end) => {
+                self.vacate(target);
+                return Err(end);
+            }
+        };
+        let leased = match target {
+            Target::Place(leased) => leased,
+            Target::Nowhere(_) => {
+                self.shared.wasted(len);
+                self.shared.skipped(self.stream, block);
+                return Ok(());
+            }
+        };
+        let proven = match self.shared.options.verification {
+            Verification::On => leased.verify(digest),
+            Verification::Off => leased.trust_unverified(digest),
+        };
+        let verified = match proven {
+            Ok(verified) => verified,
+            Err(Unverified::Mismatch(leased)) => {
+                self.vacate(Target::Place(leased));
+                return self.shared.corrupt(self.stream, block).map_err(End::Failed);
+            }
+            Err(Unverified::Store(error)) => return Err(self.failed("read back", error)),
+        };
+        self.shared.store(self.stream, verified).await.map_err(End::Failed)?;
+        // The others on this thread have waited for a block's time.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// Where `block` is received: in its place, beside the file while somebody else has the place, or nowhere.
+    fn target(&self, block: BlockIndex) -> Target {
+        if !self.shared.is_wanted(block) {
+            return Target::Nowhere(self.shared.plan.range(block).len());
+        }
+        let blocks = &self.shared.blocks;
+        match blocks.lease(block).or_else(|| blocks.spare(block)) {
+            Some(leased) => Target::Place(leased),
+            None => Target::Nowhere(self.shared.plan.range(block).len()),
+        }
+    }
+
+    /// Receives all bytes of `block`, as long as somebody wants them; the rest goes nowhere.
+    async fn bytes(&mut self, block: BlockIndex, target: &mut Target) -> Result<(), End> {
+        while target.remaining() > 0 {
+            let allowed = self.shared.allowance().await;
+            let received = match target {
+                Target::Place(leased) => self.inlet.receive(leased, allowed, self.line).await,
+                Target::Nowhere(rest) => self.inlet.discard(*rest, allowed, self.line).await,
+            };
+            self.shared.give_back(allowed, *received.as_ref().unwrap_or(&0));
+            match received {
+                Ok(n) => {
+                    if let Target::Nowhere(rest) = target {
+                        *rest = rest.saturating_sub(u64::try_from(n).unwrap_or(u64::MAX));
+                    }
+                    self.shared.progressed(self.stream, n);
+                }
+                Err(Halt::Poked(Poked::Look)) => {
+                    if matches!(target, Target::Place(_)) && !self.shared.is_wanted(block) {
+                        let rest = target.remaining();
+                        self.vacate(std::mem::replace(target, Target::Nowhere(rest)));
+                    }
+                }
+                Err(halt) => return Err(self.end(halt)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a place back that was not filled.
+    fn vacate(&self, target: Target) {
+        if let Target::Place(leased) = target {
+            drop(leased);
+            self.shared.released();
+        }
+    }
+
+    async fn digests(&mut self, which: WholeDigests) -> Result<(), End> {
+        let bytes = self.take_behind_data::<WHOLE_DIGESTS_LEN>().await?;
+        self.receiving.answered();
+        let digests = WholeDigestsReply::decode(which, &bytes);
+        self.shared.whole(digests.map_err(|_| self.broken(BrokenProtocol::NoFrame))?);
+        Ok(())
+    }
+
+    /// Waits for `N` bytes that must come now, whatever else is to be done, and takes them.
+    async fn take_behind_data<const N: usize>(&mut self) -> Result<[u8; N], End> {
+        loop {
+            match self.inlet.ensure(N, self.line).await {
+                Ok(()) => return Ok(self.inlet.take()),
+                Err(Halt::Poked(Poked::Look)) => {}
+                Err(halt) => return Err(self.end(halt)),
+            }
+        }
+    }
+
+    async fn refused(&mut self, problem: Problem, len: usize) -> End {
+        let mut reason = Vec::new();
+        while reason.len() < len {
+            match self.take_behind_data::<1>().await {
+                Ok([byte]) => reason.push(byte),
+                Err(_) => break,
+            }
+        }
+        let reason = reason_of(&reason);
+        match problem {
+            Problem::NoSuchSession => End::NoSuchSession,
+            Problem::NoSuchStream | Problem::Busy => End::Lost(format!("the server refused it: {reason}")),
+            Problem::SourceChanged | Problem::SourceUnreadable | Problem::BrokenProtocol => {
+                End::Failed(self.explain(problem, reason))
+            }
+        }
+    }
+
+    /// The error that a problem of the server's is for the transfer.
+    fn explain(&self, problem: Problem, reason: String) -> TransferError {
+        let (server, name) = (self.shared.server(), self.shared.name());
+        match problem {
+            Problem::SourceChanged => TransferError::SourceChanged { server, name },
+            Problem::SourceUnreadable => TransferError::Refused {
+                server,
+                status: 500,
+                reason: if reason.is_empty() { "it cannot read the file".to_owned() } else { reason },
+            },
+            Problem::BrokenProtocol => {
+                TransferError::Protocol { server, what: format!("it says that this client does: {reason}") }
+            }
+            Problem::NoSuchSession | Problem::NoSuchStream | Problem::Busy => {
+                TransferError::Refused { server, status: 503, reason }
+            }
+        }
+    }
+
+    fn broken(&self, error: BrokenProtocol) -> End {
+        End::Failed(TransferError::Protocol { server: self.shared.server(), what: error.to_string() })
+    }
+
+    fn failed(&self, action: &'static str, error: io::Error) -> End {
+        End::Failed(self.shared.local(action, error))
+    }
+
+    fn end(&self, halt: Halt) -> End {
+        match halt {
+            Halt::Poked(Poked::Replace(fault)) => End::Replaced(fault),
+            Halt::Poked(Poked::Look) => End::Lost("it was interrupted".to_owned()),
+            Halt::Ended if self.receiving.n_unanswered() == 0 => End::Idle,
+            Halt::Ended => End::Lost("the server closed it".to_owned()),
+            Halt::Broken(error) => End::Lost(error.to_string()),
+            Halt::Store(error) => self.failed("write", error),
+        }
+    }
+}
+
+impl Target {
+    fn remaining(&self) -> u64 {
+        match self {
+            Self::Place(leased) => leased.remaining(),
+            Self::Nowhere(rest) => *rest,
+        }
+    }
+}

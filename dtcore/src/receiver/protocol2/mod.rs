@@ -1,0 +1,238 @@
+//! The course of a transfer in protocol 2: the receiver drives.
+//!
+//! Blocks are demanded on all streams, received into their places, proven by their digests and put on record; whatever
+//! breaks is mended. In the end the file's own digest is compared with the server's, and the output is published.
+
+mod access;
+mod conversation;
+mod inlet;
+mod limiter;
+mod line;
+mod shared;
+mod stream;
+mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::course::compare;
+use super::destination::{Begun, Destination};
+use super::follower::{Duties, Follower, Outcome};
+use super::options::{Options, Verification};
+use crate::error::{DigestOrigin, TransferError};
+use crate::event::{Event, EventSender, Report};
+use crate::integrity::{Blake3Digest, Checksum, FileDigests, FileHasher};
+use crate::net::Session;
+use crate::plan::{BlockPlan, StreamCount};
+use crate::schedule::{Policy, Retries, Scheduler};
+use crate::storage::Outcome as Recovery;
+use crate::wire::v2::{WholeDigests, WholeDigestsReply};
+use access::Access;
+use shared::{Beginning, Shared};
+use workers::Workers;
+
+/// How often the streams are looked after: the scheduler's faults are matters of a second.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// How often progress is told.
+const TELL: Duration = Duration::from_millis(100);
+
+/// Receives what the session offers, to its end or until `cancel`.
+pub(super) async fn run(
+    options: Options,
+    mut destination: Destination,
+    session: Session,
+    events: EventSender,
+    started: Instant,
+    cancel: CancellationToken,
+) -> Result<Report, TransferError> {
+    let plan = session.answer.plan;
+    let Begun { blocks, done, digests, resumed, outcome } = destination.begin(&options, &session.answer)?;
+    events.send(Event::Started {
+        size: Some(plan.size()),
+        streams: options.streams,
+        protocol: 2,
+        block: Some(plan.block_size().bytes()),
+        resumed,
+    });
+    if let Recovery::StartedOver { why } = outcome {
+        events.send(Event::StartedOver { reason: why });
+    }
+    let (follower, mut digested) = match follow(&options, &mut destination)? {
+        Some((follower, digested)) => (Some(follower), Some(digested)),
+        None => (None, None),
+    };
+    let streams = useful_streams(&plan, done.len(), options.streams);
+    let policy = Policy {
+        ahead: destination.ahead(),
+        limited: options.limit_rate.is_some(),
+        stall_timeout: options.stall_timeout,
+        ..Policy::default()
+    };
+    let shared = Arc::new(Shared::new(Beginning {
+        plan,
+        blocks,
+        access: Access::new(session),
+        events,
+        path: destination.path().to_owned(),
+        follower,
+        scheduler: Scheduler::new(plan, done, options.streams, policy),
+        retries: Retries::new(options.retries, options.streams),
+        digests,
+        started,
+        resumed,
+        options,
+    }));
+    let received = receive(&shared, streams, digested.as_mut(), &cancel).await;
+    let digests = match received {
+        Ok(digests) => digests,
+        Err(error) => {
+            if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
+                // What is on record does not add up to the file: it must not be gone on with.
+                destination.discard()?;
+            } else if destination.is_resumable() {
+                shared.tell_kept();
+            }
+            return Err(error);
+        }
+    };
+    let (bytes_received, received_after, trouble) = shared.account();
+    let output = destination.publish(plan.size(), shared.options.durability)?;
+    Ok(Report {
+        output,
+        bytes: plan.size(),
+        protocol: 2,
+        received: bytes_received,
+        resumed,
+        blake3: digests.blake3,
+        md5: digests.md5,
+        trouble,
+        received_after,
+        elapsed: started.elapsed(),
+    })
+}
+
+/// As many streams as there are blocks to fetch; one at least, for the file's digests.
+fn useful_streams(plan: &BlockPlan, n_done: u32, wanted: StreamCount) -> usize {
+    let missing = usize::try_from(plan.n_blocks().saturating_sub(n_done)).unwrap_or(usize::MAX);
+    missing.clamp(1, usize::from(wanted.value()))
+}
+
+/// The thread that reads the file in order, if anybody wants it in order.
+fn follow(
+    options: &Options,
+    destination: &mut Destination,
+) -> Result<Option<(Follower, Outcome)>, TransferError> {
+    let sink = destination.take_sink();
+    let hasher = match options.digests() {
+        WholeDigests::Blake3AndMd5 => FileHasher::default().with_md5(),
+        WholeDigests::Blake3 if sink.is_none() => return Ok(None),
+        WholeDigests::Blake3 => FileHasher::default(),
+    };
+    let duties = Duties { home: None, sink, path: destination.path().to_owned(), hasher };
+    Follower::spawn(duties).map(Some)
+}
+
+/// Runs the streams until all is received, digested and compared; afterwards none of them runs any more.
+async fn receive(
+    shared: &Arc<Shared>,
+    n_streams: usize,
+    mut digested: Option<&mut Outcome>,
+    cancel: &CancellationToken,
+) -> Result<FileDigests, TransferError> {
+    if shared.plan.n_blocks() == 0 {
+        let own = FileHasher::default().with_md5().with_blake3().finish();
+        let own = FileDigests { md5: own.md5.filter(|_| digested.is_some()), ..own };
+        return shared.options.checksum.map_or(Ok(own), |expected| {
+            compare(&shared.options, &own, DigestOrigin::Caller, expected).map(|()| own)
+        });
+    }
+    let mut workers = Workers::start(n_streams)?;
+    for stream in shared.options.streams.ids().take(n_streams) {
+        workers.spawn(stream::keep(Arc::clone(shared), stream));
+    }
+    let finished = async {
+        let (own, whole) = watch(shared, digested.as_deref_mut()).await?;
+        let md5 = match digested {
+            Some(digested) => {
+                if let Some(follower) = shared.follower() {
+                    follower.close();
+                }
+                finish(shared, digested).await?.md5
+            }
+            None => None,
+        };
+        let digests = FileDigests { md5, blake3: Some(own) };
+        let server = [Some(Checksum::Blake3(whole.blake3)), whole.md5.map(Checksum::Md5)];
+        if shared.options.verification == Verification::On {
+            for expected in server.into_iter().flatten() {
+                compare(&shared.options, &digests, DigestOrigin::Server, expected)?;
+            }
+        }
+        if let Some(expected) = shared.options.checksum {
+            compare(&shared.options, &digests, DigestOrigin::Caller, expected)?;
+        }
+        Ok(digests)
+    };
+    let result = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(TransferError::Cancelled),
+        result = finished => result,
+    };
+    workers.end().await;
+    shared.tell();
+    result
+}
+
+/// Looks after the streams until everything has come.
+async fn watch(
+    shared: &Shared,
+    mut digested: Option<&mut Outcome>,
+) -> Result<(Blake3Digest, WholeDigestsReply), TransferError> {
+    let (mut watch, mut tell) = (ticks(WATCH), ticks(TELL));
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.ended() => {
+                if let Some(whole) = shared.outcome()? {
+                    return Ok(whole);
+                }
+            }
+            error = failed(digested.as_deref_mut()) => return Err(error),
+            () = shared.moved() => shared.consumed(),
+            _ = watch.tick() => shared.watch()?,
+            _ = tell.tick() => shared.tell(),
+        }
+    }
+}
+
+/// The follower's error; without one, this waits for ever.
+async fn failed(digested: Option<&mut Outcome>) -> TransferError {
+    if let Some(digested) = digested
+        && let Err(error) = digested.wait().await
+    {
+        return error;
+    }
+    std::future::pending().await
+}
+
+/// Waits until the follower is through.
+async fn finish(shared: &Shared, digested: &mut Outcome) -> Result<FileDigests, TransferError> {
+    let mut tell = ticks(TELL);
+    loop {
+        tokio::select! {
+            biased;
+            digests = digested.wait() => return digests,
+            _ = tell.tick() => shared.tell(),
+        }
+    }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

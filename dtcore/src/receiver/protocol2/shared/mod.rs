@@ -1,0 +1,376 @@
+//! What all streams of a transfer share: who fetches what, what has come, and what became of it.
+
+mod blocks;
+mod oversight;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use super::access::Access;
+use super::limiter::TokenBucket;
+use super::line::Line;
+use crate::error::TransferError;
+use crate::event::{Event, EventSender, Progress, Trouble};
+use crate::integrity::{Blake3Digest, RangeDigest};
+use crate::plan::{BlockIndex, BlockPlan, BlockSet, ByteRange, StreamId};
+use crate::receiver::follower::Follower;
+use crate::receiver::options::Options;
+
+use crate::schedule::{Backoff, Next, Retries, Scheduler};
+use crate::session::Receiving;
+use crate::storage::BlockFile;
+use crate::wire::v2::WholeDigestsReply;
+
+/// What the tasks of one transfer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) plan: BlockPlan,
+    pub(super) blocks: BlockFile,
+    pub(super) access: Access,
+    pub(super) events: EventSender,
+    /// The file that errors name.
+    path: PathBuf,
+    follower: Option<Follower>,
+    lines: Vec<Line>,
+    state: Mutex<State>,
+    limiter: Option<Mutex<TokenBucket>>,
+    /// A place that was leased is free again.
+    released: Notify,
+    /// The transfer is over, or has failed.
+    ended: Notify,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct State {
+    scheduler: Scheduler,
+    retries: Retries,
+    backoffs: Vec<Backoff>,
+    n_open: u8,
+    digests: Vec<Option<RangeDigest>>,
+    whole: Whole,
+    /// When they were asked for, and when the server was last heard of them, or first expected to be.
+    whole_asked: Duration,
+    whole_heard: Duration,
+    /// The streams that wait for something to ask for.
+    idle: BTreeSet<StreamId>,
+    /// Blocks of which a proven copy waits for its place.
+    proven: BTreeSet<BlockIndex>,
+    /// How far the follower was told to go.
+    followed: u64,
+    /// Bytes that were there already.
+    resumed: u64,
+    received: u64,
+    /// Bytes of blocks that are there and proven.
+    verified: u64,
+    received_after: Duration,
+    trouble: Trouble,
+    failure: Option<TransferError>,
+    /// Whether the server was told that the transfer is over.
+    told_end: bool,
+}
+
+/// What is known of the server's digests of the whole file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whole {
+    NotAsked,
+    AskedOn(StreamId),
+    Known(WholeDigestsReply),
+}
+
+/// What a stream shall do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    /// Receive what it has asked for, or wait for something to ask for.
+    Go,
+    /// The transfer is over, and this stream is to tell the server.
+    TellEnd,
+    /// The transfer is over.
+    Over,
+}
+
+/// What became of a received copy of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stored {
+    First,
+    Duplicate,
+}
+
+/// What a transfer starts with.
+pub(super) struct Beginning {
+    pub(super) options: Options,
+    pub(super) plan: BlockPlan,
+    pub(super) blocks: BlockFile,
+    pub(super) access: Access,
+    pub(super) events: EventSender,
+    pub(super) path: PathBuf,
+    pub(super) follower: Option<Follower>,
+    pub(super) scheduler: Scheduler,
+    pub(super) retries: Retries,
+    pub(super) digests: Vec<Option<RangeDigest>>,
+    pub(super) started: Instant,
+    /// Bytes that are there already.
+    pub(super) resumed: u64,
+}
+
+impl Shared {
+    pub(super) fn new(beginning: Beginning) -> Self {
+        let Beginning { options, plan, blocks, access, events, path, follower, .. } = beginning;
+        let Beginning { scheduler, retries, digests, started, resumed, .. } = beginning;
+        let limiter = options.limit_rate.map(|rate| Mutex::new(TokenBucket::new(rate)));
+        let state = State {
+            scheduler,
+            retries,
+            backoffs: options.streams.ids().map(Backoff::new).collect(),
+            n_open: 0,
+            digests,
+            whole: Whole::NotAsked,
+            whole_asked: Duration::ZERO,
+            whole_heard: Duration::ZERO,
+            idle: BTreeSet::new(),
+            proven: BTreeSet::new(),
+            followed: 0,
+            resumed,
+            received: 0,
+            verified: resumed,
+            received_after: Duration::ZERO,
+            trouble: Trouble::default(),
+            failure: None,
+            told_end: false,
+        };
+        let lines = options.streams.ids().map(|_| Line::default()).collect();
+        let shared = Self {
+            options,
+            plan,
+            blocks,
+            access,
+            events,
+            path,
+            follower,
+            lines,
+            state: Mutex::new(state),
+            limiter,
+            released: Notify::new(),
+            ended: Notify::new(),
+            started,
+        };
+        shared.follow(&mut shared.state());
+        shared
+    }
+
+    /// Time since the transfer began, which is the clock of all decisions.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn line(&self, stream: StreamId) -> Option<&Line> {
+        self.lines.get(stream.index())
+    }
+
+    /// The stream is connected, which took `rtt`.
+    pub(super) fn opened(&self, stream: StreamId, rtt: Duration) {
+        let now = self.now();
+        let mut state = self.state();
+        state.n_open = state.n_open.saturating_add(1);
+        state.scheduler.opened(stream, rtt, now);
+    }
+
+    /// Puts the demands that `stream` shall make now into `demands`.
+    pub(super) fn turn(&self, stream: StreamId, receiving: &mut Receiving, demands: &mut Vec<u8>) -> Turn {
+        let now = self.now();
+        let mut state = self.state();
+        if state.failure.is_some() {
+            return Turn::Over;
+        }
+        if state.scheduler.is_complete() && matches!(state.whole, Whole::Known(_)) {
+            let is_free = receiving.n_unanswered() == 0 && !state.told_end;
+            state.told_end |= is_free;
+            return if is_free { Turn::TellEnd } else { Turn::Over };
+        }
+        while let Next::Ask(block) = state.scheduler.next(stream, now) {
+            // The scheduler has fewer in flight than may be unanswered.
+            let Some(demand) = receiving.ask_block(block) else { break };
+            demands.extend_from_slice(&demand);
+        }
+        // The sender can compute what is missing while the last blocks are on their way.
+        if state.whole == Whole::NotAsked
+            && state.scheduler.is_all_asked()
+            && let Some(demand) = receiving.ask_digests(self.options.digests())
+        {
+            state.whole = Whole::AskedOn(stream);
+            state.whole_asked = now;
+            demands.extend_from_slice(&demand);
+        }
+        if receiving.n_unanswered() == 0 {
+            state.idle.insert(stream);
+        } else {
+            state.idle.remove(&stream);
+        }
+        Turn::Go
+    }
+
+    /// `n` bytes more of a block came on `stream`.
+    pub(super) fn progressed(&self, stream: StreamId, n: usize) {
+        let (now, n) = (self.now(), length(n));
+        let mut state = self.state();
+        state.received = state.received.saturating_add(n);
+        state.scheduler.received(stream, n, now);
+    }
+
+    /// The sender is alive, and still computes the digests.
+    pub(super) fn is_alive(&self) {
+        let now = self.now();
+        let mut state = self.state();
+        state.whole_heard = now;
+        state.retries.progressed();
+    }
+
+    /// `n` bytes were received for nothing.
+    pub(super) fn wasted(&self, n: u64) {
+        let mut state = self.state();
+        state.trouble.wasted_bytes = state.trouble.wasted_bytes.saturating_add(n);
+    }
+
+    /// Whether nobody has a proven copy of `block` yet.
+    pub(super) fn is_wanted(&self, block: BlockIndex) -> bool {
+        let state = self.state();
+        !state.proven.contains(&block) && state.scheduler.is_wanted(block)
+    }
+
+    /// The answer with `block` has come on `stream` to its end and was thrown away, because another copy was faster.
+    pub(super) fn skipped(&self, stream: StreamId, block: BlockIndex) {
+        let now = self.now();
+        self.state().scheduler.skipped(stream, block, now);
+    }
+
+    /// A place that was leased is free again.
+    pub(super) fn released(&self) {
+        self.released.notify_waiters();
+    }
+
+    /// The server's digests of the whole file have come.
+    pub(super) fn whole(&self, digests: WholeDigestsReply) {
+        self.state().whole = Whole::Known(digests);
+        self.poke_all();
+        self.look_at_end();
+    }
+
+    /// The connection of `stream` has ended early.
+    pub(super) fn lost(&self, stream: StreamId, reason: String) {
+        let now = self.now();
+        let mut state = self.state();
+        state.n_open = state.n_open.saturating_sub(1);
+        state.scheduler.lost(stream, now);
+        state.trouble.streams_lost = state.trouble.streams_lost.saturating_add(1);
+        if state.whole == Whole::AskedOn(stream) {
+            state.whole = Whole::NotAsked;
+        }
+        drop(state);
+        self.events.offer(Event::StreamLost { stream, reason });
+        self.poke_all();
+    }
+
+    /// The connection of `stream` was closed with nothing asked for; nothing is lost.
+    pub(super) fn closed(&self, stream: StreamId) {
+        let now = self.now();
+        let mut state = self.state();
+        state.n_open = state.n_open.saturating_sub(1);
+        state.scheduler.lost(stream, now);
+    }
+
+    /// How long `stream` waits before it connects again; the transfer fails with `error` when it has tried often enough.
+    pub(super) fn retry(&self, stream: StreamId, error: TransferError) -> Result<Duration, TransferError> {
+        let mut state = self.state();
+        if state.retries.failed(stream).is_err() {
+            return Err(error);
+        }
+        state.trouble.retries = state.trouble.retries.saturating_add(1);
+        Ok(state.backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default())
+    }
+
+    /// Whether nothing is left to do, or everything is in vain.
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.state();
+        state.failure.is_some() || state.scheduler.is_complete() && matches!(state.whole, Whole::Known(_))
+    }
+
+    /// Ends the transfer with an error; the first one counts.
+    pub(super) fn fail(&self, error: TransferError) {
+        self.state().failure.get_or_insert(error);
+        self.ended.notify_one();
+    }
+
+    /// The local file's error.
+    pub(super) fn local(&self, action: &'static str, error: io::Error) -> TransferError {
+        TransferError::local(action, &self.path, self.plan.size(), error)
+    }
+
+    /// Waits until there may be something for `stream` to do, which has no connection.
+    pub(super) async fn wait_for_work(&self, line: &Line) {
+        line.poked().await;
+    }
+
+    /// Waits until so many bytes may be received as it returns, at least one.
+    pub(super) async fn allowance(&self) -> usize {
+        let Some(limiter) = &self.limiter else { return usize::MAX };
+        loop {
+            let granted = limiter.lock().unwrap_or_else(PoisonError::into_inner).take(self.now());
+            match granted {
+                Ok(n) => return n,
+                Err(wait) => sleep(wait).await,
+            }
+        }
+    }
+
+    /// Gives back what was allowed and not received.
+    pub(super) fn give_back(&self, allowed: usize, received: usize) {
+        if let Some(limiter) = &self.limiter {
+            let unused = allowed.saturating_sub(received);
+            limiter.lock().unwrap_or_else(PoisonError::into_inner).give_back(unused);
+        }
+    }
+}
+
+/// What both sides use.
+impl Shared {
+    fn look_at_end(&self) {
+        self.ended.notify_one();
+    }
+
+    /// Lets the follower read what has become contiguous with the file's beginning.
+    fn follow(&self, state: &mut State) {
+        let frontier = state.scheduler.frontier();
+        if let Some(follower) = &self.follower {
+            follower.push(self.blocks.store(), ByteRange::new(state.followed, frontier));
+        }
+        state.followed = frontier;
+    }
+
+    fn poke_all(&self) {
+        self.lines.iter().for_each(Line::poke);
+    }
+
+    pub(super) fn server(&self) -> String {
+        self.options.server.to_string()
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.options.name.to_string_lossy().into_owned()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock can panic in the middle of a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn length(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,125 @@
+//! What the course of a transfer asks of its streams' shared state, and tells it.
+
+use std::time::Duration;
+
+use super::{Shared, Whole};
+use crate::error::TransferError;
+use crate::event::{Event, Progress, Trouble};
+use crate::integrity::Blake3Digest;
+use crate::receiver::follower::Follower;
+use crate::receiver::protocol2::line::Line;
+use crate::schedule::Fault;
+use crate::wire::v2::WholeDigestsReply;
+
+/// What the course of the transfer looks at.
+/// How long the server may say nothing while it computes the digests of the whole file; it says each second that it does.
+const DIGESTS: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Waits until the transfer may be over.
+    pub(in crate::receiver::protocol2) async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// The error that ended it, the digests if it is complete, or neither yet.
+    pub(in crate::receiver::protocol2) fn outcome(
+        &self,
+    ) -> Result<Option<(Blake3Digest, WholeDigestsReply)>, TransferError> {
+        let mut state = self.state();
+        if let Some(error) = state.failure.take() {
+            return Err(error);
+        }
+        match state.whole {
+            Whole::Known(whole) if state.scheduler.is_complete() => {
+                let digests: Option<Vec<_>> = state.digests.iter().copied().collect();
+                let own = digests.and_then(|digests| Blake3Digest::of_blocks(&self.plan, &digests));
+                Ok(own.map(|own| (own, whole)))
+            }
+            Whole::Known(_) | Whole::NotAsked | Whole::AskedOn(_) => Ok(None),
+        }
+    }
+
+    /// Looks after the streams: ends those that bring nothing, and fails when none does for too long.
+    pub(in crate::receiver::protocol2) fn watch(&self) -> Result<(), TransferError> {
+        let now = self.now();
+        let mut state = self.state();
+        let mut faults = state.scheduler.tick(now);
+        let mut silent = state.scheduler.silent_for(now);
+        if state.scheduler.is_complete() {
+            silent = now.saturating_sub(state.whole_heard);
+            if let Whole::AskedOn(stream) = state.whole
+                && silent.min(now.saturating_sub(state.whole_asked)) >= DIGESTS
+            {
+                faults.push((stream, Fault::Stalled));
+            }
+        }
+        // Whether a second copy of a block is worth its bytes is a matter of time.
+        if state.scheduler.is_all_asked() {
+            self.poke_all();
+        } else {
+            state.idle.iter().filter_map(|stream| self.line(*stream)).for_each(Line::poke);
+        }
+        drop(state);
+        for (stream, fault) in faults {
+            if let Some(line) = self.line(stream) {
+                line.replace(fault);
+            }
+        }
+        if silent < self.options.stall_timeout {
+            return Ok(());
+        }
+        let (activity, waited) = ("the streams were open", self.options.stall_timeout);
+        Err(TransferError::TimedOut { server: self.server(), activity, waited })
+    }
+
+    /// Waits until the follower has moved; without one, for ever.
+    pub(in crate::receiver::protocol2) async fn moved(&self) {
+        match &self.follower {
+            Some(follower) => follower.moved().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The follower has read up to here, so that more may be fetched.
+    pub(in crate::receiver::protocol2) fn consumed(&self) {
+        if let Some(follower) = &self.follower {
+            self.state().scheduler.consumed(follower.position());
+            self.poke_all();
+        }
+    }
+
+    pub(in crate::receiver::protocol2) fn follower(&self) -> Option<&Follower> {
+        self.follower.as_ref()
+    }
+
+    /// Tells how far the transfer is.
+    pub(in crate::receiver::protocol2) fn tell(&self) {
+        self.events.progress(self.progress());
+    }
+
+    /// Tells that what is proven stays, if anything is.
+    pub(in crate::receiver::protocol2) fn tell_kept(&self) {
+        let bytes = self.state().verified;
+        if bytes > 0 {
+            self.events.send(Event::Kept { bytes });
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let state = self.state();
+        let there = state.resumed.saturating_add(state.received);
+        Progress {
+            size: Some(self.plan.size()),
+            received: there.saturating_sub(state.trouble.wasted_bytes).min(self.plan.size()),
+            verified: state.verified,
+            open_streams: state.n_open,
+            elapsed: self.now(),
+        }
+    }
+
+    /// Bytes received, how long it took, and what went wrong.
+    pub(in crate::receiver::protocol2) fn account(&self) -> (u64, Duration, Trouble) {
+        let state = self.state();
+        (state.received, state.received_after, state.trouble)
+    }
+}

@@ -1,0 +1,100 @@
+//! One stream for as long as the transfer lasts: it connects, converses, and connects again when it was lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::conversation::{Conversation, End};
+use super::inlet::Inlet;
+use super::line::Line;
+use super::shared::Shared;
+use crate::error::TransferError;
+use crate::event::Event;
+use crate::plan::StreamId;
+use crate::schedule::Fault;
+use crate::wire::v2::Replacing;
+
+/// Keeps `stream` going until the transfer is over.
+pub(super) async fn keep(shared: Arc<Shared>, stream: StreamId) {
+    let Some(line) = shared.line(stream) else { return };
+    if let Err(error) = lives(&shared, stream, line).await {
+        shared.fail(error);
+    }
+}
+
+/// The lives of a stream, one after the other.
+async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), TransferError> {
+    let mut replacing = Replacing::Nothing;
+    while !shared.is_over() {
+        let begun = Instant::now();
+        let dialled = match shared.access.connect(&shared.options).await {
+            Ok(dialled) => dialled,
+            Err(error) => {
+                pause(shared, stream, error).await?;
+                continue;
+            }
+        };
+        if let Some(data) = dialled.fell_back {
+            shared.events.send(Event::FellBack { data });
+        }
+        line.clear();
+        let epoch = dialled.epoch;
+        let greeting = dialled.greeting(stream, replacing);
+        let inlet = Inlet::new(dialled.socket);
+        // What was spent on finding another way is no round trip, but errs on the safe side.
+        let rtt = begun.elapsed();
+        let end = Conversation::new(shared, stream, line, inlet).run(&greeting, rtt).await;
+        replacing = Replacing::Former;
+        let lost = |reason: String| {
+            shared.lost(stream, reason);
+            TransferError::ConnectionLost {
+                server: shared.server(),
+                stream: Some(stream.byte()),
+                received: 0,
+                source: None,
+            }
+        };
+        match end {
+            End::Over => return Ok(()),
+            End::Failed(error) => return Err(error),
+            End::Idle => {
+                shared.closed(stream);
+                shared.wait_for_work(line).await;
+            }
+            End::Replaced(fault) => {
+                lost(words(fault).to_owned());
+            }
+            End::NoSuchSession => {
+                let error = lost("the server does not know the session any more".to_owned());
+                match shared.access.renew(epoch, &shared.options).await {
+                    Ok(()) => {}
+                    Err(renewing) if renewing.is_retryable() => pause(shared, stream, renewing).await?,
+                    Err(renewing) => return Err(if renewing.is_retryable() { error } else { renewing }),
+                }
+            }
+            End::Lost(reason) => {
+                let error = lost(reason);
+                pause(shared, stream, error).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits before the next try; fails when it was tried often enough, or cannot get better.
+async fn pause(shared: &Shared, stream: StreamId, error: TransferError) -> Result<(), TransferError> {
+    if !error.is_retryable() || matches!(error, TransferError::SourceChanged { .. }) {
+        return Err(error);
+    }
+    let pause: Duration = shared.retry(stream, error)?;
+    sleep(pause).await;
+    Ok(())
+}
+
+fn words(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Stalled => "nothing came on it any more",
+        Fault::Slow => "it was much slower than the others",
+    }
+}

@@ -1,0 +1,163 @@
+//! When a stream may connect again, and when all of them have tried often enough.
+
+use std::time::Duration;
+
+use crate::plan::{StreamCount, StreamId};
+
+/// The first pause; the attempt before it follows at once, because most broken connections are nobody's trouble.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause: a server that is back is found after this time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The pauses between the attempts of one stream to connect.
+///
+/// 0, then 100 ms, doubling up to 5 s. From each pause up to a quarter is taken off, by stream and attempt, so that the
+/// streams of one transfer do not come back to a server all at the same moment.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    stream: StreamId,
+    failures: u32,
+}
+
+impl Backoff {
+    /// The pauses of `stream`, from the beginning.
+    pub(crate) fn new(stream: StreamId) -> Self {
+        Self { stream, failures: 0 }
+    }
+
+    /// The connection ended, or there was none: how long to wait before the next attempt.
+    pub(crate) fn failed(&mut self) -> Duration {
+        let failure = self.failures;
+        self.failures = failure.saturating_add(1);
+        let Some(doublings) = failure.checked_sub(1) else { return Duration::ZERO };
+        let pause =
+            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(LONGEST_PAUSE);
+        pause.saturating_sub(pause * self.jitter(failure) / 1024)
+    }
+
+    /// The stream has brought something: the next pause is the first one again.
+    pub(crate) fn progressed(&mut self) {
+        self.failures = 0;
+    }
+
+    /// 0 to 255, from the stream and its attempt, by the finaliser of a multiplicative hash.
+    fn jitter(&self, failure: u32) -> u32 {
+        let seed = (u32::from(self.stream.byte()) << 16) ^ failure;
+        let mixed = (seed ^ (seed >> 15)).wrapping_mul(0x2c1b_3c6d);
+        (mixed ^ (mixed >> 12)).wrapping_mul(0x297a_2d39) >> 24
+    }
+}
+
+/// How often all streams together have tried in vain, counted in rounds.
+///
+/// A round is one failure of every stream: a server that is gone fails eight streams at once, and that is one failure to
+/// the user. Every stream's failures since the last progress of any of them are counted, and the highest count is the
+/// number of rounds: as the pauses of all streams are alike, none is far ahead of the others, and one stream that is
+/// refused for ever uses nothing up while another one brings bytes.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    limit: u32,
+    failures: Vec<u32>,
+    rounds: u32,
+}
+
+/// All rounds are used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Exhausted;
+
+impl Retries {
+    /// Allows that many rounds of new attempts without progress.
+    pub(crate) fn new(limit: u32, streams: StreamCount) -> Self {
+        Self { limit, failures: vec![0; usize::from(streams.value())], rounds: 0 }
+    }
+
+    /// The stream's connection ended, or there was none.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if it must not try again.
+    pub(crate) fn failed(&mut self, stream: StreamId) -> Result<(), Exhausted> {
+        if let Some(failures) = self.failures.get_mut(stream.index()) {
+            *failures = failures.saturating_add(1);
+            self.rounds = self.rounds.max(*failures);
+        }
+        if self.rounds > self.limit { Err(Exhausted) } else { Ok(()) }
+    }
+
+    /// Some stream has brought something: all rounds are there again.
+    pub(crate) fn progressed(&mut self) {
+        if self.rounds > 0 {
+            self.rounds = 0;
+            self.failures.fill(0);
+        }
+    }
+
+    /// How many rounds have failed since the last progress.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.rounds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streams(n: u64) -> StreamCount {
+        StreamCount::new(n).unwrap()
+    }
+
+    #[test]
+    fn pauses_begin_at_once_and_double_up_to_five_seconds() {
+        for stream in streams(255).ids() {
+            let mut backoff = Backoff::new(stream);
+            assert_eq!(backoff.failed(), Duration::ZERO);
+            for pause in [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000].map(Duration::from_millis) {
+                let chosen = backoff.failed();
+                assert!(chosen <= pause && chosen >= pause * 3 / 4, "{chosen:?} is not about {pause:?}");
+            }
+            for _ in 0..100 {
+                assert!(backoff.failed() <= LONGEST_PAUSE);
+            }
+            backoff.progressed();
+            assert_eq!(backoff.failed(), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn streams_come_back_at_different_times_and_always_at_the_same() {
+        let third = |stream| {
+            let mut backoff = Backoff::new(stream);
+            [backoff.failed(), backoff.failed(), backoff.failed()][2]
+        };
+        let mut pauses: Vec<_> = streams(8).ids().map(third).collect();
+        assert_eq!(pauses, streams(8).ids().map(third).collect::<Vec<_>>());
+        pauses.sort_unstable();
+        pauses.dedup();
+        assert!(pauses.len() >= 7, "{pauses:?}");
+    }
+
+    #[test]
+    fn a_server_that_is_gone_costs_one_round_for_all_streams() {
+        let mut retries = Retries::new(2, streams(8));
+        for round in 1..=2 {
+            for stream in streams(8).ids() {
+                assert_eq!(retries.failed(stream), Ok(()));
+            }
+            assert_eq!(retries.rounds(), round);
+        }
+        assert_eq!(retries.failed(streams(8).stream(3).unwrap()), Err(Exhausted));
+    }
+
+    #[test]
+    fn progress_gives_all_rounds_back() {
+        let mut retries = Retries::new(1, streams(2));
+        let stream = streams(2).stream(1).unwrap();
+        for _ in 0..10 {
+            assert_eq!(retries.failed(stream), Ok(()));
+            retries.progressed();
+        }
+        assert_eq!(retries.failed(stream), Ok(()));
+        assert_eq!(retries.failed(stream), Err(Exhausted));
+        let mut none = Retries::new(0, streams(1));
+        assert_eq!(none.failed(streams(1).stream(0).unwrap()), Err(Exhausted));
+    }
+}

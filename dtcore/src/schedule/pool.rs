@@ -1,0 +1,89 @@
+//! All streams together: how fast they are, and how much of what is missing falls to one of them.
+
+use std::time::Duration;
+
+use super::lane::Lane;
+use super::rate::{bytes_in, time_for};
+
+/// For how long the sums are good enough.
+const FRESH: Duration = Duration::from_millis(10);
+
+/// Sums over the open streams, which are taken anew every few milliseconds and when a stream comes or goes.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    taken: Option<Duration>,
+    /// When the first stream was open, and for how long after that the others are awaited.
+    first: Option<(Duration, Duration)>,
+    /// The rate of all streams, in bytes a second.
+    total: u64,
+    /// The mean rate of those that are known; 0 if none is.
+    typical: u64,
+    /// How many streams share what is missing.
+    n_sharers: u64,
+    /// How many open streams are not left alone for being slow.
+    n_sound: usize,
+}
+
+impl Pool {
+    /// A stream has come.
+    pub(super) fn opened(&mut self, rtt: Duration, now: Duration) {
+        self.first.get_or_insert((now, rtt));
+        self.taken = None;
+    }
+
+    /// A stream has gone, or is another one now.
+    pub(super) fn changed(&mut self) {
+        self.taken = None;
+    }
+
+    /// Takes the sums anew, if they are too old.
+    pub(super) fn refresh(&mut self, lanes: &[Lane], now: Duration) {
+        if self.taken.is_some_and(|taken| now.saturating_sub(taken) < FRESH) {
+            return;
+        }
+        self.taken = Some(now);
+        let open = || lanes.iter().filter(|lane| lane.is_open());
+        self.n_sound = open().filter(|lane| !lane.is_crawler()).count();
+        // Those that are left alone count only if there are no others.
+        let n_sound = self.n_sound;
+        let open = || open().filter(|lane| n_sound == 0 || !lane.is_crawler());
+        let known = || open().filter(|lane| lane.meter.is_known());
+        let n_known = u64::try_from(known().count()).unwrap_or(u64::MAX);
+        let sum = known().map(|lane| lane.meter.rate(now, 0)).fold(0, u64::saturating_add);
+        self.typical = sum.checked_div(n_known).unwrap_or(0);
+        let unknown = open().filter(|lane| !lane.meter.is_known());
+        let guessed = unknown.map(|lane| lane.meter.rate(now, self.typical)).fold(0, u64::saturating_add);
+        // Those that are still connecting get their share when they come, unless they are late.
+        let is_early = self.first.is_some_and(|(at, rtt)| now <= at.saturating_add(rtt));
+        let n_awaited = lanes.iter().filter(|lane| is_early && lane.is_awaited()).count();
+        let n_awaited = u64::try_from(n_awaited).unwrap_or(u64::MAX);
+        self.total = sum.saturating_add(guessed).saturating_add(n_awaited.saturating_mul(self.typical));
+        self.n_sharers = u64::try_from(open().count()).unwrap_or(u64::MAX).saturating_add(n_awaited);
+    }
+
+    /// The rate of a stream that is not known yet.
+    pub(super) fn typical(&self) -> u64 {
+        self.typical
+    }
+
+    /// How many open streams are not left alone for being slow.
+    pub(super) fn n_sound(&self) -> usize {
+        self.n_sound
+    }
+
+    /// How much may be in flight on a stream for it to end with the others, when so much is missing.
+    pub(super) fn share(&self, lane: &Lane, missing: u64, now: Duration) -> u64 {
+        if self.typical == 0 {
+            return missing / self.n_sharers.max(1);
+        }
+        let rate = lane.meter.rate(now, self.typical);
+        bytes_in(time_for(missing, self.total.max(rate)), rate)
+    }
+
+    /// How long the streams but this one need for so many bytes.
+    pub(super) fn time_without(&self, lane: &Lane, bytes: u64, now: Duration) -> Duration {
+        let is_counted = self.n_sound == 0 || !lane.is_crawler();
+        let own = if is_counted { lane.meter.rate(now, self.typical) } else { 0 };
+        time_for(bytes, self.total.saturating_sub(own))
+    }
+}

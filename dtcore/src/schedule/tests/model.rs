@@ -1,0 +1,278 @@
+//! Random schedules of events, with a model beside the scheduler that knows only who was asked for what.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::simulation::ms;
+use crate::plan::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::schedule::{Corrupt, Next, Policy, Scheduler, Verified};
+
+const LEN: u64 = 1 << 20;
+const RTT: Duration = ms(10);
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Open,
+    Lose,
+    Ask { times: u8 },
+    Receive { part: u64 },
+    Finish { at: usize },
+    Corrupt,
+    Tick { obeys: bool },
+    Wait { millis: u64 },
+    Consume,
+}
+
+fn steps() -> impl Strategy<Value = Vec<(u8, Step)>> {
+    let step = prop_oneof![
+        2 => Just(Step::Open),
+        1 => Just(Step::Lose),
+        6 => (1..20_u8).prop_map(|times| Step::Ask { times }),
+        4 => (1..LEN).prop_map(|part| Step::Receive { part }),
+        8 => prop_oneof![4 => Just(0), 1 => 0..3_usize].prop_map(|at| Step::Finish { at }),
+        1 => Just(Step::Corrupt),
+        2 => any::<bool>().prop_map(|obeys| Step::Tick { obeys }),
+        3 => prop_oneof![3 => 0..200_u64, 1 => 0..7_000_u64].prop_map(|millis| Step::Wait { millis }),
+        2 => Just(Step::Consume),
+    ];
+    proptest::collection::vec((0..6_u8, step), 0..250)
+}
+
+/// A driver that does as it is told, and knows who holds what.
+struct Model {
+    scheduler: Scheduler,
+    plan: BlockPlan,
+    streams: StreamCount,
+    policy: Policy,
+    now: Duration,
+    open: Vec<bool>,
+    condemned: Vec<bool>,
+    queues: Vec<VecDeque<BlockIndex>>,
+    verified: BTreeSet<BlockIndex>,
+    duplicated: u64,
+    consumed: u64,
+}
+
+impl Model {
+    fn new(n_blocks: u64, done: &[u64], n_streams: u64, ahead: Option<u64>) -> Self {
+        let plan = BlockPlan::new(n_blocks * LEN - 7, BlockSize::new(LEN).unwrap()).unwrap();
+        let streams = StreamCount::new(n_streams).unwrap();
+        let policy = Policy { max_corrupt: u32::MAX, ahead, ..Policy::default() };
+        let (mut set, mut verified) = (BlockSet::new(&plan), BTreeSet::new());
+        for block in done.iter().filter_map(|index| plan.block(*index)) {
+            set.insert(block);
+            verified.insert(block);
+        }
+        let n = usize::from(streams.value());
+        Self {
+            scheduler: Scheduler::new(plan, set, streams, policy),
+            plan,
+            streams,
+            policy,
+            now: Duration::ZERO,
+            open: vec![false; n],
+            condemned: vec![false; n],
+            queues: vec![VecDeque::new(); n],
+            verified,
+            duplicated: 0,
+            consumed: 0,
+        }
+    }
+
+    fn step(&mut self, stream: StreamId, step: Step) {
+        let id = stream.index();
+        match step {
+            Step::Open if !self.open[id] => {
+                self.open[id] = true;
+                self.scheduler.opened(stream, RTT, self.now);
+            }
+
+            Step::Lose => self.lose(stream),
+            Step::Ask { times } => drop((0..times).take_while(|_| self.ask(stream)).count()),
+            Step::Receive { part } if !self.queues[id].is_empty() => {
+                self.scheduler.received(stream, part, self.now);
+            }
+            Step::Open | Step::Receive { .. } => {}
+            Step::Finish { at } => self.finish(stream, at),
+            Step::Corrupt => self.corrupt(stream),
+            Step::Tick { obeys } => self.tick(obeys),
+            Step::Wait { millis } => self.now += ms(millis),
+            Step::Consume => {
+                self.consumed = self.scheduler.frontier();
+                self.scheduler.consumed(self.consumed);
+            }
+        }
+        let missing: Vec<_> = self.plan.blocks().filter(|block| !self.verified.contains(block)).collect();
+        let sum: u64 = missing.iter().map(|block| self.plan.range(*block).len()).sum();
+        assert_eq!(self.scheduler.missing(), sum);
+        let frontier = missing.first().map_or(self.plan.size(), |block| self.plan.range(*block).start());
+        assert_eq!(self.scheduler.frontier(), frontier);
+        let is_all_asked = missing.iter().all(|block| self.holders(*block).next().is_some());
+        assert_eq!(self.scheduler.is_all_asked(), is_all_asked);
+        assert_eq!(self.scheduler.duplicated(), self.duplicated);
+        assert!(
+            self.plan
+                .blocks()
+                .all(|block| self.scheduler.done().contains(block) == self.verified.contains(&block))
+        );
+    }
+
+    fn holders(&self, block: BlockIndex) -> impl Iterator<Item = StreamId> {
+        self.streams.ids().filter(move |stream| self.queues[stream.index()].contains(&block))
+    }
+
+    fn ask(&mut self, stream: StreamId) -> bool {
+        let id = stream.index();
+        let block = match self.scheduler.next(stream, self.now) {
+            Next::Ask(block) => block,
+            Next::Complete => {
+                assert_eq!(self.verified.len(), usize::try_from(self.plan.n_blocks()).unwrap());
+                return false;
+            }
+            Next::Full | Next::Idle => return false,
+        };
+        assert!(self.open[id] && !self.condemned[id], "{stream} is not open");
+        assert!(!self.verified.contains(&block), "{block} is there already");
+        assert!(!self.queues[id].contains(&block), "{stream} has {block} already");
+        let reach = self.policy.ahead.map_or(u64::MAX, |ahead| self.consumed + ahead);
+        assert!(self.plan.range(block).start() < reach, "{block} is too far ahead");
+        let n_holders = self.holders(block).count();
+        assert!(n_holders < 2, "{block} has three holders");
+        if n_holders == 1 {
+            self.duplicated += self.plan.range(block).len();
+            let most = (self.plan.size() / 50).max(2 * LEN * u64::from(self.streams.value())).max(2 << 20);
+            assert!(self.duplicated <= most, "{} bytes were asked for twice", self.duplicated);
+        }
+        self.queues[id].push_back(block);
+        assert!(self.queues[id].len() <= 512);
+        true
+    }
+
+    fn finish(&mut self, stream: StreamId, at: usize) {
+        let Some(block) = self.queues[stream.index()].remove(at) else { return };
+        let is_wanted = self.verified.insert(block);
+        assert_eq!(self.scheduler.is_wanted(block), is_wanted);
+        if !is_wanted && at == 0 {
+            return self.scheduler.skipped(stream, block, self.now);
+        }
+        let verified = self.scheduler.verified(stream, block, self.now);
+        let first = Verified::First { also_held_by: self.holders(block).next() };
+        assert_eq!(verified, if is_wanted { first } else { Verified::Duplicate });
+    }
+
+    fn corrupt(&mut self, stream: StreamId) {
+        let Some(block) = self.queues[stream.index()].pop_front() else { return };
+        assert_eq!(self.scheduler.corrupt(stream, block, self.now), Corrupt::Again);
+    }
+
+    fn lose(&mut self, stream: StreamId) {
+        let id = stream.index();
+        self.queues[id].clear();
+        (self.open[id], self.condemned[id]) = (false, false);
+        self.scheduler.lost(stream, self.now);
+    }
+
+    fn tick(&mut self, obeys: bool) {
+        for (stream, _) in self.scheduler.tick(self.now) {
+            let id = stream.index();
+            assert!(self.open[id] && !self.condemned[id] && !self.queues[id].is_empty());
+            self.condemned[id] = true;
+            if obeys {
+                self.lose(stream);
+            }
+        }
+    }
+
+    /// All faults are over: one stream brings what it is asked for. The others bring nothing and do not come back.
+    fn survive(&mut self, survivor: StreamId) {
+        if self.condemned[survivor.index()] {
+            self.lose(survivor);
+        }
+        self.step(survivor, Step::Open);
+        for _ in 0..1_000 {
+            self.now += ms(100);
+            self.step(survivor, Step::Consume);
+            for stream in self.streams.ids() {
+                self.step(stream, Step::Ask { times: 100 });
+            }
+            if !self.queues[survivor.index()].is_empty() {
+                self.step(survivor, Step::Receive { part: LEN });
+                self.step(survivor, Step::Finish { at: 0 });
+            }
+            self.tick(true);
+            self.step(survivor, Step::Open);
+            for stream in self.streams.ids().filter(|stream| *stream != survivor) {
+                if self.condemned[stream.index()] {
+                    self.lose(stream);
+                }
+            }
+            if self.scheduler.is_complete() {
+                return;
+            }
+        }
+        panic!("not complete: {} bytes are missing", self.scheduler.missing());
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_block_comes_once_whatever_happens(
+        (n_blocks, n_streams) in (1..60_u64, 1..6_u64),
+        done in proptest::collection::vec(0..60_u64, 0..20),
+        ahead in proptest::option::of(0..20 * LEN),
+        steps in steps(),
+        survivor in 0..6_u8,
+    ) {
+        let ahead = ahead.map(|ahead| ahead.max(1));
+        let mut model = Model::new(n_blocks, &done, n_streams, ahead);
+        for (id, step) in steps {
+            if let Some(stream) = model.streams.stream(id) {
+                model.step(stream, step);
+            }
+        }
+        let survivor = model.streams.stream(survivor).unwrap_or(model.streams.ids().next().unwrap());
+        model.survive(survivor);
+        prop_assert_eq!(model.scheduler.next(survivor, model.now), Next::Complete);
+    }
+}
+
+/// A block that never matches ends the transfer, and others are not counted with it.
+#[test]
+fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
+    let mut model = Model::new(2, &[], 2, None);
+    model.scheduler = {
+        let policy = Policy { max_corrupt: 5, ..model.policy };
+        Scheduler::new(model.plan, BlockSet::new(&model.plan), model.streams, policy)
+    };
+    let [one, two] = [0, 1].map(|id| model.streams.stream(id).unwrap());
+    let scheduler = &mut model.scheduler;
+    for stream in [one, two] {
+        scheduler.opened(stream, RTT, ms(0));
+    }
+    let mut asked = Vec::new();
+    let corrupts: Vec<_> = (0..5)
+        .map(|_| {
+            let (stream, block) = [one, two]
+                .into_iter()
+                .find_map(|stream| match scheduler.next(stream, ms(20)) {
+                    Next::Ask(block) => Some((stream, block)),
+                    Next::Full | Next::Idle | Next::Complete => None,
+                })
+                .unwrap();
+            if block.value() > 0 {
+                scheduler.verified(stream, block, ms(20));
+                return None;
+            }
+            asked.push(stream);
+            Some(scheduler.corrupt(stream, block, ms(20)))
+        })
+        .collect();
+    // The other stream has it the second time; while both are open they take turns.
+    assert_eq!(corrupts[0], Some(Corrupt::Again));
+    assert_eq!(asked, [one, two, one, two]);
+    let block = model.plan.block(0).unwrap();
+    assert_eq!(scheduler.next(one, ms(20)), Next::Ask(block));
+    assert_eq!(scheduler.corrupt(one, block, ms(20)), Corrupt::GiveUp { times: 5 });
+}

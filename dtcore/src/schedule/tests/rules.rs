@@ -1,0 +1,152 @@
+//! Single rules, each in the shortest story that needs it.
+
+use std::time::Duration;
+
+use super::simulation::ms;
+use crate::plan::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::schedule::{Corrupt, Fault, Next, Policy, Scheduler, Verified};
+
+const LEN: u64 = 16 << 10;
+const RTT: Duration = ms(10);
+
+/// A transfer of blocks of 16 KiB, and the streams that are open.
+fn transfer<const N: usize>(n_blocks: u64, policy: Policy) -> (Scheduler, [StreamId; N]) {
+    let plan = BlockPlan::new(n_blocks * LEN, BlockSize::new(LEN).unwrap()).unwrap();
+    let streams = StreamCount::new(u64::try_from(N).unwrap()).unwrap();
+    let mut scheduler = Scheduler::new(plan, BlockSet::new(&plan), streams, policy);
+    let ids: Vec<_> = streams.ids().collect();
+    for id in &ids {
+        scheduler.opened(*id, RTT, ms(0));
+    }
+    (scheduler, ids.try_into().unwrap())
+}
+
+#[track_caller]
+fn ask(scheduler: &mut Scheduler, stream: StreamId, now: Duration) -> BlockIndex {
+    match scheduler.next(stream, now) {
+        Next::Ask(block) => block,
+        next @ (Next::Full | Next::Idle | Next::Complete) => panic!("{next:?}"),
+    }
+}
+
+fn ask_all(scheduler: &mut Scheduler, stream: StreamId, now: Duration) -> Vec<BlockIndex> {
+    let next = |_| match scheduler.next(stream, now) {
+        Next::Ask(block) => Some(block),
+        Next::Full | Next::Idle | Next::Complete => None,
+    };
+    (0..2_000).map_while(next).collect()
+}
+
+/// The block comes within 10 ms.
+fn bring(scheduler: &mut Scheduler, stream: StreamId, block: BlockIndex, now: Duration) -> Verified {
+    for millis in 1..=10 {
+        scheduler.received(stream, LEN / 10, now + ms(millis));
+    }
+    scheduler.verified(stream, block, now + ms(10))
+}
+
+#[test]
+fn a_block_that_its_second_holder_loses_can_be_asked_for_twice_again() {
+    let (mut scheduler, [slow, one, two]) = transfer(3, Policy::default());
+    let last = ask(&mut scheduler, slow, ms(0));
+    for stream in [one, two] {
+        let block = ask(&mut scheduler, stream, ms(0));
+        assert_eq!(bring(&mut scheduler, stream, block, ms(10)), Verified::First { also_held_by: None });
+    }
+    // It is late by now.
+    assert_eq!(scheduler.next(one, ms(20)), Next::Idle);
+    assert_eq!(scheduler.next(one, ms(400)), Next::Ask(last));
+    assert_eq!(scheduler.next(two, ms(400)), Next::Idle);
+    scheduler.lost(one, ms(410));
+    assert_eq!(scheduler.next(two, ms(410)), Next::Ask(last));
+    assert_eq!(bring(&mut scheduler, two, last, ms(420)), Verified::First { also_held_by: Some(slow) });
+    assert!(!scheduler.is_wanted(last));
+    // What comes now is not needed, right or wrong.
+    assert_eq!(scheduler.corrupt(slow, last, ms(450)), Corrupt::Again);
+    assert_eq!(scheduler.duplicated(), 2 * LEN);
+}
+
+#[test]
+fn a_corrupt_copy_of_what_is_there_is_no_reason_to_give_up() {
+    let (mut scheduler, [slow, one]) = transfer(2, Policy { max_corrupt: 1, ..Policy::default() });
+    let late = ask(&mut scheduler, slow, ms(0));
+    let early = ask(&mut scheduler, one, ms(0));
+    bring(&mut scheduler, one, early, ms(10));
+    assert_eq!(scheduler.next(one, ms(400)), Next::Ask(late));
+    bring(&mut scheduler, one, late, ms(410));
+    assert_eq!(scheduler.corrupt(slow, late, ms(450)), Corrupt::Again);
+    assert_eq!(scheduler.next(slow, ms(450)), Next::Complete);
+}
+
+#[test]
+fn what_may_be_asked_for_twice_is_bounded() {
+    let (mut scheduler, [slow, steady, flapping]) = transfer(60, Policy::default());
+    let block = ask(&mut scheduler, steady, ms(0));
+    let held = ask_all(&mut scheduler, slow, ms(0));
+    bring(&mut scheduler, steady, block, ms(10));
+    while let Next::Ask(block) = scheduler.next(steady, ms(20)) {
+        bring(&mut scheduler, steady, block, ms(20));
+    }
+    assert!(held.len() > 10);
+    for round in 0..1_000 {
+        let now = ms(900 + round);
+        scheduler.lost(flapping, now);
+        scheduler.opened(flapping, RTT, now);
+        ask_all(&mut scheduler, flapping, now);
+    }
+    assert_eq!(scheduler.duplicated(), 2 << 20);
+}
+
+#[test]
+fn at_most_512_blocks_are_in_flight_on_a_stream() {
+    let (mut scheduler, [stream]) = transfer(1 << 14, Policy::default());
+    let (mut most, mut held) = (0, Vec::new());
+    for trip in 1..40 {
+        held.extend(ask_all(&mut scheduler, stream, RTT * trip));
+        most = most.max(held.len());
+        let later = held.split_off(held.len() * 3 / 4);
+        for block in std::mem::replace(&mut held, later) {
+            scheduler.received(stream, LEN, RTT * (trip + 1));
+            scheduler.verified(stream, block, RTT * (trip + 1));
+        }
+    }
+    assert_eq!(most, 512);
+}
+
+#[test]
+fn a_stream_does_not_get_what_it_spoiled_while_another_one_tries() {
+    let (mut scheduler, [mute, one]) = transfer(2, Policy::default());
+    let spoiled = ask(&mut scheduler, one, ms(0));
+    assert_eq!(scheduler.corrupt(one, spoiled, ms(20)), Corrupt::Again);
+    let good = ask(&mut scheduler, one, ms(20));
+    bring(&mut scheduler, one, good, ms(20));
+    assert_eq!(scheduler.next(one, ms(30)), Next::Idle);
+    assert_eq!(scheduler.next(mute, ms(30)), Next::Ask(spoiled));
+    for tenth in 1..20 {
+        assert_eq!(scheduler.next(one, ms(100 * tenth)), Next::Idle);
+        assert_eq!(scheduler.tick(ms(100 * tenth)), []);
+    }
+    // Nothing flows, but there is one that could bring it: this is no reason to wait as long as in an outage.
+    assert_eq!(scheduler.tick(ms(2_100)), [(mute, Fault::Stalled)]);
+    scheduler.lost(mute, ms(2_100));
+    assert_eq!(scheduler.next(one, ms(2_100)), Next::Ask(spoiled));
+}
+
+#[test]
+fn a_slow_handshake_does_not_make_a_stall_long() {
+    let (mut scheduler, [late, one]) = transfer(1 << 12, Policy::default());
+    scheduler.lost(late, ms(0));
+    scheduler.opened(late, ms(3_000), ms(3_000));
+    ask_all(&mut scheduler, late, ms(3_000));
+    scheduler.received(late, 1_000, ms(3_020));
+    let mut found = None;
+    for tenth in 30..60 {
+        for block in ask_all(&mut scheduler, one, ms(tenth * 100)) {
+            bring(&mut scheduler, one, block, ms(tenth * 100));
+        }
+        for fault in scheduler.tick(ms(tenth * 100 + 50)) {
+            found.get_or_insert((tenth, fault));
+        }
+    }
+    assert_eq!(found, Some((40, (late, Fault::Stalled))));
+}

@@ -1,0 +1,239 @@
+//! A discrete-event simulation of streams: each answers in order, a round trip later, at a rate of its own.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::plan::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::schedule::{Backoff, Corrupt, Fault, Next, Policy, Retries, Scheduler, Verified};
+
+/// The virtual time that passes in one step.
+const STEP: Duration = Duration::from_millis(1);
+/// How often the driver ticks.
+const TICK: Duration = Duration::from_millis(50);
+
+pub(super) const MB: u64 = 1_000_000;
+
+pub(super) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// How a stream's path behaves: the rate in bytes a second at a time, on the connection with that number, counted from
+/// 1; `None` where no connection lives.
+pub(super) type Path = Box<dyn Fn(Duration, u32) -> Option<u64>>;
+
+/// The same rate, always.
+pub(super) fn steady(rate: u64) -> Path {
+    Box::new(move |_, _| Some(rate))
+}
+
+/// Another rate from a time on, on any connection.
+pub(super) fn turning(before: u64, at: Duration, after: u64) -> Path {
+    Box::new(move |now, _| Some(if now < at { before } else { after }))
+}
+
+struct Line {
+    path: Path,
+    connection: u32,
+    backoff: Backoff,
+    /// When the next attempt to connect succeeds or fails; `None` while connected.
+    dialled: Option<Duration>,
+    opened: Duration,
+    /// What was asked for: block, bytes to come, and when the first byte can be here.
+    answers: VecDeque<(BlockIndex, u64, Duration)>,
+    /// Millionths of a byte that are due.
+    credit: u128,
+}
+
+/// A transfer over simulated streams.
+pub(super) struct Simulation {
+    pub(super) scheduler: Scheduler,
+    plan: BlockPlan,
+    streams: StreamCount,
+    rtt: Duration,
+    lines: Vec<Line>,
+    retries: Retries,
+    /// Whether TCP has to find the rate first.
+    pub(super) slow_start: bool,
+    /// Which blocks come corrupt on which streams.
+    pub(super) corrupts: Box<dyn Fn(StreamId, BlockIndex) -> bool>,
+    /// The rate of an in-order consumer.
+    pub(super) consumer: Option<u64>,
+    pub(super) now: Duration,
+    pub(super) faults: Vec<(Duration, StreamId, Fault)>,
+    /// The bytes that came on each stream, and those that were thrown away.
+    pub(super) brought: Vec<u64>,
+    pub(super) wasted: u64,
+    /// The most bytes that were in flight on one stream.
+    pub(super) most_in_flight: u64,
+}
+
+impl Simulation {
+    pub(super) fn new(size: u64, rtt: Duration, policy: Policy, paths: Vec<Path>) -> Self {
+        let plan = BlockPlan::new(size, BlockSize::for_file(size)).unwrap();
+        let streams = StreamCount::new(u64::try_from(paths.len()).unwrap()).unwrap();
+        let line = |(path, stream)| Line {
+            path,
+            backoff: Backoff::new(stream),
+            connection: 0,
+            dialled: Some(rtt),
+            opened: Duration::ZERO,
+            answers: VecDeque::new(),
+            credit: 0,
+        };
+        Self {
+            scheduler: Scheduler::new(plan, BlockSet::new(&plan), streams, policy),
+            plan,
+            streams,
+            rtt,
+            brought: vec![0; paths.len()],
+            lines: paths.into_iter().zip(streams.ids()).map(line).collect(),
+            retries: Retries::new(8, streams),
+            slow_start: false,
+            corrupts: Box::new(|_, _| false),
+            consumer: None,
+            now: Duration::ZERO,
+            faults: Vec::new(),
+            wasted: 0,
+            most_in_flight: 0,
+        }
+    }
+
+    /// Each stream connects so much later than the one before it.
+    pub(super) fn stagger(&mut self, by: Duration) {
+        for (line, n) in self.lines.iter_mut().zip(0..) {
+            line.dialled = Some(self.rtt + by * n);
+        }
+    }
+
+    /// How many answers the stream owes.
+    pub(super) fn n_in_flight(&self, stream: usize) -> usize {
+        self.lines[stream].answers.len()
+    }
+
+    /// Runs until the transfer is complete; gives the time it took.
+    #[track_caller]
+    pub(super) fn run(&mut self) -> Duration {
+        let limit = Duration::from_secs(300);
+        assert!(
+            self.run_until(limit),
+            "not complete after {limit:?}: {} bytes are missing",
+            self.scheduler.missing()
+        );
+        for (line, brought) in self.lines.iter().zip(&self.brought) {
+            assert!(line.answers.len() <= 512 && *brought <= 3 * self.plan.size());
+        }
+        self.now
+    }
+
+    /// Runs until the transfer is complete or the time is over; says whether it is complete.
+    pub(super) fn run_until(&mut self, end: Duration) -> bool {
+        while !self.scheduler.is_complete() && self.now < end {
+            self.now += STEP;
+            for stream in self.streams.ids() {
+                self.connect(stream);
+                self.deliver(stream);
+            }
+            if let Some(rate) = self.consumer {
+                let position = rate * u64::try_from(self.now.as_millis()).unwrap() / 1_000;
+                self.scheduler.consumed(position.min(self.scheduler.frontier()));
+            }
+            if self.now.as_millis().is_multiple_of(TICK.as_millis()) {
+                for (stream, fault) in self.scheduler.tick(self.now) {
+                    self.faults.push((self.now, stream, fault));
+                    self.lose(stream);
+                }
+            }
+            for stream in self.streams.ids() {
+                self.ask(stream);
+            }
+        }
+        self.scheduler.is_complete()
+    }
+
+    fn connect(&mut self, stream: StreamId) {
+        let line = &mut self.lines[stream.index()];
+        let alive = |connection| (line.path)(self.now, connection).is_some();
+        if line.dialled.is_none() && !alive(line.connection) {
+            self.lose(stream);
+        } else if line.dialled.is_some_and(|at| at <= self.now) {
+            if alive(line.connection + 1) {
+                line.connection += 1;
+                (line.dialled, line.opened, line.credit) = (None, self.now, 0);
+                self.scheduler.opened(stream, self.rtt, self.now);
+            } else {
+                self.lose(stream);
+            }
+        }
+    }
+
+    fn lose(&mut self, stream: StreamId) {
+        let line = &mut self.lines[stream.index()];
+        line.answers.clear();
+        line.dialled = Some(self.now + line.backoff.failed() + self.rtt);
+        assert_eq!(self.retries.failed(stream), Ok(()));
+        self.scheduler.lost(stream, self.now);
+    }
+
+    fn ask(&mut self, stream: StreamId) {
+        while let Next::Ask(block) = self.scheduler.next(stream, self.now) {
+            let line = &mut self.lines[stream.index()];
+            assert_eq!(line.dialled, None, "a stream that is not open was asked");
+            line.answers.push_back((block, self.plan.range(block).len(), self.now + self.rtt));
+            let in_flight = line.answers.iter().map(|(_, left, _)| left).sum();
+            self.most_in_flight = self.most_in_flight.max(in_flight);
+        }
+    }
+
+    fn deliver(&mut self, stream: StreamId) {
+        let line = &mut self.lines[stream.index()];
+        if line.dialled.is_some() {
+            return;
+        }
+        let mut rate = (line.path)(self.now, line.connection).unwrap_or(0);
+        if self.slow_start {
+            let trips = self.now.saturating_sub(line.opened).as_micros() / self.rtt.as_micros();
+            let window = 14_600_u128 << trips.min(30);
+            rate = rate.min(u64::try_from(window * 1_000_000 / self.rtt.as_micros()).unwrap());
+        }
+        line.credit += u128::from(rate) * STEP.as_micros();
+        loop {
+            let line = &mut self.lines[stream.index()];
+            let due = u64::try_from(line.credit / 1_000_000).unwrap();
+            let Some((block, left, from)) = line.answers.front_mut().filter(|(.., from)| *from <= self.now)
+            else {
+                // The path is not a store of time.
+                line.credit %= 1_000_000;
+                return;
+            };
+            let (n, block, _) = (due.min(*left), *block, from);
+            if n == 0 {
+                return;
+            }
+            *left -= n;
+            let is_whole = *left == 0;
+            line.credit -= u128::from(n) * 1_000_000;
+            self.brought[stream.index()] += n;
+            self.scheduler.received(stream, n, self.now);
+            if is_whole {
+                self.lines[stream.index()].answers.pop_front();
+                self.finish(stream, block);
+                self.ask(stream);
+            }
+        }
+    }
+
+    fn finish(&mut self, stream: StreamId, block: BlockIndex) {
+        if !self.scheduler.is_wanted(block) {
+            self.wasted += self.plan.range(block).len();
+            self.scheduler.skipped(stream, block, self.now);
+        } else if (self.corrupts)(stream, block) {
+            let corrupt = self.scheduler.corrupt(stream, block, self.now);
+            assert_eq!(corrupt, Corrupt::Again);
+        } else {
+            let verified = self.scheduler.verified(stream, block, self.now);
+            assert!(matches!(verified, Verified::First { .. }), "{verified:?}");
+            self.lines[stream.index()].backoff.progressed();
+            self.retries.progressed();
+        }
+    }
+}

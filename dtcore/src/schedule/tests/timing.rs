@@ -1,0 +1,155 @@
+//! How long transfers take that have slow streams, against the time the others would need alone.
+
+use std::time::Duration;
+
+use super::simulation::{MB, Path, Simulation, ms, steady, turning};
+use crate::schedule::{Fault, Policy};
+
+const RATE: u64 = 12_500_000;
+const RTT: Duration = ms(20);
+
+fn policy() -> Policy {
+    Policy::default()
+}
+
+fn alike(n: usize, rate: u64) -> Vec<Path> {
+    (0..n).map(|_| steady(rate)).collect()
+}
+
+/// The first stream takes another path than the `n - 1` others.
+fn one_of(n: usize, path: Path) -> Vec<Path> {
+    std::iter::once(path).chain(alike(n - 1, RATE)).collect()
+}
+
+/// Runs it and demands that it ends at most `late` after `ideal`, having asked for few bytes twice.
+#[track_caller]
+fn check(mut simulation: Simulation, ideal: Duration, late: Duration) -> Simulation {
+    let took = simulation.run();
+    let (twice, wasted) = (simulation.scheduler.duplicated(), simulation.wasted);
+    println!(
+        "{took:?}, ideal {ideal:?}, {twice} bytes asked for twice, {wasted} wasted, {:?}",
+        simulation.faults
+    );
+    assert!(took <= ideal + late, "took {took:?}, ideal is {ideal:?}");
+    simulation
+}
+
+#[test]
+fn equal_streams_fill_their_paths_and_ask_for_nothing_twice() {
+    for (rtt, n) in [(ms(1), 8), (ms(20), 8), (ms(100), 8), (ms(200), 1), (ms(200), 8), (ms(50), 255)] {
+        let size = u64::try_from(n).unwrap() * RATE * 2;
+        let simulation = check(
+            Simulation::new(size, rtt, policy(), alike(n, RATE)),
+            ms(2_000) + rtt * 2,
+            ms(20) + rtt * 3 / 2,
+        );
+        assert_eq!((simulation.scheduler.duplicated(), simulation.faults), (0, vec![]));
+    }
+}
+
+#[test]
+fn the_window_grows_as_fast_as_tcp_does() {
+    // 12.5 MB/s at 200 ms are reached after 8 round trips, which bring a bit more than what two would.
+    for n in [1, 8] {
+        let mut simulation =
+            Simulation::new(u64::try_from(n).unwrap() * RATE * 4, ms(200), policy(), alike(n, RATE));
+        simulation.slow_start = true;
+        let simulation = check(simulation, ms(4_000) + ms(200) * 9, ms(100));
+        assert_eq!(simulation.faults, []);
+    }
+}
+
+#[test]
+fn what_is_in_flight_is_little_on_a_short_path_and_bounded_on_a_long_one() {
+    for (rtt, rate, least, most) in [(ms(1), RATE, 1 << 20, 5 << 18), (ms(250), 400 * MB, 12 << 20, 16 << 20)]
+    {
+        let mut simulation = Simulation::new(4 * rate, rtt, policy(), alike(2, rate));
+        simulation.run();
+        assert!((least..=most).contains(&simulation.most_in_flight), "{}", simulation.most_in_flight);
+    }
+}
+
+#[test]
+fn streams_of_different_rates_end_together() {
+    for rtt in [ms(1), ms(50), ms(100)] {
+        let paths = [20, 10, 5, 3, 2].map(|rate| steady(rate * MB)).into_iter().collect();
+        let simulation = check(Simulation::new(120 * MB, rtt, policy(), paths), ms(3_000) + rtt * 2, ms(100));
+        assert!(simulation.scheduler.duplicated() <= 120 * MB / 50);
+    }
+}
+
+#[test]
+fn a_small_file_is_shared_by_streams_that_come_one_after_the_other() {
+    // Sixteen blocks for eight streams.
+    let mut simulation = Simulation::new(1 << 20, ms(100), policy(), alike(8, MB));
+    simulation.stagger(ms(5));
+    let simulation = check(simulation, ms(200 + 131 + 35), ms(10));
+    assert!(simulation.brought.iter().all(|brought| *brought == 1 << 17), "{:?}", simulation.brought);
+}
+
+#[test]
+fn one_slow_stream_from_the_beginning_costs_at_most_a_second() {
+    for (n, seconds) in [(8, 1), (8, 4), (2, 1), (2, 5)] {
+        let size = u64::try_from(n - 1).unwrap() * RATE * seconds;
+        let paths = one_of(n, steady(RATE / 100));
+        let ideal = Duration::from_secs(seconds) + RTT * 2;
+        check(Simulation::new(size, RTT, policy(), paths), ideal, ms(300));
+    }
+}
+
+#[test]
+fn a_stream_that_is_slow_twice_is_left_alone() {
+    for n in [2, 8] {
+        let paths = one_of(n, steady(RATE / 100));
+        let size = u64::try_from(n - 1).unwrap() * RATE * 10;
+        let simulation = check(Simulation::new(size, RTT, policy(), paths), ms(10_000) + RTT * 2, ms(300));
+        let faults: Vec<_> =
+            simulation.faults.iter().map(|(_, stream, fault)| (stream.byte(), *fault)).collect();
+        assert_eq!(faults, [(0, Fault::Slow); 2]);
+    }
+}
+
+#[test]
+fn a_stream_that_is_slow_once_is_as_good_as_new_after_it_is_replaced() {
+    for n in [2, 8] {
+        let path: Path = Box::new(|_, connection| Some(if connection == 1 { RATE / 100 } else { RATE }));
+        let size = u64::try_from(n).unwrap() * RATE * 8;
+        // It is noticed after a second and eight round trips.
+        let lost = ms(1_300) / u32::try_from(n).unwrap();
+        let simulation =
+            check(Simulation::new(size, RTT, policy(), one_of(n, path)), ms(8_000) + RTT * 2 + lost, ms(100));
+        assert_eq!(simulation.faults.len(), 1);
+    }
+}
+
+#[test]
+fn a_stream_that_turns_slow_late_costs_less_than_a_second() {
+    for (n, seconds) in [(8, 2), (2, 2), (2, 8)] {
+        let size = u64::try_from(n).unwrap() * RATE * seconds;
+        let late = Duration::from_secs(seconds) * 95 / 100;
+        let ideal = Duration::from_secs(seconds).saturating_sub(late) * u32::try_from(n).unwrap()
+            / u32::try_from(n - 1).unwrap();
+        let paths = one_of(n, turning(RATE, late, RATE / 100));
+        let simulation = check(Simulation::new(size, RTT, policy(), paths), late + ideal + RTT * 2, ms(500));
+        assert!(simulation.scheduler.duplicated() > 0);
+    }
+}
+
+#[test]
+fn a_stream_that_stops_just_before_the_end_costs_less_than_its_stall() {
+    for n in [2, 8] {
+        let size = u64::try_from(n).unwrap() * RATE * 2;
+        let paths = one_of(n, turning(RATE, ms(1_950), 0));
+        check(Simulation::new(size, RTT, policy(), paths), ms(2_000) + RTT * 2, ms(500));
+    }
+}
+
+#[test]
+fn a_rate_limit_keeps_the_window_small_and_slow_streams_alone() {
+    let limited = Policy { limited: true, ..policy() };
+    let paths = one_of(4, steady(RATE / 20));
+    let mut simulation = Simulation::new(RATE * 12, ms(100), limited, paths);
+    simulation.run();
+    assert_eq!(simulation.faults, []);
+    assert!(simulation.most_in_flight <= 1 << 20, "{}", simulation.most_in_flight);
+}

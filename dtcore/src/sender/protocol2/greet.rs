@@ -1,0 +1,137 @@
+//! A connection's first bytes: which stream it is, and whether it may be that.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::session::Claim;
+use super::stream;
+use crate::net::{drain_until_closed, shut_down_sending};
+use crate::sender::Shared;
+use crate::sender::data_socket::DataSocket;
+use crate::sender::event::{ServerEvent, StreamRefusal, TransferId};
+use crate::sender::limits::Admission;
+use crate::wire::v2::{GREETING_LEN, Greeting, Problem, Reply};
+
+/// How long a receiver may take to close that has nothing more to receive.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How many surplus bytes of a receiver are discarded before its connection is closed on it.
+pub(super) const SURPLUS: usize = 64 << 10;
+
+/// Serves a connection from its greeting, of which `early` was read before, to its end.
+pub(in crate::sender) async fn greet(
+    shared: Arc<Shared>,
+    socket: Arc<TcpStream>,
+    mut early: Bytes,
+    peer: SocketAddr,
+    place: Admission,
+) {
+    let socket = DataSocket::new(socket);
+    let greeting = tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => return,
+        greeting = timeout(shared.options.request_timeout, read(&socket, &mut early)) => greeting.ok().flatten(),
+    };
+    let claim = match greeting {
+        None => Err(Refused { transfer: None, reason: StreamRefusal::NoGreeting }),
+        Some(bytes) => claim(&shared, &bytes),
+    };
+    match claim {
+        Ok(claim) => {
+            drop(place);
+            // In a box, so that connections that never greet take no room for all that follows.
+            Box::pin(stream::serve(claim, socket, early, peer)).await;
+        }
+        Err(refused) => {
+            refused.tell(&shared, peer);
+            if let Some(problem) = problem(refused.reason) {
+                refuse(&shared, &socket, problem, &refused.reason.to_string()).await;
+            }
+        }
+    }
+}
+
+/// Refuses a connection without spending a task or a wait on it.
+pub(super) fn turn_away(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
+    let reason = StreamRefusal::NoCapacity;
+    // A fresh connection takes these few bytes at once; if not, closing it says enough.
+    let _ = socket.try_write(&Reply::refusal(Problem::Busy, &reason.to_string()));
+    let _ = shut_down_sending(socket);
+    Refused { transfer: None, reason }.tell(shared, peer);
+}
+
+/// Sends a refusal and ends the connection so that it arrives.
+pub(super) async fn refuse(shared: &Shared, socket: &DataSocket, problem: Problem, reason: &str) {
+    // Nothing, or nothing but whole frames, was written before: there is room for it, or nobody who reads.
+    let _ = socket.try_write(&Reply::refusal(problem, reason));
+    if socket.end(shared.options.stall_timeout).is_ok() {
+        tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => {}
+            () = shared.aborted.cancelled() => {}
+            _ = drain_until_closed(socket, FAREWELL, SURPLUS) => {}
+        }
+    }
+}
+
+/// Reads exactly a greeting; `None` if the connection ends before.
+async fn read(socket: &TcpStream, early: &mut Bytes) -> Option<[u8; GREETING_LEN]> {
+    let mut greeting = [0; GREETING_LEN];
+    let mut n = early.len().min(GREETING_LEN);
+    early.copy_to_slice(greeting.get_mut(..n)?);
+    while n < GREETING_LEN {
+        socket.readable().await.ok()?;
+        match socket.try_read(greeting.get_mut(n..)?) {
+            Ok(0) => return None,
+            Ok(read) => n += read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
+    }
+    Some(greeting)
+}
+
+/// The stream that a greeting names, if it may be had.
+fn claim(shared: &Shared, bytes: &[u8; GREETING_LEN]) -> Result<Claim, Refused> {
+    let refused = |reason| Refused { transfer: None, reason };
+    let greeting = Greeting::decode(bytes).map_err(|_| refused(StreamRefusal::NotAGreeting))?;
+    let session = shared.sessions.find(&greeting).ok_or(refused(StreamRefusal::NoSession))?;
+    let of_session = |reason| Refused { transfer: Some(session.transfer()), reason };
+    session.claim(&greeting).map_err(of_session)
+}
+
+/// The refusal on the wire; `None` for a connection that is closed without a word.
+fn problem(reason: StreamRefusal) -> Option<Problem> {
+    match reason {
+        StreamRefusal::NoGreeting | StreamRefusal::NoId | StreamRefusal::ForeignAddress => None,
+        StreamRefusal::NotAGreeting => Some(Problem::BrokenProtocol),
+        StreamRefusal::NoSession => Some(Problem::NoSuchSession),
+        StreamRefusal::OutOfRange(_) | StreamRefusal::Busy(_) | StreamRefusal::Complete(_) => {
+            Some(Problem::NoSuchStream)
+        }
+        StreamRefusal::NoCapacity => Some(Problem::Busy),
+    }
+}
+
+/// Why a connection is no stream, and of which transfer if that is known.
+#[derive(Debug)]
+struct Refused {
+    transfer: Option<TransferId>,
+    reason: StreamRefusal,
+}
+
+impl Refused {
+    fn tell(&self, shared: &Shared, peer: SocketAddr) {
+        let reason = self.reason;
+        shared.emit(match self.transfer {
+            Some(transfer) => ServerEvent::StreamRefused { transfer, peer, reason },
+            None => ServerEvent::ConnectionRefused { peer, reason },
+        });
+    }
+}

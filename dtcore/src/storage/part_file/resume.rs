@@ -1,0 +1,106 @@
+//! Going on with a part file: what is there already, and the journal of what comes.
+
+use super::{PartFile, Worth};
+use crate::error::TransferError;
+use crate::storage::journal::{
+    self, Found, Journal, Origin, Outcome, PartIdentity, Recovered, Trust, Verdict, judge, recover,
+};
+
+/// The journal of what comes, and what is there already.
+type Begun = (Option<Journal>, Recovered);
+
+/// Why a transfer cannot begin.
+#[derive(Debug)]
+pub(crate) enum BeginError {
+    /// What is there is of another version of the same remote file; it stays.
+    SourceChanged,
+    /// The part file or its journal cannot be worked with.
+    Local(TransferError),
+}
+
+impl From<TransferError> for BeginError {
+    fn from(error: TransferError) -> Self {
+        Self::Local(error)
+    }
+}
+
+impl PartFile {
+    /// Finds out which blocks of the file are there already, and opens the journal for those that come.
+    ///
+    /// Once, before a store is opened. A file of one block has no journal: there would be nothing to go on with. Blocks the
+    /// calling thread: after another boot everything that is there is read back.
+    ///
+    /// # Errors
+    /// [`BeginError::SourceChanged`] leaves everything as it is.
+    pub(crate) fn begin(&mut self, origin: &Origin) -> Result<Begun, BeginError> {
+        let Worth::Found = self.worth else { return self.begin_anew(origin, Outcome::Fresh) };
+        let found = Found::read(&self.journal).map_err(|source| self.of_journal("read", source))?;
+        let Some(found) = found else { return self.begin_over(origin, "its journal is damaged") };
+        let part = journal::identity(&self.file)
+            .map_err(|source| TransferError::local("inspect", &self.path, 0, source))?;
+        match judge(found.contents(), origin, part, journal::boot_id()) {
+            Verdict::GoOn(trust) => self.go_on(origin, part, found, trust),
+            Verdict::SourceChanged => Err(BeginError::SourceChanged),
+            Verdict::StartOver(why) => self.begin_over(origin, why),
+        }
+    }
+
+    fn begin_over(&mut self, origin: &Origin, why: &'static str) -> Result<Begun, BeginError> {
+        self.start_over()?;
+        self.begin_anew(origin, Outcome::StartedOver { why })
+    }
+
+    fn begin_anew(&mut self, origin: &Origin, outcome: Outcome) -> Result<Begun, BeginError> {
+        let journal = if origin.plan.n_blocks() > 1 {
+            let journal = journal::identity(&self.file)
+                .and_then(|part| Journal::create(&self.journal, origin, part))
+                .map_err(|source| self.of_journal("create", source))?;
+            self.worth = Worth::Journaled(journal.clone());
+            Some(journal)
+        } else {
+            None
+        };
+        Ok((journal, Recovered::nothing(&origin.plan, outcome)))
+    }
+
+    fn go_on(
+        &mut self,
+        origin: &Origin,
+        part: PartIdentity,
+        found: Found,
+        trust: Trust,
+    ) -> Result<Begun, BeginError> {
+        let of_part = |source| TransferError::local("read back", &self.path, 0, source);
+        let size = origin.plan.size();
+        if self.file.metadata().map_err(of_part)?.len() > size {
+            self.file.set_len(size).map_err(of_part)?;
+        }
+        let (recovered, is_less) = recover(found.contents(), &self.file, trust).map_err(of_part)?;
+        // What is forgotten must be forgotten by the journal too, before its place has bytes again.
+        let journal = if is_less || trust == Trust::AfterProof {
+            Journal::replace(&self.journal, origin, part, &recovered.records(&origin.plan))
+        } else {
+            Journal::go_on(found, &self.journal)
+        }
+        .map_err(|source| self.of_journal("go on with", source))?;
+        self.worth = Worth::Journaled(journal.clone());
+        Ok((Some(journal), recovered))
+    }
+
+    /// Throws away what is there: everything comes anew, and perhaps without a journal.
+    pub(crate) fn start_over(&mut self) -> Result<(), TransferError> {
+        // In this order: records without bytes would be a lie.
+        journal::remove_all(&self.journal).map_err(|source| self.of_journal("remove", source))?;
+        self.worth = Worth::Nothing;
+        self.file.set_len(0).map_err(|source| TransferError::local("empty", &self.path, 0, source))
+    }
+
+    /// Removes the part file and its journal, whatever they are worth.
+    pub(crate) fn discard(mut self) -> Result<(), TransferError> {
+        self.start_over()
+    }
+
+    fn of_journal(&self, action: &'static str, source: std::io::Error) -> TransferError {
+        TransferError::local(action, &self.journal, 0, source)
+    }
+}

@@ -1,0 +1,205 @@
+//! Transfers that are gone on with, and those that cannot be.
+
+use super::super::*;
+use super::kill;
+use super::place::*;
+use crate::plan::{BlockPlan, BlockSize};
+use crate::storage::Engine;
+use crate::storage::journal::{HEADER_LEN, Header, Origin, Outcome, RECORD_LEN, Recovered};
+use std::fs::OpenOptions;
+
+#[test]
+fn a_killed_transfer_is_gone_on_with() {
+    for (first, second) in
+        [(Engine::Map, Engine::Map), (Engine::Map, Engine::Write), (Engine::Write, Engine::Map)]
+    {
+        let place = Place::new();
+        let (part, recovered) = place.received(first, &[2, 0]);
+        assert_eq!((recovered.outcome, recovered.bytes), (Outcome::Fresh, 0));
+        kill(part);
+        let (part, recovered) = place.received(second, &[3]);
+        assert_eq!((recovered.outcome, indices(&recovered.done)), (Outcome::Continued, vec![0, 2]));
+        assert_eq!(recovered.bytes, 2 * BLOCK);
+        let plan = origin().plan;
+        let known = plan
+            .blocks()
+            .map(|block| recovered.done.contains(block).then(|| digest_of(block)))
+            .collect::<Vec<_>>();
+        assert_eq!(recovered.digests, known);
+        kill(part);
+        assert_eq!(place.finish(), (vec![0, 2, 3], Outcome::Continued));
+    }
+}
+
+#[test]
+fn what_a_transfer_leaves_behind_is_what_is_of_use() {
+    let nothing: [&str; 0] = [];
+    let place = Place::new();
+    drop(place.received(Engine::Map, &[]).0);
+    assert_eq!(place.names(), nothing, "no block was complete");
+    drop(place.received(Engine::Map, &[1]).0);
+    let both = ["out.dtjournal", "out.dtpart"];
+    assert_eq!(place.names(), both);
+    drop(place.claim());
+    assert_eq!(place.names(), both, "nothing has begun");
+    drop(place.received(Engine::Map, &[]).0);
+    assert_eq!(place.names(), both, "nothing has come");
+    place.received(Engine::Map, &[]).0.discard().unwrap();
+    assert_eq!(place.names(), nothing);
+    drop(place.received(Engine::Map, &[1]).0);
+    place.claim().discard().unwrap();
+    assert_eq!(place.names(), nothing, "not even looked at");
+}
+
+#[test]
+fn who_refuses_to_go_on_begins_empty() {
+    for refuse in [
+        |output: &Path| PartFile::create(output, Clobber::Replace),
+        |output: &Path| PartFile::claim(output, Clobber::Replace, Resume::Refused),
+        |output: &Path| {
+            let mut part = PartFile::claim(output, Clobber::Replace, Resume::Allowed)?;
+            part.start_over()?;
+            Ok(part)
+        },
+    ] {
+        let place = Place::after_death();
+        let mut part = refuse(&place.output).unwrap();
+        assert_eq!(part.file().metadata().unwrap().len(), 0);
+        assert_eq!(place.names(), ["out.dtpart"]);
+        assert_eq!(part.begin(&origin()).unwrap().1, Recovered::nothing(&origin().plan, Outcome::Fresh));
+        drop(part);
+        assert!(place.names().is_empty());
+    }
+}
+
+#[test]
+fn a_file_of_one_block_has_no_journal() {
+    let place = Place::new();
+    let mut origin = origin();
+    origin.plan = BlockPlan::new(BLOCK, origin.plan.block_size()).unwrap();
+    let mut part = place.claim();
+    assert!(part.begin(&origin).unwrap().0.is_none());
+    assert_eq!(place.names(), ["out.dtpart"]);
+    drop(part);
+    assert!(place.names().is_empty());
+}
+
+#[test]
+fn another_version_of_the_source_touches_nothing() {
+    for change in [
+        |origin: &mut Origin| origin.modified += 1,
+        |origin: &mut Origin| origin.version = [3; 16].into(),
+        |origin: &mut Origin| {
+            origin.plan = BlockPlan::new(origin.plan.size() + 1, origin.plan.block_size()).unwrap();
+        },
+        // Other blocks as well.
+        |origin: &mut Origin| {
+            let block = BlockSize::new(2 * BLOCK).unwrap();
+            origin.plan = BlockPlan::new(origin.plan.size() - 1, block).unwrap();
+        },
+    ] {
+        let place = Place::after_death();
+        let mut changed = origin();
+        change(&mut changed);
+        let mut part = place.claim();
+        assert!(matches!(part.begin(&changed), Err(BeginError::SourceChanged)));
+        drop(part);
+        assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
+
+        // Without a record there is nothing that could be of another version.
+        let (part, _) = place.received(Engine::Map, &[]);
+        kill(part);
+        let mut part = place.claim();
+        assert!(is_over(part.begin(&changed).unwrap().1.outcome));
+    }
+}
+
+#[test]
+fn what_is_of_something_else_is_begun_anew() {
+    for change in [
+        |origin: &mut Origin| origin.remote = Origin::remote("host:1", b"other"),
+        |origin: &mut Origin| {
+            let block = BlockSize::new(2 * BLOCK).unwrap();
+            origin.plan = BlockPlan::new(origin.plan.size(), block).unwrap();
+        },
+    ] {
+        let place = Place::after_death();
+        let mut changed = origin();
+        change(&mut changed);
+        let mut part = place.claim();
+        let (_, recovered) = part.begin(&changed).unwrap();
+        assert!(is_over(recovered.outcome));
+        assert_eq!((recovered.bytes, recovered.done.len()), (0, 0));
+        assert_eq!(part.file().metadata().unwrap().len(), 0);
+    }
+
+    let place = Place::after_death();
+    fs::rename(place.part(), place.folder.path().join("kept")).unwrap();
+    fs::copy(place.folder.path().join("kept"), place.part()).unwrap();
+    mark(&File::open(place.part()).unwrap());
+    fs::remove_file(place.folder.path().join("kept")).unwrap();
+    let (done, outcome) = place.finish();
+    assert!(done.is_empty() && is_over(outcome), "a journal is about one file, whatever the name says");
+}
+
+#[test]
+fn after_another_boot_or_mount_every_block_is_proven() {
+    for edit in [|header: &mut Header| header.boot[0] ^= 1, |header: &mut Header| header.part.device += 1] {
+        let place = Place::after_death();
+        place.edit_header(edit);
+        place.flip_byte(2 * BLOCK + 5);
+        let (part, recovered) = place.received(Engine::Map, &[]);
+        assert_eq!(indices(&recovered.done), [0]);
+        kill(part);
+        assert_eq!(fs::read(place.journal()).unwrap().len(), HEADER_LEN + RECORD_LEN, "it was written anew");
+        // It is of this boot now, so that nothing is read again.
+        let header = Header::decode(&fs::read(place.journal()).unwrap()).unwrap();
+        assert_eq!(Some(header.boot), journal::boot_id());
+        assert_eq!(place.finish(), (vec![0], Outcome::Continued));
+    }
+}
+
+#[test]
+fn in_the_same_boot_nothing_is_read_back() {
+    let place = Place::after_death();
+    place.flip_byte(5);
+    let mut part = place.claim();
+    assert_eq!(indices(&part.begin(&origin()).unwrap().1.done), [0, 2]);
+}
+
+#[test]
+fn blocks_that_a_shorter_file_lost_are_forgotten_for_good() {
+    let place = Place::after_death();
+    OpenOptions::new().write(true).open(place.part()).unwrap().set_len(3 * BLOCK - 1).unwrap();
+    let (part, recovered) = place.received(Engine::Map, &[]);
+    assert_eq!(indices(&recovered.done), [0]);
+    // The file has its length again, with zeros where the block was.
+    kill(part);
+    assert_eq!(place.finish(), (vec![0], Outcome::Continued));
+}
+
+#[test]
+fn a_longer_file_is_cut() {
+    let place = Place::after_death();
+    OpenOptions::new().write(true).open(place.part()).unwrap().set_len(10 * BLOCK).unwrap();
+    let mut part = place.claim();
+    part.begin(&origin()).unwrap();
+    assert_eq!(part.file().metadata().unwrap().len(), origin().plan.size());
+    drop(part);
+    assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_and_written_over() {
+    for tail in [&b"x"[..], &[0; RECORD_LEN], &[7; 1000]] {
+        let place = Place::after_death();
+        let mut bytes = fs::read(place.journal()).unwrap();
+        bytes.extend_from_slice(tail);
+        fs::write(place.journal(), bytes).unwrap();
+        let (part, recovered) = place.received(Engine::Map, &[1]);
+        assert_eq!(indices(&recovered.done), [0, 2]);
+        kill(part);
+        assert_eq!(fs::read(place.journal()).unwrap().len(), HEADER_LEN + 3 * RECORD_LEN);
+        assert_eq!(place.finish(), (vec![0, 1, 2], Outcome::Continued));
+    }
+}

@@ -1,0 +1,15 @@
+//! Writes the corpus that fuzzing begins with into the `fuzz` folder of the workspace.
+
+use std::fs;
+
+use dt_tests::corpus;
+use dt_tests::source::workspace_root;
+
+fn main() {
+    let root = workspace_root().join("fuzz/corpus");
+    for seed in corpus::seeds() {
+        let folder = root.join(seed.decoder);
+        fs::create_dir_all(&folder).expect("a folder is made");
+        fs::write(folder.join(&seed.name), &seed.bytes).expect("a seed is written");
+    }
+}

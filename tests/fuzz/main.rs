@@ -1,0 +1,157 @@
+//! Fuzzing without a fuzzer: every decoder takes the whole corpus, and then many mutations of it, the same in every run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use dt_tests::corpus::{self, Seed};
+use dt_tests::source::workspace_root;
+use dtcore::fuzzing::{DECODERS, Decoder};
+
+/// How many mutations each decoder takes: some seconds for all together.
+const ROUNDS: usize = 500_000;
+
+/// Inputs stay about as long as what they imitate.
+const LONGEST: usize = 2048;
+
+/// A generator of numbers that are the same in every run.
+struct Random(u64);
+
+impl Random {
+    /// A number below `n`.
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let n = u64::try_from(n.max(1)).expect("it fits");
+        usize::try_from(self.0 % n).expect("it is below n")
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).expect("it is a byte")
+    }
+}
+
+/// What numbers around limits look like in bytes and in text.
+const INTERESTING: [&[u8]; 14] = [
+    b"\0\0\0\0\0\0\0\0",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\xff\xff\xff\xff\xff\xff\xff\x7f",
+    b"\x01\0\0\0\0\0\0\0",
+    b"\0\x04\0\0\0\0\0\0",
+    b"\0\0\0\x01\0\0\0\0",
+    b"-1",
+    b"0",
+    b"18446744073709551616",
+    b"1e999",
+    b"\"",
+    b"\\u0000",
+    b"null",
+    b" HTTP/1.1",
+];
+
+/// Changes `input` in one to four places.
+fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(input.len() + 1);
+        match random.below(8) {
+            0 | 1 => {
+                if let Some(byte) = input.get_mut(at) {
+                    *byte ^= 1 << random.below(8);
+                }
+            }
+            2 => {
+                if let Some(byte) = input.get_mut(at) {
+                    *byte = random.byte();
+                }
+            }
+            3 => input.insert(at, random.byte()),
+            4 => {
+                let end = (at + 1 + random.below(8)).min(input.len());
+                input.drain(at.min(end)..end);
+            }
+            5 => {
+                let piece = INTERESTING[random.below(INTERESTING.len())];
+                let end = (at + piece.len()).min(input.len());
+                input.splice(at..end, piece.iter().copied());
+            }
+            6 => {
+                let other = &corpus[random.below(corpus.len())];
+                let from = random.below(other.len());
+                input.truncate(at);
+                input.extend_from_slice(&other[from..]);
+            }
+            _ => input.truncate(at),
+        }
+    }
+    input.truncate(LONGEST);
+}
+
+#[track_caller]
+fn check(name: &str, decoder: Decoder, input: &[u8]) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| decoder(input)));
+    assert!(outcome.is_ok(), "{name} does not take \"{}\"", input.escape_ascii());
+}
+
+/// The committed inputs, by decoder and name.
+fn committed() -> BTreeMap<(String, String), Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for folder in fs::read_dir(workspace_root().join("fuzz/corpus")).expect("the corpus is there") {
+        let folder = folder.expect("an entry is read");
+        for file in fs::read_dir(folder.path()).expect("the folder is read") {
+            let file = file.expect("an entry is read");
+            let [decoder, name] =
+                [folder.file_name(), file.file_name()].map(|name| name.to_string_lossy().into_owned());
+            all.insert((decoder, name), fs::read(file.path()).expect("an input is read"));
+        }
+    }
+    all
+}
+
+/// `cargo run -p dt-tests --bin dt-corpus` writes it; inputs that a fuzzer found may stand beside them.
+#[test]
+fn the_corpus_is_what_is_generated() {
+    let committed = committed();
+    for Seed { decoder, name, bytes } in corpus::seeds() {
+        let there = committed.get(&(decoder.to_owned(), name.clone()));
+        assert_eq!(there, Some(&bytes), "{decoder}/{name}");
+    }
+    let size: usize = committed.values().map(Vec::len).sum();
+    assert!(size < 200_000, "the corpus has {size} bytes");
+}
+
+/// A decoder that nobody fuzzes, or a target without a decoder, is an oversight.
+#[test]
+fn every_decoder_has_a_target_and_a_corpus() {
+    let committed = committed();
+    let manifest = fs::read_to_string(workspace_root().join("fuzz/Cargo.toml")).expect("it is read");
+    for (name, _) in DECODERS {
+        assert!(committed.keys().any(|(decoder, _)| decoder == name), "{name} has no corpus");
+        assert!(manifest.contains(&format!("name = \"{name}\"\n")), "{name} is no target");
+        let path = workspace_root().join(format!("fuzz/fuzz_targets/{name}.rs"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(text.contains(&format!("dtcore::fuzzing::{name}(bytes)")), "{text}");
+    }
+}
+
+#[test]
+fn the_corpus_and_its_mutations() {
+    let committed = committed();
+    std::thread::scope(|scope| {
+        for (n, (name, decoder)) in (1..).zip(DECODERS) {
+            let own = committed.iter().filter(|((of, _), _)| of == name).map(|(_, bytes)| bytes.clone());
+            let corpus: Vec<Vec<u8>> = own.collect();
+            scope.spawn(move || {
+                for input in &corpus {
+                    check(name, decoder, input);
+                }
+                let mut random = Random(0x9E37_79B9_7F4A_7C15 ^ n);
+                for _ in 0..ROUNDS {
+                    let mut input = corpus[random.below(corpus.len())].clone();
+                    mutate(&mut input, &corpus, &mut random);
+                    check(name, decoder, &input);
+                }
+            });
+        }
+    });
+}

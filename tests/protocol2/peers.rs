@@ -1,0 +1,212 @@
+//! Servers that lie, break the protocol or have had enough, each with the exit code that says so.
+
+use std::fs;
+use std::ops::Range;
+use std::time::Duration;
+
+use dt_tests::content::pattern;
+use dt_tests::events::{Events, number};
+use dt_tests::fetched::assert_fetched;
+use dt_tests::frame;
+use dt_tests::process::Outcome;
+use dt_tests::range_server::{Lie, RangeServer};
+use dt_tests::wait::{PATIENCE, until_true};
+use dt_tests::workspace::Workspace;
+use rustix::process::Signal;
+
+use crate::{ENGINES, MIB, PROGRAMS, fetch};
+
+const BLOCK: u64 = 64 << 10;
+const BEFORE: &[u8] = b"what was there before";
+const IMPATIENT: [&str; 6] = ["--stall-timeout", "500ms", "--retries", "2", "--connect-timeout", "2s"];
+
+/// Fetches from a server with that lie, which must end with one of `codes` and leave what was there before.
+fn check_lie(what: &str, lie: &Lie, codes: &[i32], words: &[&str]) {
+    for engine in ENGINES {
+        let workspace = Workspace::new();
+        fs::write(workspace.output("out"), BEFORE).expect("it is written");
+        let server = RangeServer::start(pattern(1, MIB + 5), BLOCK, lie.clone());
+        let run = fetch(server.addr, 4, &workspace).options(["--engine", engine]).options(IMPATIENT);
+        let outcome = run.limit(Duration::from_secs(30)).run();
+        assert!(outcome.code.is_some_and(|code| codes.contains(&code)), "{what}, {engine}: {outcome}");
+        outcome.assert_one_line("dtclient: ");
+        for word in words {
+            assert!(outcome.error().contains(word), "{what}: {word:?} is missing in {outcome}");
+        }
+        let failed = Events::of(&outcome);
+        failed.only("failed", &["exit", "error"]);
+        assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE, "{what}, {engine}");
+        let piped = PROGRAMS.fetch(server.addr, 4, "f", "-").options(IMPATIENT).run();
+        let expected = piped.code.is_some_and(|code| codes.contains(&code));
+        assert!(expected, "{what}, to standard output: {:?}, {}", piped.code, piped.stderr);
+    }
+}
+
+#[test]
+fn an_honest_server() {
+    for size in [0, 1, 1024, MIB, 3 * MIB + 1] {
+        let workspace = Workspace::new();
+        let content = pattern(1, size);
+        let server = RangeServer::start(content.clone(), BLOCK, Lie::Nothing);
+        let outcome = fetch(server.addr, 4, &workspace).options(["--md5"]).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, &format!("{size} bytes"));
+        assert_asked(&server.asked(), u64::try_from(size).expect("it fits"));
+        assert_eq!(server.sessions(), 1);
+    }
+}
+
+/// Every range asked for is a subtree of the file's, together they are the file, and hardly a byte comes twice.
+fn assert_asked(asked: &[Range<u64>], size: u64) {
+    for range in asked {
+        let len = range.end - range.start;
+        let span = len.max(1024).next_power_of_two();
+        assert!(len > 0 && range.end <= size && len <= 16 << 20, "{range:?}");
+        assert!(range.start % span == 0 && (len == span || range.end == size), "no subtree: {range:?}");
+    }
+    let mut sorted = asked.to_vec();
+    sorted.sort_by_key(|range| range.start);
+    let reached = sorted.iter().fold(0, |reached, range| {
+        assert!(range.start <= reached, "nobody asked for {reached}..{}", range.start);
+        range.end.max(reached)
+    });
+    assert_eq!(reached, size);
+    let total: u64 = asked.iter().map(|range| range.end - range.start).sum();
+    assert!(total <= size + size / 50 + 8 * BLOCK, "{total} bytes asked for of {size}");
+}
+
+#[test]
+fn digests_that_stay_wrong() {
+    let at = 5 * BLOCK + 17;
+    check_lie("a wrong digest of a block", &Lie::Digest(at), &[6], &["block 5"]);
+    check_lie("a wrong digest of the last block", &Lie::Digest(16 * BLOCK), &[6], &["block 16"]);
+    check_lie("wrong bytes with a right digest", &Lie::Consistent(at), &[6], &[]);
+    check_lie("a wrong digest of the file", &Lie::WholeDigests, &[6], &[]);
+}
+
+#[test]
+fn trouble_at_the_source() {
+    check_lie("the source changed", &Lie::Trailer(3 * BLOCK, 3), &[11], &["chang"]);
+    check_lie("the source cannot be read", &Lie::Trailer(3 * BLOCK, 4), &[1, 3], &[]);
+    check_lie("every stream is told that it changed", &Lie::Refuses(3), &[11], &["chang"]);
+    check_lie("every stream is told that it cannot be read", &Lie::Refuses(4), &[1, 3], &[]);
+}
+
+#[test]
+fn a_mute_server() {
+    check_lie("greetings are accepted and nothing is sent", &Lie::Mute, &[10], &[]);
+}
+
+#[test]
+fn refusals() {
+    check_lie("no room, for ever", &Lie::Refuses(6), &[4], &[]);
+    check_lie("no such stream, for ever", &Lie::Refuses(2), &[4], &[]);
+    check_lie("no such session, for ever", &Lie::Refuses(1), &[4], &[]);
+    check_lie("a broken protocol", &Lie::Refuses(5), &[12], &[]);
+    for code in [1, 2, 6] {
+        let workspace = Workspace::new();
+        let content = pattern(1, MIB);
+        let server = RangeServer::start(content.clone(), BLOCK, Lie::RefusesOnce(code));
+        let outcome = fetch(server.addr, 4, &workspace).options(["--retries", "8"]).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, &format!("refused once with {code}"));
+        assert_eq!(server.sessions() > 1, code == 1, "a new session, and only when the old one is gone");
+    }
+}
+
+#[test]
+fn answers_that_are_out_of_bounds() {
+    for (key, value) in [
+        ("protocol", "3"),
+        ("size", "-1"),
+        ("size", "9223372036854775808"),
+        ("size", "\"1\""),
+        ("size", ""),
+        ("block", "0"),
+        ("block", "8192"),
+        ("block", "100000"),
+        ("block", "33554432"),
+        ("port", "0"),
+        ("port", "65536"),
+        ("port", ""),
+        ("session", "\"a7\""),
+        ("session", "7"),
+        ("secret", "\"53\""),
+        ("secret", ""),
+        ("version", "\"zz\""),
+        ("version", ""),
+        ("modified", "\"now\""),
+        ("hash", "\"12\""),
+        ("blake3", "\"12\""),
+    ] {
+        let workspace = Workspace::new();
+        let server = RangeServer::start(pattern(1, MIB), BLOCK, Lie::Answer(key, value));
+        let outcome = fetch(server.addr, 4, &workspace).options(IMPATIENT).run();
+        assert_eq!(outcome.code, Some(12), "{key}: {value}: {outcome}");
+        outcome.assert_failure(12);
+        workspace.assert_outputs(&[]);
+    }
+    // A size that no disk holds is an error of the disk or of the answer, not a crash.
+    for size in ["9223372036854775807", "1099511627776000"] {
+        let workspace = Workspace::new();
+        let server = RangeServer::start(pattern(1, MIB), BLOCK, Lie::Answer("size", size));
+        let outcome = fetch(server.addr, 4, &workspace).options(IMPATIENT).run();
+        assert!(matches!(outcome.code, Some(7 | 8 | 12)), "{size}: {outcome}");
+        outcome.assert_one_line("dtclient: ");
+        workspace.assert_outputs(&[]);
+    }
+}
+
+#[test]
+fn frames_that_are_none() {
+    let block = pattern(1, MIB + 5)[..64 << 10].to_vec();
+    let digest = frame::range_digest((1 << 20) + 5, 0, &block);
+    let mut late_zero = frame::data(BLOCK, &block, 0, &digest);
+    let trailer = late_zero.len() - 40;
+    late_zero[trailer + 3] = 1;
+    for (what, bytes) in [
+        ("a kind that is none", frame::header(0x85, 0, 0, 0)),
+        ("a kind of the receiver", frame::header(0x01, 0, 0, 1024)),
+        ("another range than was asked for", frame::data(0, &block, 0, &digest)),
+        ("a shorter range", frame::data(BLOCK, &block[..1024], 0, &digest)),
+        ("an endless range", frame::header(0x81, 0, BLOCK, u64::MAX)),
+        ("a larger range", frame::header(0x81, 0, BLOCK, 4 * BLOCK)),
+        ("digests that nobody asked for", frame::digests(&digest, None)),
+        ("digests of another length", frame::header(0x82, 1, 0, 64)),
+        ("a trailer with a code that is none", frame::data(BLOCK, &block, 9, &[0; 32])),
+        ("a trailer with a problem and a digest", frame::data(BLOCK, &block, 3, &digest)),
+        ("a trailer with a byte that must be 0", late_zero),
+        ("a refusal with an endless reason", frame::header(0x8f, 2, 0, 1 << 40)),
+        ("a refusal with a code that is none", frame::refused(77, "what")),
+        ("HTTP", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+    ] {
+        check_lie(what, &Lie::Instead(BLOCK, bytes), &[12], &[]);
+    }
+}
+
+/// A peer's words are shown without what would move a terminal's cursor.
+#[test]
+fn words_of_a_peer() {
+    let reason = "gone\u{1b}[2J\r\nforged: line".to_owned();
+    let lie = Lie::Instead(0, frame::refused(5, &reason));
+    let workspace = Workspace::new();
+    let server = RangeServer::start(pattern(1, MIB), BLOCK, lie);
+    let outcome: Outcome = fetch(server.addr, 1, &workspace).options(IMPATIENT).run();
+    outcome.assert_failure(12);
+    assert!(!outcome.stderr.contains(['\u{1b}', '\r']), "{outcome}");
+}
+
+/// Digests that are never done hold the end up; the user can still go.
+#[test]
+fn a_server_that_computes_for_ever() {
+    let workspace = Workspace::new();
+    let server = RangeServer::start(pattern(1, MIB), BLOCK, Lie::Waits);
+    let client = fetch(server.addr, 4, &workspace).options(["--stall-timeout", "1s"]).start();
+    until_true("all is asked for", || server.asked().len() >= 16);
+    // Waits that come are no silence.
+    std::thread::sleep(Duration::from_secs(2));
+    client.signal(Signal::INT);
+    let outcome = client.finish_within(PATIENCE);
+    outcome.assert_failure(130);
+    let verified = Events::of(&outcome).last("progress").map(|progress| number(progress, "verified"));
+    assert_eq!(verified, Some(1 << 20), "{outcome}");
+    workspace.assert_outputs(&["out.dtjournal", "out.dtpart"]);
+}

@@ -1,0 +1,226 @@
+//! Journals and part files that are damaged between two runs: the output is right all the same, and what can still be
+//! trusted is.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use dt_tests::content::pattern;
+use dt_tests::events::number;
+use dt_tests::frame::range_digest;
+use dt_tests::journal::{HEADER, Journal, RECORD};
+use dt_tests::wait::{PATIENCE, until_true};
+
+use crate::{ENGINES, MIB, Scene};
+
+fn write(path: &std::path::Path, bytes: &[u8]) {
+    // The same file, as damage would have it, not another in its place.
+    let file = File::options().write(true).truncate(true).open(path).expect("it opens");
+    file.write_all_at(bytes, 0).expect("it is written");
+}
+
+fn records(len: usize) -> u64 {
+    u64::try_from(len.saturating_sub(HEADER) / RECORD).expect("it fits")
+}
+
+#[test]
+fn journals_cut_at_random_places() {
+    let scene = Scene::new(6 * MIB);
+    for (round, random) in pattern(21, 10).into_iter().enumerate() {
+        scene.interrupted();
+        let journal = fs::read(scene.journal_path()).expect("it is there");
+        let len = match round {
+            0 => 0,
+            1 => HEADER - 1,
+            2 => HEADER,
+            3 => HEADER + RECORD - 1,
+            _ => journal.len() * usize::from(random) / 256,
+        };
+        write(&scene.journal_path(), &journal[..len]);
+        let finished = scene.go_on(records(len), &format!("cut to {len} of {}", journal.len()));
+        let most = records(len) * scene.block;
+        assert!(number(&finished, "resumed") <= most, "more than was known after {len} bytes: {finished}");
+    }
+}
+
+#[test]
+fn rubbish_appended() {
+    let scene = Scene::new(6 * MIB);
+    let zeros = [0; 3 * RECORD].to_vec();
+    for (what, rubbish) in [("a byte", vec![7]), ("noise", pattern(3, 1000)), ("zeros", zeros)] {
+        let known = scene.interrupted();
+        let mut journal = File::options().append(true).open(scene.journal_path()).expect("it opens");
+        journal.write_all(&rubbish).expect("it is written");
+        drop(journal);
+        // Twice: the tail that was cut off must not hide the records that follow.
+        let more = scene.interrupted_after(known + 10, scene.slowly());
+        scene.go_on(more, what);
+    }
+}
+
+#[test]
+fn flipped_bits() {
+    let scene = Scene::new(6 * MIB);
+    for (round, random) in pattern(22, 12).into_iter().enumerate() {
+        scene.interrupted();
+        let mut journal = fs::read(scene.journal_path()).expect("it is there");
+        let at = match round {
+            // The magic, the block size, the version, the boot, the remote, the inode, the nonce, the check.
+            0..8 => [0, 12, 40, 50, 70, 110, 120, 150][round],
+            _ => HEADER + (journal.len() - HEADER) * usize::from(random) / 256,
+        };
+        journal[at] ^= 1 << (random % 8);
+        write(&scene.journal_path(), &journal);
+        let known = if at < HEADER { 0 } else { records(at) };
+        let finished = scene.go_on(known, &format!("byte {at} of {}", journal.len()));
+        if at < HEADER {
+            assert_eq!(number(&finished, "resumed"), 0, "byte {at}: {finished}");
+        }
+    }
+}
+
+/// A record that names a block which the file does not have, with a right check.
+#[test]
+fn a_record_of_no_block() {
+    let scene = Scene::new(6 * MIB);
+    for block in [scene.size() / scene.block, u64::from(u32::MAX) + 1, u64::MAX] {
+        let known = scene.interrupted();
+        let header = scene.journal().expect("it is there").header();
+        let mut journal = File::options().append(true).open(scene.journal_path()).expect("it opens");
+        journal.write_all(&header.record(block, &[1; 32])).expect("it is written");
+        scene.go_on(known, &format!("block {block}"));
+    }
+}
+
+#[test]
+fn journals_and_part_files_that_are_gone_or_others() {
+    let scene = Scene::new(6 * MIB);
+    let check = |what: &str, damage: &dyn Fn()| {
+        scene.interrupted();
+        damage();
+        scene.begin_anew(what);
+    };
+    check("no journal", &|| fs::remove_file(scene.journal_path()).expect("it is removed"));
+    check("no part file", &|| fs::remove_file(scene.part()).expect("it is removed"));
+    check("neither", &|| {
+        fs::remove_file(scene.journal_path()).expect("it is removed");
+        fs::remove_file(scene.part()).expect("it is removed");
+    });
+    check("another part file of the same size", &|| {
+        let other = scene.workspace.output("other");
+        fs::write(&other, vec![0; scene.content.len()]).expect("it is written");
+        fs::rename(other, scene.part()).expect("it is replaced");
+    });
+    check("a part file that was copied", &|| {
+        let copy = scene.workspace.output("copy");
+        fs::copy(scene.part(), &copy).expect("it is copied");
+        fs::rename(copy, scene.part()).expect("it is replaced");
+    });
+    let with_header = |change: &dyn Fn(&mut dt_tests::journal::Header)| {
+        let journal = fs::read(scene.journal_path()).expect("it is there");
+        let mut header = Journal::read(&scene.journal_path()).expect("it is there").header();
+        change(&mut header);
+        write(&scene.journal_path(), &[&header.encode(), &journal[HEADER..]].concat());
+    };
+    check("a later format", &|| with_header(&|header| header.format = 2));
+    check("another remote file", &|| with_header(&|header| header.remote = [3; 32]));
+    check("another inode", &|| with_header(&|header| header.part[1] += 1));
+    check("another device", &|| with_header(&|header| header.part[0] += 1));
+    check("another block size", &|| with_header(&|header| header.block *= 2));
+}
+
+/// The bytes of a part file that was cut are not there, whatever the journal says.
+#[test]
+fn a_part_file_that_was_cut() {
+    let scene = Scene::new(6 * MIB);
+    for len in [0, 1, 300_000, scene.size() - 1] {
+        scene.interrupted();
+        let part = File::options().write(true).open(scene.part()).expect("it opens");
+        part.set_len(len).expect("it is cut");
+        scene.go_on(0, &format!("cut to {len}"));
+    }
+    scene.interrupted();
+    let part = File::options().write(true).open(scene.part()).expect("it opens");
+    part.set_len(scene.size() + 5).expect("it is longer");
+    scene.go_on(0, "longer than it should be");
+}
+
+/// Another process cuts the part file while it is written: an error, not a crash, and no wrong file out of a mapping.
+#[test]
+fn a_part_file_that_is_cut_on_the_way() {
+    let scene = Scene::new(12 * MIB);
+    for engine in ENGINES {
+        for len in [0, 3 << 20] {
+            let mut client = scene.slowly().options(["--engine", engine]).start();
+            scene.until_recorded(&mut client, 20);
+            let part = File::options().write(true).open(scene.part()).expect("it opens");
+            part.set_len(len).expect("it is cut");
+            drop(part);
+            let outcome = client.finish_within(PATIENCE);
+            assert_eq!(outcome.signal, None, "{engine}, cut to {len}: {outcome}");
+            assert!(!outcome.stderr.contains("panicked"), "{engine}, cut to {len}: {outcome}");
+            if engine == "map" && outcome.code == Some(0) {
+                let published = fs::read(scene.output()).expect("it is there");
+                assert!(published == scene.content, "cut to {len}: wrong bytes were published");
+            }
+            for left in [scene.output(), scene.part(), scene.journal_path()] {
+                let _ = fs::remove_file(left);
+            }
+        }
+    }
+}
+
+/// After another boot every block is read and proven, and one that lost its bytes is fetched again.
+#[test]
+fn after_another_boot() {
+    let scene = Scene::new(6 * MIB);
+    for lost in [0, 1, 3] {
+        let known = scene.interrupted();
+        let journal = scene.journal().expect("it is there");
+        let mut header = journal.header();
+        header.boot[5] ^= 1;
+        let bytes = fs::read(scene.journal_path()).expect("it is there");
+        write(&scene.journal_path(), &[&header.encode(), &bytes[HEADER..]].concat());
+        let part = File::options().write(true).open(scene.part()).expect("it opens");
+        for record in &journal.records[..lost] {
+            part.write_all_at(b"lost by a power cut", record.block * scene.block + 99)
+                .expect("it is written");
+        }
+        let lost = u64::try_from(lost).expect("it fits");
+        let finished = scene.go_on(known - lost, &format!("{lost} blocks lost"));
+        let resumed = number(&finished, "resumed");
+        assert!(resumed <= (known - lost) * scene.block, "{lost} blocks lost: {finished}");
+    }
+}
+
+/// What the journal says is what is there.
+#[test]
+fn a_journal_is_as_described() {
+    let scene = Scene::new(6 * MIB);
+    let known = scene.interrupted();
+    let journal = scene.journal().expect("it is there");
+    assert_eq!((journal.blocks(), journal.tail), (known, 0));
+    for record in &journal.records {
+        let start = record.block * scene.block;
+        let end = scene.size().min(start + scene.block);
+        let [from, to] = [start, end].map(|n| usize::try_from(n).expect("it fits"));
+        let bytes = &scene.content[from..to];
+        assert_eq!(record.digest, range_digest(scene.size(), start, bytes), "block {}", record.block);
+        let mut kept = vec![0; bytes.len()];
+        File::open(scene.part()).expect("it opens").read_exact_at(&mut kept, start).expect("it is read");
+        assert!(kept == bytes, "block {} is recorded, and not there", record.block);
+    }
+}
+
+/// Names beside the output that lead elsewhere: nothing is written through them.
+#[test]
+fn links_beside_the_output() {
+    let scene = Scene::new(MIB);
+    let precious = scene.workspace.path().join("precious");
+    fs::write(&precious, "precious").expect("it is written");
+    std::os::unix::fs::symlink(&precious, scene.journal_path()).expect("a link is made");
+    let outcome = scene.fetch().run();
+    assert!(matches!(outcome.code, Some(0 | 8)), "{outcome}");
+    assert_eq!(fs::read(&precious).expect("it is there"), b"precious");
+    until_true("the end", || !scene.part().exists());
+}

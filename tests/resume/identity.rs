@@ -1,0 +1,154 @@
+//! Which transfer a part file belongs to: its remote file, its version, its place; nothing of one gets into another.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+
+use dt_tests::content::pattern;
+use dt_tests::events::{Events, number};
+use dt_tests::fetched::assert_fetched;
+use dt_tests::journal::remote;
+use dt_tests::session::Session;
+
+use crate::{MIB, PROGRAMS, STREAMS, Scene};
+
+#[test]
+fn a_header_is_as_described() {
+    let scene = Scene::new(6 * MIB);
+    scene.interrupted();
+    let header = scene.journal().expect("it is there").header();
+    let answer = Session::ask(scene.server.addr, "f", 1);
+    let part = fs::metadata(scene.part()).expect("it is there");
+    assert_eq!((header.format, u64::from(header.block), header.size), (1, scene.block, scene.size()));
+    assert_eq!(Some(header.modified), answer.json["modified"].as_i64());
+    assert_eq!(answer.json["version"], dt_tests::content::hex(&header.version));
+    assert_eq!(header.remote, remote(&scene.server.addr.to_string(), "f"));
+    assert_eq!(header.part, [part.dev(), part.ino()]);
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("it is read").replace('-', "");
+    assert_eq!(dt_tests::content::hex(&header.boot), boot.trim());
+    scene.go_on(0, "a whole one");
+    scene.interrupted();
+    assert_ne!(scene.journal().expect("it is there").header().nonce, header.nonce, "no nonce comes twice");
+}
+
+/// What happens to a source, and how.
+type Change<'a> = (&'a str, &'a dyn Fn(&Scene));
+
+/// A source that changed between two attempts: told, everything kept, and --no-resume starts over.
+#[test]
+fn a_changed_source() {
+    let changes: [Change; 4] = [
+        ("overwritten", &|scene| drop(scene.workspace.serve_pattern("f", 2, 6 * MIB))),
+        ("another size", &|scene| drop(scene.workspace.serve_pattern("f", 2, 6 * MIB - 1))),
+        ("another time", &|scene| {
+            let file = File::options().append(true).open(scene.workspace.root().join("f")).expect("it opens");
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("its time is set");
+        }),
+        ("replaced by the same bytes", &|scene| {
+            let root = scene.workspace.root();
+            fs::copy(root.join("f"), root.join("g")).expect("it is copied");
+            fs::rename(root.join("g"), root.join("f")).expect("it is replaced");
+        }),
+    ];
+    for (what, change) in changes {
+        let mut scene = Scene::new(6 * MIB);
+        let known = scene.interrupted();
+        let part = fs::read(scene.part()).expect("it is there");
+        change(&scene);
+        for _ in 0..2 {
+            let outcome = scene.fetch().run();
+            outcome.assert_failure(11);
+            assert!(outcome.error().contains("--no-resume"), "{what}: {outcome}");
+            scene.workspace.assert_outputs(&["out.dtjournal", "out.dtpart"]);
+            assert_eq!(scene.recorded(), known, "{what}: the journal is kept");
+            assert!(fs::read(scene.part()).expect("it is there") == part, "{what}: the part file is kept");
+        }
+        scene.content = fs::read(scene.workspace.root().join("f")).expect("it is there");
+        scene.begin_anew_with(scene.fetch().options(["--no-resume"]), what);
+    }
+}
+
+#[test]
+fn starting_over() {
+    let scene = Scene::new(6 * MIB);
+    scene.interrupted();
+    scene.begin_anew_with(scene.fetch().options(["--no-resume"]), "--no-resume");
+    scene.interrupted();
+    scene.begin_anew_with(scene.fetch().env("DT_NO_RESUME", "1"), "DT_NO_RESUME");
+    // What is interrupted with it can be gone on with without it.
+    let known = scene.interrupted_after(20, scene.slowly().options(["--no-resume"]));
+    scene.go_on(known, "after --no-resume");
+}
+
+/// Another file or another server to the same output: begun anew.
+#[test]
+fn another_url() {
+    let scene = Scene::new(6 * MIB);
+    let other = scene.workspace.serve_pattern("g", 9, 6 * MIB);
+    scene.interrupted();
+    let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "g", scene.output()).options(["--json"]);
+    let outcome = run.run();
+    let finished = assert_fetched(&outcome, &scene.output(), &other, "another file");
+    assert_eq!(number(&finished, "resumed"), 0, "{finished}");
+    fs::remove_file(scene.output()).expect("it is ours");
+
+    // The same bytes, time and name under another root.
+    let there = tempfile::tempdir().expect("a folder is made");
+    fs::copy(scene.workspace.root().join("f"), there.path().join("f")).expect("it is copied");
+    let second = PROGRAMS.serve(there.path()).ready();
+    scene.interrupted();
+    let outcome = PROGRAMS.fetch(second.addr, STREAMS, "f", scene.output()).options(["--json"]).run();
+    let finished = assert_fetched(&outcome, &scene.output(), &scene.content, "another server");
+    assert_eq!(number(&finished, "resumed"), 0, "{finished}");
+}
+
+/// A journal that belongs to the part file of another output.
+#[test]
+fn the_journal_of_another_transfer() {
+    let scene = Scene::new(6 * MIB);
+    let mut other = pattern(9, 6 * MIB);
+    other[0] = 1;
+    fs::write(scene.workspace.root().join("g"), &other).expect("it is written");
+    scene.interrupted();
+    for [from, to] in [["out.dtjournal", "kept.dtjournal"], ["out.dtpart", "kept.dtpart"]] {
+        fs::rename(scene.workspace.output(from), scene.workspace.output(to)).expect("it is moved");
+    }
+    let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "g", scene.output());
+    let mut client = run.options(["--limit-rate", "12M"]).start();
+    scene.until_recorded(&mut client, 20);
+    client.signal(rustix::process::Signal::INT);
+    client.finish_within(dt_tests::wait::PATIENCE).assert_failure(130);
+    fs::rename(scene.workspace.output("kept.dtjournal"), scene.journal_path()).expect("it is moved");
+    fs::remove_file(scene.workspace.output("kept.dtpart")).expect("it is ours");
+    scene.begin_anew("a part file of g with the journal of f");
+}
+
+/// Something else under the part file's name, which nobody here has made.
+#[test]
+fn a_part_file_of_somebody_else() {
+    let scene = Scene::new(MIB);
+    let mut file = File::create(scene.part()).expect("it is made");
+    file.write_all(b"not ours").expect("it is written");
+    drop(file);
+    let outcome = scene.fetch().run();
+    if outcome.code == Some(0) {
+        assert_fetched(&outcome, &scene.output(), &scene.content, "in the place of it");
+    } else {
+        outcome.assert_one_line("dtclient: ");
+        assert_eq!(fs::read(scene.part()).expect("it is there"), b"not ours");
+    }
+}
+
+/// An output that appeared in the meantime is replaced, or not, as at any other time.
+#[test]
+fn an_output_that_exists() {
+    let scene = Scene::new(6 * MIB);
+    let known = scene.interrupted();
+    fs::write(scene.output(), "in the meantime").expect("it is written");
+    let refused = scene.fetch().options(["--no-clobber"]).run();
+    refused.assert_failure(13);
+    assert_eq!(Events::of(&refused).only("failed", &["exit"])["exit"], 13);
+    assert_eq!(fs::read(scene.output()).expect("it is there"), b"in the meantime");
+    assert_eq!(scene.recorded(), known, "what is kept stays kept");
+    scene.go_on(known, "replacing");
+}

@@ -1,0 +1,162 @@
+//! Going on with what is there after anything: interrupts, kill -9 of either side, damage, full disks, changed sources.
+
+mod clients;
+mod damage;
+mod disks;
+mod identity;
+mod interrupts;
+mod kills;
+
+use std::fs;
+use std::path::PathBuf;
+
+use dt_tests::events::{Events, number};
+use dt_tests::fetched::assert_fetched;
+use dt_tests::journal::Journal;
+use dt_tests::process::{Outcome, Process};
+use dt_tests::programs;
+use dt_tests::programs::{Programs, Run, Server};
+use dt_tests::session::Session;
+use dt_tests::wait::{PATIENCE, until_true};
+use dt_tests::workspace::Workspace;
+use rustix::process::Signal;
+use serde_json::Value;
+
+const PROGRAMS: Programs = programs!();
+const MIB: usize = 1 << 20;
+const ENGINES: [&str; 2] = ["map", "write"];
+const STREAMS: u8 = 4;
+
+/// A served file, and an output that it is on its way to.
+struct Scene {
+    workspace: Workspace,
+    server: Server,
+    content: Vec<u8>,
+    block: u64,
+}
+
+impl Scene {
+    fn new(len: usize) -> Self {
+        let workspace = Workspace::new();
+        let content = workspace.serve_pattern("f", 1, len);
+        let server = PROGRAMS.serve(&workspace.root()).ready();
+        let block = Session::ask(server.addr, "f", 1).block;
+        Self { workspace, server, content, block }
+    }
+
+    fn size(&self) -> u64 {
+        u64::try_from(self.content.len()).expect("it fits")
+    }
+
+    /// What two runs together may fetch twice: the blocks in flight.
+    fn in_flight(&self) -> u64 {
+        2 * u64::from(STREAMS) * self.block
+    }
+
+    fn output(&self) -> PathBuf {
+        self.workspace.output("out")
+    }
+
+    fn part(&self) -> PathBuf {
+        self.workspace.output("out.dtpart")
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.workspace.output("out.dtjournal")
+    }
+
+    fn journal(&self) -> Option<Journal> {
+        Journal::read(&self.journal_path())
+    }
+
+    /// How many blocks the journal knows.
+    fn recorded(&self) -> u64 {
+        self.journal().map_or(0, |journal| journal.blocks())
+    }
+
+    fn fetch(&self) -> Run {
+        let run = PROGRAMS.fetch(self.server.addr, STREAMS, "f", self.output());
+        run.options(["--json", "--protocol", "2"])
+    }
+
+    /// A client at a rate that leaves time to disturb it.
+    fn slowly(&self) -> Run {
+        self.fetch().options(["--limit-rate", "12M"])
+    }
+
+    fn until_recorded(&self, client: &mut Process, blocks: u64) {
+        until_true("recorded blocks", || {
+            assert!(!client.has_ended(), "the client has ended: {}", client.stderr());
+            self.recorded() >= blocks
+        });
+    }
+
+    /// Interrupts a client when at least `blocks` are recorded; gives how many were in the end.
+    fn interrupted_after(&self, blocks: u64, run: Run) -> u64 {
+        let mut client = run.start();
+        self.until_recorded(&mut client, blocks);
+        client.signal(Signal::INT);
+        client.finish_within(PATIENCE).assert_failure(130);
+        self.assert_kept();
+        self.recorded()
+    }
+
+    /// Interrupts an ordinary client somewhere in the middle.
+    fn interrupted(&self) -> u64 {
+        self.interrupted_after(20, self.slowly())
+    }
+
+    #[track_caller]
+    fn assert_kept(&self) {
+        self.workspace.assert_outputs(&["out.dtjournal", "out.dtpart"]);
+        let len = fs::metadata(self.part()).expect("it is there").len();
+        assert_eq!(len, self.size(), "the part file has the full length");
+    }
+
+    /// Fails unless `outcome` is that of a run that completed the file and fetched nothing of so many `recorded` blocks.
+    #[track_caller]
+    fn assert_went_on(&self, outcome: &Outcome, recorded: u64, what: &str) -> Value {
+        let finished = assert_fetched(outcome, &self.output(), &self.content, what);
+        let (received, resumed) = (number(&finished, "received"), number(&finished, "resumed"));
+        let known = recorded * self.block;
+        assert!(
+            resumed + self.block >= known.min(self.size()),
+            "{what}: {recorded} blocks known, {finished}"
+        );
+        assert!(
+            received <= self.size().saturating_sub(known) + self.in_flight(),
+            "{what}: {recorded} blocks of {} known, {finished}",
+            self.block
+        );
+        let events = Events::of(outcome);
+        let started = events.only("started", &["resumed"]);
+        assert_eq!(number(started, "resumed"), resumed, "{what}: {started}, {finished}");
+        self.workspace.assert_outputs(&["out"]);
+        finished
+    }
+
+    /// Runs the command again, which must go on, and makes room for the next.
+    #[track_caller]
+    fn go_on(&self, recorded: u64, what: &str) -> Value {
+        self.go_on_with(self.fetch(), recorded, what)
+    }
+
+    #[track_caller]
+    fn go_on_with(&self, run: Run, recorded: u64, what: &str) -> Value {
+        let finished = self.assert_went_on(&run.run(), recorded, what);
+        fs::remove_file(self.output()).expect("it is ours");
+        finished
+    }
+
+    /// Runs the command again, which must begin anew.
+    #[track_caller]
+    fn begin_anew(&self, what: &str) {
+        self.begin_anew_with(self.fetch(), what);
+    }
+
+    #[track_caller]
+    fn begin_anew_with(&self, run: Run, what: &str) {
+        let finished = self.go_on_with(run, 0, what);
+        assert_eq!(number(&finished, "resumed"), 0, "{what}: {finished}");
+    }
+}
