@@ -26,6 +26,9 @@ pub(crate) enum Failure {
     JsonAndOutput,
 }
 
+/// The exit code of a command line that asks for what cannot be.
+pub(crate) const USAGE: u8 = 2;
+
 /// What a failure means to the one who ran the program.
 pub(crate) struct Outcome {
     pub(crate) code: u8,
@@ -44,7 +47,7 @@ pub(crate) fn judge(failure: &Failure, kept: Option<&str>) -> Outcome {
         Failure::Transfer(error) => (code(error), advice(error)),
         Failure::System { .. } => (1, None),
         Failure::Abandoned => (130, None),
-        Failure::JsonAndOutput => (2, None),
+        Failure::JsonAndOutput => (USAGE, None),
     };
     let line = match kept {
         None => line(failure, advice),

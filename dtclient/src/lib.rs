@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let outcome = exit::judge(&error, kept.as_deref());
-            if args.json {
+            if args.json && outcome.code != exit::USAGE {
                 json::failed(outcome.code, &outcome.line);
             }
             dtcli::fail("dtclient", &outcome.line, outcome.code)

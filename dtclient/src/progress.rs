@@ -68,11 +68,12 @@ impl Display {
                 ));
             }
             Event::Kept { bytes, .. } => self.kept = Some(*bytes),
-            other => {
-                if let Some(notice) = notice(other) {
+            Event::StartedOver { .. } | Event::FellBack { .. } => {
+                if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
                 }
             }
+            _ => {}
         }
     }
 

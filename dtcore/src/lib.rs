@@ -78,8 +78,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![expect(dead_code, unused_imports, reason = "the receiver of protocol 2 is their user")]
-
 mod error;
 mod event;
 #[cfg(feature = "fuzzing")]

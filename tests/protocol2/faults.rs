@@ -17,8 +17,7 @@ const ENDINGS: [Ending; 4] = [Ending::Reset, Ending::Close, Ending::Truncate, En
 
 /// Fetches through `proxy` and gives the last event.
 fn completes(what: &str, proxy: &Proxy, workspace: &Workspace, content: &[u8], options: &[&str]) -> Value {
-    let outcome =
-        fetch(proxy.addr, STREAMS, workspace).options(["--stall-timeout", "1s"]).options(options).run();
+    let outcome = fetch(proxy.addr, STREAMS, workspace).env("DT_STALL_TIMEOUT", "1s").options(options).run();
     let finished = assert_fetched(&outcome, &workspace.output("out"), content, what);
     let lost = Events::of(&outcome);
     for event in lost.named("stream_lost") {

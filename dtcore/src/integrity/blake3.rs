@@ -10,7 +10,7 @@ use std::str::FromStr;
 use blake3::Hasher;
 use blake3::hazmat::{self, HasherExt, Mode};
 
-use crate::plan::{BlockIndex, BlockPlan, ByteRange};
+use crate::plan::{BlockPlan, ByteRange};
 
 /// The BLAKE3 hash of a whole file, as `b3sum` prints it: 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,11 +93,6 @@ impl RangeDigest {
         let mut hasher = RangeHasher::new(size, range)?;
         hasher.update(bytes)?;
         hasher.finish()
-    }
-
-    /// The digest of one block of a file.
-    pub(crate) fn of_block(plan: &BlockPlan, block: BlockIndex, bytes: &[u8]) -> Option<Self> {
-        Self::of(plan.size(), plan.range(block), bytes)
     }
 }
 
@@ -260,7 +255,7 @@ mod tests {
             let digests: Vec<_> = plan.blocks().map(|block| {
                 let range = plan.range(block);
                 let (start, end) = (usize::try_from(range.start()).unwrap(), usize::try_from(range.end()).unwrap());
-                RangeDigest::of_block(&plan, block, &bytes[start..end]).unwrap()
+                RangeDigest::of(plan.size(), range, &bytes[start..end]).unwrap()
             }).collect();
             prop_assert_eq!(Blake3Digest::of_blocks(&plan, &digests), Some(Blake3Digest::of(&bytes)));
             if !digests.is_empty() {

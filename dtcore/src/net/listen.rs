@@ -38,6 +38,8 @@ fn bound(address: SocketAddr, port_use: PortUse) -> io::Result<TcpListener> {
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
+    // Whoever is started anew and chooses this very port shall not find it held by connections that are only ending.
+    socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }

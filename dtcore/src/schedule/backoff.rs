@@ -92,6 +92,7 @@ impl Retries {
     }
 
     /// How many rounds have failed since the last progress.
+    #[cfg(test)]
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds
     }

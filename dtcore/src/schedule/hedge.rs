@@ -36,6 +36,10 @@ impl Scheduler {
             0 => self.lanes.get(thief.index())?.meter.rate(now, 0),
             typical => typical,
         };
+        if self.policy.limited {
+            // How fast a stream is says nothing then, and every byte is at another's expense.
+            return None;
+        }
         let (block, theirs) = if self.is_all_asked() {
             self.expected_last(thief, now, guess)?
         } else if self.policy.ahead.is_some() {

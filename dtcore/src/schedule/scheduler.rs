@@ -228,6 +228,7 @@ impl Scheduler {
     }
 
     /// The verified blocks, with those from an earlier run.
+    #[cfg(test)]
     pub(crate) fn done(&self) -> &BlockSet {
         self.ledger.verified()
     }
@@ -238,11 +239,13 @@ impl Scheduler {
     }
 
     /// The bytes that are not verified.
+    #[cfg(test)]
     pub(crate) fn missing(&self) -> u64 {
         self.ledger.missing()
     }
 
     /// The bytes that were asked for on a second stream while the first still had them.
+    #[cfg(test)]
     pub(crate) fn duplicated(&self) -> u64 {
         self.duplicated
     }

@@ -13,6 +13,8 @@ const ROUND_TRIPS: u32 = 4;
 /// How long all streams may bring nothing before all are replaced; the next time it is twice as long.
 const OUTAGE: Duration = Duration::from_secs(5);
 const LONGEST_OUTAGE: Duration = Duration::from_secs(40);
+/// How often, at least, connections are made anew within the time after which the user gives up.
+const TRIES: u32 = 3;
 /// Bytes that come with longer gaps do not flow.
 const GAP: Duration = Duration::from_millis(500);
 /// Over how long rates are compared.
@@ -120,9 +122,9 @@ impl Scheduler {
     fn stall_of(&self, lane: &Lane) -> Duration {
         if self.policy.limited {
             // Under a limit a stream is not read for as long as the others use the limit up.
-            return self.policy.stall_timeout;
+            return self.policy.stall_timeout / TRIES;
         }
-        STALL.max(lane.rtt().saturating_mul(ROUND_TRIPS)).min(self.policy.stall_timeout)
+        STALL.max(lane.rtt().saturating_mul(ROUND_TRIPS)).min(self.policy.stall_timeout / TRIES)
     }
 
     /// The busy streams of which `is_faulty`.

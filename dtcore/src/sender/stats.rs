@@ -91,7 +91,7 @@ impl ServerStats {
             ServerEvent::StreamFailed { .. } => add(&counters.streams_failed),
             ServerEvent::StreamOpened { .. } => add(&counters.streams_opened),
             ServerEvent::StreamRefused { .. } | ServerEvent::ConnectionRefused { .. } => {
-                add(&counters.streams_refused)
+                add(&counters.streams_refused);
             }
             ServerEvent::TransferFinished { .. } => {
                 add(&counters.transfers_finished);

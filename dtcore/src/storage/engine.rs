@@ -79,7 +79,7 @@ pub(crate) fn open(file: &File, engine: Engine, len: Option<u64>) -> io::Result<
             Err(_) => {}
         }
     }
-    let positioned = Positioned::new(file.try_clone()?);
+    let positioned = Positioned::new(file.try_clone()?)?;
     positioned.grow(room)?;
     Ok(Arc::new(positioned))
 }

@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::space;
-use super::store::{FillError, Lease, MAX_FILL, Store, Writer, incomplete};
+use super::store::{FillError, Lease, MAX_FILL, Store, Writer, incomplete, truncated};
 use crate::plan::ByteRange;
 use crate::sys::{Map, MapWriter};
 
@@ -263,10 +263,6 @@ fn take_pages(file: &File, window: u64, map: &Map, start: usize, end: usize) -> 
         // Room was promised and not given: some file systems find out only here that they are full.
         if is_fault(&error) { io::ErrorKind::StorageFull.into() } else { error }
     })
-}
-
-fn truncated() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "another process truncated it")
 }
 
 fn size(len: u64) -> io::Result<usize> {

@@ -19,7 +19,7 @@ mod store;
 mod window;
 
 pub(crate) use block_file::{BlockFile, CommitError, Leased, Unverified, Verified};
-pub(crate) use digest_cache::{BlockDigests, DigestCache, DigestError};
+pub(crate) use digest_cache::{DigestCache, DigestError};
 pub(crate) use engine::open;
 pub use engine::{Engine, InvalidEngine};
 pub(crate) use growing::{GrowingWriter, append};

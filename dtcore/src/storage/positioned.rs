@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 
 use super::buffers::{Buffers, Heap};
 use super::space;
-use super::store::{FillError, Lease, Store, Writer, incomplete};
+use super::store::{FillError, Lease, Store, Writer, incomplete, truncated};
 use crate::plan::ByteRange;
 use crate::sys::Ledger;
 
@@ -31,6 +32,8 @@ pub(super) struct Positioned {
 struct Ledgered {
     file: File,
     ledger: Mutex<Ledger<u64>>,
+    /// How many bytes from the beginning were reserved. The file is never shorter, unless another process cuts it.
+    reserved: AtomicU64,
 }
 
 impl Ledgered {
@@ -39,9 +42,15 @@ impl Ledgered {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Fails if another process has cut the file: what is written behind its end would leave a hole before it.
+    fn check(&self) -> io::Result<()> {
+        let len = self.file.metadata()?.len();
+        if len < self.reserved.load(Ordering::Relaxed) { Err(truncated()) } else { Ok(()) }
+    }
+
     /// The exclusive right to `range`, all of which must have been reserved.
     fn lend(self: &Arc<Self>, range: ByteRange) -> Option<Lent> {
-        let is_reserved = range.end() <= self.file.metadata().ok()?.len();
+        let is_reserved = range.end() <= self.reserved.load(Ordering::Relaxed);
         let is_lent = is_reserved && self.ledger().lend(range.start(), range.end());
         is_lent.then(|| Lent { file: Arc::clone(self), range })
     }
@@ -70,8 +79,10 @@ impl Drop for Lent {
 }
 
 impl Positioned {
-    pub(super) fn new(file: File) -> Self {
-        Self { file: Arc::new(Ledgered { file, ledger: Mutex::default() }), buffers: Arc::default() }
+    pub(super) fn new(file: File) -> io::Result<Self> {
+        let reserved = AtomicU64::new(file.metadata()?.len());
+        let file = Arc::new(Ledgered { file, ledger: Mutex::default(), reserved });
+        Ok(Self { file, buffers: Arc::default() })
     }
 }
 
@@ -85,15 +96,17 @@ impl Store for Positioned {
         space::ensure(file, len)?;
         // From the beginning on: what an earlier transfer left may have its length and not its room.
         match fallocate(file, FallocateFlags::empty(), 0, len) {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             // This file system cannot reserve: then a full disk shows when the bytes are written, as an error too.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len),
-            Err(error) => Err(error.into()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len)?,
+            Err(error) => return Err(error.into()),
         }
+        self.file.reserved.fetch_max(len, Ordering::Relaxed);
+        Ok(())
     }
 
     fn writer(&self, range: ByteRange) -> Option<Box<dyn Writer>> {
-        let end = self.file.file.metadata().ok()?.len().min(range.end());
+        let end = self.file.reserved.load(Ordering::Relaxed).min(range.end());
         let lent = self.file.lend(ByteRange::new(range.start(), end))?;
         Some(Box::new(PositionedWriter { lent, buffer: Vec::new() }))
     }
@@ -143,6 +156,7 @@ impl Writer for PositionedWriter {
         let n = source(space).map_err(FillError::Source)?;
         let n = n.min(space.len());
         let bytes = space.get(..n).unwrap_or_default();
+        self.lent.file.check().map_err(FillError::Store)?;
         self.lent.file.file.write_all_at(bytes, range.start()).map_err(FillError::Store)?;
         self.lent.fill(offset(n));
         Ok(n)
@@ -178,6 +192,7 @@ impl Lease for PositionedLease {
             return Err(incomplete());
         }
         let range = self.lent.range;
+        self.lent.file.check()?;
         self.lent.file.file.write_all_at(self.heap.received(), range.start())?;
         self.lent.fill(range.len());
         Ok(())
@@ -202,7 +217,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
         file.write_all_at(b"received before", 1000).unwrap();
-        Positioned::new(file.try_clone().unwrap()).grow(1 << 20).unwrap();
+        Positioned::new(file.try_clone().unwrap()).unwrap().grow(1 << 20).unwrap();
         assert!(file.metadata().unwrap().blocks() >= 2048);
         let mut bytes = [0; 15];
         file.read_exact_at(&mut bytes, 1000).unwrap();
@@ -210,10 +225,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_cut_is_not_written_behind_its_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1000).unwrap();
+        let store = Positioned::new(file.try_clone().unwrap()).unwrap();
+        let mut lease = store.lease(ByteRange::new(0, 10)).unwrap();
+        let mut writer = store.writer(ByteRange::new(10, 20)).unwrap();
+        lease.fill(&mut |_| Ok(10)).unwrap();
+        file.set_len(999).unwrap();
+        assert_eq!(lease.commit().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(matches!(writer.fill(&mut |_| Ok(1)), Err(FillError::Store(_))));
+        assert!(store.lease(ByteRange::new(990, 1000)).is_some(), "the place is there, the file is not");
+    }
+
+    #[test]
     fn bytes_have_one_writer_and_are_read_when_they_are_written() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1000).unwrap();
-        let store = Positioned::new(file);
+        let store = Positioned::new(file).unwrap();
         let (mut nobody, first) = (|_: &[u8]| Ok(()), ByteRange::new(0, 10));
         let mut writer = store.writer(ByteRange::new(0, 100)).unwrap();
         assert!(store.writer(ByteRange::new(99, 200)).is_none());

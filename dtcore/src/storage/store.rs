@@ -81,6 +81,11 @@ pub(super) fn incomplete() -> io::Error {
     io::Error::other("the range was not received whole")
 }
 
+/// The error of a file that is shorter than it was made.
+pub(super) fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "another process truncated it")
+}
+
 /// Which side of a [`Writer::fill`] failed.
 #[derive(Debug)]
 pub(crate) enum FillError {

@@ -30,7 +30,7 @@ pub(super) struct RangeSender {
 enum Digest {
     /// It was computed before, for the version of the file that was opened.
     Known(RangeDigest),
-    Computed(RangeHasher),
+    Computed(Box<RangeHasher>),
 }
 
 impl RangeSender {
@@ -60,7 +60,7 @@ impl RangeSender {
         let known = block.and_then(|block| blocks.find(&source.identity(), &plan, block));
         let mut digest = match (known, RangeHasher::new(plan.size(), range)) {
             (Some(known), _) => Digest::Known(known),
-            (None, Some(hasher)) => Digest::Computed(hasher),
+            (None, Some(hasher)) => Digest::Computed(Box::new(hasher)),
             // Only subtrees come here.
             (None, None) => return Err(StreamFailure::BrokenProtocol),
         };
@@ -72,9 +72,8 @@ impl RangeSender {
                 Ok(digest) => return Ok(Trailer(Ok(digest))),
                 Err(problem) => problem,
             },
-            Err(StreamFailure::SourceChanged) => Problem::SourceChanged,
             Err(StreamFailure::SourceUnreadable) if source.unchanged() => Problem::SourceUnreadable,
-            Err(StreamFailure::SourceUnreadable) => Problem::SourceChanged,
+            Err(StreamFailure::SourceUnreadable | StreamFailure::SourceChanged) => Problem::SourceChanged,
             Err(failure) => return Err(failure),
         };
         write_zeros(socket, range.end().saturating_sub(outlet.position()), stall_timeout).await?;
@@ -105,10 +104,7 @@ impl RangeSender {
                 outlet.send_now(piece.end())?;
                 // While the receiver is busy with the first bytes, and the pages are in the cache.
                 if let (Digest::Computed(hasher), Some(piece)) = (&mut *digest, unhashed.take()) {
-                    hash(session, piece, hasher).map_err(|problem| match problem {
-                        Problem::SourceChanged => StreamFailure::SourceChanged,
-                        _ => StreamFailure::SourceUnreadable,
-                    })?;
+                    hash(session, piece, hasher)?;
                 }
                 drop(turn);
             }
@@ -135,7 +131,7 @@ impl RangeSender {
                 // Size and time can be as they were in a file that was written to: only its bytes tell.
                 self.hash_again(range).await?
             }
-            Digest::Computed(hasher) => hasher,
+            Digest::Computed(hasher) => *hasher,
         };
         let now = source.current_identity().map_err(|_| Problem::SourceUnreadable)?;
         if !source.same_content(&now) {
@@ -155,18 +151,18 @@ impl RangeSender {
         let mut piece = piece_at(range.start(), range);
         while !piece.is_empty() {
             let _turn = session.shared().fair_turns.next(session.transfer()).await;
-            hash(session, piece, &mut hasher)?;
+            hash(session, piece, &mut hasher).map_err(|_| Problem::SourceChanged)?;
             piece = piece_at(piece.end(), range);
         }
         Ok(hasher)
     }
 }
 
-fn hash(session: &Session, piece: ByteRange, hasher: &mut RangeHasher) -> Result<(), Problem> {
+fn hash(session: &Session, piece: ByteRange, hasher: &mut RangeHasher) -> Result<(), StreamFailure> {
     let source: &SourceFile = session.source();
     session.shared().digests.blocks().hash(source, piece, hasher).map_err(|error| match error {
-        Errno::NODATA => Problem::SourceChanged,
-        _ => Problem::SourceUnreadable,
+        Errno::NODATA => StreamFailure::SourceChanged,
+        _ => StreamFailure::SourceUnreadable,
     })
 }
 

@@ -129,6 +129,7 @@ enum Place {
 
 impl Leased {
     /// Which block it is.
+    #[cfg(test)]
     pub(crate) fn block(&self) -> BlockIndex {
         self.block
     }

@@ -24,7 +24,7 @@ fn bytes_of(plan: &BlockPlan, range: ByteRange) -> Vec<u8> {
 }
 
 fn digest_of(plan: &BlockPlan, block: BlockIndex) -> RangeDigest {
-    RangeDigest::of_block(plan, block, &bytes_of(plan, plan.range(block))).unwrap()
+    RangeDigest::of(plan.size(), plan.range(block), &bytes_of(plan, plan.range(block))).unwrap()
 }
 
 fn receive(leased: &mut Leased, mut bytes: &[u8]) {
@@ -234,7 +234,7 @@ fn a_block_is_recorded_when_it_is_in_its_place_and_not_before() {
     file.as_file().set_len(plan().size()).unwrap();
     // It can be reserved and not be written.
     let read_only = File::open(file.path()).unwrap();
-    let store: Arc<dyn Store> = Arc::new(super::super::positioned::Positioned::new(read_only));
+    let store: Arc<dyn Store> = Arc::new(super::super::positioned::Positioned::new(read_only).unwrap());
     let blocks = BlockFile::new(plan(), store, Some(journal.clone()), BlockSet::new(&plan())).unwrap();
     let verified = received(blocks.lease(block(0)).unwrap());
     assert!(matches!(blocks.commit(verified), Err(CommitError::Store(_))));

@@ -37,7 +37,7 @@ pub(crate) struct BlockDigests {
 
 #[derive(Debug)]
 struct Pages {
-    pages: HashMap<Key, Page>,
+    by_key: HashMap<Key, Page>,
     bytes: usize,
     capacity: usize,
     /// Counts uses: the age of a page is the use that last found it.
@@ -66,7 +66,7 @@ impl Page {
 impl BlockDigests {
     /// Remembers up to `capacity` bytes of digests; what is hashed is added to `bytes_hashed`.
     pub(super) fn new(capacity: usize, bytes_hashed: Arc<AtomicU64>) -> Self {
-        let pages = Pages { pages: HashMap::new(), bytes: 0, capacity, uses: 0 };
+        let pages = Pages { by_key: HashMap::new(), bytes: 0, capacity, uses: 0 };
         Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed }
     }
 
@@ -81,7 +81,7 @@ impl BlockDigests {
         let mut pages = self.pages();
         pages.uses += 1;
         let now = pages.uses;
-        let page = pages.pages.get_mut(&key)?;
+        let page = pages.by_key.get_mut(&key)?;
         page.last_used = now;
         page.digests.get(at).copied().flatten()
     }
@@ -144,7 +144,7 @@ impl Pages {
         self.uses += 1;
         let now = self.uses;
         let mut added = 0;
-        let page = self.pages.entry(key).or_insert_with(|| {
+        let page = self.by_key.entry(key).or_insert_with(|| {
             let page = Page { digests: vec![None; len].into_boxed_slice(), last_used: now };
             added = page.bytes();
             page
@@ -161,13 +161,13 @@ impl Pages {
 
     /// Forgets the pages that were not used for the longest time, a quarter of all, so that it is seldom needed.
     fn make_room(&mut self) {
-        let mut ages: Vec<u64> = self.pages.values().map(|page| page.last_used).collect();
+        let mut ages: Vec<u64> = self.by_key.values().map(|page| page.last_used).collect();
         let quarter = ages.len() / 4;
         if let Some((_, oldest_kept, _)) = (quarter < ages.len()).then(|| ages.select_nth_unstable(quarter)) {
             let oldest_kept = *oldest_kept;
-            self.pages.retain(|_, page| page.last_used > oldest_kept);
+            self.by_key.retain(|_, page| page.last_used > oldest_kept);
         }
-        self.bytes = self.pages.values().map(Page::bytes).sum();
+        self.bytes = self.by_key.values().map(Page::bytes).sum();
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
             assert!(digests.find(&sources[0].identity(), &plan, block).is_some(), "it is used");
             let pages = digests.pages();
             assert!(pages.bytes <= pages.capacity);
-            assert_eq!(pages.bytes, pages.pages.len() * (OVERHEAD + 33));
+            assert_eq!(pages.bytes, pages.by_key.len() * (OVERHEAD + 33));
         }
         assert!(digests.find(&sources[1].identity(), &plan, block).is_none());
         assert!(digests.find(&sources[49].identity(), &plan, block).is_some());

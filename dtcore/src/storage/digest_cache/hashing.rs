@@ -115,11 +115,11 @@ pub(super) fn blake3(
         {
             run.push(block);
         }
-        let began = SystemTime::now();
+        let run_begin = SystemTime::now();
         let hashed = hash_run(source, plan, &run, reading)?;
         now = opened_content(source)?;
         for (block, digest) in run.iter().zip(&hashed) {
-            blocks.remember(source, plan, *block, *digest, &now, began);
+            blocks.remember(source, plan, *block, *digest, &now, run_begin);
         }
         digests.extend(hashed);
     }

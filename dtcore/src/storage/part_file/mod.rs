@@ -75,6 +75,7 @@ impl PartFile {
     ///
     /// # Errors
     /// [`TransferError::OutputExists`], [`TransferError::OutputInUse`], or a local file error.
+    #[cfg(test)]
     pub(crate) fn create(output: &Path, clobber: Clobber) -> Result<Self, TransferError> {
         Self::claim(output, clobber, Resume::Refused)
     }
@@ -84,7 +85,7 @@ impl PartFile {
     /// What was taken over stays as it was until [`begin`](Self::begin) or [`start_over`](Self::start_over).
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// [`TransferError::OutputExists`], [`TransferError::OutputInUse`], or a local file error.
     pub(crate) fn claim(output: &Path, clobber: Clobber, resume: Resume) -> Result<Self, TransferError> {
         let output = resolve(output, clobber)?;
         let (path, journal) = (part_path(&output), journal_path(&output));

@@ -4,12 +4,12 @@ mod control;
 mod frame;
 mod greeting;
 
-pub(crate) use control::{Answer, InvalidAnswer, Request, SourceVersion};
+pub(crate) use control::{Answer, Request, SourceVersion};
 pub(crate) use frame::{
-    Demand, FRAME_LEN, InvalidFrame, MAX_REASON, MAX_UNANSWERED, Problem, Reply, TRAILER_LEN, Trailer,
-    WHOLE_DIGESTS_LEN, WholeDigests, WholeDigestsReply, reason_of,
+    Demand, FRAME_LEN, MAX_REASON, MAX_UNANSWERED, Problem, Reply, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN,
+    WholeDigests, WholeDigestsReply, reason_of,
 };
-pub(crate) use greeting::{GREETING_LEN, Greeting, InvalidGreeting, Replacing, Secret, SessionId};
+pub(crate) use greeting::{GREETING_LEN, Greeting, Replacing, Secret, SessionId};
 
 /// The protocol's number, in JSON and in the greeting.
 pub(crate) const VERSION: u8 = 2;

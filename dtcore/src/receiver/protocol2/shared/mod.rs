@@ -16,9 +16,9 @@ use super::access::Access;
 use super::limiter::TokenBucket;
 use super::line::Line;
 use crate::error::TransferError;
-use crate::event::{Event, EventSender, Progress, Trouble};
-use crate::integrity::{Blake3Digest, RangeDigest};
-use crate::plan::{BlockIndex, BlockPlan, BlockSet, ByteRange, StreamId};
+use crate::event::{Event, EventSender, Trouble};
+use crate::integrity::RangeDigest;
+use crate::plan::{BlockIndex, BlockPlan, ByteRange, StreamId};
 use crate::receiver::follower::Follower;
 use crate::receiver::options::Options;
 

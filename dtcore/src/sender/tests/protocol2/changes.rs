@@ -29,7 +29,7 @@ async fn a_file_that_grew_has_changed() {
 #[tokio::test]
 async fn what_a_shorter_file_lacks_comes_as_zeros() {
     let served = Served::start().await;
-    let path = served.file("f", &[7; 3_000_000]);
+    let path = served.file("f", &vec![7; 3_000_000]);
     let answer = served.session("f", 1).await;
     let mut stream = Stream2::begun(&answer, 0).await;
     std::fs::File::options().write(true).open(&path).unwrap().set_len(1_500_000).unwrap();

@@ -3,11 +3,14 @@
 use super::*;
 
 async fn reason(served: &mut Served) -> StreamRefusal {
-    let refused = |event: &ServerEvent| match event {
-        ServerEvent::StreamRefused { reason, .. } | ServerEvent::ConnectionRefused { reason, .. } => {
+    let refused = |event: &ServerEvent| {
+        if let ServerEvent::StreamRefused { reason, .. } | ServerEvent::ConnectionRefused { reason, .. } =
+            event
+        {
             Some(*reason)
+        } else {
+            None
         }
-        _ => None,
     };
     served.event(refused).await
 }

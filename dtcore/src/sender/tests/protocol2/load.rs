@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+
 use super::*;
 
 /// The bytes of memory that the process has in use.
@@ -31,9 +34,20 @@ async fn a_thousand_idle_streams_take_little() {
     last.fetch(ByteRange::new(0, 65_536)).await.verified(100_000);
 }
 
+/// Receives without taking the bytes, so that the sender is what takes the cores.
+async fn discard(socket: &TcpStream) -> usize {
+    let discarding = socket.async_io(Interest::READABLE, || {
+        let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+        // The length alone counts: nothing is copied.
+        let mut nothing = vec![0; 1 << 20];
+        rustix::net::recv(socket, &mut *nothing, flags).map(|(_, n)| n).map_err(io::Error::from)
+    });
+    within(discarding).await.unwrap()
+}
+
 /// Fetches over and over on a thread of its own, on `n` streams, until both sessions together have got `enough`.
 fn fetcher(answer: Answer, n: u8, counts: [Arc<AtomicU64>; 2], own: usize) -> std::thread::JoinHandle<()> {
-    const ENOUGH: u64 = 512 << 20;
+    const ENOUGH: u64 = 1 << 30;
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
@@ -43,10 +57,9 @@ fn fetcher(answer: Answer, n: u8, counts: [Arc<AtomicU64>; 2], own: usize) -> st
                     let mut stream = Stream2::open(&answer, id).await;
                     let demand = Demand::Range(ByteRange::with_len(0, 1 << 20));
                     stream.demand(&[demand; 8]).await;
-                    let mut buffer = vec![0; 256 << 10];
                     let (mut received, mut answered) = (0_u64, 0);
                     while counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>() < ENOUGH {
-                        let n = within(stream.socket.read(&mut buffer)).await.unwrap();
+                        let n = discard(&stream.socket).await;
                         received += u64::try_from(n).unwrap();
                         counts[own].fetch_add(u64::try_from(n).unwrap(), Ordering::Relaxed);
                         while answered < received >> 20 {
@@ -61,7 +74,7 @@ fn fetcher(answer: Answer, n: u8, counts: [Arc<AtomicU64>; 2], own: usize) -> st
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn one_stream_is_not_starved_by_255_of_another_session() {
     let served = Served::start().await;
     served.sparse("f", LARGE);
@@ -71,7 +84,6 @@ async fn one_stream_is_not_starved_by_255_of_another_session() {
     let joining = tokio::task::spawn_blocking(|| threads.map(|thread| thread.join().unwrap()));
     within(joining).await.unwrap();
     let [many, one] = counts.map(|count| count.load(Ordering::Relaxed) >> 20);
-    eprintln!("FAIR {many} {one}");
-    // In the order of the runtime it would be 255 to 1.
-    assert!(one * 16 > many, "{one} MiB against {many} MiB");
+    // In the order of the runtime it is 50 to 1; here it is 2 to 1.
+    assert!(one * 8 > many, "{one} MiB against {many} MiB");
 }

@@ -193,7 +193,9 @@ impl Stream2 {
             match self.got().await {
                 Got::Wait => {}
                 Got::Digests(digests) => return digests,
-                other => panic!("{other:?}"),
+                other @ (Got::Data(..) | Got::Drain | Got::Refused(..) | Got::End | Got::Reset) => {
+                    panic!("{other:?}")
+                }
             }
         }
     }

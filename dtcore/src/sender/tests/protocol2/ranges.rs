@@ -64,8 +64,6 @@ async fn offsets_beyond_four_gigabytes_are_right() {
     let served = Served::start().await;
     let size = (5 << 30) + 7;
     let file = std::fs::File::options().write(true).open(served.sparse("f", size)).unwrap();
-    let answer = served.session("f", 1).await;
-    drop(answer);
     for at in [(1 << 32) - 1, 1 << 32, size - 1] {
         file.write_all_at(b"x", at).unwrap();
     }

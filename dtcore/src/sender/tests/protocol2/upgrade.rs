@@ -61,7 +61,7 @@ impl Stream2 {
                 assert_eq!(stream.got().await, Got::End);
                 Some(())
             }
-            _ => None,
+            Got::Digests(_) | Got::Wait | Got::Drain | Got::Refused(..) | Got::End | Got::Reset => None,
         }
     }
 }

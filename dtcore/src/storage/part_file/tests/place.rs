@@ -26,7 +26,7 @@ pub(super) fn bytes_of(range: ByteRange) -> Vec<u8> {
 
 pub(super) fn digest_of(block: BlockIndex) -> RangeDigest {
     let plan = origin().plan;
-    RangeDigest::of_block(&plan, block, &bytes_of(plan.range(block))).unwrap()
+    RangeDigest::of(plan.size(), plan.range(block), &bytes_of(plan.range(block))).unwrap()
 }
 
 /// A folder with an output to be.
