@@ -27,10 +27,9 @@ impl Session {
         connection.set_read_timeout(Some(Duration::from_secs(60)))?;
         let body = json!({ "protocol": 2, "threads": threads }).to_string();
         let length = body.len();
-        write!(
-            connection,
-            "POST /{file} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}"
-        )?;
+        // In one piece: the server may answer and close as soon as it has all of it.
+        let head = format!("POST /{file} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
+        connection.write_all(format!("{head}{body}").as_bytes())?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
         Self::read(&answer)

@@ -8,6 +8,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, spoken};
@@ -21,6 +22,9 @@ use dt_benches::throttle::Throttle;
 
 /// The most that it may cost, in seconds.
 const ALLOWED: f64 = 1.0;
+
+/// What no transfer may take; a peer with a static split takes a hundred times longer with the slow stream.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The address where the proxies stand; the servers are at 127.0.0.1, with the same ports.
 const PROXY: [u8; 4] = [127, 0, 0, 2];
@@ -40,20 +44,19 @@ fn main() -> Result<(), Failure> {
 
     let place = tempfile::tempdir_in(&folder)?;
     random_file(&place.path().join("in"), size)?;
-    let data_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let ports = data_port.port().to_string();
-    // Without protocol 2 all transfers get the one port of a range of one.
-    let one_port = [String::from("--transfer-ports"), format!("{ports}-{ports}")];
-    let options = if Program::find("dtserver")?.has("--data-port") {
-        ["--data-port", &ports]
-    } else {
-        one_port.each_ref().map(String::as_str)
-    };
+    // Both protocols get one port for the data of all transfers, so that a proxy can stand before it.
+    let (data, transfers) = (free_port()?, free_port()?);
+    let (data_port, one_port) = (data.port().to_string(), format!("{0}-{0}", transfers.port()));
+    let mut options = vec!["--transfer-ports", &one_port];
+    if Program::find("dtserver")?.has("--data-port") {
+        options.extend(["--data-port", &data_port]);
+    }
     let (server, nginx) = (Server::start_with(place.path(), &options)?, Nginx::start(place.path())?);
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
+    scene.limit = LIMIT;
     let control = proxied(server.address.parse()?, UNLIMITED)?;
     scene.server = control.1.to_string();
-    let mut throttles = vec![proxied(data_port, rate_in_bytes)?];
+    let mut throttles = vec![proxied(data, rate_in_bytes)?, proxied(transfers, rate_in_bytes)?];
     if let Some(nginx) = &nginx {
         throttles.push(proxied(nginx.address.parse()?, rate_in_bytes)?);
         scene.web = throttles.last().map(|(_, address)| address.to_string());
@@ -66,7 +69,7 @@ fn main() -> Result<(), Failure> {
     );
     let (scene, throttles) = (&scene, &throttles);
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
-    for name in [OURS, "rclone", "aria2c", "axel", "lftp"] {
+    for name in [OURS, "dtclient-1", "rclone", "aria2c", "axel", "lftp"] {
         for (kind, slow) in [("", None), (", one slow", Some(slow))] {
             match scene.command(name) {
                 Ok(mut command) => {
@@ -90,6 +93,10 @@ fn main() -> Result<(), Failure> {
     let cost = best(&format!("{OURS}, one slow")).zip(best(OURS)).map(|(slow, equal)| slow - equal);
     print_at_most("what the slow stream costs dtclient, best runs,", cost, ALLOWED, " s");
     demand_ours(&series)
+}
+
+fn free_port() -> Result<SocketAddr, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// A proxy in front of a server, and where it stands.

@@ -1,12 +1,14 @@
 //! Transfers over an emulated wide-area link: any list of clients, in turn, over one and the same link.
 //!
-//! `cargo build --release && target/release/bench-wan SIZE STREAMS ROUNDS [--clients A,B,..] [OPTIONS OF WANLAB ...]`,
-//! for instance `bench-wan 200MB 8 7 --rtt 100 --rate 400`; a size without a unit is in MiB. The link is
-//! `benches/tools/wanlab.c`, which needs root, `/dev/net/tun`, iproute2 and a C compiler. A small file's time is told in round trips.
+//! `cargo build --release && target/release/bench-wan [SIZE [STREAMS [ROUNDS]]] [--clients A,B,..] [--limit SECONDS]
+//! [OPTIONS OF WANLAB ...]`, for instance `bench-wan 200MB 8 7 --rtt 100 --rate 400`; a size without a unit is in MiB. A
+//! transfer that takes longer than the limit, 90 s, has failed. The link is `benches/tools/wanlab.c`, which needs root,
+//! `/dev/net/tun`, iproute2 and a C compiler. A small file's time is told in round trips.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, best_peer, demand_ours};
@@ -16,15 +18,19 @@ use dt_benches::rounds::{Series, alternate, named};
 use dt_benches::table::{Table, Unit, print_at_least, print_at_most, print_complaints, print_rates};
 use dt_benches::{Failure, nginx};
 
-const USAGE: &str = "bench-wan SIZE STREAMS ROUNDS [--clients A,B,..] [OPTIONS OF WANLAB ...]";
+const USAGE: &str =
+    "bench-wan SIZE STREAMS ROUNDS [--clients A,B,..] [--limit SECONDS] [OPTIONS OF WANLAB ...]";
 
 /// The clients that are measured unless others are asked for: those of many connections.
 const CLIENTS: &str = "dtclient,dtclient-1,rclone,aria2c,axel,lftp";
 
+/// What no transfer may take, in seconds: a peer whose connection dies may wait for it for a quarter of an hour.
+const LIMIT: &str = "90";
+
 /// Up to this size what counts is how often the path is crossed.
 const SMALL: u64 = 64 << 10;
 
-/// The most round trips that a file of one byte may take.
+/// The most round trips that a file of one byte may take, to the nearest whole one: a process takes some milliseconds.
 const ROUND_TRIPS: f64 = 4.0;
 
 fn main() -> Result<(), Failure> {
@@ -38,6 +44,7 @@ fn main() -> Result<(), Failure> {
 /// Prepares the file, the servers and the link.
 fn outside(mut arguments: Arguments) -> Result<(), Failure> {
     let clients = arguments.option("--clients")?.unwrap_or_else(|| CLIENTS.to_owned());
+    let limit = arguments.option("--limit")?.unwrap_or_else(|| LIMIT.to_owned());
     let size = arguments.next_size("SIZE", "200MB")?;
     let streams: u16 = arguments.next("STREAMS", 8)?;
     let rounds: usize = arguments.next("ROUNDS", 7)?;
@@ -50,17 +57,18 @@ fn outside(mut arguments: Arguments) -> Result<(), Failure> {
         "{told}, {streams} streams, {rounds} rounds after one that is not counted, link {path}, {control}\n"
     );
     let rtt = link::figure(&options, "--rtt").unwrap_or(0.0);
-    let figures = [format!("{size}B"), streams.to_string(), rounds.to_string(), rtt.to_string(), clients];
-    link.run(&options, &figures)
+    let (rounds, rtt) = (rounds.to_string(), rtt.to_string());
+    link.run(&options, &[format!("{size}B"), streams.to_string(), rounds, rtt, clients, limit])
 }
 
 /// Measures on the client's side.
-fn inside(folder: &std::path::Path, mut arguments: Arguments) -> Result<(), Failure> {
+fn inside(folder: &Path, mut arguments: Arguments) -> Result<(), Failure> {
     let size = arguments.next_size("SIZE", "")?;
     let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
     let rtt = arguments.next("RTT", 0.0)? / 1e3;
     let clients = arguments.next("CLIENTS", CLIENTS.to_owned())?;
     let mut scene = Scene::new(folder, "in", size, streams)?;
+    scene.limit = Duration::from_secs(arguments.next("SECONDS", 0)?);
     link::SERVER.clone_into(&mut scene.server);
     // Its settings tell that it runs at the other end.
     scene.web = nginx::is_set_up(folder).then(|| link::WEB.to_owned());
@@ -90,7 +98,6 @@ fn print_round_trips(series: &[Series], rtt: f64) {
     }
     table.print();
     print_complaints(series);
-    // Besides the path, a process takes some milliseconds.
-    let ours = named(series, OURS).and_then(Series::best).map(|seconds| (seconds / rtt).floor());
+    let ours = named(series, OURS).and_then(Series::best).map(|seconds| (seconds / rtt).round());
     print_at_most("whole round trips of dtclient", ours, ROUND_TRIPS, "");
 }
