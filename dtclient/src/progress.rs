@@ -136,6 +136,7 @@ impl Display {
 }
 
 /// What a user is told once, unless he wants to hear of errors only.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all others are no notices")]
 pub(crate) fn notice(event: &Event) -> Option<String> {
     match event {
         Event::FellBack { data, .. } => {

@@ -5,9 +5,11 @@ mod frame;
 mod greeting;
 
 pub(crate) use control::{Answer, Request, SourceVersion};
+#[cfg(feature = "fuzzing")]
+pub(crate) use frame::MAX_REASON;
 pub(crate) use frame::{
-    Demand, FRAME_LEN, MAX_REASON, MAX_UNANSWERED, Problem, Reply, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN,
-    WholeDigests, WholeDigestsReply, reason_of,
+    Demand, FRAME_LEN, MAX_UNANSWERED, Problem, Reply, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN, WholeDigests,
+    WholeDigestsReply, reason_of,
 };
 pub(crate) use greeting::{GREETING_LEN, Greeting, Replacing, Secret, SessionId};
 
