@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use crate::Failure;
 
 /// Fills `path` with `len` bytes that do not compress and in which no two blocks are alike.
@@ -82,6 +84,14 @@ pub fn demand_equal(one: &Path, other: &Path) -> Result<(), Failure> {
         }
     }
     Err(format!("{} is not {}", other.display(), one.display()).into())
+}
+
+/// A folder of its own in `parent`, removed with what it has when dropped; what a killed program leaves has its name.
+///
+/// # Errors
+/// What the system says of `parent`.
+pub fn place(parent: &Path) -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("dt-bench-").tempdir_in(parent)
 }
 
 /// The one output of a benchmark, in a folder that holds nothing else.

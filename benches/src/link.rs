@@ -10,6 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::Failure;
+use crate::files;
 use crate::nginx;
 use crate::process::{quoted, time};
 use crate::product::Program;
@@ -50,7 +51,7 @@ impl Link {
     /// # Errors
     /// If the link cannot be compiled or the product was not built.
     pub fn new() -> Result<Self, Failure> {
-        let folder = tempfile::tempdir_in("/dev/shm")?;
+        let folder = files::place(Path::new("/dev/shm"))?;
         let wanlab = compile("wanlab", folder.path())?;
         let server = Program::find("dtserver")?;
         let (server, root) = (quoted(server.path()), quoted(folder.path()));

@@ -14,6 +14,14 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{Failure, float};
 
+/// An address of the loopback network with a port that is free now.
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> Result<SocketAddr, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 /// What the proxy hands on at once.
 const CHUNK: usize = 16 << 10;
 
@@ -25,6 +33,12 @@ const LATENESS: Duration = Duration::from_millis(20);
 
 /// No connection is slow.
 const NONE: u64 = u64::MAX;
+
+/// The address where proxies stand; the servers are at 127.0.0.1, with the same ports.
+const PROXY: [u8; 4] = [127, 0, 0, 2];
+
+/// A rate that slows nothing.
+pub const UNLIMITED: u64 = 1 << 40;
 
 /// A running proxy; its listener lives as long as the process.
 #[derive(Clone, Debug)]
@@ -38,9 +52,19 @@ struct Shared {
     bytes_per_second: f64,
     n_connections: AtomicU64,
     slow: AtomicU64,
+    handed_on: AtomicU64,
 }
 
 impl Throttle {
+    /// Stands before a server of the loopback address; returns where, too.
+    ///
+    /// # Errors
+    /// If it cannot listen there.
+    pub fn before(server: SocketAddr, bytes_per_second: u64) -> Result<(Self, SocketAddr), Failure> {
+        let listen = SocketAddr::from((PROXY, server.port()));
+        Ok((Self::start(listen, server, bytes_per_second)?, listen))
+    }
+
     /// Listens at `listen` and hands everything on to `target`, each connection's answer at this rate.
     ///
     /// # Errors
@@ -53,6 +77,7 @@ impl Throttle {
             bytes_per_second: float(bytes_per_second),
             n_connections: AtomicU64::new(0),
             slow: AtomicU64::new(NONE),
+            handed_on: AtomicU64::new(0),
         });
         let throttle = Self { shared: Arc::clone(&shared) };
         thread::spawn(move || {
@@ -68,6 +93,12 @@ impl Throttle {
     pub fn begin(&self, slow: Option<u64>) {
         self.shared.n_connections.store(0, Ordering::SeqCst);
         self.shared.slow.store(slow.unwrap_or(NONE), Ordering::SeqCst);
+        self.shared.handed_on.store(0, Ordering::SeqCst);
+    }
+
+    /// The bytes of the server that were handed on to clients since then, whether they have read them or not.
+    pub fn handed_on(&self) -> u64 {
+        self.shared.handed_on.load(Ordering::SeqCst)
     }
 }
 
@@ -79,10 +110,10 @@ impl Shared {
         let Ok(server) = connect(self.target) else { return };
         thread::scope(|scope| {
             scope.spawn(|| {
-                let _ = copy(client, &server, f64::INFINITY);
+                let _ = copy(client, &server, f64::INFINITY, &AtomicU64::new(0));
                 let _ = server.shutdown(Shutdown::Write);
             });
-            if copy(&server, client, self.bytes_per_second / slowness).is_ok() {
+            if copy(&server, client, self.bytes_per_second / slowness, &self.handed_on).is_ok() {
                 let _ = client.shutdown(Shutdown::Write);
             } else {
                 let _ = client.shutdown(Shutdown::Both);
@@ -100,7 +131,12 @@ fn connect(target: SocketAddr) -> std::io::Result<TcpStream> {
 }
 
 /// Copies to the end of `from`, in the mean not faster than the rate.
-fn copy(mut from: &TcpStream, mut to: &TcpStream, bytes_per_second: f64) -> std::io::Result<()> {
+fn copy(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    bytes_per_second: f64,
+    n_bytes: &AtomicU64,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     let mut due = Instant::now();
     loop {
@@ -108,7 +144,9 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream, bytes_per_second: f64) -> std:
         let Some(bytes @ [_, ..]) = buffer.get(..n) else { return Ok(()) };
         thread::sleep(due.saturating_duration_since(Instant::now()));
         to.write_all(bytes)?;
-        let cost = float(u64::try_from(n).unwrap_or(0)) / bytes_per_second;
+        let n = u64::try_from(n).unwrap_or(0);
+        n_bytes.fetch_add(n, Ordering::SeqCst);
+        let cost = float(n) / bytes_per_second;
         // A longer pause is not made up for later.
         let now = Instant::now();
         due = due.max(now.checked_sub(LATENESS).unwrap_or(now)) + Duration::from_secs_f64(cost);
@@ -139,6 +177,7 @@ mod tests {
             begun.elapsed()
         };
         let (first, second, third) = (fetch(), fetch(), fetch());
+        assert_eq!(throttle.handed_on(), 300_000);
         assert!(second > Duration::from_millis(500), "{second:?}");
         assert!(second > first * 4 && second > third * 4, "{first:?} {second:?} {third:?}");
     }

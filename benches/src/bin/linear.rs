@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, size, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours};
-use dt_benches::files::{random_file, room};
+use dt_benches::files::{place, random_file, room};
 use dt_benches::product::Server;
 use dt_benches::rounds::{Candidate, Series, alternate};
 use dt_benches::table::{Table, Unit, print_complaints};
@@ -30,7 +30,7 @@ fn main() -> Result<(), Failure> {
     sizes.sort_unstable();
 
     println!("{}, {streams} streams, {rounds} rounds after one that is not counted\n", folder.display());
-    let place = tempfile::tempdir_in(&folder)?;
+    let place = place(&folder)?;
     let sizes = make_files(place.path(), &sizes)?;
     let server = Server::start(place.path())?;
     let mut scenes = Vec::new();

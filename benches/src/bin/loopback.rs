@@ -10,7 +10,7 @@ use std::process::Command;
 
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, best_peer, demand_ours, missing};
-use dt_benches::files::random_file;
+use dt_benches::files::{place, random_file};
 use dt_benches::nginx::Nginx;
 use dt_benches::product::Server;
 use dt_benches::rounds::{Series, alternate, named};
@@ -27,7 +27,7 @@ fn main() -> Result<(), Failure> {
     let streams = arguments.next("STREAMS", 8)?;
     let rounds = arguments.next("ROUNDS", 7)?;
 
-    let place = tempfile::tempdir_in(&folder)?;
+    let place = place(&folder)?;
     let file = place.path().join("in");
     random_file(&file, size)?;
     let (server, nginx) = (Server::start(place.path())?, Nginx::start(place.path())?);

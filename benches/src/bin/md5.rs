@@ -56,8 +56,9 @@ fn inside(folder: &Path, mut arguments: Arguments) -> Result<(), Failure> {
     link::SERVER.clone_into(&mut scene.server);
     let client = Program::find("dtclient")?;
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
-    for (name, options) in [(WITH, &["--md5"][..]), (OURS, &[])] {
-        if let Err(why) = client.demand(options) {
+    let kinds = [(WITH, &["--md5"][..]), (OURS, &[]), ("dtclient --protocol 1", &["--protocol", "1"])];
+    for (name, options) in kinds {
+        if let Err(why) = client.demand(options.get(..1).unwrap_or_default()) {
             missing(name, &why);
             continue;
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, missing};
 use dt_benches::events::Running;
-use dt_benches::files::{room, sparse_file};
+use dt_benches::files::{place, room, sparse_file};
 use dt_benches::memory::{Memory, sample};
 use dt_benches::process::raise_open_files;
 use dt_benches::product::Server;
@@ -36,7 +36,7 @@ fn main() -> Result<(), Failure> {
     let streams: usize = arguments.next("STREAMS", 1000)?;
     raise_open_files()?;
 
-    let place = tempfile::tempdir_in(&folder)?;
+    let place = place(&folder)?;
     // Two thirds: on tmpfs the room is the machine's memory.
     let gib = (room(&folder)? / 3 * 2) >> 30;
     let size = if wanted >> 30 >= gib { gib << 30 } else { wanted };

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours};
-use dt_benches::files::random_file;
+use dt_benches::files::{place, random_file};
 use dt_benches::process::time;
 use dt_benches::product::{Program, Server};
 use dt_benches::rounds::{Candidate, Series, alternate, named};
@@ -33,7 +33,7 @@ fn main() -> Result<(), Failure> {
     let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
     let size = arguments.next_size("SIZE", "1024")?;
     let rounds = arguments.next("ROUNDS", 7)?;
-    let place = tempfile::tempdir_in(&folder)?;
+    let place = place(&folder)?;
     let file = place.path().join("in");
     random_file(&file, size)?;
     let server = Server::start(place.path())?;

@@ -1,10 +1,12 @@
 //! What kill -9 of the client costs: bytes that are fetched twice, and the time until new ones come again.
 //!
 //! `cargo build --release && target/release/bench-resume [FOLDER [SIZE [STREAMS [ROUNDS [MB_PER_SECOND]]]]]`, by default
-//! `/dev/shm 2048 8 7 500`. The first run is kept to that rate and killed at a random moment; the second is not kept.
+//! `/dev/shm 2048 8 7 200`. The first run is kept to that rate and killed at a random moment; the second is not kept.
 //!
-//! Bytes lost are those received in both runs together, but for the size. What the first run received is what its last
-//! progress event said, or what its journal holds, whichever is more; the second tells itself. The first new byte is
+//! Bytes lost are those received in both runs together, but for the size; the second run tells itself what it received. What
+//! the first one did is known within bounds. At least: what its last progress event told, or what its journal holds. At
+//! most: what the server sent, counted by a proxy in this program, with the frames around the bytes (64 bytes for each
+//! range) and with what the client had asked for but, being kept to a rate, not read. The first new byte is
 //! seen at the latest when the journal grows or a progress event has more bytes received than the first one had.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -19,10 +21,11 @@ use std::time::Duration;
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::Scene;
 use dt_benches::events::{Ended, Running};
-use dt_benches::files::{chance, demand_equal, random_file};
+use dt_benches::files::{chance, demand_equal, place, random_file};
 use dt_benches::product::{Program, Server};
 use dt_benches::rounds::Series;
 use dt_benches::table::{Table, print_at_most};
+use dt_benches::throttle::{Throttle, UNLIMITED, free_port};
 use dt_benches::{Failure, float};
 
 /// Blocks that each stream may lose.
@@ -36,15 +39,18 @@ fn main() -> Result<(), Failure> {
     let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
     let size = arguments.next_size("SIZE", "2048")?;
     let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
-    let rate = arguments.next::<u64>("MB_PER_SECOND", 500)?.saturating_mul(1_000_000);
+    let rate = arguments.next::<u64>("MB_PER_SECOND", 200)?.saturating_mul(1_000_000);
     let client = Program::find("dtclient")?;
     client.demand(&["--json", "--limit-rate"])?;
 
-    let place = tempfile::tempdir_in(&folder)?;
+    let place = place(&folder)?;
     random_file(&place.path().join("in"), size)?;
-    let server = Server::start(place.path())?;
+    let port = free_port()?;
+    let server = Server::start_with(place.path(), &["--data-port", &port.port().to_string()])?;
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
-    scene.server.clone_from(&server.address);
+    let (_control, address) = Throttle::before(server.address.parse()?, UNLIMITED)?;
+    scene.server = address.to_string();
+    let (data, _) = Throttle::before(port, UNLIMITED)?;
 
     println!(
         "{} in {}, {streams} streams, killed at a random moment, {rounds} rounds\n",
@@ -53,28 +59,34 @@ fn main() -> Result<(), Failure> {
     );
     let mut table = Table::new(&[
         "killed after s",
-        "received before",
+        "told before",
+        "sent before",
         "journalled",
         "received after",
-        "lost",
+        "lost at least",
+        "at most",
         "allowed",
         "first new byte, ms",
     ]);
-    let (mut losses, mut restarts) = (Vec::new(), Series::new("first new byte"));
+    let (mut least, mut most, mut restarts) = (0.0_f64, 0.0_f64, Series::new("first new byte"));
     for _ in 0..rounds {
-        let round = round(&client, &scene, rate)?;
+        let round = round(&client, &scene, &data, rate)?;
         demand_equal(&place.path().join("in"), &scene.output.path())?;
         let allowed = BLOCKS.saturating_mul(u64::from(streams)).saturating_mul(round.journal.block);
-        losses.push(float(round.lost) / float(allowed.max(1)));
+        let [lost, sent_twice] = [round.told, round.sent].map(|n| (n + round.after).saturating_sub(size));
+        least = least.max(float(lost) / float(allowed));
+        most = most.max(float(sent_twice) / float(allowed));
         if let Some(restart) = round.restart {
             restarts.add(restart);
         }
         table.row(vec![
             format!("{:.2}", round.killed_after.as_secs_f64()),
-            round.before.to_string(),
+            round.told.to_string(),
+            round.sent.to_string(),
             round.journal.bytes(size).to_string(),
             round.after.to_string(),
-            round.lost.to_string(),
+            lost.to_string(),
+            sent_twice.to_string(),
             allowed.to_string(),
             round.restart.map_or_else(|| "-".to_owned(), |time| format!("{:.1}", time.as_secs_f64() * 1e3)),
         ]);
@@ -83,23 +95,24 @@ fn main() -> Result<(), Failure> {
     if let (Some(best), Some(median)) = (restarts.best(), restarts.median()) {
         println!("\nFirst new byte: best {:.1} ms, median {:.1} ms", best * 1e3, median * 1e3);
     }
-    let most = losses.into_iter().reduce(f64::max);
-    print_at_most("most bytes lost, over two blocks for each stream,", most, 1.0, "");
+    print_at_most("bytes certainly received twice, over two blocks for each stream,", Some(least), 1.0, "");
+    print_at_most("bytes sent twice, over two blocks for each stream,", Some(most), 1.0, "");
     Ok(())
 }
 
 struct Round {
     killed_after: Duration,
-    before: u64,
+    told: u64,
+    sent: u64,
     journal: Journal,
     after: u64,
-    lost: u64,
     restart: Option<Duration>,
 }
 
 /// A transfer that is killed, and the one that goes on.
-fn round(client: &Program, scene: &Scene, rate: u64) -> Result<Round, Failure> {
+fn round(client: &Program, scene: &Scene, data: &Throttle, rate: u64) -> Result<Round, Failure> {
     scene.output.clear()?;
+    data.begin(None);
     let full = float(scene.size) / float(rate);
     let moment = Duration::from_secs_f64(full * (0.1 + 0.8 * chance()?));
     let mut first = Running::start(command(client, scene).args(["--limit-rate", &rate.to_string()]))?;
@@ -110,9 +123,12 @@ fn round(client: &Program, scene: &Scene, rate: u64) -> Result<Round, Failure> {
         return Err("the transfer was done before it could be killed".into());
     }
     let killed = first.kill()?;
+    // Until the proxy has noticed, too.
+    thread::sleep(Duration::from_millis(100));
+    let sent = data.handed_on();
     let journal = Journal::read(&scene.output.journal())?;
-    let told = killed.last("progress").and_then(|seen| seen.count("received")).unwrap_or(0);
-    let before = told.max(journal.bytes(scene.size));
+    let progress = killed.last("progress").and_then(|seen| seen.count("received")).unwrap_or(0);
+    let told = progress.max(journal.bytes(scene.size));
 
     let mut second = Running::start(&mut command(client, scene))?;
     let grown = wait_for_growth(&mut second, &scene.output.journal())?;
@@ -121,8 +137,7 @@ fn round(client: &Program, scene: &Scene, rate: u64) -> Result<Round, Failure> {
     let finished = ended.last("finished").ok_or("the second run told no end")?;
     let after = finished.count("received").ok_or("the end told no bytes received")?;
     let restart = [grown, more_received(&ended)].into_iter().flatten().min();
-    let lost = (before + after).saturating_sub(scene.size);
-    Ok(Round { killed_after: killed.elapsed, before, journal, after, lost, restart })
+    Ok(Round { killed_after: killed.elapsed, told, sent, journal, after, restart })
 }
 
 fn command(client: &Program, scene: &Scene) -> Command {

@@ -6,31 +6,24 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours, missing};
-use dt_benches::files::random_file;
+use dt_benches::files::{place, random_file};
 use dt_benches::nginx::Nginx;
 use dt_benches::product::{Program, Server};
 use dt_benches::rounds::{Candidate, Series, alternate, named};
 use dt_benches::table::{Unit, print_at_most, print_rates};
-use dt_benches::throttle::Throttle;
+use dt_benches::throttle::{Throttle, UNLIMITED, free_port};
 
 /// The most that it may cost, in seconds.
 const ALLOWED: f64 = 1.0;
 
 /// What no transfer may take; a peer with a static split takes a hundred times longer with the slow stream.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// The address where the proxies stand; the servers are at 127.0.0.1, with the same ports.
-const PROXY: [u8; 4] = [127, 0, 0, 2];
-
-/// A rate that slows nothing.
-const UNLIMITED: u64 = 1 << 40;
 
 fn main() -> Result<(), Failure> {
     let mut arguments =
@@ -42,7 +35,7 @@ fn main() -> Result<(), Failure> {
     let slow: u64 = arguments.next("SLOW", 3)?;
     let rate_in_bytes = rate.saturating_mul(1_000_000);
 
-    let place = tempfile::tempdir_in(&folder)?;
+    let place = place(&folder)?;
     random_file(&place.path().join("in"), size)?;
     // Both protocols get one port for the data of all transfers, so that a proxy can stand before it.
     let (data, transfers) = (free_port()?, free_port()?);
@@ -54,11 +47,12 @@ fn main() -> Result<(), Failure> {
     let (server, nginx) = (Server::start_with(place.path(), &options)?, Nginx::start(place.path())?);
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
     scene.limit = LIMIT;
-    let control = proxied(server.address.parse()?, UNLIMITED)?;
+    let control = Throttle::before(server.address.parse()?, UNLIMITED)?;
     scene.server = control.1.to_string();
-    let mut throttles = vec![proxied(data, rate_in_bytes)?, proxied(transfers, rate_in_bytes)?];
+    let mut throttles =
+        vec![Throttle::before(data, rate_in_bytes)?, Throttle::before(transfers, rate_in_bytes)?];
     if let Some(nginx) = &nginx {
-        throttles.push(proxied(nginx.address.parse()?, rate_in_bytes)?);
+        throttles.push(Throttle::before(nginx.address.parse()?, rate_in_bytes)?);
         scene.web = throttles.last().map(|(_, address)| address.to_string());
     }
 
@@ -93,14 +87,4 @@ fn main() -> Result<(), Failure> {
     let cost = best(&format!("{OURS}, one slow")).zip(best(OURS)).map(|(slow, equal)| slow - equal);
     print_at_most("what the slow stream costs dtclient, best runs,", cost, ALLOWED, " s");
     demand_ours(&series)
-}
-
-fn free_port() -> Result<SocketAddr, Failure> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-/// A proxy in front of a server, and where it stands.
-fn proxied(server: SocketAddr, bytes_per_second: u64) -> Result<(Throttle, SocketAddr), Failure> {
-    let listen = SocketAddr::from((PROXY, server.port()));
-    Ok((Throttle::start(listen, server, bytes_per_second)?, listen))
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use dt_benches::Failure;
 use dt_benches::arguments::Arguments;
 use dt_benches::clients::{OURS, Scene, demand_ours};
+use dt_benches::files::place;
 use dt_benches::nginx::Nginx;
 use dt_benches::product::Server;
 use dt_benches::rounds::{Series, alternate, named};
@@ -23,7 +24,7 @@ fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::new("bench-small [FOLDER [STREAMS [ROUNDS]]]");
     let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
     let (streams, rounds) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 50)?);
-    let place = tempfile::tempdir_in(&folder)?;
+    let place = place(&folder)?;
     fs::write(place.path().join("in"), "x")?;
     let (server, nginx) = (Server::start(place.path())?, Nginx::start(place.path())?);
     let mut scene = Scene::new(place.path(), "in", 1, streams)?;
