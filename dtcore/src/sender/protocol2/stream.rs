@@ -27,8 +27,9 @@ const WAIT_EVERY: Duration = Duration::from_secs(1);
 /// How many demands are read at once.
 const READ: usize = 16 * FRAME_LEN;
 
-/// How much the system takes ahead of what the network does, so that what is taken over or given up is little.
-const UNSENT: u32 = 1 << 20;
+/// How much the system takes ahead of what the network does, so that what is taken over or given up is little. Over
+/// loopback 256 KiB, 1 MiB and no limit measured alike: 2.2 to 3.0 GB/s hashing, 2.7 to 4.9 with known digests.
+const UNSENT: u32 = 256 << 10;
 
 /// How a stream comes to its end between two frames.
 enum Ended {

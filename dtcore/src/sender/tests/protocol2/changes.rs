@@ -27,6 +27,18 @@ async fn a_file_that_grew_has_changed() {
 }
 
 #[tokio::test]
+async fn digests_that_were_told_before_a_change_are_not_told_after_it() {
+    let served = Served::start().await;
+    let path = served.file("f", b"abc");
+    let answer = served.session("f", 1).await;
+    let mut stream = Stream2::open(&answer, 0).await;
+    assert_eq!(stream.digests(WholeDigests::Blake3).await.blake3, Blake3Digest::of(b"abc"));
+    std::fs::File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap();
+    stream.demand(&[Demand::Digest(WholeDigests::Blake3)]).await;
+    assert_eq!(stream.got().await.refused(), Problem::SourceChanged);
+}
+
+#[tokio::test]
 async fn what_a_shorter_file_lacks_comes_as_zeros() {
     let served = Served::start().await;
     let path = served.file("f", &vec![7; 3_000_000]);
