@@ -19,7 +19,7 @@ use crate::integrity::RangeDigest;
 use crate::plan::{BlockSet, BlockSize};
 use crate::storage::{
     BeginError, BlockFile, Clobber, Durability, Engine, Origin, Outcome, PartFile, Recovered, Store, Window,
-    open,
+    open, open_for_blocks,
 };
 use crate::wire::v2;
 
@@ -149,7 +149,12 @@ impl Destination {
                     },
                     BeginError::Local(error) => error,
                 })?;
-                (self.store(options.engine, Some(plan.size()))?, journal, recovered)
+                let (block, n_streams) = (plan.block_size().bytes(), options.streams.value());
+                let store = open_for_blocks(part.file(), options.engine, plan.size(), block, n_streams)
+                    .map_err(|error| {
+                        TransferError::local("reserve room for", part.path(), plan.size(), error)
+                    })?;
+                (store, journal, recovered)
             }
             Self::Ordered { .. } => {
                 let store: Arc<dyn Store> = Arc::new(Window::new(WINDOW));

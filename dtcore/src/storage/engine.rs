@@ -60,6 +60,29 @@ impl fmt::Display for Engine {
 #[error("the engine is auto, map or write")]
 pub struct InvalidEngine;
 
+/// How much memory the buffers of blocks that are written may take, all streams together.
+const BUFFERS: u64 = 128 << 20;
+
+/// As [`open`], for a file that comes in verified blocks of `block` bytes, `n_streams` of them at a time.
+///
+/// In memory, where a mapping's pages must be taken one by one, zeroed, and given back at the end, writing blocks from a
+/// buffer that is in the core's cache is faster by a quarter (1.42 against 1.82 s for 2 GiB, verified, best runs), while on
+/// ext4 mapping is (2.2 against 5.2 s).
+pub(crate) fn open_for_blocks(
+    file: &File,
+    engine: Engine,
+    len: u64,
+    block: u64,
+    n_streams: u8,
+) -> io::Result<Arc<dyn Store>> {
+    let buffers = block.saturating_mul(u64::from(n_streams));
+    let engine = match engine {
+        Engine::Auto if buffers <= BUFFERS && space::is_tmpfs(file)? => Engine::Write,
+        engine => engine,
+    };
+    open(file, engine, Some(len))
+}
+
 /// Opens `file` as a store with room for `len` bytes, or for as many as will come if that is not known.
 pub(crate) fn open(file: &File, engine: Engine, len: Option<u64>) -> io::Result<Arc<dyn Store>> {
     let room = len.unwrap_or(0);

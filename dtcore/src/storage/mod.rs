@@ -20,8 +20,8 @@ mod window;
 
 pub(crate) use block_file::{BlockFile, CommitError, Leased, Unverified, Verified};
 pub(crate) use digest_cache::{DigestCache, DigestError};
-pub(crate) use engine::open;
 pub use engine::{Engine, InvalidEngine};
+pub(crate) use engine::{open, open_for_blocks};
 pub(crate) use growing::{GrowingWriter, append};
 #[cfg(feature = "fuzzing")]
 pub(crate) use journal::Contents as JournalContents;

@@ -94,6 +94,12 @@ impl Store for Positioned {
             return Ok(());
         }
         space::ensure(file, len)?;
+        if space::is_tmpfs(file)? {
+            // Its pages would be zeroed first and written then. It says that it is full when they are written.
+            file.set_len(len)?;
+            self.file.reserved.fetch_max(len, Ordering::Relaxed);
+            return Ok(());
+        }
         // From the beginning on: what an earlier transfer left may have its length and not its room.
         match fallocate(file, FallocateFlags::empty(), 0, len) {
             Ok(()) => {}
