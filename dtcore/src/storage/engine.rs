@@ -78,7 +78,7 @@ pub(crate) fn open_for_blocks(
     let buffers = block.saturating_mul(u64::from(n_streams));
     let engine = match engine {
         Engine::Auto if buffers <= BUFFERS && space::is_tmpfs(file)? => Engine::Write,
-        engine => engine,
+        Engine::Auto | Engine::Map | Engine::Write => engine,
     };
     open(file, engine, Some(len))
 }

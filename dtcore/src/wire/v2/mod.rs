@@ -5,7 +5,7 @@ mod frame;
 mod greeting;
 
 pub(crate) use control::{Answer, Request, SourceVersion};
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use frame::MAX_REASON;
 pub(crate) use frame::{
     Demand, FRAME_LEN, MAX_UNANSWERED, Problem, Reply, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN, WholeDigests,
