@@ -18,7 +18,7 @@ use dt_benches::rounds::{Series, alternate, named};
 use dt_benches::table::{Table, print_at_most, print_complaints};
 
 /// The most that it may take, in ms.
-const ALLOWED: f64 = 20.0;
+const ALLOWED: f64 = 15.0;
 
 fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::new("bench-small [FOLDER [STREAMS [ROUNDS]]]");
