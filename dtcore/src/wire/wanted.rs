@@ -16,8 +16,8 @@ pub(crate) enum Wanted {
 impl Wanted {
     /// Reads a body; keys it does not know are ignored.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, InvalidRequest> {
-        let v1 = v1::Request::decode(body)?;
         let value: Value = serde_json::from_slice(body).map_err(|_| InvalidRequest::NotJson)?;
+        let v1 = v1::Request::of(&value)?;
         match value.get("protocol").map(Value::as_u64) {
             None | Some(Some(1)) => Ok(Self::V1(v1)),
             Some(None | Some(0)) => Err(InvalidRequest::Protocol),

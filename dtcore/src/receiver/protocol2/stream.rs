@@ -46,35 +46,29 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
         let rtt = begun.elapsed();
         let end = Conversation::new(shared, stream, line, inlet).run(&greeting, rtt).await;
         replacing = Replacing::Former;
-        let lost = |reason: String| {
-            shared.lost(stream, reason);
-            TransferError::ConnectionLost {
-                server: shared.server(),
-                stream: Some(stream.byte()),
-                received: 0,
-                source: None,
-            }
-        };
         match end {
             End::Over => return Ok(()),
             End::Failed(error) => return Err(error),
             End::Idle => {
                 shared.closed(stream);
-                shared.wait_for_work(line).await;
+                // Until there may be something to do.
+                line.poked().await;
             }
-            End::Replaced(fault) => {
-                lost(words(fault).to_owned());
-            }
+            End::Replaced(fault) => shared.lost(stream, words(fault).to_owned()),
             End::NoSuchSession => {
-                let error = lost("the server does not know the session any more".to_owned());
-                match shared.access.renew(epoch, &shared.options).await {
-                    Ok(()) => {}
-                    Err(renewing) if renewing.is_retryable() => pause(shared, stream, renewing).await?,
-                    Err(renewing) => return Err(if renewing.is_retryable() { error } else { renewing }),
+                shared.lost(stream, "the server does not know the session any more".to_owned());
+                if let Err(error) = shared.access.renew(epoch, &shared.options).await {
+                    pause(shared, stream, error).await?;
                 }
             }
             End::Lost(reason) => {
-                let error = lost(reason);
+                shared.lost(stream, reason);
+                let error = TransferError::ConnectionLost {
+                    server: shared.server(),
+                    stream: Some(stream.byte()),
+                    received: 0,
+                    source: None,
+                };
                 pause(shared, stream, error).await?;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Shared, Stored};
+use super::Shared;
 use crate::error::TransferError;
 use crate::event::Event;
 use crate::plan::{BlockIndex, StreamId};
@@ -16,7 +16,7 @@ impl Shared {
         &self,
         stream: StreamId,
         verified: Verified,
-    ) -> Result<Stored, TransferError> {
+    ) -> Result<(), TransferError> {
         let (block, digest) = (verified.block(), verified.digest());
         self.state().proven.insert(block);
         let committed = self.commit(verified).await;
@@ -48,12 +48,12 @@ impl Shared {
                     drop(state);
                     also_held_by.and_then(|other| self.line(other)).into_iter().for_each(Line::poke);
                 }
-                Ok(Stored::First)
+                Ok(())
             }
             Copy::Duplicate => {
                 drop(state);
                 self.wasted(self.plan.range(block).len());
-                Ok(Stored::Duplicate)
+                Ok(())
             }
         }
     }

@@ -96,11 +96,11 @@ pub(super) enum Turn {
     Over,
 }
 
-/// What became of a received copy of a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stored {
-    First,
-    Duplicate,
+impl State {
+    /// Whether every block and the server's digests of the whole file are there.
+    fn is_done(&self) -> bool {
+        self.scheduler.is_complete() && matches!(self.whole, Whole::Known(_))
+    }
 }
 
 /// What a transfer starts with.
@@ -189,7 +189,7 @@ impl Shared {
         if state.failure.is_some() {
             return Turn::Over;
         }
-        if state.scheduler.is_complete() && matches!(state.whole, Whole::Known(_)) {
+        if state.is_done() {
             let is_free = receiving.n_unanswered() == 0 && !state.told_end;
             state.told_end |= is_free;
             return if is_free { Turn::TellEnd } else { Turn::Over };
@@ -298,23 +298,18 @@ impl Shared {
     /// Whether nothing is left to do, or everything is in vain.
     pub(super) fn is_over(&self) -> bool {
         let state = self.state();
-        state.failure.is_some() || state.scheduler.is_complete() && matches!(state.whole, Whole::Known(_))
+        state.failure.is_some() || state.is_done()
     }
 
     /// Ends the transfer with an error; the first one counts.
     pub(super) fn fail(&self, error: TransferError) {
         self.state().failure.get_or_insert(error);
-        self.ended.notify_one();
+        self.look_at_end();
     }
 
     /// The local file's error.
     pub(super) fn local(&self, action: &'static str, error: io::Error) -> TransferError {
         TransferError::local(action, &self.path, self.plan.size(), error)
-    }
-
-    /// Waits until there may be something for `stream` to do, which has no connection.
-    pub(super) async fn wait_for_work(&self, line: &Line) {
-        line.poked().await;
     }
 
     /// Waits until so many bytes may be received as it returns, at least one.
