@@ -71,7 +71,9 @@ fn assert_asked(asked: &[Range<u64>], size: u64) {
     });
     assert_eq!(reached, size);
     let total: u64 = asked.iter().map(|range| range.end - range.start).sum();
-    assert!(total <= size + size / 50 + 8 * BLOCK, "{total} bytes asked for of {size}");
+    // A fiftieth may be asked for twice, or what a stream always may hold.
+    let twice = (size / 50).max(1 << 20);
+    assert!(total <= size + twice, "{total} bytes asked for of {size}");
 }
 
 #[test]

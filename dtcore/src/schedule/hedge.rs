@@ -2,27 +2,24 @@
 
 use std::time::Duration;
 
-use super::lane::Lane;
+use super::lane::{Lane, least_window};
 use super::scheduler::Scheduler;
-use crate::plan::{BlockIndex, BlockPlan, StreamCount, StreamId};
+use crate::plan::{BlockIndex, BlockPlan, StreamId};
 
 /// The part of a file that may be asked for twice: one fiftieth.
 const PART: u64 = 50;
-/// What may be asked for twice however small the file is: what two streams hold at least.
-const ALWAYS: u64 = 2 << 20;
-/// How much earlier a second copy must be expected, beside being there in two thirds of the time: what a forecast over
-/// a tenth of a second may be wrong by.
-const MARGIN: Duration = Duration::from_millis(50);
+/// How much later than in twice the second copy's time the first one must be expected: less than that is what a forecast
+/// over a few tenths of a second is wrong by where streams share one path, and there a second copy only takes room.
+const MARGIN: Duration = Duration::from_millis(100);
 
-/// How many bytes may be asked for twice: 2 % of the file, or, where that is less, two blocks for every stream.
-pub(super) fn most_duplicated(plan: &BlockPlan, streams: StreamCount) -> u64 {
-    let blocks = plan.block_size().bytes() * 2 * u64::from(streams.value());
-    (plan.size() / PART).max(blocks).max(ALWAYS)
+/// How many bytes may be asked for twice: 2 % of the file or, where that is less, what one stream always may hold.
+pub(super) fn most_duplicated(plan: &BlockPlan) -> u64 {
+    (plan.size() / PART).max(least_window(plan.block_size().bytes()))
 }
 
 /// Whether a second copy that takes `mine` is worth its bytes when the first one takes `theirs`.
 fn is_worth(mine: Duration, theirs: Duration) -> bool {
-    mine.saturating_add(MARGIN) < theirs.saturating_mul(2) / 3
+    mine.saturating_mul(2).saturating_add(MARGIN) < theirs
 }
 
 impl Scheduler {

@@ -40,7 +40,7 @@ impl Scheduler {
             flow: Flow::new(policy),
             consumed: 0,
             duplicated: 0,
-            most_duplicated: super::hedge::most_duplicated(&plan, streams),
+            most_duplicated: super::hedge::most_duplicated(&plan),
         }
     }
 
