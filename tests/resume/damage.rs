@@ -13,7 +13,7 @@ use dt_tests::wait::{PATIENCE, until_true};
 
 use crate::{ENGINES, MIB, Scene};
 
-fn write(path: &std::path::Path, bytes: &[u8]) {
+pub(super) fn write(path: &std::path::Path, bytes: &[u8]) {
     // The same file, as damage would have it, not another in its place.
     let file = File::options().write(true).truncate(true).open(path).expect("it opens");
     file.write_all_at(bytes, 0).expect("it is written");

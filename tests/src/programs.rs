@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -67,13 +67,23 @@ pub struct Run {
     options: Vec<OsString>,
     args: Vec<OsString>,
     envs: Vec<(&'static str, OsString)>,
+    wrapper: Vec<OsString>,
     user: Option<u32>,
     limit: Duration,
 }
 
 impl Run {
     fn of(program: &'static str, name: &'static str) -> Self {
-        Self { program, name, options: vec![], args: vec![], envs: vec![], user: None, limit: RUN }
+        Self {
+            program,
+            name,
+            options: vec![],
+            args: vec![],
+            envs: vec![],
+            wrapper: vec![],
+            user: None,
+            limit: RUN,
+        }
     }
 
     /// Adds options, which come before all arguments.
@@ -94,6 +104,12 @@ impl Run {
         self
     }
 
+    /// Runs it under another program, which gets these arguments and then the command.
+    pub fn under<T: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = T>) -> Self {
+        self.wrapper = wrapper.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
     /// Runs it as a user without privileges: as nobody when the tests run as root, else as the tests' own user.
     pub fn unprivileged(mut self) -> Self {
         self.user = rustix::process::geteuid().is_root().then_some(NOBODY);
@@ -109,8 +125,11 @@ impl Run {
     /// Starts it.
     pub fn start(self) -> Process {
         let copy = self.user.map(|_| copy_for_all(self.program));
-        let program = copy.as_ref().map_or_else(|| self.program.into(), |copy| copy.path().join("program"));
-        let mut command = Command::new(program);
+        let program =
+            copy.as_ref().map_or_else(|| PathBuf::from(self.program), |copy| copy.path().join("program"));
+        let mut words = self.wrapper.into_iter().chain([OsString::from(program)]);
+        let mut command = Command::new(words.next().expect("there is the program at least"));
+        command.args(words);
         // Settings of whoever runs the tests must not reach the programs.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DT_")) {
             command.env_remove(name);
@@ -135,18 +154,34 @@ impl Run {
 
     /// Starts a server on this port, as after one that has ended, and waits until it says that it is ready.
     pub fn ready_on(self, port: u16) -> Server {
+        self.try_ready_on(port).unwrap_or_else(|outcome| panic!("dtserver ended: {outcome}"))
+    }
+
+    /// Starts a server on a free port and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// How it ended, if it did so instead.
+    pub fn try_ready(self) -> Result<Server, Outcome> {
+        self.try_ready_on(0)
+    }
+
+    fn try_ready_on(self, port: u16) -> Result<Server, Outcome> {
+        let limit = self.limit;
         let mut process = self.args([port.to_string()]).start();
         let line = until("the server's ready line", || {
+            // In this order: it may say the line and end at once.
+            let has_ended = process.has_ended();
             let stdout = String::from_utf8_lossy(&process.stdout()).into_owned();
-            assert!(stdout.contains('\n') || !process.has_ended(), "dtserver ended: {}", process.stderr());
-            stdout.split_once('\n').map(|(line, _)| line.to_owned())
+            let line = stdout.split_once('\n').map(|(line, _)| line.to_owned());
+            (line.is_some() || has_ended).then_some(line)
         });
+        let Some(line) = line else { return Err(process.finish_within(limit)) };
         let addr = line
             .strip_prefix("listening on ")
             .and_then(|rest| rest.split_once(", serving "))
             .and_then(|(addr, _)| addr.parse().ok())
             .unwrap_or_else(|| panic!("unexpected ready line {line:?}"));
-        Server { process, addr, line }
+        Ok(Server { process, addr, line })
     }
 }
 
