@@ -121,7 +121,8 @@ impl Output {
         self.folder.join("output.dtjournal")
     }
 
-    /// Removes it and whatever the programs left beside it. This gives the pages back, which no transfer pays for.
+    /// Removes it and whatever the programs left beside it. This gives the pages back, which no transfer pays for, and
+    /// nothing is left to be written to the disk, which the next one would wait for.
     ///
     /// # Errors
     /// What the system says of the folder.
@@ -129,7 +130,8 @@ impl Output {
         if self.folder.exists() {
             fs::remove_dir_all(&self.folder)?;
         }
-        fs::create_dir(&self.folder)
+        fs::create_dir(&self.folder)?;
+        Ok(rustix::fs::syncfs(File::open(&self.folder)?)?)
     }
 
     /// Fails unless it is there with `size` bytes.
