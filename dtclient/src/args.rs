@@ -22,7 +22,7 @@ Exit codes:
   0 done and verified         8 local file error
   1 anything else             9 not authorised
   2 usage                    10 no progress, timed out
-  3 no such remote file      11 the source changed
+  3 no such file, unreadable 11 the source changed
   4 server unreachable/lost  12 the peer broke the protocol
   6 bytes do not match       13 the output exists or is in use
   7 disk full               130 interrupted";

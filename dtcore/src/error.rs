@@ -32,6 +32,17 @@ pub enum TransferError {
         /// The file that was asked for.
         name: String,
     },
+    /// The server found the file and could not read all of it.
+    #[error("{server} cannot read {name:?}{}", in_its_words(reason))]
+    #[non_exhaustive]
+    Unreadable {
+        /// The server's address.
+        server: String,
+        /// The file that was asked for.
+        name: String,
+        /// The server's words, without control characters; empty if it gave none.
+        reason: String,
+    },
     /// The server wants to know who asks.
     #[error("{server} does not let you in")]
     #[non_exhaustive]
@@ -201,6 +212,7 @@ impl TransferError {
             Self::Refused { status, .. } => matches!(status, 429 | 502..=504),
             Self::NotFound { .. }
             | Self::Forbidden { .. }
+            | Self::Unreadable { .. }
             | Self::Unauthorized { .. }
             | Self::DigestMismatch { .. }
             | Self::SourceReplaced { .. }
@@ -236,6 +248,10 @@ fn what_ended(stream: Option<u8>, received: u64) -> String {
         Some(stream) => format!("stream {stream} ended early, after {received} bytes"),
         None => "it ended before the server had answered".to_owned(),
     }
+}
+
+fn in_its_words(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
 fn what_is_needed(needed: u64) -> String {

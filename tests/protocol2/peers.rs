@@ -86,9 +86,10 @@ fn digests_that_stay_wrong() {
 #[test]
 fn trouble_at_the_source() {
     check_lie("the source changed", &Lie::Trailer(3 * BLOCK, 3), &[11], &["chang"]);
-    check_lie("the source cannot be read", &Lie::Trailer(3 * BLOCK, 4), &[1, 3], &[]);
+    check_lie("the source cannot be read", &Lie::Trailer(3 * BLOCK, 4), &[3], &["cannot read \"f\";"]);
     check_lie("every stream is told that it changed", &Lie::Refuses(3), &[11], &["chang"]);
-    check_lie("every stream is told that it cannot be read", &Lie::Refuses(4), &[1, 3], &[]);
+    let words = ["cannot read \"f\": the test says so"];
+    check_lie("every stream is told that it cannot be read", &Lie::Refuses(4), &[3], &words);
 }
 
 #[test]

@@ -249,11 +249,7 @@ impl<'a> Conversation<'a> {
         let (server, name) = (self.shared.server(), self.shared.name());
         match problem {
             Problem::SourceChanged => TransferError::SourceChanged { server, name },
-            Problem::SourceUnreadable => TransferError::Refused {
-                server,
-                status: 500,
-                reason: if reason.is_empty() { "it cannot read the file".to_owned() } else { reason },
-            },
+            Problem::SourceUnreadable => TransferError::Unreadable { server, name, reason },
             Problem::BrokenProtocol => {
                 TransferError::Protocol { server, what: format!("it says that this client does: {reason}") }
             }
