@@ -181,6 +181,7 @@ async fn receive(
         biased;
         () = cancel.cancelled() => Err(TransferError::Cancelled),
         result = finished => result,
+        error = workers.died() => Err(error),
     };
     workers.end().await;
     shared.tell();
