@@ -79,6 +79,10 @@ impl Access {
         let current = self.get();
         match dial(current.route, options.connect_timeout).await {
             Ok(socket) => Ok(self.reached(current, socket)),
+            // It is the right server and the right way, only not now: another session would find it as busy.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                Err(unreachable(current.route, error))
+            }
             Err(error) => self.search(current, error, options).await,
         }
     }
@@ -184,7 +188,11 @@ mod tests {
     struct Control {
         address: SocketAddr,
         answer: Arc<StdMutex<Answer>>,
+        /// How it answers an upgrade.
+        upgrade: Arc<StdMutex<&'static str>>,
     }
+
+    const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
     fn answer(version: u8, port: u16) -> Answer {
         Answer {
@@ -204,14 +212,15 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let answer = Arc::new(StdMutex::new(answer(1, port)));
-            let answering = Arc::clone(&answer);
+            let upgrade = Arc::new(StdMutex::new(SWITCHED));
+            let (answering, upgrading) = (Arc::clone(&answer), Arc::clone(&upgrade));
             tokio::spawn(async move {
                 loop {
                     let mut socket = listener.accept().await.unwrap().0;
                     let mut request = [0; 4096];
                     let n = socket.read(&mut request).await.unwrap();
                     let reply = if request[..n].starts_with(b"GET ") {
-                        "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned()
+                        upgrading.lock().unwrap().to_string()
                     } else {
                         let body = answering.lock().unwrap().encode();
                         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
@@ -220,7 +229,7 @@ mod tests {
                     tokio::spawn(async move { socket.read(&mut [0]).await });
                 }
             });
-            Self { address, answer }
+            Self { address, answer, upgrade }
         }
 
         fn access(&self) -> (Access, Options) {
@@ -246,6 +255,19 @@ mod tests {
         let second = access.connect(&options).await.unwrap();
         assert_eq!(second.fell_back, None, "it is told once");
         assert_eq!(second.socket.peer_addr().unwrap(), control.address);
+    }
+
+    #[tokio::test]
+    async fn a_busy_control_port_is_no_reason_for_another_session() {
+        let control = Control::start(closed_port().await).await;
+        let (access, options) = control.access();
+        access.connect(&options).await.unwrap();
+        *control.upgrade.lock().unwrap() = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+        let error = access.connect(&options).await.unwrap_err();
+        assert!(error.is_retryable() && matches!(error, TransferError::Unreachable { .. }), "{error:?}");
+        assert_eq!(access.get().epoch, 0);
+        *control.upgrade.lock().unwrap() = SWITCHED;
+        assert_eq!(access.connect(&options).await.unwrap().epoch, 0);
     }
 
     #[tokio::test]
