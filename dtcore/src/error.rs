@@ -84,7 +84,7 @@ pub enum TransferError {
         source: Option<io::Error>,
     },
     /// Nothing moved for too long.
-    #[error("{server} sent nothing for {waited:?} while {activity}")]
+    #[error("{server} brought nothing for {waited:?} while {activity}")]
     #[non_exhaustive]
     TimedOut {
         /// The server's address.

@@ -195,6 +195,12 @@ fn words_of_a_peer() {
     assert!(!outcome.stderr.contains(['\u{1b}', '\r']), "{outcome}");
 }
 
+/// It still says something every moment, and will never be done.
+#[test]
+fn a_server_that_cannot_go_on_hashing() {
+    check_lie("the digests get no further", &Lie::Hangs, &[10], &["computing the file's digests"]);
+}
+
 /// Digests that are never done hold the end up; the user can still go.
 #[test]
 fn a_server_that_computes_for_ever() {
@@ -202,7 +208,7 @@ fn a_server_that_computes_for_ever() {
     let server = RangeServer::start(pattern(1, MIB), BLOCK, Lie::Waits);
     let client = fetch(server.addr, 4, &workspace).options(["--stall-timeout", "1s"]).start();
     until_true("all is asked for", || server.asked().len() >= 16);
-    // Waits that come are no silence.
+    // Waits that say more and more are no silence.
     std::thread::sleep(Duration::from_secs(2));
     client.signal(Signal::INT);
     let outcome = client.finish_within(PATIENCE);

@@ -39,8 +39,10 @@ pub enum Lie {
     Refuses(u8),
     /// The first connection of every stream is refused with this code, the others are not.
     RefusesOnce(u8),
-    /// It never ends computing the digests.
+    /// It never ends computing the digests, and says that it gets on with them.
     Waits,
+    /// It never ends computing the digests, because it cannot read any more.
+    Hangs,
 }
 
 impl Lie {
@@ -56,7 +58,8 @@ impl Lie {
             | Self::WholeDigests
             | Self::Refuses(_)
             | Self::RefusesOnce(_)
-            | Self::Waits => None,
+            | Self::Waits
+            | Self::Hangs => None,
         }
     }
 }
@@ -213,7 +216,8 @@ impl Shared {
             | Lie::WholeDigests
             | Lie::Trailer(..)
             | Lie::Instead(..)
-            | Lie::Waits => None,
+            | Lie::Waits
+            | Lie::Hangs => None,
         };
         if let Some(code) = refusal {
             return send(&mut client, &frame::refused(code, "the test says so"));
@@ -259,8 +263,10 @@ impl Shared {
     }
 
     fn send_digests(&self, client: &mut TcpStream, code: u8) {
-        while self.lie == Lie::Waits && !self.stop.load(Ordering::SeqCst) {
-            let wait = frame::header(0x83, 0, 1, 0);
+        let mut hashed = 1;
+        while matches!(self.lie, Lie::Waits | Lie::Hangs) && !self.stop.load(Ordering::SeqCst) {
+            hashed += u64::from(self.lie == Lie::Waits);
+            let wait = frame::header(0x83, 0, hashed, 0);
             if client.write_all(&wait).is_err() {
                 return;
             }

@@ -157,8 +157,9 @@ impl Download {
         self
     }
 
-    /// How long the server's answer may take; an hour unless told, because a server of protocol 1 hashes the whole
-    /// file before it answers.
+    /// How long the server's answer may take, and in protocol 2 how long it may get no further with the file's digests in
+    /// the end; an hour unless told, because a server of protocol 1 hashes the whole file before it answers, and others'
+    /// files may be hashed before it in both.
     pub fn answer_timeout(mut self, limit: Duration) -> Self {
         self.options.answer_timeout = limit.min(LONGEST);
         self

@@ -99,8 +99,8 @@ impl<'a> Conversation<'a> {
         match self.receiving.header(&header).map_err(|error| self.broken(error))? {
             Coming::Block(block) => self.block(block).await,
             Coming::Digests(which) => self.digests(which).await,
-            Coming::Wait => {
-                self.shared.is_alive();
+            Coming::Wait { hashed } => {
+                self.shared.hashes(hashed);
                 Ok(())
             }
             Coming::Drain => Err(End::Lost("the server is shutting down".to_owned())),

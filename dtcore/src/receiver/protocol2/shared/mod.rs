@@ -1,6 +1,7 @@
 //! What all streams of a transfer share: who fetches what, what has come, and what became of it.
 
 mod blocks;
+mod hashing;
 mod oversight;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::access::Access;
 use super::limiter::TokenBucket;
 use super::line::Line;
+use hashing::{Hashing, Heard};
 use crate::error::TransferError;
 use crate::event::{Event, EventSender, Trouble};
 use crate::integrity::RangeDigest;
@@ -59,6 +61,7 @@ struct State {
     /// When they were asked for, and when the server was last heard of them, or first expected to be.
     whole_asked: Duration,
     whole_heard: Duration,
+    hashing: Hashing,
     /// The streams that wait for something to ask for.
     idle: BTreeSet<StreamId>,
     /// Blocks of which a proven copy waits for its place.
@@ -134,6 +137,7 @@ impl Shared {
             whole: Whole::NotAsked,
             whole_asked: Duration::ZERO,
             whole_heard: Duration::ZERO,
+            hashing: Hashing::default(),
             idle: BTreeSet::new(),
             proven: BTreeSet::new(),
             followed: 0,
@@ -224,12 +228,14 @@ impl Shared {
         state.scheduler.received(stream, n, now);
     }
 
-    /// The sender is alive, and still computes the digests.
-    pub(super) fn is_alive(&self) {
+    /// The server still computes the digests of the whole file, for which it has read `hashed` bytes.
+    pub(super) fn hashes(&self, hashed: u64) {
         let now = self.now();
         let mut state = self.state();
         state.whole_heard = now;
-        state.retries.progressed();
+        if state.hashing.heard(hashed, now) == Heard::Farther {
+            state.retries.progressed();
+        }
     }
 
     /// `n` bytes were received for nothing.
