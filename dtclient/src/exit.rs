@@ -95,6 +95,12 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         TransferError::Unreachable { .. } => {
             "check that dtserver runs there, on this port, and that no firewall is between"
         }
+        // The server has said why, or has closed in order, which it does not for a file that changes.
+        TransferError::ConnectionLost { source: Some(source), .. }
+            if matches!(source.kind(), io::ErrorKind::Other | io::ErrorKind::UnexpectedEof) =>
+        {
+            "run the command again"
+        }
         TransferError::ConnectionLost { .. } => {
             "the server may have stopped, or the file changed there; run the command again"
         }

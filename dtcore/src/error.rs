@@ -78,9 +78,9 @@ pub enum TransferError {
         server: String,
         /// The stream that ended early; `None` for the control connection.
         stream: Option<u8>,
-        /// How many bytes had come on it.
+        /// How many bytes of the file had come on it.
         received: u64,
-        /// What the system said, if the connection did not simply end.
+        /// What the system said, or the server, if the connection did not simply end.
         source: Option<io::Error>,
     },
     /// Nothing moved for too long.

@@ -99,9 +99,10 @@ fn a_mute_server() {
 
 #[test]
 fn refusals() {
-    check_lie("no room, for ever", &Lie::Refuses(6), &[4], &[]);
-    check_lie("no such stream, for ever", &Lie::Refuses(2), &[4], &[]);
-    check_lie("no such session, for ever", &Lie::Refuses(1), &[4], &[]);
+    let words = ["after 0 bytes", "the server refused it: the test says so; run"];
+    check_lie("no room, for ever", &Lie::Refuses(6), &[4], &words);
+    check_lie("no such stream, for ever", &Lie::Refuses(2), &[4], &words);
+    check_lie("no such session, for ever", &Lie::Refuses(1), &[4], &["does not know the session"]);
     check_lie("a broken protocol", &Lie::Refuses(5), &[12], &[]);
     for code in [1, 2, 6] {
         let workspace = Workspace::new();

@@ -29,9 +29,18 @@ pub(super) enum End {
     /// The scheduler wants another connection in its place.
     Replaced(Fault),
     /// The server does not know the session.
-    NoSuchSession,
-    /// The connection ended early, for this reason.
-    Lost(String),
+    NoSuchSession(Lost),
+    /// The connection ended early.
+    Lost(Lost),
+}
+
+/// How a connection ended early.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// What the system said, or the server.
+    pub(super) reason: io::Error,
+    /// How many bytes of the file had come on it.
+    pub(super) received: u64,
 }
 
 /// One connection's conversation.
@@ -43,6 +52,8 @@ pub(super) struct Conversation<'a> {
     receiving: Receiving,
     /// What is to be sent next.
     demands: Vec<u8>,
+    /// How many bytes of the file have come.
+    received: u64,
 }
 
 /// Where the bytes of an answer go.
@@ -55,7 +66,7 @@ enum Target {
 impl<'a> Conversation<'a> {
     pub(super) fn new(shared: &'a Shared, stream: StreamId, line: &'a Line, inlet: Inlet) -> Self {
         let receiving = Receiving::new(shared.plan);
-        Self { shared, stream, line, inlet, receiving, demands: Vec::new() }
+        Self { shared, stream, line, inlet, receiving, demands: Vec::new(), received: 0 }
     }
 
     /// Converses until the connection or the transfer ends.
@@ -103,7 +114,7 @@ impl<'a> Conversation<'a> {
                 self.shared.hashes(hashed);
                 Ok(())
             }
-            Coming::Drain => Err(End::Lost("the server is shutting down".to_owned())),
+            Coming::Drain => Err(End::Lost(self.lost(io::Error::other("the server is shutting down")))),
             Coming::Refused(problem, len) => Err(self.refused(problem, len).await),
         }
     }
@@ -182,6 +193,7 @@ impl<'a> Conversation<'a> {
             self.shared.give_back(allowed, *received.as_ref().unwrap_or(&0));
             match received {
                 Ok(n) => {
+                    self.received = self.received.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
                     if let Target::Nowhere(rest) = target {
                         *rest = rest.saturating_sub(u64::try_from(n).unwrap_or(u64::MAX));
                     }
@@ -236,8 +248,13 @@ impl<'a> Conversation<'a> {
         }
         let reason = reason_of(&reason);
         match problem {
-            Problem::NoSuchSession => End::NoSuchSession,
-            Problem::NoSuchStream | Problem::Busy => End::Lost(format!("the server refused it: {reason}")),
+            Problem::NoSuchSession => {
+                let reason = "the server does not know the session any more";
+                End::NoSuchSession(self.lost(io::Error::other(reason)))
+            }
+            Problem::NoSuchStream | Problem::Busy => {
+                End::Lost(self.lost(io::Error::other(format!("the server refused it: {reason}"))))
+            }
             Problem::SourceChanged | Problem::SourceUnreadable | Problem::BrokenProtocol => {
                 End::Failed(self.explain(problem, reason))
             }
@@ -270,12 +287,19 @@ impl<'a> Conversation<'a> {
     fn end(&self, halt: Halt) -> End {
         match halt {
             Halt::Poked(Poked::Replace(fault)) => End::Replaced(fault),
-            Halt::Poked(Poked::Look) => End::Lost("it was interrupted".to_owned()),
+            Halt::Poked(Poked::Look) => End::Lost(self.lost(io::Error::other("it was interrupted"))),
             Halt::Ended if self.receiving.n_unanswered() == 0 => End::Idle,
-            Halt::Ended => End::Lost("the server closed it".to_owned()),
-            Halt::Broken(error) => End::Lost(error.to_string()),
+            Halt::Ended => {
+                let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it");
+                End::Lost(self.lost(closed))
+            }
+            Halt::Broken(error) => End::Lost(self.lost(error)),
             Halt::Store(error) => self.failed("write", error),
         }
+    }
+
+    fn lost(&self, reason: io::Error) -> Lost {
+        Lost { reason, received: self.received }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::conversation::{Conversation, End};
+use super::conversation::{Conversation, End, Lost};
 use super::inlet::Inlet;
 use super::line::Line;
 use super::shared::Shared;
@@ -55,25 +55,26 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
                 line.poked().await;
             }
             End::Replaced(fault) => shared.lost(stream, words(fault).to_owned()),
-            End::NoSuchSession => {
-                shared.lost(stream, "the server does not know the session any more".to_owned());
+            End::NoSuchSession(lost) => {
+                shared.lost(stream, lost.reason.to_string());
                 if let Err(error) = shared.access.renew(epoch, &shared.options).await {
                     pause(shared, stream, error).await?;
                 }
             }
-            End::Lost(reason) => {
-                shared.lost(stream, reason);
-                let error = TransferError::ConnectionLost {
-                    server: shared.server(),
-                    stream: Some(stream.byte()),
-                    received: 0,
-                    source: None,
-                };
-                pause(shared, stream, error).await?;
+            End::Lost(lost) => {
+                shared.lost(stream, lost.reason.to_string());
+                pause(shared, stream, broken_off(shared, stream, lost)).await?;
             }
         }
     }
     Ok(())
+}
+
+/// The error that the loss of a connection is, when it is the last one.
+fn broken_off(shared: &Shared, stream: StreamId, lost: Lost) -> TransferError {
+    let Lost { reason, received } = lost;
+    let (server, stream) = (shared.server(), Some(stream.byte()));
+    TransferError::ConnectionLost { server, stream, received, source: Some(reason) }
 }
 
 /// Waits before the next try; fails when it was tried often enough, or cannot get better.
