@@ -92,7 +92,7 @@ pub(crate) struct Args {
     #[arg(long, env = "DT_LIMIT_RATE", value_name = "RATE", value_parser = rate)]
     pub(crate) limit_rate: Option<NonZeroU64>,
 
-    /// How often connecting again may fail in a row, with nothing received in between [default: 10]
+    /// How often connecting again may fail on all streams, with no block verified in between [default: 10]
     #[arg(long, env = "DT_RETRIES", value_name = "N")]
     pub(crate) retries: Option<u32>,
 

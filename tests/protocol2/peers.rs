@@ -114,6 +114,17 @@ fn refusals() {
     }
 }
 
+/// No block is whole for two seconds, in which the rounds of the one that is refused would be used up.
+#[test]
+fn one_stream_that_is_refused_for_ever() {
+    let workspace = Workspace::new();
+    let content = pattern(1, 300_000);
+    let server = RangeServer::start(content.clone(), BLOCK, Lie::RefusesOne(2, 6));
+    let options = ["--retries", "2", "--limit-rate", "100K"];
+    let outcome = fetch(server.addr, 4, &workspace).options(options).run();
+    assert_fetched(&outcome, &workspace.output("out"), &content, "one stream is always refused");
+}
+
 #[test]
 fn answers_that_are_out_of_bounds() {
     for (key, value) in [

@@ -37,6 +37,8 @@ pub enum Lie {
     Instead(u64, Vec<u8>),
     /// Every stream is refused with this code.
     Refuses(u8),
+    /// This stream is always refused with this code, the others never are.
+    RefusesOne(u8, u8),
     /// The first connection of every stream is refused with this code, the others are not.
     RefusesOnce(u8),
     /// It never ends computing the digests, and says that it gets on with them.
@@ -57,6 +59,7 @@ impl Lie {
             | Self::Answer(..)
             | Self::WholeDigests
             | Self::Refuses(_)
+            | Self::RefusesOne(..)
             | Self::RefusesOnce(_)
             | Self::Waits
             | Self::Hangs => None,
@@ -207,7 +210,9 @@ impl Shared {
         let refusal = match self.lie {
             Lie::RefusesOnce(code) if first => Some(code),
             Lie::Refuses(code) => Some(code),
+            Lie::RefusesOne(one, code) if one == stream => Some(code),
             Lie::RefusesOnce(_)
+            | Lie::RefusesOne(..)
             | Lie::Nothing
             | Lie::Mute
             | Lie::Answer(..)

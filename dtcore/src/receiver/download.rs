@@ -123,8 +123,9 @@ impl Download {
         self
     }
 
-    /// How many rounds of connecting again may fail in a row, with nothing received in between; 10 unless told.
-    /// Protocol 1 never connects again.
+    /// How many rounds of connecting again may fail in a row, with no block verified in between, and no more of the
+    /// file's digests computed by the server; 10 unless told. A round is over when every stream has failed: while one of
+    /// them is open, the others only try later and later. Protocol 1 never connects again.
     pub fn retries(mut self, rounds: u32) -> Self {
         self.options.retries = rounds;
         self

@@ -291,7 +291,7 @@ impl Shared {
         state.scheduler.lost(stream, now);
     }
 
-    /// How long `stream` waits before it connects again; the transfer fails with `error` when it has tried often enough.
+    /// How long `stream` waits before it connects again; the transfer fails with `error` when all have tried often enough.
     pub(super) fn retry(&self, stream: StreamId, error: TransferError) -> Result<Duration, TransferError> {
         let mut state = self.state();
         if state.retries.failed(stream).is_err() {
