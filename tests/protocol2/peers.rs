@@ -125,6 +125,18 @@ fn one_stream_that_is_refused_for_ever() {
     assert_fetched(&outcome, &workspace.output("out"), &content, "one stream is always refused");
 }
 
+/// While the server computes the digests for a second, three of four streams have nothing to do.
+#[test]
+fn streams_that_are_closed_for_having_nothing_to_do_stay_away() {
+    let workspace = Workspace::new();
+    let content = pattern(1, MIB);
+    let server = RangeServer::start(content.clone(), BLOCK, Lie::ClosesIdle);
+    let outcome = fetch(server.addr, 4, &workspace).run();
+    assert_fetched(&outcome, &workspace.output("out"), &content, "idle streams are closed");
+    let greeted = server.streams();
+    assert!(greeted.len() <= 24, "{} connections: {greeted:?}", greeted.len());
+}
+
 #[test]
 fn answers_that_are_out_of_bounds() {
     for (key, value) in [

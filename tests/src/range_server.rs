@@ -37,6 +37,8 @@ pub enum Lie {
     Instead(u64, Vec<u8>),
     /// Every stream is refused with this code.
     Refuses(u8),
+    /// It closes every stream that asks for nothing, and takes a second to compute the digests.
+    ClosesIdle,
     /// This stream is always refused with this code, the others never are.
     RefusesOne(u8, u8),
     /// The first connection of every stream is refused with this code, the others are not.
@@ -62,7 +64,8 @@ impl Lie {
             | Self::RefusesOne(..)
             | Self::RefusesOnce(_)
             | Self::Waits
-            | Self::Hangs => None,
+            | Self::Hangs
+            | Self::ClosesIdle => None,
         }
     }
 }
@@ -222,7 +225,8 @@ impl Shared {
             | Lie::Trailer(..)
             | Lie::Instead(..)
             | Lie::Waits
-            | Lie::Hangs => None,
+            | Lie::Hangs
+            | Lie::ClosesIdle => None,
         };
         if let Some(code) = refusal {
             return send(&mut client, &frame::refused(code, "the test says so"));
@@ -268,9 +272,13 @@ impl Shared {
     }
 
     fn send_digests(&self, client: &mut TcpStream, code: u8) {
-        let mut hashed = 1;
-        while matches!(self.lie, Lie::Waits | Lie::Hangs) && !self.stop.load(Ordering::SeqCst) {
-            hashed += u64::from(self.lie == Lie::Waits);
+        let is_endless = matches!(self.lie, Lie::Waits | Lie::Hangs);
+        let n_waits = if is_endless { u64::MAX } else { u64::from(self.lie == Lie::ClosesIdle) * 10 };
+        for n in 1..=n_waits {
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            let hashed = if self.lie == Lie::Hangs { 1 } else { n };
             let wait = frame::header(0x83, 0, hashed, 0);
             if client.write_all(&wait).is_err() {
                 return;
@@ -292,6 +300,7 @@ impl Shared {
             match client.read(&mut bytes[filled..]) {
                 Ok(0) => return None,
                 Ok(n) => filled += n,
+                Err(_) if N == FRAME && filled == 0 && self.lie == Lie::ClosesIdle => return None,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(_) => return None,
             }

@@ -50,9 +50,10 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
             End::Over => return Ok(()),
             End::Failed(error) => return Err(error),
             End::Idle => {
-                shared.closed(stream);
-                // Until there may be something to do.
-                line.poked().await;
+                sleep(shared.closed(stream)).await;
+                while !shared.is_needed() {
+                    line.poked().await;
+                }
             }
             End::Replaced(fault) => shared.lost(stream, words(fault).to_owned()),
             End::NoSuchSession(lost) => {

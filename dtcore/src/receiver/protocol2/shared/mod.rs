@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep};
 use super::access::Access;
 use super::limiter::TokenBucket;
 use super::line::Line;
-use hashing::{Hashing, Heard};
 use crate::error::TransferError;
 use crate::event::{Event, EventSender, Trouble};
 use crate::integrity::RangeDigest;
 use crate::plan::{BlockIndex, BlockPlan, ByteRange, StreamId};
 use crate::receiver::follower::Follower;
 use crate::receiver::options::Options;
+use hashing::{Hashing, Heard};
 
 use crate::schedule::{Backoff, Next, Retries, Scheduler};
 use crate::session::Receiving;
@@ -273,6 +273,7 @@ impl Shared {
         let now = self.now();
         let mut state = self.state();
         state.n_open = state.n_open.saturating_sub(1);
+        state.idle.remove(&stream);
         state.scheduler.lost(stream, now);
         state.trouble.streams_lost = state.trouble.streams_lost.saturating_add(1);
         if state.whole == Whole::AskedOn(stream) {
@@ -283,12 +284,22 @@ impl Shared {
         self.poke_all();
     }
 
-    /// The connection of `stream` was closed with nothing asked for; nothing is lost.
-    pub(super) fn closed(&self, stream: StreamId) {
+    /// The connection of `stream` was closed with nothing asked for, by which nothing is lost: how long it stays so at
+    /// least, which is longer each time that it brings nothing.
+    pub(super) fn closed(&self, stream: StreamId) -> Duration {
         let now = self.now();
         let mut state = self.state();
         state.n_open = state.n_open.saturating_sub(1);
+        state.idle.remove(&stream);
         state.scheduler.lost(stream, now);
+        state.backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default()
+    }
+
+    /// Whether a stream that was closed with nothing to do should be there again; its line is poked when that changes.
+    pub(super) fn is_needed(&self) -> bool {
+        let state = self.state();
+        let is_digest_to_ask = state.whole == Whole::NotAsked && state.scheduler.is_all_asked();
+        state.failure.is_some() || state.is_done() || is_digest_to_ask || state.scheduler.is_anything_to_ask()
     }
 
     /// How long `stream` waits before it connects again; the transfer fails with `error` when all have tried often enough.
