@@ -125,6 +125,19 @@ fn one_stream_that_is_refused_for_ever() {
     assert_fetched(&outcome, &workspace.output("out"), &content, "one stream is always refused");
 }
 
+/// The session is asked for once more, because it may have been given up; then the control port carries the streams.
+#[test]
+fn a_data_port_of_another_server() {
+    for (streams, retries) in [(1, "1"), (4, "2"), (4, "10")] {
+        let workspace = Workspace::new();
+        let content = pattern(1, MIB);
+        let server = RangeServer::start(content.clone(), BLOCK, Lie::ForeignDataPort);
+        let outcome = fetch(server.addr, streams, &workspace).options(["--retries", retries]).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, "another server's data port");
+        assert_eq!((server.sessions(), Events::of(&outcome).count("notice")), (2, 1), "{outcome}");
+    }
+}
+
 /// While the server computes the digests for a second, three of four streams have nothing to do.
 #[test]
 fn streams_that_are_closed_for_having_nothing_to_do_stay_away() {

@@ -37,6 +37,8 @@ pub enum Lie {
     Instead(u64, Vec<u8>),
     /// Every stream is refused with this code.
     Refuses(u8),
+    /// Another server, which knows none of its sessions, has its data port; its control port carries streams.
+    ForeignDataPort,
     /// It closes every stream that asks for nothing, and takes a second to compute the digests.
     ClosesIdle,
     /// This stream is always refused with this code, the others never are.
@@ -65,7 +67,8 @@ impl Lie {
             | Self::RefusesOnce(_)
             | Self::Waits
             | Self::Hangs
-            | Self::ClosesIdle => None,
+            | Self::ClosesIdle
+            | Self::ForeignDataPort => None,
         }
     }
 }
@@ -108,7 +111,9 @@ impl RangeServer {
         let port = data_addr.port();
         let threads = vec![
             shared.accept_all(control, move |shared, client| shared.serve_request(client, port)),
-            shared.accept_all(data, Shared::serve_stream),
+            shared.accept_all(data, |shared, client| {
+                shared.serve_stream(client, shared.lie != Lie::ForeignDataPort);
+            }),
         ];
         Self { addr, shared, threads }
     }
@@ -162,8 +167,15 @@ impl Shared {
     fn serve_request(&self, mut client: TcpStream, port: u16) {
         let mut buffer = [0; 4096];
         let mut request = Vec::new();
-        // The body is an object, and the only one.
+        // The body is an object, and the only one; an upgrade has none.
         while !request.ends_with(b"}") {
+            if request.starts_with(b"GET ") && request.windows(4).any(|end| end == b"\r\n\r\n") {
+                send(
+                    &mut client,
+                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n",
+                );
+                return self.serve_stream(client, true);
+            }
             match client.read(&mut buffer) {
                 Ok(n @ 1..) => request.extend_from_slice(&buffer[..n]),
                 Ok(0) | Err(_) => return,
@@ -196,7 +208,7 @@ impl Shared {
         let _ = client.write_all(answer.as_bytes());
     }
 
-    fn serve_stream(&self, mut client: TcpStream) {
+    fn serve_stream(&self, mut client: TcpStream, knows_sessions: bool) {
         let Some(greeting) = self.read::<GREETING>(&mut client) else { return };
         let stream = greeting[0];
         let session = u64::from_le_bytes(greeting[17..25].try_into().expect("eight bytes"));
@@ -211,6 +223,7 @@ impl Shared {
             return send(&mut client, &frame::refused(5, "that is no greeting"));
         }
         let refusal = match self.lie {
+            Lie::ForeignDataPort => Some(1).filter(|_| !knows_sessions),
             Lie::RefusesOnce(code) if first => Some(code),
             Lie::Refuses(code) => Some(code),
             Lie::RefusesOne(one, code) if one == stream => Some(code),

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::access::Way;
 use super::inlet::{Halt, Inlet};
 use super::line::{Line, Poked};
 use super::shared::{Shared, Turn};
@@ -54,6 +55,8 @@ pub(super) struct Conversation<'a> {
     demands: Vec<u8>,
     /// How many bytes of the file have come.
     received: u64,
+    /// The way that the first answer proves.
+    unproven: Option<Way>,
 }
 
 /// Where the bytes of an answer go.
@@ -64,9 +67,9 @@ enum Target {
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(shared: &'a Shared, stream: StreamId, line: &'a Line, inlet: Inlet) -> Self {
-        let receiving = Receiving::new(shared.plan);
-        Self { shared, stream, line, inlet, receiving, demands: Vec::new(), received: 0 }
+    pub(super) fn new(shared: &'a Shared, stream: StreamId, line: &'a Line, inlet: Inlet, way: Way) -> Self {
+        let (receiving, unproven) = (Receiving::new(shared.plan), Some(way));
+        Self { shared, stream, line, inlet, receiving, demands: Vec::new(), received: 0, unproven }
     }
 
     /// Converses until the connection or the transfer ends.
@@ -107,7 +110,13 @@ impl<'a> Conversation<'a> {
     /// Takes in one answer, of which the header is ahead.
     async fn answer(&mut self) -> Result<(), End> {
         let header = self.inlet.take();
-        match self.receiving.header(&header).map_err(|error| self.broken(error))? {
+        let coming = self.receiving.header(&header).map_err(|error| self.broken(error))?;
+        if let Coming::Block(_) | Coming::Digests(_) | Coming::Wait { .. } = coming
+            && let Some(way) = self.unproven.take()
+        {
+            self.shared.access.got_through(way);
+        }
+        match coming {
             Coming::Block(block) => self.block(block).await,
             Coming::Digests(which) => self.digests(which).await,
             Coming::Wait { hashed } => {

@@ -39,12 +39,12 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
             shared.events.send(Event::FellBack { data });
         }
         line.clear();
-        let epoch = dialled.epoch;
+        let way = dialled.way;
         let greeting = dialled.greeting(stream, replacing);
         let inlet = Inlet::new(dialled.socket);
         // What was spent on finding another way is no round trip, but errs on the safe side.
         let rtt = begun.elapsed();
-        let end = Conversation::new(shared, stream, line, inlet).run(&greeting, rtt).await;
+        let end = Conversation::new(shared, stream, line, inlet, way).run(&greeting, rtt).await;
         replacing = Replacing::Former;
         match end {
             End::Over => return Ok(()),
@@ -58,8 +58,11 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
             End::Replaced(fault) => shared.lost(stream, words(fault).to_owned()),
             End::NoSuchSession(lost) => {
                 shared.lost(stream, lost.reason.to_string());
-                if let Err(error) = shared.access.renew(epoch, &shared.options).await {
-                    pause(shared, stream, error).await?;
+                match shared.access.renew(way, &shared.options).await {
+                    Ok(Some(data)) => shared.events.send(Event::FellBack { data }),
+                    // Granted sessions are no progress: a server that forgets them is not asked for ever.
+                    Ok(None) => pause(shared, stream, broken_off(shared, stream, lost)).await?,
+                    Err(error) => pause(shared, stream, error).await?,
                 }
             }
             End::Lost(lost) => {
