@@ -22,7 +22,7 @@ Exit codes:
   0 done and verified         8 local file error
   1 anything else             9 not authorised
   2 usage                    10 no progress, timed out
-  3 no such remote file      11 the source changed
+  3 no such file, unreadable 11 the source changed
   4 server unreachable/lost  12 the peer broke the protocol
   6 bytes do not match       13 the output exists or is in use
   7 disk full               130 interrupted";
@@ -92,7 +92,7 @@ pub(crate) struct Args {
     #[arg(long, env = "DT_LIMIT_RATE", value_name = "RATE", value_parser = rate)]
     pub(crate) limit_rate: Option<NonZeroU64>,
 
-    /// How often connecting again may fail in a row, with nothing received in between [default: 10]
+    /// How often connecting again may fail on all streams, with no block verified in between [default: 10]
     #[arg(long, env = "DT_RETRIES", value_name = "N")]
     pub(crate) retries: Option<u32>,
 

@@ -67,7 +67,9 @@ const NOTHING_KEPT: &str = "nothing was kept; run the command again";
 #[expect(clippy::wildcard_enum_match_arm, reason = "an error without a code of its own is anything else")]
 fn code(error: &TransferError) -> u8 {
     match error {
-        TransferError::NotFound { .. } | TransferError::Forbidden { .. } => 3,
+        TransferError::NotFound { .. }
+        | TransferError::Forbidden { .. }
+        | TransferError::Unreadable { .. } => 3,
         TransferError::Unreachable { .. } | TransferError::ConnectionLost { .. } => 4,
         TransferError::DigestMismatch { .. } | TransferError::CorruptBlock { .. } => 6,
         TransferError::DiskFull { .. } => 7,
@@ -88,9 +90,16 @@ fn advice(error: &TransferError) -> Option<&'static str> {
     Some(match error {
         TransferError::NotFound { .. } => "names are relative to the folder that the server serves",
         TransferError::Forbidden { .. } => "make it readable for the server's user",
+        TransferError::Unreadable { .. } => "check the server's disk, and the file on it",
         TransferError::Refused { status: 429 | 503, .. } => "try again later",
         TransferError::Unreachable { .. } => {
             "check that dtserver runs there, on this port, and that no firewall is between"
+        }
+        // The server has said why, or has closed in order, which it does not for a file that changes.
+        TransferError::ConnectionLost { source: Some(source), .. }
+            if matches!(source.kind(), io::ErrorKind::Other | io::ErrorKind::UnexpectedEof) =>
+        {
+            "run the command again"
         }
         TransferError::ConnectionLost { .. } => {
             "the server may have stopped, or the file changed there; run the command again"

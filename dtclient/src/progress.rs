@@ -139,9 +139,9 @@ impl Display {
 #[expect(clippy::wildcard_enum_match_arm, reason = "all others are no notices")]
 pub(crate) fn notice(event: &Event) -> Option<String> {
     match event {
-        Event::FellBack { data, .. } => {
-            Some(format!("the data port {data} cannot be reached; the streams come over the control port"))
-        }
+        Event::FellBack { data, .. } => Some(format!(
+            "no stream gets through to the data port {data}; the streams come over the control port"
+        )),
         Event::StartedOver { reason, .. } => Some(format!("beginning anew: {reason}")),
         Event::Kept { bytes: n, .. } => Some(format!("{} are kept", bytes(*n))),
         _ => None,

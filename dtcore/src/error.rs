@@ -32,6 +32,17 @@ pub enum TransferError {
         /// The file that was asked for.
         name: String,
     },
+    /// The server found the file and could not read all of it.
+    #[error("{server} cannot read {name:?}{}", in_its_words(reason))]
+    #[non_exhaustive]
+    Unreadable {
+        /// The server's address.
+        server: String,
+        /// The file that was asked for.
+        name: String,
+        /// The server's words, without control characters; empty if it gave none.
+        reason: String,
+    },
     /// The server wants to know who asks.
     #[error("{server} does not let you in")]
     #[non_exhaustive]
@@ -67,13 +78,13 @@ pub enum TransferError {
         server: String,
         /// The stream that ended early; `None` for the control connection.
         stream: Option<u8>,
-        /// How many bytes had come on it.
+        /// How many bytes of the file had come on it.
         received: u64,
-        /// What the system said, if the connection did not simply end.
+        /// What the system said, or the server, if the connection did not simply end.
         source: Option<io::Error>,
     },
     /// Nothing moved for too long.
-    #[error("{server} sent nothing for {waited:?} while {activity}")]
+    #[error("{server} brought nothing for {waited:?} while {activity}")]
     #[non_exhaustive]
     TimedOut {
         /// The server's address.
@@ -201,6 +212,7 @@ impl TransferError {
             Self::Refused { status, .. } => matches!(status, 429 | 502..=504),
             Self::NotFound { .. }
             | Self::Forbidden { .. }
+            | Self::Unreadable { .. }
             | Self::Unauthorized { .. }
             | Self::DigestMismatch { .. }
             | Self::SourceReplaced { .. }
@@ -236,6 +248,10 @@ fn what_ended(stream: Option<u8>, received: u64) -> String {
         Some(stream) => format!("stream {stream} ended early, after {received} bytes"),
         None => "it ended before the server had answered".to_owned(),
     }
+}
+
+fn in_its_words(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
 fn what_is_needed(needed: u64) -> String {

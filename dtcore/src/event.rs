@@ -43,10 +43,11 @@ pub enum Event {
         /// Why, in words for people.
         reason: &'static str,
     },
-    /// The data port could not be reached, and the streams come over the control port. Guaranteed, at most once.
+    /// The data port could not be reached, or another server listens there, and the streams come over the control port.
+    /// Guaranteed, at most once.
     #[non_exhaustive]
     FellBack {
-        /// The address that could not be reached.
+        /// The address that streams did not get through to.
         data: SocketAddr,
     },
     /// The transfer fails, and what it has verified is kept: the same transfer, started again, goes on with it.

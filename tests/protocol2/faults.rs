@@ -191,3 +191,14 @@ fn no_stream_ever_works() {
         }
     }
 }
+
+/// The last error says how much came and why it was not all.
+#[test]
+fn the_last_words_are_true() {
+    let (workspace, server, _) = served(MIB);
+    let proxy = Proxy::on_streams(server.addr, |_| Fate::fine().ends(10_024, Ending::Truncate));
+    let outcome = fetch(proxy.addr, 1, &workspace).options(["--retries", "1"]).run();
+    outcome.assert_failure(4);
+    let words = "stream 0 ended early, after 10000 bytes: the server closed it; run the command again";
+    assert!(outcome.error().contains(words), "{outcome}");
+}

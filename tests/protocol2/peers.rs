@@ -88,9 +88,10 @@ fn digests_that_stay_wrong() {
 #[test]
 fn trouble_at_the_source() {
     check_lie("the source changed", &Lie::Trailer(3 * BLOCK, 3), &[11], &["chang"]);
-    check_lie("the source cannot be read", &Lie::Trailer(3 * BLOCK, 4), &[1, 3], &[]);
+    check_lie("the source cannot be read", &Lie::Trailer(3 * BLOCK, 4), &[3], &["cannot read \"f\";"]);
     check_lie("every stream is told that it changed", &Lie::Refuses(3), &[11], &["chang"]);
-    check_lie("every stream is told that it cannot be read", &Lie::Refuses(4), &[1, 3], &[]);
+    let words = ["cannot read \"f\": the test says so"];
+    check_lie("every stream is told that it cannot be read", &Lie::Refuses(4), &[3], &words);
 }
 
 #[test]
@@ -100,9 +101,10 @@ fn a_mute_server() {
 
 #[test]
 fn refusals() {
-    check_lie("no room, for ever", &Lie::Refuses(6), &[4], &[]);
-    check_lie("no such stream, for ever", &Lie::Refuses(2), &[4], &[]);
-    check_lie("no such session, for ever", &Lie::Refuses(1), &[4], &[]);
+    let words = ["after 0 bytes", "the server refused it: the test says so; run"];
+    check_lie("no room, for ever", &Lie::Refuses(6), &[4], &words);
+    check_lie("no such stream, for ever", &Lie::Refuses(2), &[4], &words);
+    check_lie("no such session, for ever", &Lie::Refuses(1), &[4], &["does not know the session"]);
     check_lie("a broken protocol", &Lie::Refuses(5), &[12], &[]);
     for code in [1, 2, 6] {
         let workspace = Workspace::new();
@@ -112,6 +114,42 @@ fn refusals() {
         assert_fetched(&outcome, &workspace.output("out"), &content, &format!("refused once with {code}"));
         assert_eq!(server.sessions() > 1, code == 1, "a new session, and only when the old one is gone");
     }
+}
+
+/// No block is whole for two seconds, in which the rounds of the one that is refused would be used up.
+#[test]
+fn one_stream_that_is_refused_for_ever() {
+    let workspace = Workspace::new();
+    let content = pattern(1, 300_000);
+    let server = RangeServer::start(content.clone(), BLOCK, Lie::RefusesOne(2, 6));
+    let options = ["--retries", "2", "--limit-rate", "100K"];
+    let outcome = fetch(server.addr, 4, &workspace).options(options).run();
+    assert_fetched(&outcome, &workspace.output("out"), &content, "one stream is always refused");
+}
+
+/// The session is asked for once more, because it may have been given up; then the control port carries the streams.
+#[test]
+fn a_data_port_of_another_server() {
+    for (streams, retries) in [(1, "1"), (4, "2"), (4, "10")] {
+        let workspace = Workspace::new();
+        let content = pattern(1, MIB);
+        let server = RangeServer::start(content.clone(), BLOCK, Lie::ForeignDataPort);
+        let outcome = fetch(server.addr, streams, &workspace).options(["--retries", retries]).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, "another server's data port");
+        assert_eq!((server.sessions(), Events::of(&outcome).count("notice")), (2, 1), "{outcome}");
+    }
+}
+
+/// While the server computes the digests for a second, three of four streams have nothing to do.
+#[test]
+fn streams_that_are_closed_for_having_nothing_to_do_stay_away() {
+    let workspace = Workspace::new();
+    let content = pattern(1, MIB);
+    let server = RangeServer::start(content.clone(), BLOCK, Lie::ClosesIdle);
+    let outcome = fetch(server.addr, 4, &workspace).run();
+    assert_fetched(&outcome, &workspace.output("out"), &content, "idle streams are closed");
+    let greeted = server.streams();
+    assert!(greeted.len() <= 24, "{} connections: {greeted:?}", greeted.len());
 }
 
 #[test]
@@ -196,6 +234,12 @@ fn words_of_a_peer() {
     assert!(!outcome.stderr.contains(['\u{1b}', '\r']), "{outcome}");
 }
 
+/// It still says something every moment, and will never be done.
+#[test]
+fn a_server_that_cannot_go_on_hashing() {
+    check_lie("the digests get no further", &Lie::Hangs, &[10], &["computing the file's digests"]);
+}
+
 /// Digests that are never done hold the end up; the user can still go.
 #[test]
 fn a_server_that_computes_for_ever() {
@@ -203,7 +247,7 @@ fn a_server_that_computes_for_ever() {
     let server = RangeServer::start(pattern(1, MIB), BLOCK, Lie::Waits);
     let client = fetch(server.addr, 4, &workspace).options(["--stall-timeout", "1s"]).start();
     until_true("all is asked for", || server.asked().len() >= 16);
-    // Waits that come are no silence.
+    // Waits that say more and more are no silence.
     std::thread::sleep(Duration::from_secs(2));
     client.signal(Signal::INT);
     let outcome = client.finish_within(PATIENCE);

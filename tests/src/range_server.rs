@@ -37,10 +37,18 @@ pub enum Lie {
     Instead(u64, Vec<u8>),
     /// Every stream is refused with this code.
     Refuses(u8),
+    /// Another server, which knows none of its sessions, has its data port; its control port carries streams.
+    ForeignDataPort,
+    /// It closes every stream that asks for nothing, and takes a second to compute the digests.
+    ClosesIdle,
+    /// This stream is always refused with this code, the others never are.
+    RefusesOne(u8, u8),
     /// The first connection of every stream is refused with this code, the others are not.
     RefusesOnce(u8),
-    /// It never ends computing the digests.
+    /// It never ends computing the digests, and says that it gets on with them.
     Waits,
+    /// It never ends computing the digests, because it cannot read any more.
+    Hangs,
 }
 
 impl Lie {
@@ -55,8 +63,12 @@ impl Lie {
             | Self::Answer(..)
             | Self::WholeDigests
             | Self::Refuses(_)
+            | Self::RefusesOne(..)
             | Self::RefusesOnce(_)
-            | Self::Waits => None,
+            | Self::Waits
+            | Self::Hangs
+            | Self::ClosesIdle
+            | Self::ForeignDataPort => None,
         }
     }
 }
@@ -99,7 +111,9 @@ impl RangeServer {
         let port = data_addr.port();
         let threads = vec![
             shared.accept_all(control, move |shared, client| shared.serve_request(client, port)),
-            shared.accept_all(data, Shared::serve_stream),
+            shared.accept_all(data, |shared, client| {
+                shared.serve_stream(client, shared.lie != Lie::ForeignDataPort);
+            }),
         ];
         Self { addr, shared, threads }
     }
@@ -153,8 +167,15 @@ impl Shared {
     fn serve_request(&self, mut client: TcpStream, port: u16) {
         let mut buffer = [0; 4096];
         let mut request = Vec::new();
-        // The body is an object, and the only one.
+        // The body is an object, and the only one; an upgrade has none.
         while !request.ends_with(b"}") {
+            if request.starts_with(b"GET ") && request.windows(4).any(|end| end == b"\r\n\r\n") {
+                send(
+                    &mut client,
+                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n",
+                );
+                return self.serve_stream(client, true);
+            }
             match client.read(&mut buffer) {
                 Ok(n @ 1..) => request.extend_from_slice(&buffer[..n]),
                 Ok(0) | Err(_) => return,
@@ -187,7 +208,7 @@ impl Shared {
         let _ = client.write_all(answer.as_bytes());
     }
 
-    fn serve_stream(&self, mut client: TcpStream) {
+    fn serve_stream(&self, mut client: TcpStream, knows_sessions: bool) {
         let Some(greeting) = self.read::<GREETING>(&mut client) else { return };
         let stream = greeting[0];
         let session = u64::from_le_bytes(greeting[17..25].try_into().expect("eight bytes"));
@@ -202,9 +223,12 @@ impl Shared {
             return send(&mut client, &frame::refused(5, "that is no greeting"));
         }
         let refusal = match self.lie {
+            Lie::ForeignDataPort => Some(1).filter(|_| !knows_sessions),
             Lie::RefusesOnce(code) if first => Some(code),
             Lie::Refuses(code) => Some(code),
+            Lie::RefusesOne(one, code) if one == stream => Some(code),
             Lie::RefusesOnce(_)
+            | Lie::RefusesOne(..)
             | Lie::Nothing
             | Lie::Mute
             | Lie::Answer(..)
@@ -213,7 +237,9 @@ impl Shared {
             | Lie::WholeDigests
             | Lie::Trailer(..)
             | Lie::Instead(..)
-            | Lie::Waits => None,
+            | Lie::Waits
+            | Lie::Hangs
+            | Lie::ClosesIdle => None,
         };
         if let Some(code) = refusal {
             return send(&mut client, &frame::refused(code, "the test says so"));
@@ -259,8 +285,14 @@ impl Shared {
     }
 
     fn send_digests(&self, client: &mut TcpStream, code: u8) {
-        while self.lie == Lie::Waits && !self.stop.load(Ordering::SeqCst) {
-            let wait = frame::header(0x83, 0, 1, 0);
+        let is_endless = matches!(self.lie, Lie::Waits | Lie::Hangs);
+        let n_waits = if is_endless { u64::MAX } else { u64::from(self.lie == Lie::ClosesIdle) * 10 };
+        for n in 1..=n_waits {
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            let hashed = if self.lie == Lie::Hangs { 1 } else { n };
+            let wait = frame::header(0x83, 0, hashed, 0);
             if client.write_all(&wait).is_err() {
                 return;
             }
@@ -281,6 +313,7 @@ impl Shared {
             match client.read(&mut bytes[filled..]) {
                 Ok(0) => return None,
                 Ok(n) => filled += n,
+                Err(_) if N == FRAME && filled == 0 && self.lie == Lie::ClosesIdle => return None,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(_) => return None,
             }

@@ -45,8 +45,8 @@ impl fmt::Display for Route {
 /// Connects a stream, ready for its greeting, within `limit`.
 ///
 /// # Errors
-/// What the system said, [`io::ErrorKind::TimedOut`], or [`io::ErrorKind::InvalidData`] if the control port does not
-/// let HTTP be left.
+/// What the system said, [`io::ErrorKind::TimedOut`], [`io::ErrorKind::InvalidData`] if the control port does not
+/// let HTTP be left, or [`io::ErrorKind::ResourceBusy`] if it does, and not now.
 ///
 /// # Cancel safety
 /// A connection that was being made is closed.
@@ -66,6 +66,7 @@ async fn upgrade(stream: &mut TcpStream, host: SocketAddr) -> io::Result<()> {
         format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: {}\r\n\r\n", v2::UPGRADE);
     stream.write_all(request.as_bytes()).await?;
     let refused = || io::Error::new(io::ErrorKind::InvalidData, "it does not carry streams over this port");
+    let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "it has no room for another stream now");
     let mut head = Vec::with_capacity(512);
     loop {
         if stream.read_buf(&mut head).await? == 0 {
@@ -78,6 +79,7 @@ async fn upgrade(stream: &mut TcpStream, host: SocketAddr) -> io::Result<()> {
             Ok(httparse::Status::Complete(len)) if response.code == Some(101) && len == head.len() => {
                 return Ok(());
             }
+            Ok(httparse::Status::Complete(_)) if response.code == Some(503) => return Err(busy()),
             Ok(httparse::Status::Partial) if head.len() <= MAX_HEAD => {}
             Ok(_) | Err(_) => return Err(refused()),
         }
@@ -122,6 +124,8 @@ mod tests {
             let error = dialled(answer).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{answer}");
         }
+        let busy = dialled("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}").await;
+        assert_eq!(busy.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
         assert_eq!(dialled("HTTP/1.1 101").await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -123,8 +123,9 @@ impl Download {
         self
     }
 
-    /// How many rounds of connecting again may fail in a row, with nothing received in between; 10 unless told.
-    /// Protocol 1 never connects again.
+    /// How many rounds of connecting again may fail in a row, with no block verified in between, and no more of the
+    /// file's digests computed by the server; 10 unless told. A round is over when every stream has failed: while one of
+    /// them is open, the others only try later and later. Protocol 1 never connects again.
     pub fn retries(mut self, rounds: u32) -> Self {
         self.options.retries = rounds;
         self
@@ -157,8 +158,9 @@ impl Download {
         self
     }
 
-    /// How long the server's answer may take; an hour unless told, because a server of protocol 1 hashes the whole
-    /// file before it answers.
+    /// How long the server's answer may take, and in protocol 2 how long it may get no further with the file's digests in
+    /// the end; an hour unless told, because a server of protocol 1 hashes the whole file before it answers, and others'
+    /// files may be hashed before it in both.
     pub fn answer_timeout(mut self, limit: Duration) -> Self {
         self.options.answer_timeout = limit.min(LONGEST);
         self

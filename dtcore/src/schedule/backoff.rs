@@ -1,8 +1,9 @@
 //! When a stream may connect again, and when all of them have tried often enough.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::plan::{StreamCount, StreamId};
+use crate::plan::StreamId;
 
 /// The first pause; the attempt before it follows at once, because most broken connections are nobody's trouble.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -50,15 +51,17 @@ impl Backoff {
 
 /// How often all streams together have tried in vain, counted in rounds.
 ///
-/// A round is one failure of every stream: a server that is gone fails eight streams at once, and that is one failure to
-/// the user. Every stream's failures since the last progress of any of them are counted, and the highest count is the
-/// number of rounds: as the pauses of all streams are alike, none is far ahead of the others, and one stream that is
-/// refused for ever uses nothing up while another one brings bytes.
+/// A round is over when every stream has failed in it: a server that is gone fails eight streams at once, and that is one
+/// failure to the user. A stream that is refused for ever only comes back later and later, as long as another one has
+/// not failed: that one may bring next to nothing for a long time, because the user limits the rate or the output takes
+/// no more, and still bring everything in the end.
 #[derive(Debug)]
 pub(crate) struct Retries {
     limit: u32,
-    failures: Vec<u32>,
+    /// The rounds since the last progress, and who has failed in the one that is not over.
     rounds: u32,
+    failed: BTreeSet<StreamId>,
+    n_streams: usize,
 }
 
 /// All rounds are used up.
@@ -66,9 +69,9 @@ pub(crate) struct Retries {
 pub(crate) struct Exhausted;
 
 impl Retries {
-    /// Allows that many rounds of new attempts without progress.
-    pub(crate) fn new(limit: u32, streams: StreamCount) -> Self {
-        Self { limit, failures: vec![0; usize::from(streams.value())], rounds: 0 }
+    /// Allows `n_streams` streams that many rounds of new attempts without progress.
+    pub(crate) fn new(limit: u32, n_streams: usize) -> Self {
+        Self { limit, rounds: 0, failed: BTreeSet::new(), n_streams }
     }
 
     /// The stream's connection ended, or there was none.
@@ -76,19 +79,18 @@ impl Retries {
     /// # Errors
     /// [`Exhausted`] if it must not try again.
     pub(crate) fn failed(&mut self, stream: StreamId) -> Result<(), Exhausted> {
-        if let Some(failures) = self.failures.get_mut(stream.index()) {
-            *failures = failures.saturating_add(1);
-            self.rounds = self.rounds.max(*failures);
+        self.failed.insert(stream);
+        if self.failed.len() >= self.n_streams {
+            self.failed.clear();
+            self.rounds = self.rounds.saturating_add(1);
         }
         if self.rounds > self.limit { Err(Exhausted) } else { Ok(()) }
     }
 
     /// Some stream has brought something: all rounds are there again.
     pub(crate) fn progressed(&mut self) {
-        if self.rounds > 0 {
-            self.rounds = 0;
-            self.failures.fill(0);
-        }
+        self.rounds = 0;
+        self.failed.clear();
     }
 
     /// How many rounds have failed since the last progress.
@@ -101,6 +103,7 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::StreamCount;
 
     fn streams(n: u64) -> StreamCount {
         StreamCount::new(n).unwrap()
@@ -138,27 +141,47 @@ mod tests {
 
     #[test]
     fn a_server_that_is_gone_costs_one_round_for_all_streams() {
-        let mut retries = Retries::new(2, streams(8));
+        let mut retries = Retries::new(2, 8);
         for round in 1..=2 {
             for stream in streams(8).ids() {
                 assert_eq!(retries.failed(stream), Ok(()));
             }
             assert_eq!(retries.rounds(), round);
         }
-        assert_eq!(retries.failed(streams(8).stream(3).unwrap()), Err(Exhausted));
+        let results: Vec<_> = streams(8).ids().map(|stream| retries.failed(stream)).collect();
+        assert_eq!(results[..7], [Ok(()); 7]);
+        assert_eq!(results[7], Err(Exhausted));
+    }
+
+    #[test]
+    fn a_stream_that_is_refused_for_ever_uses_nothing_up_while_another_is_open() {
+        let mut retries = Retries::new(2, 3);
+        let [first, second, third] = [0, 1, 2].map(|id| streams(3).stream(id).unwrap());
+        for _ in 0..1_000 {
+            assert_eq!(retries.failed(first), Ok(()));
+            assert_eq!(retries.failed(second), Ok(()));
+        }
+        // When the last one fails too, it has as many rounds as if it were alone.
+        assert_eq!((retries.failed(third), retries.rounds()), (Ok(()), 1));
+        for round in 2..=3 {
+            assert_eq!(retries.failed(third), Ok(()));
+            assert_eq!(retries.failed(second), Ok(()));
+            assert_eq!(retries.failed(first).is_err(), round == 3);
+        }
     }
 
     #[test]
     fn progress_gives_all_rounds_back() {
-        let mut retries = Retries::new(1, streams(2));
-        let stream = streams(2).stream(1).unwrap();
+        let mut retries = Retries::new(1, 2);
+        let [one, two] = [0, 1].map(|id| streams(2).stream(id).unwrap());
         for _ in 0..10 {
-            assert_eq!(retries.failed(stream), Ok(()));
+            assert_eq!((retries.failed(one), retries.failed(two)), (Ok(()), Ok(())));
+            assert_eq!(retries.failed(one), Ok(()));
             retries.progressed();
         }
-        assert_eq!(retries.failed(stream), Ok(()));
-        assert_eq!(retries.failed(stream), Err(Exhausted));
-        let mut none = Retries::new(0, streams(1));
+        assert_eq!((retries.failed(one), retries.failed(two)), (Ok(()), Ok(())));
+        assert_eq!((retries.failed(one), retries.failed(two)), (Ok(()), Err(Exhausted)));
+        let mut none = Retries::new(0, 1);
         assert_eq!(none.failed(streams(1).stream(0).unwrap()), Err(Exhausted));
     }
 }

@@ -212,6 +212,12 @@ impl Scheduler {
         }
     }
 
+    /// Whether a stream that is not open might be asked for something if it were: a block, or a second copy of one.
+    pub(crate) fn is_anything_to_ask(&self) -> bool {
+        let may_hedge = !self.policy.limited && self.ledger.is_anything_held();
+        may_hedge || self.ledger.lowest(self.limit(), None).is_some()
+    }
+
     /// An in-order consumer has taken all bytes before `position`.
     pub(crate) fn consumed(&mut self, position: u64) {
         self.consumed = self.consumed.max(position);

@@ -26,7 +26,10 @@ pub(crate) enum Coming {
     /// The digests of the file; the same.
     Digests(WholeDigests),
     /// Nothing: the digests are being computed.
-    Wait,
+    Wait {
+        /// How many bytes the server has read for them.
+        hashed: u64,
+    },
     /// Nothing any more: the server stops.
     Drain,
     /// A reason of so many bytes, and nothing any more.
@@ -81,7 +84,7 @@ impl Receiving {
             (Reply::Digests(which), Some(Asked::Digest(asked))) if which == *asked => {
                 Ok(Coming::Digests(which))
             }
-            (Reply::Wait { .. }, Some(Asked::Digest(_))) => Ok(Coming::Wait),
+            (Reply::Wait { hashed }, Some(Asked::Digest(_))) => Ok(Coming::Wait { hashed }),
             (Reply::Drain, _) => Ok(Coming::Drain),
             (Reply::Refused(problem, len), _) => Ok(Coming::Refused(problem, len)),
             (Reply::Data(_) | Reply::Digests(_) | Reply::Wait { .. }, _) => Err(BrokenProtocol::NotAsked),
@@ -125,7 +128,7 @@ mod tests {
         let wait = Reply::Wait { hashed: 7 }.encode();
         assert_eq!(stream.header(&wait), Err(BrokenProtocol::NotAsked), "a block is due");
         stream.answered();
-        assert_eq!(stream.header(&wait), Ok(Coming::Wait));
+        assert_eq!(stream.header(&wait), Ok(Coming::Wait { hashed: 7 }));
         let digests = |which| Reply::Digests(which).encode();
         assert_eq!(stream.header(&digests(WholeDigests::Blake3AndMd5)), Err(BrokenProtocol::NotAsked));
         assert_eq!(stream.header(&digests(WholeDigests::Blake3)), Ok(Coming::Digests(WholeDigests::Blake3)));

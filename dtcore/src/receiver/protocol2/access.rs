@@ -26,10 +26,27 @@ pub(super) struct Access {
 struct Current {
     session: Session,
     route: Route,
-    /// Counts what was found.
+    /// How many sessions there were before this one.
     epoch: u64,
-    /// Whether some stream got through to the session.
+    /// Whether some stream got through to the session on this route.
     proven: Proven,
+}
+
+/// A session and the route to it that a connection was made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Way {
+    epoch: u64,
+    route: Route,
+}
+
+impl Current {
+    fn way(&self) -> Way {
+        Way { epoch: self.epoch, route: self.route }
+    }
+
+    fn fall_back(&mut self) {
+        (self.route, self.proven) = (Route::ControlPort(self.session.control), Proven::NotYet);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,9 +60,9 @@ enum Proven {
 pub(super) struct Dialled {
     pub(super) socket: TcpStream,
     session: Session,
-    /// Which session it was made for.
-    pub(super) epoch: u64,
-    /// The address that could not be reached, when this connection is the first that goes another way.
+    /// Where it leads, if the right server listens there.
+    pub(super) way: Way,
+    /// The data port that could not be reached, when this connection is the first that goes another way.
     pub(super) fell_back: Option<SocketAddr>,
 }
 
@@ -78,15 +95,52 @@ impl Access {
     pub(super) async fn connect(&self, options: &Options) -> Result<Dialled, TransferError> {
         let current = self.get();
         match dial(current.route, options.connect_timeout).await {
-            Ok(socket) => Ok(self.reached(current, socket)),
+            Ok(socket) => Ok(reached(current, socket)),
+            // It is the right server and the right way, only not now: another session would find it as busy.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                Err(unreachable(current.route, error))
+            }
             Err(error) => self.search(current, error, options).await,
         }
     }
 
-    /// Says that the session of `epoch` is no more, so that the next connection asks for another one.
-    pub(super) async fn renew(&self, epoch: u64, options: &Options) -> Result<(), TransferError> {
+    /// The server has answered on a connection of that way. That it was connected to says nothing: somebody else may
+    /// listen there.
+    pub(super) fn got_through(&self, way: Way) {
+        let mut now = self.lock();
+        if now.way() == way {
+            now.proven = Proven::Yes;
+        }
+    }
+
+    /// Finds another way, because the session is not known at the end of this one; gives the address of the data port if
+    /// streams do not go there any more.
+    ///
+    /// A session that was granted a moment ago and is not known there either is known somewhere else: then the port is
+    /// another server's, and the streams go where the session came from.
+    ///
+    /// # Errors
+    /// Why there is no other session.
+    pub(super) async fn renew(
+        &self,
+        way: Way,
+        options: &Options,
+    ) -> Result<Option<SocketAddr>, TransferError> {
         let _one = self.searching.lock().await;
-        if self.get().epoch == epoch { self.ask_anew(options).await } else { Ok(()) }
+        {
+            let mut current = self.lock();
+            if current.way() != way {
+                return Ok(None);
+            }
+            if let Route::DataPort(data) = current.route
+                && current.proven == Proven::NotYet
+                && current.epoch > 0
+            {
+                current.fall_back();
+                return Ok(Some(data));
+            }
+        }
+        self.ask_anew(options).await.map(|()| None)
     }
 
     async fn search(
@@ -97,7 +151,7 @@ impl Access {
     ) -> Result<Dialled, TransferError> {
         let _one = self.searching.lock().await;
         let mut current = self.get();
-        let is_known_to_fail = current.epoch == failed.epoch && current.route == failed.route;
+        let is_known_to_fail = current.way() == failed.way();
         if is_known_to_fail && current.proven == Proven::Yes {
             // It worked before: the server may have been started anew, with another data port.
             self.ask_anew(options).await?;
@@ -105,7 +159,7 @@ impl Access {
         }
         if !is_known_to_fail || current.epoch != failed.epoch {
             match dial(current.route, options.connect_timeout).await {
-                Ok(socket) => return Ok(self.reached(current, socket)),
+                Ok(socket) => return Ok(reached(current, socket)),
                 Err(again) if matches!(current.route, Route::ControlPort(_)) => {
                     return Err(unreachable(current.route, again));
                 }
@@ -117,8 +171,8 @@ impl Access {
         let route = Route::ControlPort(current.session.control);
         let socket =
             dial(route, options.connect_timeout).await.map_err(|_| unreachable(current.route, error))?;
-        self.lock().route = route;
-        Ok(Dialled { fell_back: Some(data), ..self.reached(Current { route, ..current }, socket) })
+        self.lock().fall_back();
+        Ok(Dialled { fell_back: Some(data), ..reached(Current { route, ..current }, socket) })
     }
 
     /// Asks the control port for another session of the same file.
@@ -147,15 +201,6 @@ impl Access {
         Ok(())
     }
 
-    fn reached(&self, current: Current, socket: TcpStream) -> Dialled {
-        let mut now = self.lock();
-        if now.epoch == current.epoch {
-            now.proven = Proven::Yes;
-        }
-        drop(now);
-        Dialled { socket, session: current.session, epoch: current.epoch, fell_back: None }
-    }
-
     fn get(&self) -> Current {
         self.lock().clone()
     }
@@ -164,6 +209,10 @@ impl Access {
         // It is replaced as a whole, so a poisoned lock holds a whole one.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn reached(current: Current, socket: TcpStream) -> Dialled {
+    Dialled { socket, way: current.way(), session: current.session, fell_back: None }
 }
 
 fn unreachable(route: Route, source: io::Error) -> TransferError {
@@ -184,7 +233,11 @@ mod tests {
     struct Control {
         address: SocketAddr,
         answer: Arc<StdMutex<Answer>>,
+        /// How it answers an upgrade.
+        upgrade: Arc<StdMutex<&'static str>>,
     }
+
+    const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
     fn answer(version: u8, port: u16) -> Answer {
         Answer {
@@ -204,14 +257,15 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let answer = Arc::new(StdMutex::new(answer(1, port)));
-            let answering = Arc::clone(&answer);
+            let upgrade = Arc::new(StdMutex::new(SWITCHED));
+            let (answering, upgrading) = (Arc::clone(&answer), Arc::clone(&upgrade));
             tokio::spawn(async move {
                 loop {
                     let mut socket = listener.accept().await.unwrap().0;
                     let mut request = [0; 4096];
                     let n = socket.read(&mut request).await.unwrap();
                     let reply = if request[..n].starts_with(b"GET ") {
-                        "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned()
+                        upgrading.lock().unwrap().to_string()
                     } else {
                         let body = answering.lock().unwrap().encode();
                         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
@@ -220,7 +274,7 @@ mod tests {
                     tokio::spawn(async move { socket.read(&mut [0]).await });
                 }
             });
-            Self { address, answer }
+            Self { address, answer, upgrade }
         }
 
         fn access(&self) -> (Access, Options) {
@@ -249,6 +303,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_busy_control_port_is_no_reason_for_another_session() {
+        let control = Control::start(closed_port().await).await;
+        let (access, options) = control.access();
+        access.got_through(access.connect(&options).await.unwrap().way);
+        *control.upgrade.lock().unwrap() = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+        let error = access.connect(&options).await.unwrap_err();
+        assert!(error.is_retryable() && matches!(error, TransferError::Unreachable { .. }), "{error:?}");
+        *control.upgrade.lock().unwrap() = SWITCHED;
+        assert_eq!(access.connect(&options).await.unwrap().way.epoch, 0);
+    }
+
+    #[tokio::test]
     async fn many_streams_find_another_way_together() {
         let control = Control::start(closed_port().await).await;
         let (access, options) = control.access();
@@ -262,18 +328,43 @@ mod tests {
         let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let control = Control::start(data.local_addr().unwrap().port()).await;
         let (access, options) = control.access();
-        assert_eq!(access.connect(&options).await.unwrap().epoch, 0);
+        let first = access.connect(&options).await.unwrap().way;
+        assert_eq!(first.epoch, 0);
+        access.got_through(first);
         drop(data);
         let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
         control.answer.lock().unwrap().port = data.local_addr().unwrap().port();
         let again = access.connect(&options).await.unwrap();
-        assert_eq!((again.epoch, again.fell_back), (1, None));
+        assert_eq!((again.way.epoch, again.fell_back), (1, None));
         assert_eq!(again.socket.peer_addr().unwrap(), data.local_addr().unwrap());
         // Who asks for another session in place of one that is replaced already gets that one.
-        access.renew(0, &options).await.unwrap();
+        assert_eq!(access.renew(first, &options).await.unwrap(), None);
         assert_eq!(access.get().epoch, 1);
-        access.renew(1, &options).await.unwrap();
+        // What was good for a while has come to its end.
+        access.got_through(again.way);
+        assert_eq!(access.renew(again.way, &options).await.unwrap(), None);
         assert_eq!(access.get().epoch, 2);
+    }
+
+    #[tokio::test]
+    async fn a_data_port_of_another_server_is_left_for_the_control_port() {
+        let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let control = Control::start(data.local_addr().unwrap().port()).await;
+        let (access, options) = control.access();
+        // The session may have been given up while the part file was looked through.
+        let first = access.connect(&options).await.unwrap().way;
+        assert_eq!(access.renew(first, &options).await.unwrap(), None);
+        let second = access.connect(&options).await.unwrap().way;
+        assert_eq!((second.epoch, second.route.address()), (1, data.local_addr().unwrap()));
+        assert_eq!(access.renew(second, &options).await.unwrap(), Some(data.local_addr().unwrap()));
+        assert_eq!(access.renew(second, &options).await.unwrap(), None, "it is told once");
+        let third = access.connect(&options).await.unwrap();
+        assert_eq!((third.way.epoch, third.fell_back), (1, None));
+        assert_eq!(third.socket.peer_addr().unwrap(), control.address);
+        // If it is not known there either, only another session helps, by the same route.
+        assert_eq!(access.renew(third.way, &options).await.unwrap(), None);
+        let last = access.connect(&options).await.unwrap();
+        assert_eq!((last.way.epoch, last.socket.peer_addr().unwrap()), (2, control.address));
     }
 
     #[tokio::test]
@@ -281,6 +372,9 @@ mod tests {
         let control = Control::start(1).await;
         let (access, options) = control.access();
         *control.answer.lock().unwrap() = answer(2, 1);
-        assert!(matches!(access.renew(0, &options).await, Err(TransferError::SourceChanged { .. })));
+        assert!(matches!(
+            access.renew(access.get().way(), &options).await,
+            Err(TransferError::SourceChanged { .. })
+        ));
     }
 }

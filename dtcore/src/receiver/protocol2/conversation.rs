@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::access::Way;
 use super::inlet::{Halt, Inlet};
 use super::line::{Line, Poked};
 use super::shared::{Shared, Turn};
@@ -29,9 +30,18 @@ pub(super) enum End {
     /// The scheduler wants another connection in its place.
     Replaced(Fault),
     /// The server does not know the session.
-    NoSuchSession,
-    /// The connection ended early, for this reason.
-    Lost(String),
+    NoSuchSession(Lost),
+    /// The connection ended early.
+    Lost(Lost),
+}
+
+/// How a connection ended early.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// What the system said, or the server.
+    pub(super) reason: io::Error,
+    /// How many bytes of the file had come on it.
+    pub(super) received: u64,
 }
 
 /// One connection's conversation.
@@ -43,6 +53,10 @@ pub(super) struct Conversation<'a> {
     receiving: Receiving,
     /// What is to be sent next.
     demands: Vec<u8>,
+    /// How many bytes of the file have come.
+    received: u64,
+    /// The way that the first answer proves.
+    unproven: Option<Way>,
 }
 
 /// Where the bytes of an answer go.
@@ -53,9 +67,9 @@ enum Target {
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(shared: &'a Shared, stream: StreamId, line: &'a Line, inlet: Inlet) -> Self {
-        let receiving = Receiving::new(shared.plan);
-        Self { shared, stream, line, inlet, receiving, demands: Vec::new() }
+    pub(super) fn new(shared: &'a Shared, stream: StreamId, line: &'a Line, inlet: Inlet, way: Way) -> Self {
+        let (receiving, unproven) = (Receiving::new(shared.plan), Some(way));
+        Self { shared, stream, line, inlet, receiving, demands: Vec::new(), received: 0, unproven }
     }
 
     /// Converses until the connection or the transfer ends.
@@ -96,14 +110,20 @@ impl<'a> Conversation<'a> {
     /// Takes in one answer, of which the header is ahead.
     async fn answer(&mut self) -> Result<(), End> {
         let header = self.inlet.take();
-        match self.receiving.header(&header).map_err(|error| self.broken(error))? {
+        let coming = self.receiving.header(&header).map_err(|error| self.broken(error))?;
+        if let Coming::Block(_) | Coming::Digests(_) | Coming::Wait { .. } = coming
+            && let Some(way) = self.unproven.take()
+        {
+            self.shared.access.got_through(way);
+        }
+        match coming {
             Coming::Block(block) => self.block(block).await,
             Coming::Digests(which) => self.digests(which).await,
-            Coming::Wait => {
-                self.shared.is_alive();
+            Coming::Wait { hashed } => {
+                self.shared.hashes(hashed);
                 Ok(())
             }
-            Coming::Drain => Err(End::Lost("the server is shutting down".to_owned())),
+            Coming::Drain => Err(End::Lost(self.lost(io::Error::other("the server is shutting down")))),
             Coming::Refused(problem, len) => Err(self.refused(problem, len).await),
         }
     }
@@ -182,6 +202,7 @@ impl<'a> Conversation<'a> {
             self.shared.give_back(allowed, *received.as_ref().unwrap_or(&0));
             match received {
                 Ok(n) => {
+                    self.received = self.received.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
                     if let Target::Nowhere(rest) = target {
                         *rest = rest.saturating_sub(u64::try_from(n).unwrap_or(u64::MAX));
                     }
@@ -236,8 +257,13 @@ impl<'a> Conversation<'a> {
         }
         let reason = reason_of(&reason);
         match problem {
-            Problem::NoSuchSession => End::NoSuchSession,
-            Problem::NoSuchStream | Problem::Busy => End::Lost(format!("the server refused it: {reason}")),
+            Problem::NoSuchSession => {
+                let reason = "the server does not know the session any more";
+                End::NoSuchSession(self.lost(io::Error::other(reason)))
+            }
+            Problem::NoSuchStream | Problem::Busy => {
+                End::Lost(self.lost(io::Error::other(format!("the server refused it: {reason}"))))
+            }
             Problem::SourceChanged | Problem::SourceUnreadable | Problem::BrokenProtocol => {
                 End::Failed(self.explain(problem, reason))
             }
@@ -249,11 +275,7 @@ impl<'a> Conversation<'a> {
         let (server, name) = (self.shared.server(), self.shared.name());
         match problem {
             Problem::SourceChanged => TransferError::SourceChanged { server, name },
-            Problem::SourceUnreadable => TransferError::Refused {
-                server,
-                status: 500,
-                reason: if reason.is_empty() { "it cannot read the file".to_owned() } else { reason },
-            },
+            Problem::SourceUnreadable => TransferError::Unreadable { server, name, reason },
             Problem::BrokenProtocol => {
                 TransferError::Protocol { server, what: format!("it says that this client does: {reason}") }
             }
@@ -274,12 +296,19 @@ impl<'a> Conversation<'a> {
     fn end(&self, halt: Halt) -> End {
         match halt {
             Halt::Poked(Poked::Replace(fault)) => End::Replaced(fault),
-            Halt::Poked(Poked::Look) => End::Lost("it was interrupted".to_owned()),
+            Halt::Poked(Poked::Look) => End::Lost(self.lost(io::Error::other("it was interrupted"))),
             Halt::Ended if self.receiving.n_unanswered() == 0 => End::Idle,
-            Halt::Ended => End::Lost("the server closed it".to_owned()),
-            Halt::Broken(error) => End::Lost(error.to_string()),
+            Halt::Ended => {
+                let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it");
+                End::Lost(self.lost(closed))
+            }
+            Halt::Broken(error) => End::Lost(self.lost(error)),
             Halt::Store(error) => self.failed("write", error),
         }
+    }
+
+    fn lost(&self, reason: io::Error) -> Lost {
+        Lost { reason, received: self.received }
     }
 }
 

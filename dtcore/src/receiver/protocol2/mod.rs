@@ -80,7 +80,7 @@ pub(super) async fn run(
         path: destination.path().to_owned(),
         follower,
         scheduler: Scheduler::new(plan, done, options.streams, policy),
-        retries: Retries::new(options.retries, options.streams),
+        retries: Retries::new(options.retries, streams),
         digests,
         started,
         resumed,
@@ -181,6 +181,7 @@ async fn receive(
         biased;
         () = cancel.cancelled() => Err(TransferError::Cancelled),
         result = finished => result,
+        error = workers.died() => Err(error),
     };
     workers.end().await;
     shared.tell();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::conversation::{Conversation, End};
+use super::conversation::{Conversation, End, Lost};
 use super::inlet::Inlet;
 use super::line::Line;
 use super::shared::Shared;
@@ -39,41 +39,50 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
             shared.events.send(Event::FellBack { data });
         }
         line.clear();
-        let epoch = dialled.epoch;
+        let way = dialled.way;
         let greeting = dialled.greeting(stream, replacing);
         let inlet = Inlet::new(dialled.socket);
         // What was spent on finding another way is no round trip, but errs on the safe side.
         let rtt = begun.elapsed();
-        let end = Conversation::new(shared, stream, line, inlet).run(&greeting, rtt).await;
+        let end = Conversation::new(shared, stream, line, inlet, way).run(&greeting, rtt).await;
         replacing = Replacing::Former;
+        if shared.is_over() {
+            // The server resets what is in the middle of a frame when it is told the end: that is nobody's trouble.
+            return Ok(());
+        }
         match end {
             End::Over => return Ok(()),
             End::Failed(error) => return Err(error),
             End::Idle => {
-                shared.closed(stream);
-                // Until there may be something to do.
-                line.poked().await;
-            }
-            End::Replaced(fault) => shared.lost(stream, words(fault).to_owned()),
-            End::NoSuchSession => {
-                shared.lost(stream, "the server does not know the session any more".to_owned());
-                if let Err(error) = shared.access.renew(epoch, &shared.options).await {
-                    pause(shared, stream, error).await?;
+                sleep(shared.closed(stream)).await;
+                while !shared.is_needed() {
+                    line.poked().await;
                 }
             }
-            End::Lost(reason) => {
-                shared.lost(stream, reason);
-                let error = TransferError::ConnectionLost {
-                    server: shared.server(),
-                    stream: Some(stream.byte()),
-                    received: 0,
-                    source: None,
-                };
-                pause(shared, stream, error).await?;
+            End::Replaced(fault) => shared.lost(stream, words(fault).to_owned()),
+            End::NoSuchSession(lost) => {
+                shared.lost(stream, lost.reason.to_string());
+                match shared.access.renew(way, &shared.options).await {
+                    Ok(Some(data)) => shared.events.send(Event::FellBack { data }),
+                    // Granted sessions are no progress: a server that forgets them is not asked for ever.
+                    Ok(None) => pause(shared, stream, broken_off(shared, stream, lost)).await?,
+                    Err(error) => pause(shared, stream, error).await?,
+                }
+            }
+            End::Lost(lost) => {
+                shared.lost(stream, lost.reason.to_string());
+                pause(shared, stream, broken_off(shared, stream, lost)).await?;
             }
         }
     }
     Ok(())
+}
+
+/// The error that the loss of a connection is, when it is the last one.
+fn broken_off(shared: &Shared, stream: StreamId, lost: Lost) -> TransferError {
+    let Lost { reason, received } = lost;
+    let (server, stream) = (shared.server(), Some(stream.byte()));
+    TransferError::ConnectionLost { server, stream, received, source: Some(reason) }
 }
 
 /// Waits before the next try; fails when it was tried often enough, or cannot get better.

@@ -1,5 +1,6 @@
 //! The threads on which the streams run, and the end of their tasks.
 
+use std::io;
 use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Runtime};
@@ -37,6 +38,20 @@ impl Workers {
         }
     }
 
+    /// Waits until a stream's task dies, which none does unless something here is wrong; those that end are forgotten.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn died(&mut self) -> TransferError {
+        while let Some(ended) = self.tasks.join_next().await {
+            if ended.is_err_and(|error| error.is_panic()) {
+                let source = io::Error::other("the task of a stream died");
+                return TransferError::System { action: "go on", source };
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Ends all tasks and waits until none of them touches anything any more.
     pub(super) async fn end(mut self) {
         self.tasks.shutdown().await;
@@ -49,5 +64,26 @@ impl Drop for Workers {
             // A name that is still being resolved must not hold up the end.
             runtime.shutdown_background();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn a_task_that_dies_is_noticed_and_one_that_ends_is_not() {
+        let mut workers = Workers::start(2).unwrap();
+        workers.spawn(async {});
+        workers.spawn(async { panic!("the test says so") });
+        let TransferError::System { source, .. } = workers.died().await else { panic!() };
+        assert_eq!(source.to_string(), "the task of a stream died");
+        let mut workers = Workers::start(1).unwrap();
+        let (ending, ended) = tokio::sync::oneshot::channel::<()>();
+        workers.spawn(async { drop(ending) });
+        ended.await.unwrap_err();
+        assert!(workers.died().now_or_never().is_none());
+        workers.end().await;
     }
 }

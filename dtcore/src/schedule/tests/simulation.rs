@@ -87,7 +87,7 @@ impl Simulation {
             rtt,
             brought: vec![0; paths.len()],
             lines: paths.into_iter().zip(streams.ids()).map(line).collect(),
-            retries: Retries::new(8, streams),
+            retries: Retries::new(8, usize::from(streams.value())),
             slow_start: false,
             corrupts: Box::new(|_, _| false),
             consumer: None,

@@ -41,6 +41,7 @@ impl Shared {
                 self.follow(&mut state);
                 if state.scheduler.is_complete() {
                     (state.received_after, state.whole_heard) = (now, now);
+                    state.hashing.begin(now);
                     drop(state);
                     self.poke_all();
                     self.look_at_end();

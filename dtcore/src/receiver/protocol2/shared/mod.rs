@@ -1,6 +1,7 @@
 //! What all streams of a transfer share: who fetches what, what has come, and what became of it.
 
 mod blocks;
+mod hashing;
 mod oversight;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::integrity::RangeDigest;
 use crate::plan::{BlockIndex, BlockPlan, ByteRange, StreamId};
 use crate::receiver::follower::Follower;
 use crate::receiver::options::Options;
+use hashing::{Hashing, Heard};
 
 use crate::schedule::{Backoff, Next, Retries, Scheduler};
 use crate::session::Receiving;
@@ -59,6 +61,7 @@ struct State {
     /// When they were asked for, and when the server was last heard of them, or first expected to be.
     whole_asked: Duration,
     whole_heard: Duration,
+    hashing: Hashing,
     /// The streams that wait for something to ask for.
     idle: BTreeSet<StreamId>,
     /// Blocks of which a proven copy waits for its place.
@@ -134,6 +137,7 @@ impl Shared {
             whole: Whole::NotAsked,
             whole_asked: Duration::ZERO,
             whole_heard: Duration::ZERO,
+            hashing: Hashing::default(),
             idle: BTreeSet::new(),
             proven: BTreeSet::new(),
             followed: 0,
@@ -224,12 +228,14 @@ impl Shared {
         state.scheduler.received(stream, n, now);
     }
 
-    /// The sender is alive, and still computes the digests.
-    pub(super) fn is_alive(&self) {
+    /// The server still computes the digests of the whole file, for which it has read `hashed` bytes.
+    pub(super) fn hashes(&self, hashed: u64) {
         let now = self.now();
         let mut state = self.state();
         state.whole_heard = now;
-        state.retries.progressed();
+        if state.hashing.heard(hashed, now) == Heard::Farther {
+            state.retries.progressed();
+        }
     }
 
     /// `n` bytes were received for nothing.
@@ -267,6 +273,7 @@ impl Shared {
         let now = self.now();
         let mut state = self.state();
         state.n_open = state.n_open.saturating_sub(1);
+        state.idle.remove(&stream);
         state.scheduler.lost(stream, now);
         state.trouble.streams_lost = state.trouble.streams_lost.saturating_add(1);
         if state.whole == Whole::AskedOn(stream) {
@@ -277,15 +284,25 @@ impl Shared {
         self.poke_all();
     }
 
-    /// The connection of `stream` was closed with nothing asked for; nothing is lost.
-    pub(super) fn closed(&self, stream: StreamId) {
+    /// The connection of `stream` was closed with nothing asked for, by which nothing is lost: how long it stays so at
+    /// least, which is longer each time that it brings nothing.
+    pub(super) fn closed(&self, stream: StreamId) -> Duration {
         let now = self.now();
         let mut state = self.state();
         state.n_open = state.n_open.saturating_sub(1);
+        state.idle.remove(&stream);
         state.scheduler.lost(stream, now);
+        state.backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default()
     }
 
-    /// How long `stream` waits before it connects again; the transfer fails with `error` when it has tried often enough.
+    /// Whether a stream that was closed with nothing to do should be there again; its line is poked when that changes.
+    pub(super) fn is_needed(&self) -> bool {
+        let state = self.state();
+        let is_digest_to_ask = state.whole == Whole::NotAsked && state.scheduler.is_all_asked();
+        state.failure.is_some() || state.is_done() || is_digest_to_ask || state.scheduler.is_anything_to_ask()
+    }
+
+    /// How long `stream` waits before it connects again; the transfer fails with `error` when all have tried often enough.
     pub(super) fn retry(&self, stream: StreamId, error: TransferError) -> Result<Duration, TransferError> {
         let mut state = self.state();
         if state.retries.failed(stream).is_err() {

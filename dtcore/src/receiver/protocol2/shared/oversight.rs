@@ -11,10 +11,10 @@ use crate::receiver::protocol2::line::Line;
 use crate::schedule::Fault;
 use crate::wire::v2::WholeDigestsReply;
 
-/// What the course of the transfer looks at.
 /// How long the server may say nothing while it computes the digests of the whole file; it says each second that it does.
 const DIGESTS: Duration = Duration::from_secs(5);
 
+/// What the course of the transfer looks at.
 impl Shared {
     /// Waits until the transfer may be over.
     pub(in crate::receiver::protocol2) async fn ended(&self) {
@@ -45,8 +45,10 @@ impl Shared {
         let mut state = self.state();
         let mut faults = state.scheduler.tick(now);
         let mut silent = state.scheduler.silent_for(now);
+        let mut stuck = Duration::ZERO;
         if state.scheduler.is_complete() {
             silent = now.saturating_sub(state.whole_heard);
+            stuck = state.hashing.stuck_for(now);
             if let Whole::AskedOn(stream) = state.whole
                 && silent.min(now.saturating_sub(state.whole_asked)) >= DIGESTS
             {
@@ -65,11 +67,15 @@ impl Shared {
                 line.replace(fault);
             }
         }
-        if silent < self.options.stall_timeout {
-            return Ok(());
+        let late = |activity, waited| TransferError::TimedOut { server: self.server(), activity, waited };
+        if silent >= self.options.stall_timeout {
+            return Err(late("the streams were open", self.options.stall_timeout));
         }
-        let (activity, waited) = ("the streams were open", self.options.stall_timeout);
-        Err(TransferError::TimedOut { server: self.server(), activity, waited })
+        // As in protocol 1: others' files may be hashed before this one.
+        if stuck >= self.options.answer_timeout {
+            return Err(late("it was computing the file's digests", self.options.answer_timeout));
+        }
+        Ok(())
     }
 
     /// Waits until the follower has moved; without one, for ever.
