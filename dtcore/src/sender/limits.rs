@@ -19,7 +19,19 @@ struct Admitted {
     by_address: HashMap<IpAddr, usize>,
 }
 
+/// What one transfer of the most streams holds: its streams, and the spare connections of protocol 1.
+const WHOLE_TRANSFER: usize = 255 + 16;
+
 impl AddressLimit {
+    /// The connections that carry files, in a server that sends on `max_streams` at once.
+    ///
+    /// Half of them are one address's, and those of one whole transfer always: streams of protocol 1 that wait for their turn
+    /// are connected, and a client may open all before it closes one.
+    pub(super) fn of_data_connections(max_streams: NonZeroUsize) -> Arc<Self> {
+        let total = max_streams.get().max(2 * WHOLE_TRANSFER);
+        Arc::new(Self { total, per_address: total / 2, admitted: Mutex::default() })
+    }
+
     pub(super) fn new(total: NonZeroUsize, per_address: NonZeroUsize) -> Arc<Self> {
         Arc::new(Self { total: total.get(), per_address: per_address.get(), admitted: Mutex::default() })
     }

@@ -148,6 +148,8 @@ struct Shared {
     sessions: Sessions,
     /// The connections that have not said yet which stream they are.
     ungreeted: Arc<AddressLimit>,
+    /// The connections that carry files, in both protocols.
+    data_connections: Arc<AddressLimit>,
     /// Who of the sessions uses a core when.
     fair_turns: Arc<FairTurns>,
     /// The places among the streams that are sent at once.
@@ -172,6 +174,7 @@ impl Shared {
             data_addr,
             sessions: Sessions::default(),
             ungreeted: AddressLimit::new(options.max_ungreeted, half(options.max_ungreeted)),
+            data_connections: AddressLimit::of_data_connections(options.max_streams),
             fair_turns: FairTurns::new(),
             root: Arc::new(root),
             digests: Arc::new(DigestCache::new(&tracker, Arc::clone(&stats.bytes_hashed))),

@@ -114,6 +114,7 @@ impl ServerOptions {
 
     /// How many streams are sent at once, over all transfers. Default 4096.
     ///
+    /// As many connections may carry them, and half of these, or 271 if that is more, may come from one address.
     /// More wait for their turn; in protocol 2, where all that are open count, they are refused until there is room.
     pub fn max_streams(mut self, streams: NonZeroUsize) -> Self {
         self.max_streams = streams;

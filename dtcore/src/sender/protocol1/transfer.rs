@@ -13,6 +13,7 @@ use super::slots::Slots;
 use super::stream::{self, StreamEnd};
 use crate::net::accept;
 use crate::plan::StaticSplit;
+use crate::sender::data_socket::DataSocket;
 use crate::sender::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId};
 use crate::sender::limits::Admission;
 use crate::sender::stats::ServerStats;
@@ -112,13 +113,18 @@ impl Transfer {
     }
 
     fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<StreamEnd>) {
-        if peer.ip() == self.asker {
-            connections.spawn(stream::serve(Arc::clone(self), socket, peer));
-        } else {
+        let refused = |reason| self.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
+        if peer.ip() != self.asker {
             drop(socket);
-            let reason = StreamRefusal::ForeignAddress;
-            self.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
+            return refused(StreamRefusal::ForeignAddress);
         }
+        // Where there is no place, dropping it resets it: a client that is in its right must not take it for empty.
+        let socket = DataSocket::new(Arc::new(socket));
+        let Some(place) = self.shared.data_connections.admit(peer.ip()) else {
+            drop(socket);
+            return refused(StreamRefusal::NoCapacity);
+        };
+        connections.spawn(stream::serve(Arc::clone(self), socket, peer, place));
     }
 
     fn last_event(&self, ending: &Ending) -> ServerEvent {

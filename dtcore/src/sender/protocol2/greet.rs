@@ -40,7 +40,7 @@ pub(in crate::sender) async fn greet(
     };
     let claim = match greeting {
         None => Err(Refused { transfer: None, reason: StreamRefusal::NoGreeting }),
-        Some(bytes) => claim(&shared, &bytes),
+        Some(bytes) => claim(&shared, &bytes, peer),
     };
     match claim {
         Ok(claim) => {
@@ -98,12 +98,12 @@ async fn read(socket: &TcpStream, early: &mut Bytes) -> Option<[u8; GREETING_LEN
 }
 
 /// The stream that a greeting names, if it may be had.
-fn claim(shared: &Shared, bytes: &[u8; GREETING_LEN]) -> Result<Claim, Refused> {
+fn claim(shared: &Shared, bytes: &[u8; GREETING_LEN], peer: SocketAddr) -> Result<Claim, Refused> {
     let refused = |reason| Refused { transfer: None, reason };
     let greeting = Greeting::decode(bytes).map_err(|_| refused(StreamRefusal::NotAGreeting))?;
     let session = shared.sessions.find(&greeting).ok_or(refused(StreamRefusal::NoSession))?;
     let of_session = |reason| Refused { transfer: Some(session.transfer()), reason };
-    session.claim(&greeting).map_err(of_session)
+    session.claim(&greeting, peer.ip()).map_err(of_session)
 }
 
 /// The refusal on the wire; `None` for a connection that is closed without a word.

@@ -100,7 +100,7 @@ impl RangeSender {
             let mut unhashed = Some(piece);
             while outlet.position() < piece.end() {
                 outlet.ready(piece.end()).await?;
-                let turn = session.shared().fair_turns.next(session.transfer()).await;
+                let turn = session.next_turn().await;
                 outlet.send_now(piece.end())?;
                 // While the receiver is busy with the first bytes, and the pages are in the cache.
                 if let (Digest::Computed(hasher), Some(piece)) = (&mut *digest, unhashed.take()) {
@@ -150,7 +150,7 @@ impl RangeSender {
         let mut hasher = RangeHasher::new(session.plan().size(), range).ok_or(Problem::SourceChanged)?;
         let mut piece = piece_at(range.start(), range);
         while !piece.is_empty() {
-            let _turn = session.shared().fair_turns.next(session.transfer()).await;
+            let _turn = session.next_turn().await;
             hash(session, piece, &mut hasher).map_err(|_| Problem::SourceChanged)?;
             piece = piece_at(piece.end(), range);
         }

@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::fair::FairTurn;
 use crate::integrity::{Blake3Digest, Md5Digest};
 use crate::plan::{BlockPlan, StreamCount, StreamId};
 use crate::sender::event::{ServerEvent, StreamRefusal, TransferFailure, TransferId};
@@ -83,6 +84,8 @@ struct Open {
     stop: CancellationToken,
     /// The stream's place among all that are open at once.
     place: OwnedSemaphorePermit,
+    /// Its connection's place, which the connection keeps until it is closed.
+    connected: Arc<Admission>,
 }
 
 /// How a session came to its end.
@@ -207,21 +210,22 @@ impl Session {
     }
 
     /// Gives the stream that a greeting names to its connection; a refusal changes nothing.
-    pub(super) fn claim(self: &Arc<Self>, greeting: &Greeting) -> Result<Claim, StreamRefusal> {
+    pub(super) fn claim(self: &Arc<Self>, greeting: &Greeting, peer: IpAddr) -> Result<Claim, StreamRefusal> {
         let byte = greeting.stream;
         let stream = self.streams.stream(byte).ok_or(StreamRefusal::OutOfRange(byte))?;
         let mut table = self.table();
         if table.ending.is_some() {
             return Err(StreamRefusal::NoSession);
         }
-        let place = match (table.open.remove(&byte), greeting.replacing) {
+        let (place, connected) = match (table.open.remove(&byte), greeting.replacing) {
             (None, _) => {
+                let connected = self.shared.data_connections.admit(peer).ok_or(StreamRefusal::NoCapacity)?;
                 let place = Arc::clone(&self.shared.turns).try_acquire_owned();
-                place.map_err(|_| StreamRefusal::NoCapacity)?
+                (place.map_err(|_| StreamRefusal::NoCapacity)?, Arc::new(connected))
             }
             (Some(former), Replacing::Former) => {
                 former.stop.cancel();
-                former.place
+                (former.place, former.connected)
             }
             (Some(former), Replacing::Nothing) => {
                 table.open.insert(byte, former);
@@ -230,10 +234,11 @@ impl Session {
         };
         table.n_claims += 1;
         let (number, stop) = (table.n_claims, self.ended.child_token());
-        table.open.insert(byte, Open { claim: number, stop: stop.clone(), place });
+        let open = Open { claim: number, stop: stop.clone(), place, connected: Arc::clone(&connected) };
+        table.open.insert(byte, open);
         self.n_open.send_replace(table.open.len());
         drop(table);
-        Ok(Claim { session: Arc::clone(self), stream, number, stop })
+        Ok(Claim { session: Arc::clone(self), stream, number, stop, _connected: connected })
     }
 
     /// Computes the MD5 beside everything else, until the session ends.
@@ -293,6 +298,11 @@ impl Session {
         &self.plan
     }
 
+    /// The next turn to use a core, for the share of the address that asked for the session.
+    pub(super) async fn next_turn(&self) -> FairTurn {
+        self.shared.fair_turns.next(self.asker, self.transfer).await
+    }
+
     /// The streams; the lock is never held across a wait.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -306,6 +316,7 @@ pub(super) struct Claim {
     stream: StreamId,
     number: u64,
     stop: CancellationToken,
+    _connected: Arc<Admission>,
 }
 
 impl Claim {
