@@ -177,7 +177,7 @@ impl Shared {
             data_connections: AddressLimit::of_data_connections(options.max_streams),
             fair_turns: FairTurns::new(),
             root: Arc::new(root),
-            digests: Arc::new(DigestCache::new(&tracker, Arc::clone(&stats.bytes_hashed))),
+            digests: Arc::new(DigestCache::new(options.settling, &tracker, Arc::clone(&stats.bytes_hashed))),
             connections: AddressLimit::new(options.max_connections, half(options.max_connections)),
             transfers: AddressLimit::new(options.max_transfers, options.max_transfers_per_address),
             turns: Arc::new(Semaphore::new(options.max_streams.get().min(Semaphore::MAX_PERMITS))),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::storage::SETTLING;
+
 /// Longer than any server runs, and short enough to be added to a point in time.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -35,6 +37,8 @@ pub struct ServerOptions {
     pub(super) idle_timeout: Duration,
     pub(super) stall_timeout: Duration,
     pub(super) drain_timeout: Duration,
+    /// How long a file must have been left alone before its digests are remembered.
+    pub(super) settling: Duration,
 }
 
 /// Serves the current directory on a port of the system's choice.
@@ -58,6 +62,7 @@ impl Default for ServerOptions {
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(1),
+            settling: SETTLING,
         }
     }
 }

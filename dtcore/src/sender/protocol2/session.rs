@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fair::FairTurn;
 use crate::integrity::{Blake3Digest, Md5Digest};
-use crate::plan::{BlockPlan, StreamCount, StreamId};
+use crate::plan::{BlockIndex, BlockPlan, BlockSet, StreamCount, StreamId};
 use crate::sender::event::{ServerEvent, StreamRefusal, TransferFailure, TransferId};
 use crate::sender::limits::Admission;
 use crate::sender::{ServerOptions, Shared};
@@ -63,6 +63,8 @@ pub(super) struct Session {
     n_open: watch::Sender<usize>,
     /// The streams end now.
     ended: CancellationToken,
+    /// The blocks whose remembered digests were given to the receiver; made when there is one.
+    remembered: Mutex<Option<BlockSet>>,
     bytes_sent: AtomicU64,
     granted: Instant,
     md5: OnceCell<Md5Digest>,
@@ -124,6 +126,7 @@ impl Session {
             table: Mutex::default(),
             n_open: watch::Sender::new(0),
             ended: shared.aborted.child_token(),
+            remembered: Mutex::default(),
             bytes_sent: AtomicU64::new(0),
             granted: Instant::now(),
             md5: OnceCell::new(),
@@ -239,6 +242,12 @@ impl Session {
         self.n_open.send_replace(table.open.len());
         drop(table);
         Ok(Claim { session: Arc::clone(self), stream, number, stop, _connected: connected })
+    }
+
+    /// Notes that the receiver gets the remembered digest of a block; `false` if it has got it before.
+    pub(super) fn give_remembered(&self, block: BlockIndex) -> bool {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.get_or_insert_with(|| BlockSet::new(&self.plan)).insert(block)
     }
 
     /// Computes the MD5 beside everything else, until the session ends.
