@@ -68,12 +68,13 @@ pub struct Run {
     args: Vec<OsString>,
     envs: Vec<(&'static str, OsString)>,
     user: Option<u32>,
+    ignored: Option<&'static str>,
     limit: Duration,
 }
 
 impl Run {
     fn of(program: &'static str, name: &'static str) -> Self {
-        Self { program, name, options: vec![], args: vec![], envs: vec![], user: None, limit: RUN }
+        Self { program, name, options: vec![], args: vec![], envs: vec![], user: None, ignored: None, limit: RUN }
     }
 
     /// Adds options, which come before all arguments.
@@ -100,6 +101,12 @@ impl Run {
         self
     }
 
+    /// Runs it with these signals ignored, by their names as the shell knows them.
+    pub fn ignoring(mut self, signals: &'static str) -> Self {
+        self.ignored = Some(signals);
+        self
+    }
+
     /// Gives it more or less time than usual.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -110,7 +117,14 @@ impl Run {
     pub fn start(self) -> Process {
         let copy = self.user.map(|_| copy_for_all(self.program));
         let program = copy.as_ref().map_or_else(|| self.program.into(), |copy| copy.path().join("program"));
-        let mut command = Command::new(program);
+        let mut command = match self.ignored {
+            None => Command::new(program),
+            Some(signals) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("trap '' {signals}; exec \"$0\" \"$@\"")]).arg(program);
+                shell
+            }
+        };
         // Settings of whoever runs the tests must not reach the programs.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DT_")) {
             command.env_remove(name);
