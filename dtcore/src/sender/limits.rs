@@ -1,9 +1,20 @@
 //! How much may go on at once, in all and for one address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The address that stands for all that share one address's part of what there is.
+///
+/// Of IPv6 the first 64 bits count: the rest is the host's own, which has as many addresses there as it likes (RFC 4291,
+/// 2.5.4; RFC 8981).
+pub(super) fn share_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !0 << 64)),
+    }
+}
 
 /// Counts what is going on, and admits no more than a total and a share for each address.
 #[derive(Debug)]
@@ -36,8 +47,9 @@ impl AddressLimit {
         Arc::new(Self { total: total.get(), per_address: per_address.get(), admitted: Mutex::default() })
     }
 
-    /// Takes a place for `address`, if there is one.
+    /// Takes a place for `address`, and those that share with it, if there is one.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
+        let address = share_of(address);
         let mut admitted = self.admitted();
         let of_address = admitted.by_address.get(&address).copied().unwrap_or(0);
         if admitted.total >= self.total || of_address >= self.per_address {
@@ -80,6 +92,25 @@ impl Drop for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_has_one_share_whatever_its_addresses() {
+        for (address, expected) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("2001:db8:1:3::", "2001:db8:1:3::"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(share_of(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{address}");
+        }
+        let n = |n| NonZeroUsize::new(n).unwrap();
+        let limit = AddressLimit::new(n(3), n(1));
+        let _first = limit.admit("2001:db8::1".parse().unwrap()).unwrap();
+        assert!(limit.admit("2001:db8::2".parse().unwrap()).is_none());
+        assert!(limit.admit("2001:db8:0:1::1".parse().unwrap()).is_some());
+    }
 
     #[test]
     fn places_are_limited_and_come_back() {

@@ -14,6 +14,8 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// How a [`Server`](super::Server) is set up; the defaults suit a LAN and a wide-area link alike.
 ///
+/// Where a limit is for one address, that is, in IPv6, all that begin with the same 64 bits.
+///
 /// ```
 /// use dtcore::ServerOptions;
 /// let options = ServerOptions::new("/srv/files").port(9000).transfer_ports("9100-9199".parse()?);

@@ -14,7 +14,7 @@ use super::fair::FairTurn;
 use crate::integrity::{Blake3Digest, Md5Digest};
 use crate::plan::{BlockIndex, BlockPlan, BlockSet, StreamCount, StreamId};
 use crate::sender::event::{ServerEvent, StreamRefusal, TransferFailure, TransferId};
-use crate::sender::limits::Admission;
+use crate::sender::limits::{Admission, share_of};
 use crate::sender::{ServerOptions, Shared};
 use crate::storage::{DigestError, SourceFile};
 use crate::wire::v2::{Greeting, Replacing, Secret, SessionId, WholeDigests, WholeDigestsReply};
@@ -55,6 +55,7 @@ pub(super) struct Session {
     id: SessionId,
     secret: Secret,
     transfer: TransferId,
+    /// Who waits with others of the same share for turns.
     asker: IpAddr,
     source: Arc<SourceFile>,
     plan: BlockPlan,
@@ -119,7 +120,7 @@ impl Session {
             id: terms.id,
             secret: terms.secret,
             transfer,
-            asker: terms.asker.ip(),
+            asker: share_of(terms.asker.ip()),
             source: terms.source,
             plan: terms.plan,
             streams: terms.streams,
