@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "4096", env = "DT_MAX_STREAMS")]
     pub(crate) max_streams: NonZeroUsize,
 
-    /// How many transfers there may be at once
+    /// How many transfers there may be at once, half of them (256 at most) for one address
     #[arg(long, value_name = "N", default_value = "1024", env = "DT_MAX_TRANSFERS")]
     pub(crate) max_transfers: NonZeroUsize,
 

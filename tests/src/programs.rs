@@ -74,7 +74,16 @@ pub struct Run {
 
 impl Run {
     fn of(program: &'static str, name: &'static str) -> Self {
-        Self { program, name, options: vec![], args: vec![], envs: vec![], user: None, ignored: None, limit: RUN }
+        Self {
+            program,
+            name,
+            options: vec![],
+            args: vec![],
+            envs: vec![],
+            user: None,
+            ignored: None,
+            limit: RUN,
+        }
     }
 
     /// Adds options, which come before all arguments.

@@ -179,7 +179,10 @@ impl Shared {
             root: Arc::new(root),
             digests: Arc::new(DigestCache::new(options.settling, &tracker, Arc::clone(&stats.bytes_hashed))),
             connections: AddressLimit::new(options.max_connections, half(options.max_connections)),
-            transfers: AddressLimit::new(options.max_transfers, options.max_transfers_per_address),
+            transfers: AddressLimit::new(
+                options.max_transfers,
+                options.max_transfers_per_address.min(half(options.max_transfers)),
+            ),
             turns: Arc::new(Semaphore::new(options.max_streams.get().min(Semaphore::MAX_PERMITS))),
             stats,
             events: broadcast::Sender::new(event::BACKLOG),

@@ -113,7 +113,7 @@ impl ServerOptions {
         self
     }
 
-    /// How many transfers one address may have at once. Default 256.
+    /// How many transfers one address may have at once, at most half of all. Default 256.
     pub fn max_transfers_per_address(mut self, transfers: NonZeroUsize) -> Self {
         self.max_transfers_per_address = transfers;
         self
