@@ -49,7 +49,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     let _watch = Watch::begin(shutdown.clone(), |code| std::process::exit(code)).map_err(Failure::System)?;
     let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
-    let log = tokio::spawn(log::write(server.events()));
+    let log = log::follow(server.events()).map_err(Failure::System)?;
     announce(&server);
     server.run(shutdown.cancelled()).await;
     // Its last lines are on their way; a blocked stderr must not hold the end up.

@@ -167,6 +167,23 @@ fn signals_that_were_ignored_stay_ignored() {
     server.stop(Signal::TERM, Duration::from_secs(3)).assert_success();
 }
 
+/// The one thread that serves must not wait for a log that nobody takes, nor must the end.
+#[test]
+fn a_log_that_nobody_reads() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let log = workspace.output("log");
+    let _unread = Pipe::make(&log);
+    let run = PROGRAMS.serve(&workspace.root()).env("TOKIO_WORKER_THREADS", "1").stderr_into(&log);
+    let server = run.ready();
+    // Far more than the pipe holds.
+    for _ in 0..500 {
+        Ask::new(server.addr, "x".repeat(300), 1).answer().assert_refusal(&[404], "a name too long");
+    }
+    assert!(Ask::new(server.addr, "f", 4).offer().download() == content);
+    server.stop(Signal::TERM, Duration::from_secs(5)).assert_success();
+}
+
 fn outcome_has_no_panic(outcome: &Outcome) {
     assert!(!outcome.stderr.contains("panicked"), "{outcome}");
 }

@@ -68,7 +68,8 @@ pub struct Run {
     args: Vec<OsString>,
     envs: Vec<(&'static str, OsString)>,
     user: Option<u32>,
-    ignored: Option<&'static str>,
+    /// What a shell does before it becomes the program.
+    prelude: Option<String>,
     limit: Duration,
 }
 
@@ -81,7 +82,7 @@ impl Run {
             args: vec![],
             envs: vec![],
             user: None,
-            ignored: None,
+            prelude: None,
             limit: RUN,
         }
     }
@@ -111,8 +112,14 @@ impl Run {
     }
 
     /// Runs it with these signals ignored, by their names as the shell knows them.
-    pub fn ignoring(mut self, signals: &'static str) -> Self {
-        self.ignored = Some(signals);
+    pub fn ignoring(mut self, signals: &str) -> Self {
+        self.prelude = Some(format!("trap '' {signals}"));
+        self
+    }
+
+    /// Gives it this file for standard error.
+    pub fn stderr_into(mut self, path: &Path) -> Self {
+        self.prelude = Some(format!("exec 2> '{}'", path.display()));
         self
     }
 
@@ -126,11 +133,11 @@ impl Run {
     pub fn start(self) -> Process {
         let copy = self.user.map(|_| copy_for_all(self.program));
         let program = copy.as_ref().map_or_else(|| self.program.into(), |copy| copy.path().join("program"));
-        let mut command = match self.ignored {
+        let mut command = match self.prelude {
             None => Command::new(program),
-            Some(signals) => {
+            Some(prelude) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("trap '' {signals}; exec \"$0\" \"$@\"")]).arg(program);
+                shell.args(["-c", &format!("{prelude}; exec \"$0\" \"$@\"")]).arg(program);
                 shell
             }
         };
