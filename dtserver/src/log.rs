@@ -72,8 +72,8 @@ fn write_one(event: &ServerEvent) {
         ServerEvent::TransferFinished { transfer, bytes, elapsed, .. } => {
             info!(%transfer, bytes, seconds = elapsed.as_secs_f64(), "transfer finished");
         }
-        ServerEvent::TransferExpired { transfer, missing, .. } => {
-            warn!(%transfer, missing, "transfer expired: nobody came for its streams");
+        ServerEvent::TransferExpired { transfer, missing, bytes, idle, .. } => {
+            warn!(%transfer, missing, bytes, "transfer expired: no stream was open for {idle:?}");
         }
         ServerEvent::TransferFailed { transfer, reason, .. } => {
             warn!(%transfer, %reason, "transfer failed");

@@ -132,7 +132,7 @@ async fn send_in_turn(
             let n = outlet.send(chunk.end()).await?;
             left = left.saturating_sub(n);
             *sent = sent.saturating_add(n);
-            transfer.stats().add_bytes_sent(n);
+            transfer.add_bytes_sent(n);
         }
         chunk = next;
     }

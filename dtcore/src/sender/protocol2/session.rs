@@ -206,9 +206,12 @@ impl Session {
             Ending::Finished => {
                 ServerEvent::TransferFinished { transfer, bytes, elapsed: self.granted.elapsed() }
             }
-            Ending::Expired => {
-                ServerEvent::TransferExpired { transfer, missing: usize::from(self.streams.value()) }
-            }
+            Ending::Expired => ServerEvent::TransferExpired {
+                transfer,
+                missing: usize::from(self.streams.value()),
+                bytes,
+                idle: self.options().session_expiry,
+            },
             Ending::Failed(reason) => ServerEvent::TransferFailed { transfer, reason },
         }
     }

@@ -89,10 +89,11 @@ async fn an_unused_transfer_expires_and_its_port_closes() {
     served.file("f", b"abc");
     let address = served.grant("f", 2).await;
     assert_eq!(read_stream(address, 0).await.unwrap(), b"ab");
-    let missing = served.event(|event| {
-        if let ServerEvent::TransferExpired { missing, .. } = event { Some(*missing) } else { None }
+    let expired = served.event(|event| {
+        let ServerEvent::TransferExpired { missing, bytes, idle, .. } = event else { return None };
+        Some((*missing, *bytes, *idle))
     });
-    assert_eq!(missing.await, 1);
+    assert_eq!(expired.await, (1, 2, Duration::from_millis(300)));
     assert!(is_closed(address).await);
 }
 
