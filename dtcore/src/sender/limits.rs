@@ -60,6 +60,12 @@ impl AddressLimit {
         Some(Admission { limit: Arc::clone(self), address })
     }
 
+    /// How many places are taken.
+    #[cfg(test)]
+    pub(super) fn n_admitted(&self) -> usize {
+        self.admitted().total
+    }
+
     fn leave(&self, address: IpAddr) {
         let mut admitted = self.admitted();
         admitted.total = admitted.total.saturating_sub(1);

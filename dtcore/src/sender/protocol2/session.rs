@@ -61,6 +61,7 @@ pub(super) struct Session {
     plan: BlockPlan,
     streams: StreamCount,
     table: Mutex<Table>,
+    /// How many connections carry streams, with those that are replaced and have not told of it yet.
     n_open: watch::Sender<usize>,
     /// The streams end now.
     ended: CancellationToken,
@@ -243,9 +244,9 @@ impl Session {
         let (number, stop) = (table.n_claims, self.ended.child_token());
         let open = Open { claim: number, stop: stop.clone(), place, connected: Arc::clone(&connected) };
         table.open.insert(byte, open);
-        self.n_open.send_replace(table.open.len());
+        self.n_open.send_modify(|n| *n += 1);
         drop(table);
-        Ok(Claim { session: Arc::clone(self), stream, number, stop, _connected: connected })
+        Ok(Claim { session: Arc::clone(self), stream, number, stop, connected })
     }
 
     /// Notes that the receiver gets the remembered digest of a block; `false` if it has got it before.
@@ -329,7 +330,7 @@ pub(super) struct Claim {
     stream: StreamId,
     number: u64,
     stop: CancellationToken,
-    _connected: Arc<Admission>,
+    connected: Arc<Admission>,
 }
 
 impl Claim {
@@ -339,6 +340,11 @@ impl Claim {
 
     pub(super) fn stream(&self) -> StreamId {
         self.stream
+    }
+
+    /// The place of its connection, to be kept until that is closed.
+    pub(super) fn connected(&self) -> Arc<Admission> {
+        Arc::clone(&self.connected)
     }
 
     /// Ends when the stream must: it was replaced, or the session or the server is over.
@@ -364,7 +370,7 @@ impl Drop for Claim {
         let byte = self.stream.byte();
         if table.open.get(&byte).is_some_and(|open| open.claim == self.number) {
             table.open.remove(&byte);
-            self.session.n_open.send_replace(table.open.len());
         }
+        self.session.n_open.send_modify(|n| *n = n.saturating_sub(1));
     }
 }
