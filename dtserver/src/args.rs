@@ -44,11 +44,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "A-B", env = "DT_TRANSFER_PORTS")]
     pub(crate) transfer_ports: Option<PortRange>,
 
-    /// How many streams are sent at once; more wait their turn
+    /// How many streams there may be at once, half of them (271 at least) for one address; more are refused until there is
+    /// room, or in protocol 1 wait their turn
     #[arg(long, value_name = "N", default_value = "4096", env = "DT_MAX_STREAMS")]
     pub(crate) max_streams: NonZeroUsize,
 
-    /// How many transfers there may be at once
+    /// How many transfers there may be at once, half of them (256 at most) for one address
     #[arg(long, value_name = "N", default_value = "1024", env = "DT_MAX_TRANSFERS")]
     pub(crate) max_transfers: NonZeroUsize,
 

@@ -4,6 +4,7 @@
 
 mod args;
 mod log;
+mod watch;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,11 +12,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use dtcli::{Signals, raise_open_files, reason};
+use dtcli::{raise_open_files, reason};
 use dtcore::{Server, ServerError};
 use tokio_util::sync::CancellationToken;
 
 use args::Args;
+use watch::Watch;
 
 /// How long threads may take to end that wait for a disk when all else has ended.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -44,22 +46,14 @@ fn run(args: &Args) -> Result<(), Failure> {
 
 async fn serve(args: &Args) -> Result<(), Failure> {
     // Before the line that says the server is ready: a signal sent after it must find its handler.
-    let mut signals = Signals::new().map_err(Failure::System)?;
-    let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
-    let log = tokio::spawn(log::write(server.events()));
-    announce(&server);
     let shutdown = CancellationToken::new();
-    let begin = shutdown.clone();
-    let watcher = tokio::spawn(async move {
-        signals.next().await;
-        begin.cancel();
-        let code = signals.next().await;
-        std::process::exit(code);
-    });
+    let _watch = Watch::begin(shutdown.clone(), |code| std::process::exit(code)).map_err(Failure::System)?;
+    let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
+    let log = log::follow(server.events()).map_err(Failure::System)?;
+    announce(&server);
     server.run(shutdown.cancelled()).await;
     // Its last lines are on their way; a blocked stderr must not hold the end up.
     let _ = tokio::time::timeout(PATIENCE, log).await;
-    watcher.abort();
     Ok(())
 }
 

@@ -2,9 +2,16 @@
 //!
 //! Names come from peers, so they are written in their debug form: quoted, with control characters escaped.
 
-use std::io::IsTerminal;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::thread;
 
 use dtcore::{ServerEvent, ServerEvents};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tracing::{Level, debug, error, info, warn};
 
 use crate::args::{Args, LogFormat};
@@ -30,8 +37,22 @@ pub(crate) fn start(args: &Args) {
     };
 }
 
-/// Writes events until the server has ended.
-pub(crate) async fn write(mut events: ServerEvents) {
+/// Writes events until the server has ended, which is when what is returned ends.
+///
+/// It has a thread of its own: a stderr that takes nothing must not keep one that serves. Call it on the server's runtime.
+pub(crate) fn follow(events: ServerEvents) -> io::Result<oneshot::Receiver<()>> {
+    let (over, ended) = oneshot::channel();
+    let runtime = Handle::current();
+    let thread = thread::Builder::new().name("dt-log".to_owned());
+    thread.spawn(move || {
+        runtime.block_on(write(events));
+        // Nobody waits any more if it took too long.
+        let _ = over.send(());
+    })?;
+    Ok(ended)
+}
+
+async fn write(mut events: ServerEvents) {
     let mut missed = 0;
     while let Some(event) = events.next().await {
         if events.missed() > missed {
@@ -45,13 +66,14 @@ pub(crate) async fn write(mut events: ServerEvents) {
 fn write_one(event: &ServerEvent) {
     match event {
         ServerEvent::TransferStarted { transfer, protocol, peer, path, size, streams, port, .. } => {
+            let path = Name(path);
             info!(%transfer, protocol, %peer, ?path, size, %streams, port, "transfer started");
         }
         ServerEvent::TransferFinished { transfer, bytes, elapsed, .. } => {
             info!(%transfer, bytes, seconds = elapsed.as_secs_f64(), "transfer finished");
         }
-        ServerEvent::TransferExpired { transfer, missing, .. } => {
-            warn!(%transfer, missing, "transfer expired: nobody came for its streams");
+        ServerEvent::TransferExpired { transfer, missing, bytes, idle, .. } => {
+            warn!(%transfer, missing, bytes, "transfer expired: no stream was open for {idle:?}");
         }
         ServerEvent::TransferFailed { transfer, reason, .. } => {
             warn!(%transfer, %reason, "transfer failed");
@@ -72,11 +94,46 @@ fn write_one(event: &ServerEvent) {
             debug!(%peer, %reason, "connection refused");
         }
         ServerEvent::RequestRefused { peer, status, reason, path, .. } => {
-            info!(%peer, status, reason, path = path.as_ref().map(tracing::field::debug), "request refused");
+            let path = path.as_deref().map(Name);
+            info!(%peer, status, reason, path = path.map(tracing::field::debug), "request refused");
         }
         ServerEvent::AcceptFailed { reason, .. } => {
             error!(reason, "cannot accept connections for the moment");
         }
         _ => debug!(?event, "event"),
+    }
+}
+
+/// Of a longer name this is the beginning that is written: a request may hold 16 KiB, and a log is for people.
+const LONGEST_NAME: usize = 256;
+
+/// A name from a peer, in its debug form and not too long.
+struct Name<'a>(&'a Path);
+
+impl fmt::Debug for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.as_os_str().as_bytes();
+        match bytes.get(..LONGEST_NAME) {
+            Some(beginning) if beginning.len() < bytes.len() => {
+                write!(f, "{:?}...", OsStr::from_bytes(beginning))
+            }
+            Some(_) | None => self.0.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut() {
+        for (len, expected) in [(1, 3), (256, 258), (257, 261), (16 << 10, 261)] {
+            let name = "x".repeat(len);
+            assert_eq!(format!("{:?}", Name(Path::new(&name))).len(), expected, "{len}");
+        }
+        // In the middle of a character.
+        let name = "ü".repeat(200).replacen('ü', "x", 1);
+        assert!(format!("{:?}", Name(Path::new(&name))).ends_with("\\xC3\"..."));
     }
 }

@@ -146,6 +146,44 @@ fn an_ended_server_leaves_nothing() {
     }
 }
 
+/// As under `nohup`, and in the background of a shell without job control.
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, 30 * MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ignoring("HUP INT").ready();
+    let client = PROGRAMS
+        .fetch(server.addr, 4, "f", workspace.output("out"))
+        .options(["--limit-rate", "20M"])
+        .ignoring("HUP INT")
+        .start();
+    until_true("the part file", || !files_in(&workspace.outputs()).is_empty());
+    for signal in [Signal::HUP, Signal::INT] {
+        server.process().signal(signal);
+        client.signal(signal);
+    }
+    client.finish_within(PATIENCE).assert_success();
+    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+    server.stop(Signal::TERM, Duration::from_secs(3)).assert_success();
+}
+
+/// The one thread that serves must not wait for a log that nobody takes, nor must the end.
+#[test]
+fn a_log_that_nobody_reads() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let log = workspace.output("log");
+    let _unread = Pipe::make(&log);
+    let run = PROGRAMS.serve(&workspace.root()).env("TOKIO_WORKER_THREADS", "1").stderr_into(&log);
+    let server = run.ready();
+    // Far more than the pipe holds.
+    for _ in 0..500 {
+        Ask::new(server.addr, "x".repeat(300), 1).answer().assert_refusal(&[404], "a name too long");
+    }
+    assert!(Ask::new(server.addr, "f", 4).offer().download() == content);
+    server.stop(Signal::TERM, Duration::from_secs(5)).assert_success();
+}
+
 fn outcome_has_no_panic(outcome: &Outcome) {
     assert!(!outcome.stderr.contains("panicked"), "{outcome}");
 }

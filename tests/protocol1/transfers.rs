@@ -63,9 +63,10 @@ fn a_slow_client() {
 #[test]
 fn limits_are_refused_with_503() {
     let (_workspace, mut server, content) =
-        served(1000, &["--max-transfers", "3", "--transfer-expiry", "1s"]);
+        served(1000, &["--max-transfers", "6", "--transfer-expiry", "1s"]);
+    // Half of them for one address.
     let offers: Vec<Offer> = (0..3).map(|_| Ask::new(server.addr, "f", 2).offer()).collect();
-    Ask::new(server.addr, "f", 2).answer().assert_refusal(&[503], "a fourth transfer");
+    Ask::new(server.addr, "f", 2).answer().assert_refusal(&[503], "a fourth transfer of one address");
     assert!(offers[0].download() == content, "those that are granted go on");
     let next = until("a free place", || {
         let answer = Ask::new(server.addr, "f", 2).answer();

@@ -67,6 +67,7 @@ pub struct Run {
     options: Vec<OsString>,
     args: Vec<OsString>,
     envs: Vec<(&'static str, OsString)>,
+    /// A command that gets the program and its arguments.
     wrapper: Vec<OsString>,
     user: Option<u32>,
     limit: Duration,
@@ -114,6 +115,21 @@ impl Run {
     pub fn unprivileged(mut self) -> Self {
         self.user = rustix::process::geteuid().is_root().then_some(NOBODY);
         self
+    }
+
+    /// Runs it with these signals ignored, by their names as the shell knows them.
+    pub fn ignoring(self, signals: &str) -> Self {
+        self.behind(&format!("trap '' {signals}"))
+    }
+
+    /// Gives it this file for standard error.
+    pub fn stderr_into(self, path: &Path) -> Self {
+        self.behind(&format!("exec 2> '{}'", path.display()))
+    }
+
+    /// Lets a shell do something before it becomes the program.
+    fn behind(self, prelude: &str) -> Self {
+        self.under(["sh", "-c", &format!("{prelude}; exec \"$0\" \"$@\"")])
     }
 
     /// Gives it more or less time than usual.

@@ -98,13 +98,17 @@ pub enum ServerEvent {
         /// The time since it was granted.
         elapsed: Duration,
     },
-    /// Nobody came for the missing streams in time.
+    /// Nobody came for the missing streams in time; in protocol 2, no stream was open for too long.
     #[non_exhaustive]
     TransferExpired {
         /// The transfer.
         transfer: TransferId,
         /// How many streams were not complete; in protocol 2 all.
         missing: usize,
+        /// How many bytes of the file were sent.
+        bytes: u64,
+        /// For how long no stream was open.
+        idle: Duration,
     },
     /// A transfer was given up.
     #[non_exhaustive]

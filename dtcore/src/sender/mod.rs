@@ -24,6 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, broadcast};
@@ -40,6 +41,9 @@ use crate::storage::{DigestCache, Root};
 use limits::AddressLimit;
 use protocol2::{FairTurns, Sessions};
 use refusal::Refusal;
+
+/// How long what was aborted may take to end.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// A server that listens, and serves once it runs.
 #[derive(Debug)]
@@ -105,7 +109,8 @@ impl Server {
     /// Serves until `shutdown` ends, and returns when every task has ended and every socket is closed.
     ///
     /// With the shutdown, nothing new is accepted; running streams have the drain timeout to end, then they are
-    /// reset, so that no client takes them for complete.
+    /// reset, so that no client takes them for complete. What has not ended a second later waits for a disk, perhaps for
+    /// ever, and is left to the runtime.
     ///
     /// # Cancel safety
     /// Dropping the future aborts everything at once; the tasks end on the runtime soon after.
@@ -121,7 +126,8 @@ impl Server {
         let drained = tokio::time::timeout(shared.options.drain_timeout, shared.tracker.wait()).await;
         if drained.is_err() {
             shared.aborted.cancel();
-            shared.tracker.wait().await;
+            // Whatever can end ends at once.
+            let _ = tokio::time::timeout(LAST_WAIT, shared.tracker.wait()).await;
         }
     }
 }
@@ -148,6 +154,8 @@ struct Shared {
     sessions: Sessions,
     /// The connections that have not said yet which stream they are.
     ungreeted: Arc<AddressLimit>,
+    /// The connections that carry files, in both protocols.
+    data_connections: Arc<AddressLimit>,
     /// Who of the sessions uses a core when.
     fair_turns: Arc<FairTurns>,
     /// The places among the streams that are sent at once.
@@ -172,11 +180,15 @@ impl Shared {
             data_addr,
             sessions: Sessions::default(),
             ungreeted: AddressLimit::new(options.max_ungreeted, half(options.max_ungreeted)),
+            data_connections: AddressLimit::of_data_connections(options.max_streams),
             fair_turns: FairTurns::new(),
             root: Arc::new(root),
-            digests: Arc::new(DigestCache::new(&tracker, Arc::clone(&stats.bytes_hashed))),
+            digests: Arc::new(DigestCache::new(options.settling, &tracker, Arc::clone(&stats.bytes_hashed))),
             connections: AddressLimit::new(options.max_connections, half(options.max_connections)),
-            transfers: AddressLimit::new(options.max_transfers, options.max_transfers_per_address),
+            transfers: AddressLimit::new(
+                options.max_transfers,
+                options.max_transfers_per_address.min(half(options.max_transfers)),
+            ),
             turns: Arc::new(Semaphore::new(options.max_streams.get().min(Semaphore::MAX_PERMITS))),
             stats,
             events: broadcast::Sender::new(event::BACKLOG),

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::storage::SETTLING;
+
 /// Longer than any server runs, and short enough to be added to a point in time.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// How a [`Server`](super::Server) is set up; the defaults suit a LAN and a wide-area link alike.
+///
+/// Where a limit is for one address, that is, in IPv6, all that begin with the same 64 bits.
 ///
 /// ```
 /// use dtcore::ServerOptions;
@@ -35,6 +39,8 @@ pub struct ServerOptions {
     pub(super) idle_timeout: Duration,
     pub(super) stall_timeout: Duration,
     pub(super) drain_timeout: Duration,
+    /// How long a file must have been left alone before its digests are remembered.
+    pub(super) settling: Duration,
 }
 
 /// Serves the current directory on a port of the system's choice.
@@ -58,6 +64,7 @@ impl Default for ServerOptions {
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(1),
+            settling: SETTLING,
         }
     }
 }
@@ -106,7 +113,7 @@ impl ServerOptions {
         self
     }
 
-    /// How many transfers one address may have at once. Default 256.
+    /// How many transfers one address may have at once, at most half of all. Default 256.
     pub fn max_transfers_per_address(mut self, transfers: NonZeroUsize) -> Self {
         self.max_transfers_per_address = transfers;
         self
@@ -114,6 +121,7 @@ impl ServerOptions {
 
     /// How many streams are sent at once, over all transfers. Default 4096.
     ///
+    /// As many connections may carry them, and half of these, or 271 if that is more, may come from one address.
     /// More wait for their turn; in protocol 2, where all that are open count, they are refused until there is room.
     pub fn max_streams(mut self, streams: NonZeroUsize) -> Self {
         self.max_streams = streams;

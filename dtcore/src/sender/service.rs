@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Shared;
-use super::limits::Admission;
+use super::limits::{Admission, share_of};
 use super::protocol1::Transfer;
 use super::protocol2;
 use super::refusal::Refusal;
@@ -141,7 +141,7 @@ async fn grant_v1(
     names: Vec<Vec<u8>>,
     place: Admission,
 ) -> Result<Granted, Refusal> {
-    let (source, path, md5) = find(shared, names, asked.peer.ip()).await?;
+    let (source, path, md5) = find(shared, names, share_of(asked.peer.ip())).await?;
     let listener = shared.transfer_listener().map_err(|error| Refusal::of_listening(&error))?;
     let port = listener.local_addr().map_err(|error| Refusal::of_listening(&error))?.port();
     let split = StaticSplit::new(source.size(), wanted.streams);

@@ -19,7 +19,7 @@ mod store;
 mod window;
 
 pub(crate) use block_file::{BlockFile, CommitError, Leased, Unverified, Verified};
-pub(crate) use digest_cache::{DigestCache, DigestError};
+pub(crate) use digest_cache::{DigestCache, DigestError, SETTLING};
 pub use engine::{Engine, InvalidEngine};
 pub(crate) use engine::{open, open_for_blocks};
 pub(crate) use growing::{GrowingWriter, append};

@@ -11,6 +11,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::SourceFile;
+use super::space::is_in_memory;
 use crate::plan::ByteRange;
 
 /// How much is read at once: large enough for the disk to work in long runs.
@@ -69,8 +70,12 @@ fn is_resident(source: &SourceFile, chunk: ByteRange) -> bool {
         let mut byte = [0];
         let into = &mut [IoSliceMut::new(&mut byte)];
         let probe = rustix::io::preadv2(source, into, offset, ReadWriteFlags::NOWAIT);
-        // A file system that cannot answer (EOPNOTSUPP) is one in memory, or one that must be taken as it is.
-        probe != Err(Errno::AGAIN)
+        match probe {
+            Err(Errno::AGAIN) => false,
+            // Who cannot answer is in memory altogether, or somewhere that may be waited for: NFS, CIFS, FUSE.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => is_in_memory(source).unwrap_or(false),
+            Ok(_) | Err(_) => true,
+        }
     })
 }
 
@@ -109,6 +114,13 @@ mod tests {
         assert!(is_resident(&source, first));
         residency.warm(second, ByteRange::new(size, size)).await;
         assert!(is_resident(&source, second));
+    }
+
+    #[test]
+    fn who_cannot_say_is_resident_only_in_memory() {
+        let resident = |file| is_resident(&SourceFile::new(file).unwrap(), ByteRange::new(0, 10));
+        assert!(!resident(std::fs::File::open("/proc/self/limits").unwrap()));
+        assert!(resident(tempfile::tempfile_in("/dev/shm").unwrap()));
     }
 
     #[test]

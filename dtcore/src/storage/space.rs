@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{fstatfs, fstatvfs};
@@ -41,7 +42,12 @@ pub(super) fn defers_errors(file: &File) -> io::Result<bool> {
     Ok(!is_good_at_mapping(file)?)
 }
 
-fn magic(file: &File) -> io::Result<u64> {
+/// Whether all of the file is in memory, as its system has no disk.
+pub(super) fn is_in_memory(file: impl AsFd) -> io::Result<bool> {
+    Ok(matches!(magic(file)?, TMPFS | RAMFS))
+}
+
+fn magic(file: impl AsFd) -> io::Result<u64> {
     // Signed on some architectures, where the large numbers below would be negative.
     let magic = fstatfs(file)?.f_type;
     Ok(u64::from(u32::try_from(magic & 0xffff_ffff).unwrap_or(0)))
@@ -49,6 +55,7 @@ fn magic(file: &File) -> io::Result<u64> {
 
 // From linux/magic.h and the file systems' own headers.
 const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58f6;
 const NFS: u64 = 0x6969;
 const FUSE: u64 = 0x6573_5546;
 const CIFS: u64 = 0xff53_4d42;

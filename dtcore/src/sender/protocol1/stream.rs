@@ -13,6 +13,7 @@ use crate::net::{Farewell, drain_until_closed};
 use crate::plan::{ByteRange, StreamId};
 use crate::sender::data_socket::DataSocket;
 use crate::sender::event::{ServerEvent, StreamFailure, StreamRefusal};
+use crate::sender::limits::Admission;
 use crate::sender::outlet::Outlet;
 use crate::storage::Residency;
 
@@ -36,9 +37,13 @@ pub(super) enum StreamEnd {
     Failed(StreamFailure),
 }
 
-/// Serves one connection from its id to its end.
-pub(super) async fn serve(transfer: Arc<Transfer>, socket: TcpStream, peer: SocketAddr) -> StreamEnd {
-    let socket = DataSocket::new(Arc::new(socket));
+/// Serves one connection from its id to its end; it has its place as long.
+pub(super) async fn serve(
+    transfer: Arc<Transfer>,
+    socket: DataSocket,
+    peer: SocketAddr,
+    _place: Admission,
+) -> StreamEnd {
     let refuse = |reason| {
         transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
         StreamEnd::Refused
@@ -127,7 +132,7 @@ async fn send_in_turn(
             let n = outlet.send(chunk.end()).await?;
             left = left.saturating_sub(n);
             *sent = sent.saturating_add(n);
-            transfer.stats().add_bytes_sent(n);
+            transfer.add_bytes_sent(n);
         }
         chunk = next;
     }

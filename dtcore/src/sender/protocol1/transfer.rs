@@ -1,6 +1,7 @@
 //! A transfer of protocol 1: a port of its own, for the address that asked, until its streams are complete.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -13,9 +14,9 @@ use super::slots::Slots;
 use super::stream::{self, StreamEnd};
 use crate::net::accept;
 use crate::plan::StaticSplit;
+use crate::sender::data_socket::DataSocket;
 use crate::sender::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId};
 use crate::sender::limits::Admission;
-use crate::sender::stats::ServerStats;
 use crate::sender::{ServerOptions, Shared};
 use crate::storage::SourceFile;
 
@@ -33,6 +34,7 @@ pub(in crate::sender) struct Transfer {
     slots: Mutex<Slots>,
     aborted: CancellationToken,
     granted: Instant,
+    bytes_sent: AtomicU64,
 }
 
 /// How a transfer's conversation came to its end.
@@ -59,6 +61,7 @@ impl Transfer {
             slots: Mutex::new(Slots::new(split.streams())),
             aborted: shared.aborted.child_token(),
             granted: Instant::now(),
+            bytes_sent: AtomicU64::new(0),
         }
     }
 
@@ -112,13 +115,18 @@ impl Transfer {
     }
 
     fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<StreamEnd>) {
-        if peer.ip() == self.asker {
-            connections.spawn(stream::serve(Arc::clone(self), socket, peer));
-        } else {
+        let refused = |reason| self.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
+        if peer.ip() != self.asker {
             drop(socket);
-            let reason = StreamRefusal::ForeignAddress;
-            self.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
+            return refused(StreamRefusal::ForeignAddress);
         }
+        // Where there is no place, dropping it resets it: a client that is in its right must not take it for empty.
+        let socket = DataSocket::new(Arc::new(socket));
+        let Some(place) = self.shared.data_connections.admit(peer.ip()) else {
+            drop(socket);
+            return refused(StreamRefusal::NoCapacity);
+        };
+        connections.spawn(stream::serve(Arc::clone(self), socket, peer, place));
     }
 
     fn last_event(&self, ending: &Ending) -> ServerEvent {
@@ -127,7 +135,12 @@ impl Transfer {
             Ending::Failed(reason) if missing > 0 => {
                 ServerEvent::TransferFailed { transfer, reason: *reason }
             }
-            Ending::Expired => ServerEvent::TransferExpired { transfer, missing },
+            Ending::Expired => ServerEvent::TransferExpired {
+                transfer,
+                missing,
+                bytes: self.bytes_sent.load(Ordering::Relaxed),
+                idle: self.options().transfer_expiry,
+            },
             Ending::Finished | Ending::Failed(_) => ServerEvent::TransferFinished {
                 transfer,
                 bytes: self.split.size(),
@@ -170,8 +183,9 @@ impl Transfer {
         &self.shared.options
     }
 
-    pub(super) fn stats(&self) -> &ServerStats {
-        &self.shared.stats
+    pub(super) fn add_bytes_sent(&self, n: u64) {
+        self.bytes_sent.fetch_add(n, Ordering::Relaxed);
+        self.shared.stats.add_bytes_sent(n);
     }
 
     pub(super) fn emit(&self, event: ServerEvent) {

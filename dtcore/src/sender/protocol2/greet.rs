@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::session::Claim;
 use super::stream;
+use super::write::{Follows, write_all};
 use crate::net::{drain_until_closed, shut_down_sending};
 use crate::sender::Shared;
 use crate::sender::data_socket::DataSocket;
@@ -40,7 +41,7 @@ pub(in crate::sender) async fn greet(
     };
     let claim = match greeting {
         None => Err(Refused { transfer: None, reason: StreamRefusal::NoGreeting }),
-        Some(bytes) => claim(&shared, &bytes),
+        Some(bytes) => claim(&shared, &bytes, peer),
     };
     match claim {
         Ok(claim) => {
@@ -68,15 +69,19 @@ pub(super) fn turn_away(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
 
 /// Sends a refusal and ends the connection so that it arrives.
 pub(super) async fn refuse(shared: &Shared, socket: &DataSocket, problem: Problem, reason: &str) {
-    // Nothing, or nothing but whole frames, was written before: there is room for it, or nobody who reads.
-    let _ = socket.try_write(&Reply::refusal(problem, reason));
-    if socket.end(shared.options.stall_timeout).is_ok() {
-        tokio::select! {
-            biased;
-            () = shared.draining.cancelled() => {}
-            () = shared.aborted.cancelled() => {}
-            _ = drain_until_closed(socket, FAREWELL, SURPLUS) => {}
+    let telling = async {
+        let refusal = Reply::refusal(problem, reason);
+        // Behind frames that the receiver has not taken yet there may be no room at once.
+        let writing = timeout(FAREWELL, write_all(socket, &refusal, Follows::Nothing, FAREWELL));
+        if matches!(writing.await, Ok(Ok(()))) && socket.end(shared.options.stall_timeout).is_ok() {
+            drain_until_closed(socket, FAREWELL, SURPLUS).await;
         }
+    };
+    tokio::select! {
+        biased;
+        () = telling => {}
+        () = shared.draining.cancelled() => {}
+        () = shared.aborted.cancelled() => {}
     }
 }
 
@@ -98,12 +103,12 @@ async fn read(socket: &TcpStream, early: &mut Bytes) -> Option<[u8; GREETING_LEN
 }
 
 /// The stream that a greeting names, if it may be had.
-fn claim(shared: &Shared, bytes: &[u8; GREETING_LEN]) -> Result<Claim, Refused> {
+fn claim(shared: &Shared, bytes: &[u8; GREETING_LEN], peer: SocketAddr) -> Result<Claim, Refused> {
     let refused = |reason| Refused { transfer: None, reason };
     let greeting = Greeting::decode(bytes).map_err(|_| refused(StreamRefusal::NotAGreeting))?;
     let session = shared.sessions.find(&greeting).ok_or(refused(StreamRefusal::NoSession))?;
     let of_session = |reason| Refused { transfer: Some(session.transfer()), reason };
-    session.claim(&greeting).map_err(of_session)
+    session.claim(&greeting, peer.ip()).map_err(of_session)
 }
 
 /// The refusal on the wire; `None` for a connection that is closed without a word.
@@ -133,5 +138,38 @@ impl Refused {
             Some(transfer) => ServerEvent::StreamRefused { transfer, peer, reason },
             None => ServerEvent::ConnectionRefused { peer, reason },
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sender::{Server, ServerOptions};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_refusal_waits_for_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::bind(ServerOptions::new(folder.path())).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = DataSocket::new(Arc::new(listener.accept().await.unwrap().0));
+        let mut expected = Vec::new();
+        // Until also what is on its way has arrived.
+        while timeout(Duration::from_millis(100), socket.writable()).await.is_ok() {
+            while let Ok(n) = socket.try_write(&[7; 8 << 10]) {
+                expected.resize(expected.len() + n, 7);
+            }
+        }
+        expected.extend(Reply::refusal(Problem::Busy, "full"));
+        let mut received = Vec::new();
+        let refusing = refuse(&server.shared, &socket, Problem::Busy, "full");
+        let reading = async {
+            client.read_to_end(&mut received).await.unwrap();
+            drop(client);
+        };
+        tokio::join!(refusing, reading);
+        assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
     }
 }

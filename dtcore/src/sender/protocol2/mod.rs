@@ -7,6 +7,8 @@ mod port;
 mod range;
 mod session;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub(super) use fair::FairTurns;

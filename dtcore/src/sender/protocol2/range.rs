@@ -31,6 +31,8 @@ enum Digest {
     /// It was computed before, for the version of the file that was opened.
     Known(RangeDigest),
     Computed(Box<RangeHasher>),
+    /// It was known and given before, and the receiver asks again: perhaps the bytes did not match.
+    Doubted(RangeDigest, Box<RangeHasher>),
 }
 
 impl RangeSender {
@@ -59,6 +61,9 @@ impl RangeSender {
         let blocks = session.shared().digests.blocks();
         let known = block.and_then(|block| blocks.find(&source.identity(), &plan, block));
         let mut digest = match (known, RangeHasher::new(plan.size(), range)) {
+            (Some(known), Some(hasher)) if !block.is_some_and(|block| session.give_remembered(block)) => {
+                Digest::Doubted(known, Box::new(hasher))
+            }
             (Some(known), _) => Digest::Known(known),
             (None, Some(hasher)) => Digest::Computed(Box::new(hasher)),
             // Only subtrees come here.
@@ -100,10 +105,12 @@ impl RangeSender {
             let mut unhashed = Some(piece);
             while outlet.position() < piece.end() {
                 outlet.ready(piece.end()).await?;
-                let turn = session.shared().fair_turns.next(session.transfer()).await;
+                let turn = session.next_turn().await;
                 outlet.send_now(piece.end())?;
                 // While the receiver is busy with the first bytes, and the pages are in the cache.
-                if let (Digest::Computed(hasher), Some(piece)) = (&mut *digest, unhashed.take()) {
+                if let (Digest::Computed(hasher) | Digest::Doubted(_, hasher), Some(piece)) =
+                    (&mut *digest, unhashed.take())
+                {
                     hash(session, piece, hasher)?;
                 }
                 drop(turn);
@@ -122,22 +129,26 @@ impl RangeSender {
         begin: SystemTime,
     ) -> Result<RangeDigest, Problem> {
         let source = self.session.source();
-        let hasher = match digest {
+        let (hasher, doubted) = match digest {
             Digest::Known(known) => {
                 let now = source.current_identity().map_err(|_| Problem::SourceUnreadable)?;
                 if now == source.identity() {
                     return Ok(known);
                 }
                 // Size and time can be as they were in a file that was written to: only its bytes tell.
-                self.hash_again(range).await?
+                (self.hash_again(range).await?, None)
             }
-            Digest::Computed(hasher) => *hasher,
+            Digest::Computed(hasher) => (*hasher, None),
+            Digest::Doubted(known, hasher) => (*hasher, Some(known)),
         };
         let now = source.current_identity().map_err(|_| Problem::SourceUnreadable)?;
         if !source.same_content(&now) {
             return Err(Problem::SourceChanged);
         }
         let digest = hasher.finish().ok_or(Problem::SourceChanged)?;
+        if doubted.is_some_and(|known| known != digest) {
+            self.session.shared().digests.forget(&source.identity());
+        }
         if let Some(block) = block {
             let blocks = self.session.shared().digests.blocks();
             blocks.remember(source, self.session.plan(), block, digest, &now, begin);
@@ -150,7 +161,7 @@ impl RangeSender {
         let mut hasher = RangeHasher::new(session.plan().size(), range).ok_or(Problem::SourceChanged)?;
         let mut piece = piece_at(range.start(), range);
         while !piece.is_empty() {
-            let _turn = session.shared().fair_turns.next(session.transfer()).await;
+            let _turn = session.next_turn().await;
             hash(session, piece, &mut hasher).map_err(|_| Problem::SourceChanged)?;
             piece = piece_at(piece.end(), range);
         }

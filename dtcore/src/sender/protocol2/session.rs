@@ -10,10 +10,11 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::fair::FairTurn;
 use crate::integrity::{Blake3Digest, Md5Digest};
-use crate::plan::{BlockPlan, StreamCount, StreamId};
+use crate::plan::{BlockIndex, BlockPlan, BlockSet, StreamCount, StreamId};
 use crate::sender::event::{ServerEvent, StreamRefusal, TransferFailure, TransferId};
-use crate::sender::limits::Admission;
+use crate::sender::limits::{Admission, share_of};
 use crate::sender::{ServerOptions, Shared};
 use crate::storage::{DigestError, SourceFile};
 use crate::wire::v2::{Greeting, Replacing, Secret, SessionId, WholeDigests, WholeDigestsReply};
@@ -54,14 +55,18 @@ pub(super) struct Session {
     id: SessionId,
     secret: Secret,
     transfer: TransferId,
+    /// Who waits with others of the same share for turns.
     asker: IpAddr,
     source: Arc<SourceFile>,
     plan: BlockPlan,
     streams: StreamCount,
     table: Mutex<Table>,
+    /// How many connections carry streams, with those that are replaced and have not told of it yet.
     n_open: watch::Sender<usize>,
     /// The streams end now.
     ended: CancellationToken,
+    /// The blocks whose remembered digests were given to the receiver; made when there is one.
+    remembered: Mutex<Option<BlockSet>>,
     bytes_sent: AtomicU64,
     granted: Instant,
     md5: OnceCell<Md5Digest>,
@@ -83,6 +88,8 @@ struct Open {
     stop: CancellationToken,
     /// The stream's place among all that are open at once.
     place: OwnedSemaphorePermit,
+    /// Its connection's place, which the connection keeps until it is closed.
+    connected: Arc<Admission>,
 }
 
 /// How a session came to its end.
@@ -114,13 +121,14 @@ impl Session {
             id: terms.id,
             secret: terms.secret,
             transfer,
-            asker: terms.asker.ip(),
+            asker: share_of(terms.asker.ip()),
             source: terms.source,
             plan: terms.plan,
             streams: terms.streams,
             table: Mutex::default(),
             n_open: watch::Sender::new(0),
             ended: shared.aborted.child_token(),
+            remembered: Mutex::default(),
             bytes_sent: AtomicU64::new(0),
             granted: Instant::now(),
             md5: OnceCell::new(),
@@ -199,29 +207,33 @@ impl Session {
             Ending::Finished => {
                 ServerEvent::TransferFinished { transfer, bytes, elapsed: self.granted.elapsed() }
             }
-            Ending::Expired => {
-                ServerEvent::TransferExpired { transfer, missing: usize::from(self.streams.value()) }
-            }
+            Ending::Expired => ServerEvent::TransferExpired {
+                transfer,
+                missing: usize::from(self.streams.value()),
+                bytes,
+                idle: self.options().session_expiry,
+            },
             Ending::Failed(reason) => ServerEvent::TransferFailed { transfer, reason },
         }
     }
 
     /// Gives the stream that a greeting names to its connection; a refusal changes nothing.
-    pub(super) fn claim(self: &Arc<Self>, greeting: &Greeting) -> Result<Claim, StreamRefusal> {
+    pub(super) fn claim(self: &Arc<Self>, greeting: &Greeting, peer: IpAddr) -> Result<Claim, StreamRefusal> {
         let byte = greeting.stream;
         let stream = self.streams.stream(byte).ok_or(StreamRefusal::OutOfRange(byte))?;
         let mut table = self.table();
         if table.ending.is_some() {
             return Err(StreamRefusal::NoSession);
         }
-        let place = match (table.open.remove(&byte), greeting.replacing) {
+        let (place, connected) = match (table.open.remove(&byte), greeting.replacing) {
             (None, _) => {
+                let connected = self.shared.data_connections.admit(peer).ok_or(StreamRefusal::NoCapacity)?;
                 let place = Arc::clone(&self.shared.turns).try_acquire_owned();
-                place.map_err(|_| StreamRefusal::NoCapacity)?
+                (place.map_err(|_| StreamRefusal::NoCapacity)?, Arc::new(connected))
             }
             (Some(former), Replacing::Former) => {
                 former.stop.cancel();
-                former.place
+                (former.place, former.connected)
             }
             (Some(former), Replacing::Nothing) => {
                 table.open.insert(byte, former);
@@ -230,10 +242,17 @@ impl Session {
         };
         table.n_claims += 1;
         let (number, stop) = (table.n_claims, self.ended.child_token());
-        table.open.insert(byte, Open { claim: number, stop: stop.clone(), place });
-        self.n_open.send_replace(table.open.len());
+        let open = Open { claim: number, stop: stop.clone(), place, connected: Arc::clone(&connected) };
+        table.open.insert(byte, open);
+        self.n_open.send_modify(|n| *n += 1);
         drop(table);
-        Ok(Claim { session: Arc::clone(self), stream, number, stop })
+        Ok(Claim { session: Arc::clone(self), stream, number, stop, connected })
+    }
+
+    /// Notes that the receiver gets the remembered digest of a block; `false` if it has got it before.
+    pub(super) fn give_remembered(&self, block: BlockIndex) -> bool {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.get_or_insert_with(|| BlockSet::new(&self.plan)).insert(block)
     }
 
     /// Computes the MD5 beside everything else, until the session ends.
@@ -293,6 +312,11 @@ impl Session {
         &self.plan
     }
 
+    /// The next turn to use a core, for the share of the address that asked for the session.
+    pub(super) async fn next_turn(&self) -> FairTurn {
+        self.shared.fair_turns.next(self.asker, self.transfer).await
+    }
+
     /// The streams; the lock is never held across a wait.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -306,6 +330,7 @@ pub(super) struct Claim {
     stream: StreamId,
     number: u64,
     stop: CancellationToken,
+    connected: Arc<Admission>,
 }
 
 impl Claim {
@@ -315,6 +340,11 @@ impl Claim {
 
     pub(super) fn stream(&self) -> StreamId {
         self.stream
+    }
+
+    /// The place of its connection, to be kept until that is closed.
+    pub(super) fn connected(&self) -> Arc<Admission> {
+        Arc::clone(&self.connected)
     }
 
     /// Ends when the stream must: it was replaced, or the session or the server is over.
@@ -340,7 +370,7 @@ impl Drop for Claim {
         let byte = self.stream.byte();
         if table.open.get(&byte).is_some_and(|open| open.claim == self.number) {
             table.open.remove(&byte);
-            self.session.n_open.send_replace(table.open.len());
         }
+        self.session.n_open.send_modify(|n| *n = n.saturating_sub(1));
     }
 }

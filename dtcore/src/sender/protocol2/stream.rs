@@ -45,6 +45,8 @@ enum Ended {
 pub(super) async fn serve(claim: Claim, socket: DataSocket, early: Bytes, peer: SocketAddr) {
     let session = Arc::clone(claim.session());
     let (transfer, id) = (session.transfer(), claim.stream());
+    // It counts as long as it is open; what was replaced has no place of its own any more.
+    let connected = claim.connected();
     session.shared().emit(ServerEvent::StreamOpened { transfer, stream: id, peer });
     let _ = socket.set_nodelay(true);
     // Only advice: without it more is in the system's hands.
@@ -78,11 +80,17 @@ pub(super) async fn serve(claim: Claim, socket: DataSocket, early: Bytes, peer: 
         None => ServerEvent::StreamFinished { transfer, stream: id, bytes },
         Some(reason) => ServerEvent::StreamFailed { transfer, stream: id, bytes, reason },
     });
-    drop(claim);
+    // Before the stream is free: a server that drains waits for nothing else, and would take it for a failure.
     if matches!(outcome, Ok(Ended::Finished)) {
         session.end(Ending::Finished);
     }
-    stream.close(outcome).await;
+    drop(claim);
+    if failure == Some(StreamFailure::Replaced) {
+        stream.close_at_once();
+    } else {
+        stream.close(outcome).await;
+    }
+    drop(connected);
 }
 
 /// A stream's connection, and where it is in its conversation.
@@ -250,6 +258,14 @@ impl Stream {
         self.flush().await?;
         self.write(&Reply::Drain.encode()).await?;
         Ok(Ended::Drained)
+    }
+
+    /// Ends the connection of a stream that was replaced, as [`close`](Self::close) does, without waiting for the receiver.
+    fn close_at_once(self) {
+        if !self.is_mid_frame {
+            // It is dropped in any case.
+            let _ = self.socket.end(self.session.options().stall_timeout);
+        }
     }
 
     /// Ends the connection: in order between two frames, else by a reset.

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Weak;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -31,6 +32,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 struct Served {
     folder: TempDir,
     address: SocketAddr,
+    shared: Weak<Shared>,
     events: ServerEvents,
     stats: ServerStats,
     shutdown: CancellationToken,
@@ -45,14 +47,17 @@ impl Served {
 
     async fn with(adjust: impl FnOnce(ServerOptions) -> ServerOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let options = adjust(ServerOptions::new(folder.path()));
+        let mut options = adjust(ServerOptions::new(folder.path()));
+        // Enough for the clocks of the file systems that tests run on, and soon over.
+        options.settling = Duration::from_millis(20);
         let server = Server::bind(options).await.unwrap();
+        let shared = Arc::downgrade(&server.shared);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.local_addr().port()));
         let (events, stats) = (server.events(), server.stats());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(server.run(shutdown.clone().cancelled_owned()));
         let guard = shutdown.clone().drop_guard();
-        Self { folder, address, events, stats, shutdown, _guard: guard, running }
+        Self { folder, address, shared, events, stats, shutdown, _guard: guard, running }
     }
 
     /// Writes a file and returns its path.

@@ -195,6 +195,20 @@ async fn transfers_over_the_limit_are_refused_until_one_ends() {
 }
 
 #[tokio::test]
+async fn one_address_has_at_most_half_of_the_transfers() {
+    for (total, of_one) in [(1, 1), (2, 1), (5, 2)] {
+        let total = NonZeroUsize::new(total).unwrap();
+        let served = Served::with(|options| options.max_transfers(total)).await;
+        served.file("f", b"abc");
+        for _ in 0..of_one {
+            served.grant("f", 1).await;
+        }
+        let answer = served.exchange(&[&request("f", 1)]).await;
+        assert_eq!(refusal(&answer), (503, "too many transfers".to_owned()), "{total}");
+    }
+}
+
+#[tokio::test]
 async fn transfers_stay_within_their_ports() {
     let ports = {
         let free = std::net::TcpListener::bind(("::", 0)).unwrap();

@@ -49,6 +49,14 @@ async fn a_hash_on_its_way_is_given_up() {
 }
 
 #[tokio::test]
+async fn what_never_ends_does_not_hold_up_the_end() {
+    let served = Served::with(|options| options.drain_timeout(Duration::from_millis(50))).await;
+    // As a read from a file server that is gone.
+    served.shared.upgrade().unwrap().tracker.spawn(std::future::pending::<()>());
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn a_dropped_run_closes_everything_too() {
     let mut served = Served::start().await;
     served.file("f", b"abc");

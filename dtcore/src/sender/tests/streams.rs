@@ -89,10 +89,11 @@ async fn an_unused_transfer_expires_and_its_port_closes() {
     served.file("f", b"abc");
     let address = served.grant("f", 2).await;
     assert_eq!(read_stream(address, 0).await.unwrap(), b"ab");
-    let missing = served.event(|event| {
-        if let ServerEvent::TransferExpired { missing, .. } = event { Some(*missing) } else { None }
+    let expired = served.event(|event| {
+        let ServerEvent::TransferExpired { missing, bytes, idle, .. } = event else { return None };
+        Some((*missing, *bytes, *idle))
     });
-    assert_eq!(missing.await, 1);
+    assert_eq!(expired.await, (1, 2, Duration::from_millis(300)));
     assert!(is_closed(address).await);
 }
 
@@ -236,4 +237,23 @@ async fn streams_over_the_limit_wait_for_their_turn() {
     assert_eq!(read_to_end(first).await.unwrap().len(), 1 << 25);
     assert_eq!(within(waiting).await.unwrap().unwrap().len(), (1 << 25) - 1);
     served.finished().await;
+}
+
+#[tokio::test]
+async fn connections_that_send_nothing_are_bounded_for_each_address() {
+    let mut served = Served::with(|options| options.max_streams(NonZeroUsize::MIN)).await;
+    served.file("f", b"abc");
+    let transfers = [served.grant("f", 255).await, served.grant("f", 255).await];
+    // What one transfer takes at most is what one address has.
+    let mut mute = Vec::new();
+    for n in 0..271 {
+        mute.push(connect(transfers[usize::from(n >= 200)]).await.unwrap());
+    }
+    // The reset may come before the connection is used.
+    let over = async { read_to_end(connect(transfers[1]).await?).await };
+    assert!(is_reset(&over.await));
+    assert_eq!(refused(&mut served).await, StreamRefusal::NoCapacity);
+    drop(mute);
+    assert_eq!(refused(&mut served).await, StreamRefusal::NoId);
+    assert_eq!(read_stream(transfers[0], 0).await.unwrap(), b"a");
 }

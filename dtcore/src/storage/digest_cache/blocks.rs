@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::io::{Errno, pread};
 
@@ -33,6 +33,8 @@ pub(crate) struct BlockDigests {
     pages: Mutex<Pages>,
     buffers: Mutex<Vec<Vec<u8>>>,
     bytes_hashed: Arc<AtomicU64>,
+    /// How long a file must have been left alone before it was read.
+    settling: Duration,
 }
 
 #[derive(Debug)]
@@ -65,9 +67,9 @@ impl Page {
 
 impl BlockDigests {
     /// Remembers up to `capacity` bytes of digests; what is hashed is added to `bytes_hashed`.
-    pub(super) fn new(capacity: usize, bytes_hashed: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(capacity: usize, settling: Duration, bytes_hashed: Arc<AtomicU64>) -> Self {
         let pages = Pages { by_key: HashMap::new(), bytes: 0, capacity, uses: 0 };
-        Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed }
+        Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed, settling }
     }
 
     /// The digest of a block of that version of a file, if it is known.
@@ -97,7 +99,7 @@ impl BlockDigests {
         now: &FileIdentity,
         begin: SystemTime,
     ) {
-        if lasting(source, now, begin) == Lasting::No {
+        if lasting(source, now, begin, self.settling) == Lasting::No {
             return;
         }
         let (key, at) = place(now, plan, block);
@@ -127,6 +129,13 @@ impl BlockDigests {
             self.bytes_hashed.fetch_add(part.len(), Ordering::Relaxed);
         }
         result
+    }
+
+    /// Forgets all digests of that version of a file.
+    pub(super) fn forget(&self, identity: &FileIdentity) {
+        let mut pages = self.pages();
+        pages.by_key.retain(|key, _| key.identity != *identity);
+        pages.bytes = pages.by_key.values().map(Page::bytes).sum();
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
@@ -200,11 +209,11 @@ fn read_into(
 
 #[cfg(test)]
 mod tests {
+    use super::super::hashing::SETTLING;
     use super::*;
     use std::io::Write;
-    use std::time::Duration;
 
-    const LATER: Duration = Duration::from_secs(1);
+    const LATER: Duration = Duration::from_secs(3);
 
     fn source(len: u64) -> SourceFile {
         let file = tempfile::tempfile().unwrap();
@@ -221,7 +230,7 @@ mod tests {
         let (source, plan) = (source(40_000), plan(40_000));
         let (identity, digest) = (source.identity(), RangeDigest::from([7; 32]));
         let block = plan.block(2).unwrap();
-        let digests = BlockDigests::new(CAPACITY, Arc::default());
+        let digests = BlockDigests::new(CAPACITY, SETTLING, Arc::default());
         let now = SystemTime::now();
         for (begin, found) in [(now - LATER, None), (now, None), (now + LATER, Some(digest))] {
             digests.remember(&source, &plan, block, digest, &identity, begin);
@@ -234,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_longest_unused_make_room() {
-        let digests = BlockDigests::new(20 * (OVERHEAD + 33), Arc::default());
+        let digests = BlockDigests::new(20 * (OVERHEAD + 33), SETTLING, Arc::default());
         let plan = plan(1);
         let block = plan.block(0).unwrap();
         let sources: Vec<_> = (0..50).map(|_| source(1)).collect();
@@ -256,7 +265,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         let source = SourceFile::new(file).unwrap();
-        let digests = BlockDigests::new(CAPACITY, Arc::default());
+        let digests = BlockDigests::new(CAPACITY, SETTLING, Arc::default());
         let range = ByteRange::new(262_144, 400_000);
         let mut hasher = RangeHasher::new(400_000, range).unwrap();
         for part in [ByteRange::new(262_144, 262_145), ByteRange::new(262_145, 400_000)] {

@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,6 +26,8 @@ pub(super) struct Desk<D> {
     pub(super) turns: Turns,
     pub(super) tracker: TaskTracker,
     bytes_hashed: Arc<AtomicU64>,
+    /// How long a file must have been left alone before it was read.
+    settling: Duration,
 }
 
 #[derive(Debug)]
@@ -73,8 +76,13 @@ struct Job<D> {
 }
 
 impl<D: Copy + Send + Sync + 'static> Desk<D> {
-    pub(super) fn new(turns: Turns, tracker: TaskTracker, bytes_hashed: Arc<AtomicU64>) -> Self {
-        Self { state: Mutex::default(), turns, tracker, bytes_hashed }
+    pub(super) fn new(
+        turns: Turns,
+        tracker: TaskTracker,
+        settling: Duration,
+        bytes_hashed: Arc<AtomicU64>,
+    ) -> Self {
+        Self { state: Mutex::default(), turns, tracker, bytes_hashed, settling }
     }
 
     /// The digest of `source`, from memory, from somebody else's work, or from `work` on a thread that may block.
@@ -125,6 +133,11 @@ impl<D: Copy + Send + Sync + 'static> Desk<D> {
         self.state().remember(identity, digest);
     }
 
+    /// Forgets the digest of that version of a file.
+    pub(super) fn forget(&self, identity: &FileIdentity) {
+        self.state().known.remove(identity);
+    }
+
     /// How many bytes are through of a file whose digest is on its way.
     pub(super) fn progress(&self, identity: &FileIdentity) -> u64 {
         let flight = self.state().flights.get(identity).and_then(Weak::upgrade);
@@ -152,7 +165,8 @@ impl<D: Copy + Send + Sync + 'static> Desk<D> {
             turn: giver,
             _cancel: cancel.clone().drop_guard(),
         });
-        let reading = Reading { cancel, hashed, bytes_hashed: Arc::clone(&self.bytes_hashed) };
+        let bytes_hashed = Arc::clone(&self.bytes_hashed);
+        let reading = Reading { cancel, hashed, bytes_hashed, settling: self.settling };
         let job = Job { progress: teller, reading, turn, flight: Arc::downgrade(&flight) };
         state.flights.insert(identity, Weak::clone(&job.flight));
         Found::Begin(flight, job)

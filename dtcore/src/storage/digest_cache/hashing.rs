@@ -12,9 +12,12 @@ use crate::integrity::{Blake3Digest, Md5Digest, Md5Hasher, RangeDigest, RangeHas
 use crate::plan::{BlockIndex, BlockPlan, ByteRange};
 use crate::storage::read_through::{Flow, read_through};
 
-/// The kernel's clock for file times stands still for up to 10 ms (`CONFIG_HZ=100`). Two writes within one tick
-/// leave the same change time, so a file changed this recently could change again without its identity showing it.
-pub(super) const TICK: Duration = Duration::from_millis(20);
+/// How long a file must have been left alone before what is read of it is remembered.
+///
+/// Two writes within one tick of the file system's clock leave the same change time, so a file changed this recently could
+/// change again without its identity showing it. The kernel's clock ticks every 10 ms at most (`CONFIG_HZ=100`), but times
+/// are kept in seconds by ext4 with inodes of 128 bytes and by some NFS servers, in 2 s by FAT.
+pub(crate) const SETTLING: Duration = Duration::from_millis(2100);
 
 /// How many blocks are read in one go, and remembered when they are through.
 const RUN: usize = 256;
@@ -40,6 +43,8 @@ pub(super) struct Reading {
     pub(super) hashed: Arc<AtomicU64>,
     /// The bytes of all readings.
     pub(super) bytes_hashed: Arc<AtomicU64>,
+    /// How long the file must have been left alone before.
+    pub(super) settling: Duration,
 }
 
 impl Reading {
@@ -74,7 +79,7 @@ pub(super) fn md5(source: &SourceFile, reading: &Reading) -> Result<Hashed<Md5Di
     if read != source.size() {
         return Err(DigestError::Changed);
     }
-    Ok(Hashed { digest: hasher.finish(), lasting: lasting(source, &after, begin) })
+    Ok(Hashed { digest: hasher.finish(), lasting: lasting(source, &after, begin, reading.settling) })
 }
 
 /// The file's BLAKE3 hash, if the digests of all its blocks are known.
@@ -125,7 +130,7 @@ pub(super) fn blake3(
     }
     let after = opened_content(source)?;
     let digest = Blake3Digest::of_blocks(plan, &digests).ok_or(DigestError::Changed)?;
-    Ok(Hashed { digest, lasting: lasting(source, &after, begin) })
+    Ok(Hashed { digest, lasting: lasting(source, &after, begin, reading.settling) })
 }
 
 /// The digests of neighbouring blocks.
@@ -179,13 +184,18 @@ fn unreadable(error: &io::Error) -> DigestError {
 }
 
 /// Whether what was read since `begin` can be remembered, if the file looks like `now` afterwards.
-pub(super) fn lasting(source: &SourceFile, now: &FileIdentity, begin: SystemTime) -> Lasting {
-    if *now == source.identity() { settled(now, begin) } else { Lasting::No }
+pub(super) fn lasting(
+    source: &SourceFile,
+    now: &FileIdentity,
+    begin: SystemTime,
+    settling: Duration,
+) -> Lasting {
+    if *now == source.identity() { settled(now, begin, settling) } else { Lasting::No }
 }
 
-/// Whether the file had been left alone for a tick of the file clock when the hash began.
-pub(super) fn settled(identity: &FileIdentity, begin: SystemTime) -> Lasting {
-    let begin = begin.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK);
+/// Whether the file had been left alone for `settling` when the hash began.
+pub(super) fn settled(identity: &FileIdentity, begin: SystemTime, settling: Duration) -> Lasting {
+    let begin = begin.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(settling);
     match i128::try_from(begin.as_nanos()) {
         Ok(begin) if identity.changed() <= begin => Lasting::Yes,
         _ => Lasting::No,

@@ -11,6 +11,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,7 @@ use crate::integrity::{Blake3Digest, Md5Digest};
 use crate::plan::BlockPlan;
 pub(crate) use blocks::BlockDigests;
 use desk::Desk;
+pub(crate) use hashing::SETTLING;
 use turns::Turns;
 
 /// Remembers digests by file identity; a file that several ask for at once is read once.
@@ -45,18 +47,31 @@ pub(crate) enum DigestError {
 }
 
 impl DigestCache {
-    /// An empty cache; its work runs as tasks of `tracker`, and adds to `bytes_hashed` what it reads.
-    pub(crate) fn new(tracker: &TaskTracker, bytes_hashed: Arc<AtomicU64>) -> Self {
+    /// An empty cache, which remembers what is read of files that were left alone for `settling` before.
+    ///
+    /// Its work runs as tasks of `tracker`, and adds to `bytes_hashed` what it reads.
+    pub(crate) fn new(settling: Duration, tracker: &TaskTracker, bytes_hashed: Arc<AtomicU64>) -> Self {
         let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_turns(n_cores, tracker, bytes_hashed)
+        Self::with_turns(n_cores, settling, tracker, bytes_hashed)
     }
 
-    fn with_turns(n_cores: usize, tracker: &TaskTracker, bytes_hashed: Arc<AtomicU64>) -> Self {
+    fn with_turns(
+        n_cores: usize,
+        settling: Duration,
+        tracker: &TaskTracker,
+        bytes_hashed: Arc<AtomicU64>,
+    ) -> Self {
+        let desk_hashed = Arc::clone(&bytes_hashed);
         Self {
-            md5: Arc::new(Desk::new(Turns::new(n_cores), tracker.clone(), Arc::clone(&bytes_hashed))),
+            md5: Arc::new(Desk::new(Turns::new(n_cores), tracker.clone(), settling, desk_hashed)),
             // Turns of its own: what a whole BLAKE3 lacks is often little, and an MD5 takes minutes.
-            blake3: Arc::new(Desk::new(Turns::new(n_cores), tracker.clone(), Arc::clone(&bytes_hashed))),
-            blocks: Arc::new(BlockDigests::new(blocks::CAPACITY, bytes_hashed)),
+            blake3: Arc::new(Desk::new(
+                Turns::new(n_cores),
+                tracker.clone(),
+                settling,
+                Arc::clone(&bytes_hashed),
+            )),
+            blocks: Arc::new(BlockDigests::new(blocks::CAPACITY, settling, bytes_hashed)),
         }
     }
 
@@ -106,6 +121,15 @@ impl DigestCache {
     /// The BLAKE3 hash of that version of a file, if it is known.
     pub(crate) fn known_blake3(&self, identity: &FileIdentity) -> Option<Blake3Digest> {
         self.blake3.known(identity)
+    }
+
+    /// Forgets all digests of that version of a file, one of which turned out not to be of its content.
+    ///
+    /// Identities cannot tell everything: what is written through a mapping shows in the times when the kernel likes.
+    pub(crate) fn forget(&self, identity: &FileIdentity) {
+        self.blocks.forget(identity);
+        self.md5.forget(identity);
+        self.blake3.forget(identity);
     }
 
     /// How many bytes of that version of a file are through for the digests that are being computed now.

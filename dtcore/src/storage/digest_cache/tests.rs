@@ -1,7 +1,7 @@
 //! The caches against real files.
 
 use super::desk::{CAPACITY, State};
-use super::hashing::{Lasting, TICK, settled};
+use super::hashing::{Lasting, settled};
 use super::*;
 use crate::integrity::{RangeDigest, RangeHasher};
 use crate::plan::BlockSize;
@@ -10,6 +10,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Enough for the clocks of the file systems that tests run on, and soon over.
+const SOON: Duration = Duration::from_millis(20);
 
 const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const OTHER: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -24,7 +27,7 @@ impl Fixture {
     fn new() -> Self {
         // Whatever this machine has: three turns, two for one address.
         let bytes_hashed = Arc::default();
-        let cache = DigestCache::with_turns(3, &TaskTracker::new(), Arc::clone(&bytes_hashed));
+        let cache = DigestCache::with_turns(3, SOON, &TaskTracker::new(), Arc::clone(&bytes_hashed));
         Self { folder: tempfile::tempdir().unwrap(), cache: Arc::new(cache), bytes_hashed }
     }
 
@@ -33,7 +36,7 @@ impl Fixture {
         let path = self.folder.path().join("f");
         std::fs::write(&path, content).unwrap();
         let source = open(&path);
-        while settled(&source.identity(), SystemTime::now()) == Lasting::No {
+        while settled(&source.identity(), SystemTime::now(), SOON) == Lasting::No {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         source
@@ -87,14 +90,21 @@ async fn a_change_since_opening_is_an_error_and_not_remembered() {
 }
 
 #[tokio::test]
-async fn a_file_changed_within_the_clock_tick_is_not_remembered() {
+async fn a_file_that_changed_lately_is_not_remembered() {
     let fixture = Fixture::new();
     let source = fixture.settled(b"abc").await;
     let nanoseconds = u64::try_from(source.identity().changed()).unwrap();
     let changed = UNIX_EPOCH + Duration::from_nanos(nanoseconds);
-    assert_eq!(settled(&source.identity(), changed), Lasting::No);
-    assert_eq!(settled(&source.identity(), changed + TICK - Duration::from_nanos(1)), Lasting::No);
-    assert_eq!(settled(&source.identity(), changed + TICK), Lasting::Yes);
+    let settled = |after| settled(&source.identity(), changed + after, SETTLING);
+    // Times that are whole even numbers of seconds stand still for two.
+    for (after, expected) in [
+        (Duration::ZERO, Lasting::No),
+        (Duration::from_secs(2), Lasting::No),
+        (SETTLING.saturating_sub(Duration::from_nanos(1)), Lasting::No),
+        (SETTLING, Lasting::Yes),
+    ] {
+        assert_eq!(settled(after), expected, "{after:?}");
+    }
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
 
 use tokio::net::TcpSocket;
 
 use super::*;
+use crate::storage::SourceFile;
 
 const MIB: u64 = 1 << 20;
 
@@ -97,6 +99,33 @@ async fn a_remembered_digest_does_not_stand_for_other_bytes() {
     // Size and time are those of the answer again.
     file.set_modified(modified).unwrap();
     assert_eq!(stream.fetch(ByteRange::new(0, 1000)).await.verified(1000).1, [2; 1000]);
+}
+
+#[tokio::test]
+async fn a_wrong_digest_that_is_remembered_is_forgotten_when_it_is_doubted() {
+    let served = Served::start().await;
+    let path = served.file("f", &[1; 1000]);
+    settle(&path).await;
+    let range = ByteRange::new(0, 1000);
+    // As if the file had been written through a mapping, which the times need not show.
+    let wrong = RangeDigest::of(1000, range, &[2; 1000]).unwrap();
+    {
+        let source = SourceFile::new(std::fs::File::open(&path).unwrap()).unwrap();
+        let plan = served.session("f", 1).await.plan;
+        let (shared, block) = (served.shared.upgrade().unwrap(), plan.block(0).unwrap());
+        let (now, begin) = (source.identity(), SystemTime::now());
+        shared.digests.blocks().remember(&source, &plan, block, wrong, &now, begin);
+    }
+    let answer = served.session("f", 1).await;
+    let mut stream = Stream2::open(&answer, 0).await;
+    let given = stream.fetch(range).await;
+    assert_eq!(given, Got::Data(range, vec![1; 1000], Trailer(Ok(wrong))));
+    assert_eq!(stream.digests(WholeDigests::Blake3).await.blake3, Blake3Digest::of(&[2; 1000]));
+    stream.fetch(range).await.verified(1000);
+    let answer = served.session("f", 1).await;
+    assert_eq!(answer.blake3, None);
+    let mut stream = Stream2::begun(&answer, 0).await;
+    assert_eq!(stream.digests(WholeDigests::Blake3).await.blake3, Blake3Digest::of(&[1; 1000]));
 }
 
 #[tokio::test]

@@ -34,9 +34,29 @@ async fn a_session_expires_when_no_stream_is_open() {
     drop(stream);
     served.stream_finished().await;
     Stream2::begun(&answer, 1).await;
-    let expired = |event: &ServerEvent| matches!(event, ServerEvent::TransferExpired { .. }).then_some(());
-    served.event(expired).await;
+    let expired = served.event(|event| {
+        let ServerEvent::TransferExpired { missing, bytes, idle, .. } = event else { return None };
+        Some((*missing, *bytes, *idle))
+    });
+    assert_eq!(expired.await, (2, 9, expiry));
     assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), Problem::NoSuchSession);
+}
+
+#[tokio::test]
+async fn a_connection_counts_until_it_is_closed() {
+    let mut served = Served::start().await;
+    served.file("f", b"abc");
+    let answer = served.session("f", 1).await;
+    let mut stream = Stream2::begun(&answer, 0).await;
+    let shared = served.shared.clone();
+    let n_open = || shared.upgrade().unwrap().data_connections.n_admitted();
+    within(stream.socket.write_all(&[0; FRAME_LEN])).await.unwrap();
+    assert_eq!(served.failed().await, StreamFailure::BrokenProtocol);
+    assert_eq!(n_open(), 1, "its receiver has not closed it");
+    drop(stream);
+    while n_open() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
+use tokio::net::TcpSocket;
 
 use super::*;
 
@@ -32,6 +33,23 @@ async fn a_thousand_idle_streams_take_little() {
     assert_eq!(served.stats.streams_opened(), 1000);
     let last = streams.last_mut().unwrap();
     last.fetch(ByteRange::new(0, 65_536)).await.verified(100_000);
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_the_places_of_all() {
+    let served = Served::with(|options| options.max_streams(NonZeroUsize::new(600).unwrap())).await;
+    served.file("f", &content(1000));
+    let sessions = [served.session("f", 255).await, served.session("f", 255).await];
+    let mut streams = Vec::new();
+    for n in 0..300 {
+        streams.push(Stream2::begun(&sessions[usize::from(n >= 255)], u8::try_from(n % 255).unwrap()).await);
+    }
+    assert_eq!(Stream2::open(&sessions[1], 200).await.got().await.refused(), Problem::Busy);
+    let other = TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = Stream2 { socket: within(other.connect(data_port(&sessions[1]))).await.unwrap() };
+    other.socket.write_all(&greeting(&sessions[1], 200, Replacing::Nothing)).await.unwrap();
+    other.fetch(ByteRange::new(0, 1000)).await.verified(1000);
 }
 
 /// Receives without taking the bytes, so that the sender is what takes the cores.

@@ -1,0 +1,79 @@
+//! The signals that end the server, waited for on a thread of their own.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+
+use dtcli::Signals;
+use tokio_util::sync::CancellationToken;
+
+/// A thread that watches for signals; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    over: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Cancels `shutdown` at the first signal, and calls `exit` at the second one with the code of a program that it kills.
+    ///
+    /// The signals are caught when this returns. The thread has a runtime of its own: where all threads of the server wait
+    /// for a disk that does not answer, its runtime sees no signal.
+    pub(crate) fn begin(
+        shutdown: CancellationToken,
+        exit: impl FnOnce(i32) + Send + 'static,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let mut signals = {
+            let _entered = runtime.enter();
+            Signals::new()?
+        };
+        let over = CancellationToken::new();
+        let told = over.clone();
+        let watching = async move {
+            signals.next().await;
+            shutdown.cancel();
+            exit(signals.next().await);
+        };
+        let thread = thread::Builder::new().name("dt-signals".to_owned());
+        let thread = thread.spawn(move || {
+            runtime.block_on(told.run_until_cancelled(watching));
+        })?;
+        Ok(Self { over, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.over.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been told already.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn signals_are_seen_without_any_other_runtime() {
+        let shutdown = CancellationToken::new();
+        let (teller, exit) = mpsc::channel();
+        let _watch = Watch::begin(shutdown.clone(), move |code| teller.send(code).unwrap()).unwrap();
+        let terminate = || {
+            let kill = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
+            assert!(kill.unwrap().success());
+        };
+        terminate();
+        while !shutdown.is_cancelled() {
+            std::thread::yield_now();
+        }
+        assert!(exit.try_recv().is_err());
+        terminate();
+        assert_eq!(exit.recv_timeout(Duration::from_secs(30)), Ok(143));
+    }
+}
