@@ -1,6 +1,7 @@
 //! Ctrl-C and every other end that leaves something to go on with, and the next run of the same command.
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,6 +53,33 @@ fn how_to_go_on_is_said() {
     let command = [addr.as_str(), "4", "f", output.to_str().expect("it is UTF-8")];
     assert!(words.windows(4).any(|four| four == command), "{command:?} is missing in {last:?}");
     assert!(words.contains(&"--limit-rate"), "an option is missing in {last:?}");
+}
+
+/// The command that is said goes on, also where this run was told to begin anew.
+#[test]
+fn what_is_said_goes_on_after_a_run_that_began_anew() {
+    let scene = Scene::new(12 * MIB);
+    for (option, variable) in
+        [(Some("--no-resume"), None), (None, Some("1")), (Some("--no-resume"), Some("1"))]
+    {
+        let what = format!("{option:?}, {variable:?}");
+        let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", scene.output());
+        let run = run.options(["--limit-rate", "12M"]).options(option);
+        let run = variable.into_iter().fold(run, |run, value| run.env("DT_NO_RESUME", value));
+        let mut client = run.start();
+        scene.until_recorded(&mut client, 40);
+        client.signal(Signal::INT);
+        let outcome = client.finish_within(PATIENCE);
+        outcome.assert_failure(130);
+        let (_, command) = outcome.stderr.trim_end().split_once("to go on, run ").expect("it is said how");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).envs(variable.map(|value| ("DT_NO_RESUME", value)));
+        let again = shell.output().expect("there is a shell");
+        let said = String::from_utf8_lossy(&again.stderr);
+        assert!(said.contains("there before"), "{what}: it began anew: {command}: {said}");
+        assert!(fs::read(scene.output()).expect("it is there") == scene.content, "{what}");
+        fs::remove_file(scene.output()).expect("it is ours");
+    }
 }
 
 /// Again and again until it is whole: nothing is fetched twice but what was in flight.
