@@ -14,6 +14,17 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How much of the shown rate is replaced by what each progress event measures: the last second or so counts.
 const SMOOTHING: f64 = 0.15;
 
+/// What a transfer that fails leaves to go on with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Kept {
+    /// It had not begun: what an earlier one left, if one did, is as it was.
+    AsBefore,
+    /// Nothing.
+    Nothing,
+    /// So much, in words.
+    Bytes(String),
+}
+
 /// Shows a transfer on standard error.
 pub(crate) struct Display {
     verbosity: Verbosity,
@@ -21,8 +32,7 @@ pub(crate) struct Display {
     bar: Option<ProgressBar>,
     rate: Rate,
     last_plain: Instant,
-    /// How many bytes a failed transfer leaves to go on with.
-    kept: Option<u64>,
+    kept: Kept,
 }
 
 impl Display {
@@ -32,7 +42,7 @@ impl Display {
             bar.set_style(style("{spinner} {wide_msg}"));
             bar
         });
-        Self { verbosity, streams, bar, rate: Rate::default(), last_plain: Instant::now(), kept: None }
+        Self { verbosity, streams, bar, rate: Rate::default(), last_plain: Instant::now(), kept: Kept::AsBefore }
     }
 
     pub(crate) fn show(&mut self, event: &Event) {
@@ -45,6 +55,7 @@ impl Display {
                 }
             }
             Event::Started { size, streams, protocol, resumed, .. } => {
+                self.kept = Kept::Nothing;
                 let told = size.map_or_else(|| "a size it does not tell".to_owned(), bytes);
                 self.say_verbose(&format!(
                     "the file has {told} and comes over {streams} streams in protocol {protocol}"
@@ -67,7 +78,7 @@ impl Display {
                     "block {block} came with wrong bytes on stream {stream} and is fetched again"
                 ));
             }
-            Event::Kept { bytes, .. } => self.kept = Some(*bytes),
+            Event::Kept { bytes: n, .. } => self.kept = Kept::Bytes(bytes(*n)),
             Event::StartedOver { .. } | Event::FellBack { .. } => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
@@ -110,9 +121,9 @@ impl Display {
         }
     }
 
-    /// How many bytes a failed transfer leaves to go on with, in words.
-    pub(crate) fn kept(&self) -> Option<String> {
-        self.kept.map(bytes)
+    /// What the transfer leaves to go on with if it has failed.
+    pub(crate) fn kept(&self) -> Kept {
+        self.kept.clone()
     }
 
     fn say_verbose(&self, text: &str) {

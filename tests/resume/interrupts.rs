@@ -1,13 +1,14 @@
 //! Ctrl-C and every other end that leaves something to go on with, and the next run of the same command.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dt_tests::content::pattern;
-use dt_tests::events::number;
+use dt_tests::events::{Events, number};
 use dt_tests::pipe::Pipe;
 use dt_tests::proxy::{Carries, Ending, Fate, Proxy};
 use dt_tests::range_server::{Lie, RangeServer};
@@ -108,6 +109,39 @@ fn an_interrupt_before_the_first_block_leaves_nothing() {
         client.finish_within(PATIENCE).assert_failure(130);
         workspace.assert_outputs(&[]);
     }
+}
+
+/// A file of one block has no journal, so that nothing of it stays.
+#[test]
+fn what_is_not_kept_is_not_said_to_be() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, 1000);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let wrong = format!("blake3={}", "0".repeat(64));
+    let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
+    let outcome = run.options(["--json", "--checksum", &wrong]).run();
+    outcome.assert_failure(6);
+    workspace.assert_outputs(&[]);
+    assert!(!outcome.error().contains("kept"), "{outcome}");
+    assert_eq!(Events::of(&outcome).count("notice"), 0, "{outcome}");
+}
+
+/// Nor is it said that nothing is kept, where an earlier run has left something.
+#[test]
+fn what_is_kept_is_not_said_to_be_lost() {
+    let scene = Scene::new(12 * MIB);
+    let known = scene.interrupted();
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let addr = mute.local_addr().expect("it has an address");
+    let client = PROGRAMS.fetch(addr, STREAMS, "f", scene.output()).start();
+    let waiting = mute.accept().expect("the client comes");
+    client.signal(Signal::INT);
+    let outcome = client.finish_within(PATIENCE);
+    outcome.assert_failure(130);
+    drop(waiting);
+    assert!(!outcome.error().contains("kept"), "{outcome}");
+    scene.assert_kept();
+    scene.go_on(known, "after one that has not begun");
 }
 
 #[test]

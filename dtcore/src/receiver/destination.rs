@@ -176,9 +176,12 @@ impl Destination {
         }
     }
 
-    /// Whether what is proven and on record stays when the transfer fails, to be gone on with.
+    /// Whether something stays when the transfer fails, to be gone on with.
     pub(super) fn is_resumable(&self) -> bool {
-        matches!(self, Self::File(_))
+        match self {
+            Self::File(part) => part.is_resumable(),
+            Self::Ordered { .. } => false,
+        }
     }
 
     /// Gives up what an earlier transfer has left: protocol 1 cannot go on with it.

@@ -93,7 +93,8 @@ pub(super) async fn run(
             if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
                 // What is on record does not add up to the file: it must not be gone on with.
                 destination.discard()?;
-            } else if destination.is_resumable() {
+            } else if destination.is_resumable() && !matches!(error, TransferError::SourceChanged { .. }) {
+                // What is there of a source that changed stays too, but nothing of what comes may get into it.
                 shared.tell_kept();
             }
             return Err(error);

@@ -87,6 +87,15 @@ impl PartFile {
         Ok((Some(journal), recovered))
     }
 
+    /// Whether it stays when it is dropped, to be gone on with.
+    pub(crate) fn is_resumable(&self) -> bool {
+        match &self.worth {
+            Worth::Found => true,
+            Worth::Journaled(journal) => journal.has_records(),
+            Worth::Nothing | Worth::Published => false,
+        }
+    }
+
     /// Throws away what is there: everything comes anew, and perhaps without a journal.
     pub(crate) fn start_over(&mut self) -> Result<(), TransferError> {
         // In this order: records without bytes would be a lie.

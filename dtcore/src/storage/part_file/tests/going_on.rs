@@ -37,10 +37,13 @@ fn what_a_transfer_leaves_behind_is_what_is_of_use() {
     let place = Place::new();
     drop(place.received(Engine::Map, &[]).0);
     assert_eq!(place.names(), nothing, "no block was complete");
-    drop(place.received(Engine::Map, &[1]).0);
+    assert!(!place.received(Engine::Map, &[]).0.is_resumable());
+    let (part, _) = place.received(Engine::Map, &[1]);
+    assert!(part.is_resumable());
+    drop(part);
     let both = ["out.dtjournal", "out.dtpart"];
     assert_eq!(place.names(), both);
-    drop(place.claim());
+    assert!(place.claim().is_resumable());
     assert_eq!(place.names(), both, "nothing has begun");
     drop(place.received(Engine::Map, &[]).0);
     assert_eq!(place.names(), both, "nothing has come");
@@ -80,6 +83,7 @@ fn a_file_of_one_block_has_no_journal() {
     let mut part = place.claim();
     assert!(part.begin(&origin).unwrap().0.is_none());
     assert_eq!(place.names(), ["out.dtpart"]);
+    assert!(!part.is_resumable());
     drop(part);
     assert!(place.names().is_empty());
 }
