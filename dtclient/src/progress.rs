@@ -30,6 +30,7 @@ pub(crate) struct Display {
     verbosity: Verbosity,
     streams: StreamCount,
     bar: Option<ProgressBar>,
+    begun: Instant,
     rate: Rate,
     last_plain: Instant,
     kept: Kept,
@@ -42,7 +43,9 @@ impl Display {
             bar.set_style(style("{spinner} {wide_msg}"));
             bar
         });
-        Self { verbosity, streams, bar, rate: Rate::default(), last_plain: Instant::now(), kept: Kept::AsBefore }
+        let now = Instant::now();
+        let rate = Rate::default();
+        Self { verbosity, streams, bar, begun: now, rate, last_plain: now, kept: Kept::AsBefore }
     }
 
     pub(crate) fn show(&mut self, event: &Event) {
@@ -55,7 +58,7 @@ impl Display {
                 }
             }
             Event::Started { size, streams, protocol, resumed, .. } => {
-                self.kept = Kept::Nothing;
+                self.started(*resumed);
                 let told = size.map_or_else(|| "a size it does not tell".to_owned(), bytes);
                 self.say_verbose(&format!(
                     "the file has {told} and comes over {streams} streams in protocol {protocol}"
@@ -86,6 +89,12 @@ impl Display {
             }
             _ => {}
         }
+    }
+
+    /// From here on bytes come.
+    fn started(&mut self, resumed: u64) {
+        self.kept = Kept::Nothing;
+        self.rate = Rate::starting_at(resumed, self.begun.elapsed());
     }
 
     fn progress(&mut self, progress: &Progress) {
@@ -169,15 +178,21 @@ fn style(template: &str) -> ProgressStyle {
 #[derive(Debug, Default)]
 struct Rate {
     bytes_per_second: f64,
-    last: Option<Progress>,
+    /// Bytes that were there when it was last measured, and when that was.
+    last: (u64, Duration),
 }
 
 impl Rate {
+    /// Measured from here on: what was there before has not come in this time.
+    fn starting_at(received: u64, elapsed: Duration) -> Self {
+        Self { bytes_per_second: 0.0, last: (received, elapsed) }
+    }
+
     fn update(&mut self, progress: &Progress) {
-        let last = self.last.replace(*progress).unwrap_or_default();
-        let seconds = progress.elapsed.saturating_sub(last.elapsed).as_secs_f64();
+        let (received, elapsed) = std::mem::replace(&mut self.last, (progress.received, progress.elapsed));
+        let seconds = progress.elapsed.saturating_sub(elapsed).as_secs_f64();
         if seconds > 0.0 {
-            let rate = float(progress.received.saturating_sub(last.received)) / seconds;
+            let rate = float(progress.received.saturating_sub(received)) / seconds;
             let weight = if self.bytes_per_second > 0.0 { SMOOTHING } else { 1.0 };
             self.bytes_per_second += weight * (rate - self.bytes_per_second);
         }
@@ -334,5 +349,19 @@ mod tests {
             rate.update(&at);
         }
         assert!((rate.bytes_per_second - 10_000_000.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn what_was_there_before_did_not_come_in_a_moment() {
+        let (resumed, begun) = (50 << 30, Duration::from_secs(3));
+        let mut rate = Rate::starting_at(resumed, begun);
+        let mut at = progress(None, resumed + 1_000_000, resumed);
+        at.elapsed = begun + Duration::from_millis(100);
+        rate.update(&at);
+        assert!((rate.bytes_per_second - 10_000_000.0).abs() < 1.0, "{rate:?}");
+
+        let mut display = Display::new(Verbosity::Quiet, StreamCount::default(), false);
+        display.started(resumed);
+        assert_eq!(display.rate.last.0, resumed);
     }
 }
