@@ -57,6 +57,13 @@ impl Display {
                     bar.enable_steady_tick(Duration::from_millis(200));
                 }
             }
+            Event::Checking { bytes, of, .. } => {
+                let text = format!("checking what is there: {}%", percent(*bytes, *of));
+                match &self.bar {
+                    Some(bar) => bar.set_message(text),
+                    None => self.say_now_and_then(&text),
+                }
+            }
             Event::Started { size, streams, protocol, resumed, .. } => {
                 self.started(*resumed);
                 let told = size.map_or_else(|| "a size it does not tell".to_owned(), bytes);
@@ -103,9 +110,16 @@ impl Display {
         if let Some(bar) = &self.bar {
             bar.set_position(progress.received);
             bar.set_message(text);
-        } else if self.verbosity > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
+        } else {
+            self.say_now_and_then(&text);
+        }
+    }
+
+    /// Prints a line where there is no terminal, unless it is not long since the last one.
+    fn say_now_and_then(&mut self, text: &str) {
+        if self.verbosity > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
             self.last_plain = Instant::now();
-            say(&text);
+            say(text);
         }
     }
 

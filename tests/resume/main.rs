@@ -6,6 +6,7 @@ mod disks;
 mod identity;
 mod interrupts;
 mod kills;
+mod proof;
 
 use std::fs;
 use std::path::PathBuf;
