@@ -69,7 +69,7 @@ pub(super) async fn run(
         Some((follower, digested)) => (Some(follower), Some(digested)),
         None => (None, None),
     };
-    let streams = useful_streams(&plan, done.len(), options.streams);
+    let streams = useful_streams(&plan, done.len(), options.streams).min(blocks.most_at_once());
     let policy = Policy {
         ahead: destination.ahead(),
         limited: options.limit_rate.is_some(),
