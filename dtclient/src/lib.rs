@@ -28,11 +28,11 @@ use progress::{Display, Kept};
 /// How long a cancelled transfer may remove what it made before a second signal counts.
 const CLEAN_UP_UNDISTURBED: Duration = Duration::from_millis(500);
 
+/// How long a cancelled transfer may take at most to remove what it made.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
 /// How long the last events of a transfer are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// How long it may take at most.
-const CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
