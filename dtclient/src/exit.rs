@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use dtcli::reason;
 use dtcore::{DigestOrigin, TransferError};
 
+use crate::progress::Kept;
 use crate::resume;
 
 /// Why the program fails.
@@ -37,30 +38,35 @@ pub(crate) struct Outcome {
 
 /// Prints the failure and returns its exit code.
 pub(crate) fn fail(failure: &Failure) -> ExitCode {
-    let Outcome { code, line } = judge(failure, None);
+    let Outcome { code, line } = judge(failure, &Kept::AsBefore);
     dtcli::fail("dtclient", &line, code)
 }
 
-/// The exit code and the words; `kept` says how much is there to go on with.
-pub(crate) fn judge(failure: &Failure, kept: Option<&str>) -> Outcome {
+/// The exit code and the words; `kept` says what there is to go on with.
+pub(crate) fn judge(failure: &Failure, kept: &Kept) -> Outcome {
     let (code, advice) = match failure {
         Failure::Transfer(error) => (code(error), advice(error)),
         Failure::System { .. } => (1, None),
         Failure::Abandoned => (130, None),
         Failure::JsonAndOutput => (USAGE, None),
     };
+    let is_interrupted = matches!(failure, Failure::Transfer(TransferError::Cancelled));
     let line = match kept {
-        None => line(failure, advice),
-        Some(kept) => {
-            let advice = advice.filter(|advice| *advice != NOTHING_KEPT).map(str::to_owned);
+        Kept::Bytes(kept) => {
             let go_on = format!("{kept} are kept; to go on, run {}", resume::command());
-            line(failure, Some(&advice.into_iter().chain([go_on]).collect::<Vec<_>>().join("; ")))
+            let advice = advice.map(str::to_owned).into_iter().chain([go_on]);
+            line(failure, Some(&advice.collect::<Vec<_>>().join("; ")))
         }
+        Kept::Nothing if is_interrupted => line(failure, Some(NOTHING_KEPT)),
+        Kept::AsBefore if is_interrupted => {
+            line(failure, Some("nothing had come yet; run the command again"))
+        }
+        Kept::Nothing | Kept::AsBefore => line(failure, advice),
     };
     Outcome { code, line }
 }
 
-/// The advice that is not true when something was kept.
+/// The advice where what came is gone.
 const NOTHING_KEPT: &str = "nothing was kept; run the command again";
 
 /// The exit code; the table is part of the command line's contract.
@@ -105,7 +111,8 @@ fn advice(error: &TransferError) -> Option<&'static str> {
             "the server may have stopped, or the file changed there; run the command again"
         }
         TransferError::TimedOut { .. } => "check the server and the network, and run the command again",
-        TransferError::SourceChanged { .. } => "run the command again when nobody writes to it",
+        // What is kept is of the old one, with which the next run would not go on.
+        TransferError::SourceChanged { .. } => "to begin anew when nobody writes to it, add --no-resume",
         TransferError::Protocol { .. } => "check that it is a dtserver",
         TransferError::DiskFull { .. } => "free some space or choose another place",
         TransferError::OutputExists { .. } => "remove it, or leave out --no-clobber",
@@ -117,7 +124,7 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         TransferError::CorruptBlock { .. } => {
             "the file, the server's memory or something on the way is broken; run the command again"
         }
-        TransferError::DigestMismatch { .. } | TransferError::Cancelled => NOTHING_KEPT,
+        TransferError::DigestMismatch { .. } => NOTHING_KEPT,
         TransferError::LocalFile { source, .. } => return advice_on_file(source.kind()),
         _ => return None,
     })
@@ -163,5 +170,14 @@ mod tests {
         assert_eq!(line(&failure, Some("try again")), "cannot catch signals: permission denied; try again");
         assert_eq!(line(&Failure::from(TransferError::Cancelled), None), "interrupted");
         assert_eq!(code(&TransferError::Cancelled), 130);
+    }
+
+    #[test]
+    fn what_is_kept_is_said_where_it_is_known() {
+        let interrupted = |kept| judge(&Failure::from(TransferError::Cancelled), &kept).line;
+        assert_eq!(interrupted(Kept::Nothing), "interrupted; nothing was kept; run the command again");
+        assert_eq!(interrupted(Kept::AsBefore), "interrupted; nothing had come yet; run the command again");
+        let some = interrupted(Kept::Bytes("5 MiB".to_owned()));
+        assert!(some.starts_with("interrupted; 5 MiB are kept; to go on, run "), "{some}");
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn failed(exit: u8, error: &str) {
 fn of_event(event: &Event) -> Option<Value> {
     Some(match event {
         Event::Connected { server, .. } => json!({"event": "connected", "server": server.to_string()}),
+        Event::Checking { bytes, of, .. } => json!({"event": "checking", "bytes": bytes, "of": of}),
         Event::Started { size, streams, protocol, block, resumed, .. } => json!({
             "event": "started",
             "protocol": protocol,

@@ -23,16 +23,16 @@ use tokio::time::{sleep, timeout};
 
 use args::Args;
 use exit::Failure;
-use progress::Display;
+use progress::{Display, Kept};
 
 /// How long a cancelled transfer may remove what it made before a second signal counts.
 const CLEAN_UP_UNDISTURBED: Duration = Duration::from_millis(500);
 
+/// How long a cancelled transfer may take at most to remove what it made.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
 /// How long the last events of a transfer are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// How long it may take at most.
-const CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
@@ -47,13 +47,13 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(source) => return exit::fail(&Failure::System { action: "start the event loop", source }),
     };
-    let mut kept = None;
+    let mut kept = Kept::AsBefore;
     let result = runtime.block_on(run(&args, &mut kept));
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let outcome = exit::judge(&error, kept.as_deref());
+            let outcome = exit::judge(&error, &kept);
             if args.json && outcome.code != exit::USAGE {
                 json::failed(outcome.code, &outcome.line);
             }
@@ -62,8 +62,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs the transfer; when it fails, `kept` says how much of it stays to go on with.
-async fn run(args: &Args, kept: &mut Option<String>) -> Result<(), Failure> {
+/// Runs the transfer; when it fails, `kept` says what of it stays to go on with.
+async fn run(args: &Args, kept: &mut Kept) -> Result<(), Failure> {
     // Before the first file is touched: a signal from now on cleans up.
     let caught = Signals::new().map_err(|source| Failure::System { action: "catch signals", source });
     let mut signals = caught?;

@@ -14,15 +14,26 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How much of the shown rate is replaced by what each progress event measures: the last second or so counts.
 const SMOOTHING: f64 = 0.15;
 
+/// What a transfer that fails leaves to go on with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Kept {
+    /// It had not begun: what an earlier one left, if one did, is as it was.
+    AsBefore,
+    /// Nothing.
+    Nothing,
+    /// So much, in words.
+    Bytes(String),
+}
+
 /// Shows a transfer on standard error.
 pub(crate) struct Display {
     verbosity: Verbosity,
     streams: StreamCount,
     bar: Option<ProgressBar>,
+    begun: Instant,
     rate: Rate,
     last_plain: Instant,
-    /// How many bytes a failed transfer leaves to go on with.
-    kept: Option<u64>,
+    kept: Kept,
 }
 
 impl Display {
@@ -32,7 +43,9 @@ impl Display {
             bar.set_style(style("{spinner} {wide_msg}"));
             bar
         });
-        Self { verbosity, streams, bar, rate: Rate::default(), last_plain: Instant::now(), kept: None }
+        let now = Instant::now();
+        let rate = Rate::default();
+        Self { verbosity, streams, bar, begun: now, rate, last_plain: now, kept: Kept::AsBefore }
     }
 
     pub(crate) fn show(&mut self, event: &Event) {
@@ -44,7 +57,15 @@ impl Display {
                     bar.enable_steady_tick(Duration::from_millis(200));
                 }
             }
+            Event::Checking { bytes, of, .. } => {
+                let text = format!("checking what is there: {}%", percent(*bytes, *of));
+                match &self.bar {
+                    Some(bar) => bar.set_message(text),
+                    None => self.say_now_and_then(&text),
+                }
+            }
             Event::Started { size, streams, protocol, resumed, .. } => {
+                self.started(*resumed);
                 let told = size.map_or_else(|| "a size it does not tell".to_owned(), bytes);
                 self.say_verbose(&format!(
                     "the file has {told} and comes over {streams} streams in protocol {protocol}"
@@ -67,7 +88,7 @@ impl Display {
                     "block {block} came with wrong bytes on stream {stream} and is fetched again"
                 ));
             }
-            Event::Kept { bytes, .. } => self.kept = Some(*bytes),
+            Event::Kept { bytes: n, .. } => self.kept = Kept::Bytes(bytes(*n)),
             Event::StartedOver { .. } | Event::FellBack { .. } => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
@@ -77,15 +98,28 @@ impl Display {
         }
     }
 
+    /// From here on bytes come.
+    fn started(&mut self, resumed: u64) {
+        self.kept = Kept::Nothing;
+        self.rate = Rate::starting_at(resumed, self.begun.elapsed());
+    }
+
     fn progress(&mut self, progress: &Progress) {
         self.rate.update(progress);
         let text = line(progress, self.rate.bytes_per_second, self.streams);
         if let Some(bar) = &self.bar {
             bar.set_position(progress.received);
             bar.set_message(text);
-        } else if self.verbosity > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
+        } else {
+            self.say_now_and_then(&text);
+        }
+    }
+
+    /// Prints a line where there is no terminal, unless it is not long since the last one.
+    fn say_now_and_then(&mut self, text: &str) {
+        if self.verbosity > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
             self.last_plain = Instant::now();
-            say(&text);
+            say(text);
         }
     }
 
@@ -110,9 +144,9 @@ impl Display {
         }
     }
 
-    /// How many bytes a failed transfer leaves to go on with, in words.
-    pub(crate) fn kept(&self) -> Option<String> {
-        self.kept.map(bytes)
+    /// What the transfer leaves to go on with if it has failed.
+    pub(crate) fn kept(&self) -> Kept {
+        self.kept.clone()
     }
 
     fn say_verbose(&self, text: &str) {
@@ -158,15 +192,21 @@ fn style(template: &str) -> ProgressStyle {
 #[derive(Debug, Default)]
 struct Rate {
     bytes_per_second: f64,
-    last: Option<Progress>,
+    /// Bytes that were there when it was last measured, and when that was.
+    last: (u64, Duration),
 }
 
 impl Rate {
+    /// Measured from here on: what was there before has not come in this time.
+    fn starting_at(received: u64, elapsed: Duration) -> Self {
+        Self { bytes_per_second: 0.0, last: (received, elapsed) }
+    }
+
     fn update(&mut self, progress: &Progress) {
-        let last = self.last.replace(*progress).unwrap_or_default();
-        let seconds = progress.elapsed.saturating_sub(last.elapsed).as_secs_f64();
+        let (received, elapsed) = std::mem::replace(&mut self.last, (progress.received, progress.elapsed));
+        let seconds = progress.elapsed.saturating_sub(elapsed).as_secs_f64();
         if seconds > 0.0 {
-            let rate = float(progress.received.saturating_sub(last.received)) / seconds;
+            let rate = float(progress.received.saturating_sub(received)) / seconds;
             let weight = if self.bytes_per_second > 0.0 { SMOOTHING } else { 1.0 };
             self.bytes_per_second += weight * (rate - self.bytes_per_second);
         }
@@ -323,5 +363,19 @@ mod tests {
             rate.update(&at);
         }
         assert!((rate.bytes_per_second - 10_000_000.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn what_was_there_before_did_not_come_in_a_moment() {
+        let (resumed, begun) = (50 << 30, Duration::from_secs(3));
+        let mut rate = Rate::starting_at(resumed, begun);
+        let mut at = progress(None, resumed + 1_000_000, resumed);
+        at.elapsed = begun + Duration::from_millis(100);
+        rate.update(&at);
+        assert!((rate.bytes_per_second - 10_000_000.0).abs() < 1.0, "{rate:?}");
+
+        let mut display = Display::new(Verbosity::Quiet, StreamCount::default(), false);
+        display.started(resumed);
+        assert_eq!(display.rate.last.0, resumed);
     }
 }

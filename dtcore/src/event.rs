@@ -12,7 +12,7 @@ use crate::plan::{StreamCount, StreamId};
 
 /// One thing that happened in a transfer.
 ///
-/// The grammar is `Connected Started StartedOver? (Progress | StreamLost | BlockCorrupt | FellBack)*`, cut off
+/// The grammar is `Connected Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt | FellBack)*`, cut off
 /// anywhere by a failure, and then perhaps `Kept`; the outcome itself is what the transfer returns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -22,6 +22,15 @@ pub enum Event {
     Connected {
         /// The address that answered.
         server: SocketAddr,
+    },
+    /// What an earlier run left is read back and compared with its digests, because the machine was started anew since.
+    /// Told before the first block and now and then; left out when events are not read as fast as they come.
+    #[non_exhaustive]
+    Checking {
+        /// How many bytes were compared.
+        bytes: u64,
+        /// How many are to be.
+        of: u64,
     },
     /// The server has agreed, and the streams are being opened. Guaranteed, once.
     #[non_exhaustive]

@@ -31,10 +31,7 @@ fn a_reader_that_rests_longer_than_the_server_waits() {
 fn streams_whose_turn_comes_late() {
     // Two to three times the server's patience, at the speed of the digest.
     let size = 5 << 30;
-    let workspace = match Workspace::roomy(size) {
-        Ok(workspace) => workspace,
-        Err(reason) => return println!("skipped: {reason}"),
-    };
+    let Some(workspace) = Workspace::roomy(size, "streams whose turn comes late") else { return };
     write_sparse(&workspace.root().join("f"), size, 8);
     let server = PROGRAMS.serve(&workspace.root()).args(["--stall-timeout", "3s"]).ready();
     let run = PROGRAMS.fetch(server.addr, 8, "f", workspace.output("out")).limit(Duration::from_secs(120));

@@ -1,5 +1,6 @@
 //! Servers that lie, break the protocol or have had enough, each with the exit code that says so.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::time::Duration;
@@ -53,6 +54,19 @@ fn an_honest_server() {
         assert_asked(&server.asked(), u64::try_from(size).expect("it fits"));
         assert_eq!(server.sessions(), 1);
     }
+}
+
+/// The server chooses how large blocks are: where they are received into memory, only so many come at once as it may take.
+#[test]
+fn the_largest_blocks_into_memory() {
+    const LARGEST: usize = 16 * MIB;
+    let workspace = Workspace::new();
+    let content = pattern(1, 10 * LARGEST);
+    let server = RangeServer::start(content.clone(), LARGEST.try_into().expect("it fits"), Lie::Nothing);
+    let outcome = fetch(server.addr, 255, &workspace).options(["--engine", "write"]).run();
+    assert_fetched(&outcome, &workspace.output("out"), &content, "ten blocks of 16 MiB");
+    let streams: BTreeSet<u8> = server.streams().into_iter().collect();
+    assert!(streams.len() <= 8, "streams with 16 MiB each: {streams:?}");
 }
 
 /// Every range asked for is a subtree of the file's, together they are the file, and hardly a byte comes twice.

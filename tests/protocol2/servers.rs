@@ -113,6 +113,8 @@ fn a_successor_with_another_file() {
     let outcome = client.finish_within(Duration::from_secs(60));
     outcome.assert_failure(11);
     assert!(!workspace.output("out").exists());
+    // What is there is of the first version, with which the command as it was cannot go on.
+    assert!(outcome.error().contains("--no-resume") && !outcome.error().contains("to go on"), "{outcome}");
 }
 
 /// The successor has no such file any more.

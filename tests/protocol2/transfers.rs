@@ -57,13 +57,7 @@ fn a_hundred_mib() {
 #[test]
 fn more_than_4_gib() {
     const SIZE: u64 = (4 << 30) + 12_345;
-    let workspace = match Workspace::roomy(SIZE) {
-        Ok(workspace) => workspace,
-        Err(reason) => {
-            eprintln!("SKIPPED: more than 4 GiB: {reason}");
-            return;
-        }
-    };
+    let Some(workspace) = Workspace::roomy(SIZE, "more than 4 GiB") else { return };
     let source = workspace.root().join("f");
     write_sparse(&source, SIZE, 8);
     let server = PROGRAMS.serve(&workspace.root()).ready();

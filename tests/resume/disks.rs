@@ -7,7 +7,7 @@ use dt_tests::disk::SmallDisk;
 use dt_tests::events::{Events, number};
 use dt_tests::fetched::assert_fetched;
 use dt_tests::journal::Journal;
-use dt_tests::process::Process;
+use dt_tests::process::{Outcome, Process};
 use dt_tests::wait::{PATIENCE, until_true};
 use dt_tests::workspace::files_in;
 use rustix::process::Signal;
@@ -50,6 +50,20 @@ fn go_on(scene: &Scene, disk: &SmallDisk, engine: &str, known: u64) {
     fs::remove_file(disk.file("out")).expect("it is ours");
 }
 
+/// Whether a run came to its end on a full disk, because it had taken all the room it needs before; else the disk must have
+/// been what it failed of. What it has delivered makes room for the next.
+#[track_caller]
+fn had_reserved_all(scene: &Scene, disk: &SmallDisk, engine: &str, outcome: &Outcome) -> bool {
+    if outcome.code != Some(0) {
+        outcome.assert_failure(7);
+        return false;
+    }
+    assert_fetched(outcome, &disk.file("out"), &scene.content, engine);
+    fs::remove_file(disk.file("out")).expect("it is ours");
+    free(disk);
+    true
+}
+
 #[test]
 fn a_disk_that_is_too_small() {
     let Some(disk) = SmallDisk::mount() else { return };
@@ -72,14 +86,9 @@ fn a_disk_that_fills_up_on_the_way() {
         let client = started(&scene, &disk, engine);
         fill(&disk);
         let outcome = client.finish_within(PATIENCE);
-        if outcome.code == Some(0) {
-            // It had reserved all it needs.
-            assert_fetched(&outcome, &disk.file("out"), &scene.content, engine);
-            fs::remove_file(disk.file("out")).expect("it is ours");
-            free(&disk);
+        if had_reserved_all(&scene, &disk, engine, &outcome) {
             continue;
         }
-        outcome.assert_failure(7);
         let known = recorded(&disk);
         assert!(known >= 20, "{engine}: {known} blocks kept");
         free(&disk);
@@ -99,13 +108,9 @@ fn a_disk_that_is_full_when_the_transfer_goes_on() {
         fill(&disk);
         let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", disk.file("out"));
         let outcome = run.options(["--json", "--engine", engine]).run();
-        if outcome.code == Some(0) {
-            assert_fetched(&outcome, &disk.file("out"), &scene.content, engine);
-            fs::remove_file(disk.file("out")).expect("it is ours");
-            free(&disk);
+        if had_reserved_all(&scene, &disk, engine, &outcome) {
             continue;
         }
-        outcome.assert_failure(7);
         assert!(recorded(&disk) >= known, "{engine}: {known} blocks were known, now {}", recorded(&disk));
         free(&disk);
         go_on(&scene, &disk, engine, known);

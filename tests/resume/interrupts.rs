@@ -1,12 +1,14 @@
 //! Ctrl-C and every other end that leaves something to go on with, and the next run of the same command.
 
 use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dt_tests::content::pattern;
-use dt_tests::events::number;
+use dt_tests::events::{Events, number};
 use dt_tests::pipe::Pipe;
 use dt_tests::proxy::{Carries, Ending, Fate, Proxy};
 use dt_tests::range_server::{Lie, RangeServer};
@@ -54,6 +56,33 @@ fn how_to_go_on_is_said() {
     assert!(words.contains(&"--limit-rate"), "an option is missing in {last:?}");
 }
 
+/// The command that is said goes on, also where this run was told to begin anew.
+#[test]
+fn what_is_said_goes_on_after_a_run_that_began_anew() {
+    let scene = Scene::new(12 * MIB);
+    for (option, variable) in
+        [(Some("--no-resume"), None), (None, Some("1")), (Some("--no-resume"), Some("1"))]
+    {
+        let what = format!("{option:?}, {variable:?}");
+        let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", scene.output());
+        let run = run.options(["--limit-rate", "12M"]).options(option);
+        let run = variable.into_iter().fold(run, |run, value| run.env("DT_NO_RESUME", value));
+        let mut client = run.start();
+        scene.until_recorded(&mut client, 40);
+        client.signal(Signal::INT);
+        let outcome = client.finish_within(PATIENCE);
+        outcome.assert_failure(130);
+        let (_, command) = outcome.stderr.trim_end().split_once("to go on, run ").expect("it is said how");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).envs(variable.map(|value| ("DT_NO_RESUME", value)));
+        let again = shell.output().expect("there is a shell");
+        let said = String::from_utf8_lossy(&again.stderr);
+        assert!(said.contains("there before"), "{what}: it began anew: {command}: {said}");
+        assert!(fs::read(scene.output()).expect("it is there") == scene.content, "{what}");
+        fs::remove_file(scene.output()).expect("it is ours");
+    }
+}
+
 /// Again and again until it is whole: nothing is fetched twice but what was in flight.
 #[test]
 fn interrupted_many_times() {
@@ -80,6 +109,39 @@ fn an_interrupt_before_the_first_block_leaves_nothing() {
         client.finish_within(PATIENCE).assert_failure(130);
         workspace.assert_outputs(&[]);
     }
+}
+
+/// A file of one block has no journal, so that nothing of it stays.
+#[test]
+fn what_is_not_kept_is_not_said_to_be() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, 1000);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let wrong = format!("blake3={}", "0".repeat(64));
+    let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
+    let outcome = run.options(["--json", "--checksum", &wrong]).run();
+    outcome.assert_failure(6);
+    workspace.assert_outputs(&[]);
+    assert!(!outcome.error().contains("kept"), "{outcome}");
+    assert_eq!(Events::of(&outcome).count("notice"), 0, "{outcome}");
+}
+
+/// Nor is it said that nothing is kept, where an earlier run has left something.
+#[test]
+fn what_is_kept_is_not_said_to_be_lost() {
+    let scene = Scene::new(12 * MIB);
+    let known = scene.interrupted();
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let addr = mute.local_addr().expect("it has an address");
+    let client = PROGRAMS.fetch(addr, STREAMS, "f", scene.output()).start();
+    let waiting = mute.accept().expect("the client comes");
+    client.signal(Signal::INT);
+    let outcome = client.finish_within(PATIENCE);
+    outcome.assert_failure(130);
+    drop(waiting);
+    assert!(!outcome.error().contains("kept"), "{outcome}");
+    scene.assert_kept();
+    scene.go_on(known, "after one that has not begun");
 }
 
 #[test]

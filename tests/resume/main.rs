@@ -7,6 +7,7 @@ mod identity;
 mod interrupts;
 mod kills;
 mod power;
+mod proof;
 
 use std::fs;
 use std::path::PathBuf;

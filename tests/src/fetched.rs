@@ -36,7 +36,7 @@ pub fn assert_fetched(outcome: &Outcome, output: &Path, expected: &[u8], context
     let (received, resumed) = (number(finished, "received"), number(finished, "resumed"));
     assert!(received + resumed >= size, "{context}: bytes from nowhere: {finished}");
     let beside = format!("{}.dt", output.display());
-    for left in ["part", "journal"] {
+    for left in ["part", "journal", "journew"] {
         assert!(!Path::new(&format!("{beside}{left}")).exists(), "{context}: a {left} file is left");
     }
     finished.clone()

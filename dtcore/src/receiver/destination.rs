@@ -18,8 +18,8 @@ use crate::error::TransferError;
 use crate::integrity::RangeDigest;
 use crate::plan::{BlockSet, BlockSize};
 use crate::storage::{
-    BeginError, BlockFile, Clobber, Durability, Engine, Origin, Outcome, PartFile, Recovered, Store, Window,
-    open, open_for_blocks,
+    BeginError, BlockFile, Clobber, Durability, Engine, Origin, Outcome, PartFile, Recovered, Store, Watch,
+    Window, open, open_for_blocks,
 };
 use crate::wire::v2;
 
@@ -134,19 +134,25 @@ impl Destination {
 
     /// Begins a transfer of protocol 2, or goes on with one.
     ///
-    /// After a change of boot this reads and hashes what is there.
-    pub(super) fn begin(&mut self, options: &Options, source: &v2::Answer) -> Result<Begun, TransferError> {
+    /// Blocks the calling thread: after a change of boot this reads and hashes what is there, as long as `watch` lets it.
+    pub(super) fn begin(
+        &mut self,
+        options: &Options,
+        source: &v2::Answer,
+        watch: &mut Watch<'_>,
+    ) -> Result<Begun, TransferError> {
         let plan = source.plan;
         let (store, journal, recovered) = match self {
             Self::File(part) => {
                 let remote = Origin::remote(&options.server.to_string(), options.name.as_bytes());
                 let origin = Origin { plan, modified: source.modified, version: source.version, remote };
-                let (journal, recovered) = part.begin(&origin).map_err(|error| match error {
+                let (journal, recovered) = part.begin(&origin, watch).map_err(|error| match error {
                     BeginError::SourceChanged => TransferError::SourceReplaced {
                         server: options.server.to_string(),
                         name: options.name.to_string_lossy().into_owned(),
                         part: part.path().to_owned(),
                     },
+                    BeginError::Stopped => TransferError::Cancelled,
                     BeginError::Local(error) => error,
                 })?;
                 let (block, n_streams) = (plan.block_size().bytes(), options.streams.value());
@@ -176,9 +182,12 @@ impl Destination {
         }
     }
 
-    /// Whether what is proven and on record stays when the transfer fails, to be gone on with.
+    /// Whether something stays when the transfer fails, to be gone on with.
     pub(super) fn is_resumable(&self) -> bool {
-        matches!(self, Self::File(_))
+        match self {
+            Self::File(part) => part.is_resumable(),
+            Self::Ordered { .. } => false,
+        }
     }
 
     /// Gives up what an earlier transfer has left: protocol 1 cannot go on with it.

@@ -44,6 +44,11 @@ impl Scheduler {
         }
     }
 
+    /// Streams are opened from `now` on: that nothing came before is nobody's fault.
+    pub(crate) fn begins(&mut self, now: Duration) {
+        self.flow.excuse(now);
+    }
+
     /// The stream is connected and greeted; connecting took `rtt`.
     pub(crate) fn opened(&mut self, stream: StreamId, rtt: Duration, now: Duration) {
         self.release_all(stream);

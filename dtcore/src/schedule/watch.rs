@@ -53,7 +53,7 @@ impl Flow {
     }
 
     /// Nothing could come.
-    fn excuse(&mut self, now: Duration) {
+    pub(super) fn excuse(&mut self, now: Duration) {
         (self.last, self.since) = (now, now);
     }
 }

@@ -9,15 +9,21 @@ use super::store::FillError;
 /// How many bytes of unused buffers are kept at most: a fresh buffer costs a page fault for every 4 KiB.
 const KEPT: usize = 16 << 20;
 
-/// Buffers that nobody uses at the moment.
-#[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Shelf>);
+/// Buffers that nobody uses at the moment, and how many bytes others have room for.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    shelf: Mutex<Shelf>,
+    /// For how many bytes there is room at once.
+    most: u64,
+}
 
 #[derive(Debug, Default)]
 struct Shelf {
     buffers: Vec<Vec<u8>>,
     /// How large all of them are.
     bytes: usize,
+    /// How many bytes the ranges have that are being received.
+    lent: u64,
 }
 
 impl Shelf {
@@ -35,7 +41,30 @@ impl Shelf {
     }
 }
 
+impl Default for Buffers {
+    /// Buffers of which somebody else sees to it that there are not too many.
+    fn default() -> Self {
+        Self::with_room(u64::MAX)
+    }
+}
+
 impl Buffers {
+    /// Buffers for `most` bytes at once, but always for one range.
+    pub(super) fn with_room(most: u64) -> Self {
+        Self { shelf: Mutex::default(), most }
+    }
+
+    /// Whether there is room for `len` bytes more; then it is taken.
+    fn lend(&self, len: u64) -> bool {
+        let mut state = self.shelf();
+        let lent = state.lent.saturating_add(len);
+        let has_room = state.lent == 0 || lent <= self.most;
+        if has_room {
+            state.lent = lent;
+        }
+        has_room
+    }
+
     fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let used = self.shelf().pop();
         // All but the last block of a file are equally long, so that a used one mostly fits.
@@ -45,7 +74,7 @@ impl Buffers {
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         // A panic in between would at worst have miscounted what is kept.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,10 +99,11 @@ pub(super) struct Heap {
 }
 
 impl Heap {
-    /// Room for `len` bytes; `None` if no machine has that much.
+    /// Room for `len` bytes; `None` if there is none at the moment.
     pub(super) fn new(buffers: &Arc<Buffers>, len: u64) -> Option<Self> {
-        let len = usize::try_from(len).ok()?;
-        Some(Self { buffers: Arc::clone(buffers), buffer: None, len, received: 0 })
+        let n = usize::try_from(len).ok()?;
+        let has_room = buffers.lend(len);
+        has_room.then(|| Self { buffers: Arc::clone(buffers), buffer: None, len: n, received: 0 })
     }
 
     /// How long the range is.
@@ -107,6 +137,14 @@ impl Heap {
     /// Throws away what was received.
     pub(super) fn restart(&mut self) {
         self.received = 0;
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        let len = self.len();
+        let mut state = self.buffers.shelf();
+        state.lent = state.lent.saturating_sub(len);
     }
 }
 
@@ -152,5 +190,19 @@ mod tests {
         let many: Vec<_> = (0..5).map(|_| buffers.take(5 << 20)).collect();
         drop(many);
         assert_eq!(buffers.shelf().bytes, 15 << 20);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_bytes_and_always_for_one_range() {
+        let buffers = Arc::new(Buffers::with_room(1000));
+        let large = Heap::new(&buffers, 2000).unwrap();
+        assert!(Heap::new(&buffers, 1).is_none());
+        drop(large);
+        let mut some: Vec<_> = (0..5).map(|_| Heap::new(&buffers, 200).unwrap()).collect();
+        assert!(Heap::new(&buffers, 1).is_none());
+        fill(&mut some[0], 1);
+        some.pop();
+        assert!(Heap::new(&buffers, 201).is_none());
+        assert!(Heap::new(&buffers, 200).is_some());
     }
 }

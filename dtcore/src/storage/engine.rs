@@ -28,7 +28,8 @@ pub enum Engine {
     Auto,
     /// Receive straight into a preallocated memory mapping; fail where that is not possible.
     Map,
-    /// Receive into a buffer and write it at its offset.
+    /// Receive into a buffer and write it at its offset. The buffers of all streams take no more than 128 MiB: of the large
+    /// blocks of files beyond 128 GiB, fewer than 255 streams may come at once.
     Write,
 }
 
@@ -60,8 +61,9 @@ impl fmt::Display for Engine {
 #[error("the engine is auto, map or write")]
 pub struct InvalidEngine;
 
-/// How much memory the buffers of blocks that are written may take, all streams together.
-const BUFFERS: u64 = 128 << 20;
+/// How much memory the buffers of blocks that are not received where they stay may take, all streams together: 255 blocks of
+/// the usual 512 KiB.
+pub(super) const BUFFERS: u64 = 128 << 20;
 
 /// As [`open`], for a file that comes in verified blocks of `block` bytes, `n_streams` of them at a time.
 ///

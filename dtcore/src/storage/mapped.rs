@@ -107,6 +107,10 @@ impl Store for Mapped {
         }))
     }
 
+    fn is_buffered(&self) -> bool {
+        false
+    }
+
     fn declare_filled(&self, range: ByteRange) -> bool {
         let Some((_, mut writer)) = self.lend(range) else { return false };
         writer.fill(writer.remaining());

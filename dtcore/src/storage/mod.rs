@@ -25,7 +25,7 @@ pub(crate) use engine::{open, open_for_blocks};
 pub(crate) use growing::{GrowingWriter, append};
 #[cfg(feature = "fuzzing")]
 pub(crate) use journal::Contents as JournalContents;
-pub(crate) use journal::{Origin, Outcome, Recovered};
+pub(crate) use journal::{Checked, Origin, Outcome, Recovered, Watch};
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 pub(crate) use residency::Residency;
 pub(crate) use root::{OpenError, Root, RootError};

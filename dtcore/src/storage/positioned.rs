@@ -122,6 +122,10 @@ impl Store for Positioned {
         Some(Box::new(PositionedLease { lent: self.file.lend(range)?, heap }))
     }
 
+    fn is_buffered(&self) -> bool {
+        true
+    }
+
     fn declare_filled(&self, range: ByteRange) -> bool {
         self.file.lend(range).map(|mut lent| lent.fill(range.len())).is_some()
     }

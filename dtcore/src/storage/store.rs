@@ -26,6 +26,9 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// `None` if a byte of it was not reserved, is leased, being written, or written already.
     fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>>;
 
+    /// Whether what is leased is received into a buffer on the heap, as long as the range.
+    fn is_buffered(&self) -> bool;
+
     /// Declares that `range` is written already, by an earlier transfer; `false` if it cannot be.
     fn declare_filled(&self, range: ByteRange) -> bool;
 

@@ -77,6 +77,11 @@ impl Store for Window {
         })
     }
 
+    /// As many bytes as it is large, and no more.
+    fn is_buffered(&self) -> bool {
+        false
+    }
+
     /// Nothing outlives a transfer here.
     fn declare_filled(&self, _range: ByteRange) -> bool {
         false

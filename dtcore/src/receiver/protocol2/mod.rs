@@ -12,9 +12,12 @@ mod shared;
 mod stream;
 mod workers;
 
+use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +31,7 @@ use crate::integrity::{Blake3Digest, Checksum, FileDigests, FileHasher};
 use crate::net::Session;
 use crate::plan::{BlockPlan, StreamCount};
 use crate::schedule::{Policy, Retries, Scheduler};
-use crate::storage::Outcome as Recovery;
+use crate::storage::{Checked, Outcome as Recovery};
 use crate::wire::v2::{WholeDigests, WholeDigestsReply};
 use access::Access;
 use shared::{Beginning, Shared};
@@ -43,14 +46,15 @@ const TELL: Duration = Duration::from_millis(100);
 /// Receives what the session offers, to its end or until `cancel`.
 pub(super) async fn run(
     options: Options,
-    mut destination: Destination,
+    destination: Destination,
     session: Session,
     events: EventSender,
     started: Instant,
     cancel: CancellationToken,
 ) -> Result<Report, TransferError> {
     let plan = session.answer.plan;
-    let Begun { blocks, done, digests, resumed, outcome } = destination.begin(&options, &session.answer)?;
+    let (mut destination, begun) = begin(destination, &options, &session, &events, &cancel).await?;
+    let Begun { blocks, done, digests, resumed, outcome } = begun;
     events.send(Event::Started {
         size: Some(plan.size()),
         streams: options.streams,
@@ -65,7 +69,7 @@ pub(super) async fn run(
         Some((follower, digested)) => (Some(follower), Some(digested)),
         None => (None, None),
     };
-    let streams = useful_streams(&plan, done.len(), options.streams);
+    let streams = useful_streams(&plan, done.len(), options.streams).min(blocks.most_at_once());
     let policy = Policy {
         ahead: destination.ahead(),
         limited: options.limit_rate.is_some(),
@@ -93,7 +97,8 @@ pub(super) async fn run(
             if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
                 // What is on record does not add up to the file: it must not be gone on with.
                 destination.discard()?;
-            } else if destination.is_resumable() {
+            } else if destination.is_resumable() && !matches!(error, TransferError::SourceChanged { .. }) {
+                // What is there of a source that changed stays too, but nothing of what comes may get into it.
                 shared.tell_kept();
             }
             return Err(error);
@@ -113,6 +118,36 @@ pub(super) async fn run(
         received_after,
         elapsed: started.elapsed(),
     })
+}
+
+/// Finds out what is there, on a thread that may be busy with that for minutes: after another boot all of it is read back.
+///
+/// Should the session expire meanwhile, the first stream asks for another one.
+async fn begin(
+    destination: Destination,
+    options: &Options,
+    session: &Session,
+    events: &EventSender,
+    cancel: &CancellationToken,
+) -> Result<(Destination, Begun), TransferError> {
+    let (mut destination, options, answer) = (destination, options.clone(), session.answer.clone());
+    let (events, cancel) = (events.clone(), cancel.clone());
+    let mut told: Option<Instant> = None;
+    let mut watch = move |checked: Checked| {
+        if told.is_none_or(|told| told.elapsed() >= TELL) {
+            told = Some(Instant::now());
+            events.offer(Event::Checking { bytes: checked.bytes, of: checked.of });
+        }
+        if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let begun = spawn_blocking(move || {
+        let begun = destination.begin(&options, &answer, &mut watch)?;
+        Ok((destination, begun))
+    });
+    begun.await.map_err(|_| TransferError::System {
+        action: "find out what is there",
+        source: io::Error::other("the thread that does has died"),
+    })?
 }
 
 /// As many streams as there are blocks to fetch; one at least, for the file's digests.
@@ -236,4 +271,64 @@ fn ticks(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event;
+    use crate::plan::{BlockSet, BlockSize};
+    use crate::storage::{BlockFile, Window};
+    use crate::wire::v2::Answer;
+
+    const SIZE: u64 = 1 << 20;
+
+    fn session() -> Session {
+        let answer = Answer {
+            plan: BlockPlan::new(SIZE, BlockSize::new(1 << 16).unwrap()).unwrap(),
+            modified: 0,
+            version: [1; 16].into(),
+            port: 1,
+            session: 1.into(),
+            secret: [7; 16].into(),
+            md5: None,
+            blake3: None,
+        };
+        let nowhere = ([127, 0, 0, 1], 1).into();
+        Session { answer, control: nowhere, data: nowhere }
+    }
+
+    /// What a transfer's streams share that was started so long ago, and begins now with the blocks `done`.
+    fn begun_after(wait: Duration, done: BlockSet) -> Shared {
+        let options = Options::new("127.0.0.1:1".parse().unwrap(), "f".into());
+        let plan = session().answer.plan;
+        let blocks = BlockFile::new(plan, Arc::new(Window::new(SIZE)), None, BlockSet::new(&plan)).unwrap();
+        Shared::new(Beginning {
+            plan,
+            blocks,
+            access: Access::new(session()),
+            events: event::channel().0,
+            path: "f".into(),
+            follower: None,
+            scheduler: Scheduler::new(plan, done, options.streams, Policy::default()),
+            retries: Retries::new(options.retries, options.streams),
+            digests: Vec::new(),
+            started: Instant::now().checked_sub(wait).unwrap(),
+            resumed: 0,
+            options,
+        })
+    }
+
+    /// To read back what is there takes longer than a server may say nothing.
+    #[test]
+    fn what_came_before_the_streams_is_no_silence_of_theirs() {
+        let plan = session().answer.plan;
+        let nothing = BlockSet::new(&plan);
+        let mut everything = nothing.clone();
+        plan.blocks().for_each(|block| assert!(everything.insert(block)));
+        for done in [nothing, everything] {
+            let shared = begun_after(Duration::from_mins(10), done);
+            assert!(shared.watch().is_ok());
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::buffers::{Buffers, Heap};
+use super::engine::BUFFERS;
 use super::journal::Journal;
 use super::store::{FillError, Lease, Store};
 use crate::integrity::RangeDigest;
@@ -19,6 +20,7 @@ pub(crate) struct BlockFile {
     store: Arc<dyn Store>,
     journal: Option<Journal>,
     done: Mutex<BlockSet>,
+    /// For second copies.
     buffers: Arc<Buffers>,
 }
 
@@ -38,12 +40,23 @@ impl BlockFile {
                 return Err(io::Error::other("there is no place for what was received before"));
             }
         }
-        Ok(Self { plan, store, journal, done: Mutex::new(done), buffers: Arc::default() })
+        let buffers = Arc::new(Buffers::with_room(BUFFERS));
+        Ok(Self { plan, store, journal, done: Mutex::new(done), buffers })
     }
 
     /// The store, to read what was committed.
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// How many blocks may be received at once: their size is the peer's choice, and all that is in buffers is in memory.
+    ///
+    /// Whoever opens streams keeps to it: a block that had come and found no room would have come for nothing.
+    pub(crate) fn most_at_once(&self) -> usize {
+        if !self.store.is_buffered() {
+            return usize::MAX;
+        }
+        usize::try_from(BUFFERS / self.plan.block_size().bytes()).map_or(usize::MAX, |most| most.max(1))
     }
 
     /// The exclusive right to receive `block` into its place; `None` if somebody has it, or it is there already.
@@ -52,7 +65,8 @@ impl BlockFile {
         Some(self.leased(block, Place::Own(lease)))
     }
 
-    /// Room beside the file for a second copy of a block that somebody else has leased.
+    /// Room beside the file for a second copy of a block that somebody else has leased; `None` if such copies take all that
+    /// they may.
     pub(crate) fn spare(&self, block: BlockIndex) -> Option<Leased> {
         let heap = Heap::new(&self.buffers, self.plan.range(block).len())?;
         Some(self.leased(block, Place::Spare(heap)))

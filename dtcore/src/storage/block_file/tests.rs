@@ -270,3 +270,18 @@ fn many_threads_receive_one_file() {
         assert_eq!(content(&**file.store(), all).unwrap(), bytes_of(&plan(), all), "{name}");
     });
 }
+
+#[test]
+fn what_is_in_buffers_is_bounded() {
+    for (engine, block, most) in
+        [(Engine::Write, 512 << 10, 256), (Engine::Write, 16 << 20, 8), (Engine::Map, 16 << 20, usize::MAX)]
+    {
+        let plan = BlockPlan::new(10 * block, BlockSize::new(block).unwrap()).unwrap();
+        let store = open(&tempfile::tempfile().unwrap(), engine, Some(plan.size())).unwrap();
+        let file = BlockFile::new(plan, store, None, BlockSet::new(&plan)).unwrap();
+        assert_eq!(file.most_at_once(), most, "{engine}, {block}");
+        // A second copy is worth no more memory than that either.
+        let spares: Vec<_> = plan.blocks().map_while(|block| file.spare(block)).collect();
+        assert_eq!(spares.len(), usize::try_from(BUFFERS / block).unwrap().min(10), "{engine}, {block}");
+    }
+}

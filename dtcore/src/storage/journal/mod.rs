@@ -22,8 +22,8 @@ pub(crate) use format::Contents;
 use format::Record;
 pub(super) use format::{HEADER_LEN, Header, RECORD_LEN};
 pub(crate) use format::{Origin, PartIdentity};
-pub(crate) use recovery::{Outcome, Recovered};
-pub(super) use recovery::{Trust, Verdict, judge, recover};
+pub(crate) use recovery::{Checked, Outcome, Recovered, Watch};
+pub(super) use recovery::{RecoverError, Trust, Verdict, judge, recover};
 
 /// An open journal; its clones are the same one.
 #[derive(Clone, Debug)]
@@ -293,7 +293,8 @@ mod tests {
         let part = tempfile::tempfile().unwrap();
         part.set_len(3 << 16).unwrap();
         let found = Found::read(&path).unwrap().unwrap();
-        let (recovered, is_less) = recover(found.contents(), &part, Trust::Complete).unwrap();
+        let mut unwatched = |_: Checked| panic!("nothing is read back");
+        let (recovered, is_less) = recover(found.contents(), &part, Trust::Complete, &mut unwatched).unwrap();
         assert_eq!(recovered.digests, [None, Some(digest(8)), None]);
         assert_eq!((recovered.done.len(), recovered.bytes, is_less), (1, 1 << 16, false));
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use super::format::{Contents, Origin, PartIdentity, Record};
@@ -110,24 +111,57 @@ pub(in super::super) fn judge(
     Verdict::GoOn(if is_same_mount { Trust::Complete } else { Trust::AfterProof })
 }
 
+/// How far what is there has been read back and compared with its digests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Checked {
+    /// The bytes that have been.
+    pub(crate) bytes: u64,
+    /// The bytes that are to be.
+    pub(crate) of: u64,
+}
+
+/// Is told before each block that is read back, and may put an end to it.
+pub(crate) type Watch<'a> = dyn FnMut(Checked) -> ControlFlow<()> + 'a;
+
+/// Why it is not known what is there.
+#[derive(Debug)]
+pub(in super::super) enum RecoverError {
+    /// Who watched put an end to it.
+    Stopped,
+    /// The part file cannot be looked at.
+    Io(io::Error),
+}
+
+impl From<io::Error> for RecoverError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// The blocks of `part` that the journal records and that are right; whether some of those recorded are not.
 ///
-/// Reads back what is to be proven, which blocks the calling thread.
+/// Reads back what is to be proven, which blocks the calling thread, for minutes where that is much.
 pub(in super::super) fn recover(
     found: &Contents,
     part: &File,
     trust: Trust,
-) -> io::Result<(Recovered, bool)> {
+    watch: &mut Watch<'_>,
+) -> Result<(Recovered, bool), RecoverError> {
     let plan = &found.header.origin.plan;
     let mut recovered = Recovered::nothing(plan, Outcome::Continued);
     for record in &found.records {
         recovered.add(plan, record.block, record.digest);
     }
-    let n_recorded = recovered.done.len();
+    let (n_recorded, of) = (recovered.done.len(), recovered.bytes);
     let len = part.metadata()?.len();
     let mut buffer = Vec::new();
+    let mut bytes = 0_u64;
     for Record { block, digest } in recovered.records(plan) {
-        let is_right = plan.range(block).end() <= len
+        if trust == Trust::AfterProof && watch(Checked { bytes, of }).is_break() {
+            return Err(RecoverError::Stopped);
+        }
+        let range = plan.range(block);
+        let is_right = range.end() <= len
             && match trust {
                 Trust::Complete => true,
                 // What cannot be read is fetched again.
@@ -136,6 +170,7 @@ pub(in super::super) fn recover(
         if !is_right {
             recovered.forget(plan, block);
         }
+        bytes = bytes.saturating_add(range.len());
     }
     let is_less = recovered.done.len() < n_recorded;
     Ok((recovered, is_less))

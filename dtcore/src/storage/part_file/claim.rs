@@ -29,6 +29,16 @@ pub(super) fn create_locked(path: &Path) -> io::Result<Option<File>> {
 pub(super) struct Leftover {
     file: File,
     path: PathBuf,
+    opened: Opened,
+}
+
+/// How a part file that was found could be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Opened {
+    /// As it must be to go on with it.
+    ToWrite,
+    /// Only to look at it: it is protected like an output that not even its owner may write.
+    ToRead,
 }
 
 impl Leftover {
@@ -38,8 +48,8 @@ impl Leftover {
     /// It is in use, or it does not look like ours: then it stays as it is.
     pub(super) fn lock(path: &Path, journal: &Path, output: &Path) -> Result<Option<Self>, TransferError> {
         let failed = |source| TransferError::LocalFile { action: "take over", path: path.to_owned(), source };
-        let file = match beside::open_found(path) {
-            Ok(file) => file,
+        let (file, opened) = match open(path) {
+            Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
@@ -56,7 +66,7 @@ impl Leftover {
             return Err(failed(io::Error::other("it does not look like a part file of yours; move it away")));
         }
         let is_named = beside::is_named(&file, path);
-        Ok(is_named.then(|| Self { file, path: path.to_owned() }))
+        Ok(is_named.then(|| Self { file, path: path.to_owned(), opened }))
     }
 
     /// Removes it.
@@ -70,22 +80,31 @@ impl Leftover {
 
     /// The file to go on with, locked; `None` if another transfer came in between.
     pub(super) fn take_over(self) -> io::Result<Option<File>> {
-        let mode = self.file.metadata()?.permissions().mode();
-        if mode & 0o600 != 0o600 {
-            // It is protected like an output that not even its owner may write.
-            self.file.set_permissions(Permissions::from_mode(mode | 0o600))?;
+        if self.opened == Opened::ToWrite {
+            return Ok(Some(self.file));
         }
+        let mode = self.file.metadata()?.permissions().mode();
+        self.file.set_permissions(Permissions::from_mode(mode | 0o600))?;
         let file = beside::open_found_to_write(&self.path)?;
         if !beside::is_named(&self.file, &self.path) || !beside::is_named(&file, &self.path) {
             return Ok(None);
         }
-        // The lock is the open file's, and the first one was opened for reading only.
+        // The lock is the open file's, and the first one cannot be written to.
         drop(self.file);
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(beside::is_named(&file, &self.path).then_some(file)),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Opens what is at `path`, to write if that may be: over NFS, no other file can be locked exclusively.
+fn open(path: &Path) -> io::Result<(File, Opened)> {
+    match beside::open_found_to_write(path) {
+        Ok(file) => Ok((file, Opened::ToWrite)),
+        // Whatever it is that cannot be written is told from ours by looking at it.
+        Err(_) => beside::open_found(path).map(|file| (file, Opened::ToRead)),
     }
 }
 
@@ -121,5 +140,47 @@ pub(super) fn protect_like(output: &Path, file: &File) -> io::Result<()> {
         // This file system has no permissions to protect.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{OFlags, fcntl_getfl};
+    use std::os::unix::fs::OpenOptionsExt;
+
+    /// A folder with a part file of this mode in it, and the path of that.
+    fn left(mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.dtpart");
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).unwrap();
+        (folder, path)
+    }
+
+    fn lock(path: &Path) -> Leftover {
+        let (journal, output) = (path.with_extension("dtjournal"), path.with_extension(""));
+        Leftover::lock(path, &journal, &output).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_is_locked_was_opened_to_write_as_nfs_demands() {
+        let (_folder, path) = left(0o600);
+        let leftover = lock(&path);
+        assert!(fcntl_getfl(&leftover.file).unwrap().contains(OFlags::RDWR));
+        // The same open file goes on, so that no other transfer can come in between.
+        let file = leftover.take_over().unwrap().unwrap();
+        assert_eq!(flock(&file, FlockOperation::NonBlockingLockExclusive), Ok(()));
+        assert!(is_locked(&path));
+    }
+
+    #[test]
+    fn what_may_not_be_written_is_locked_all_the_same() {
+        let (_folder, path) = left(0o400);
+        // Whoever runs this may be allowed everything.
+        let leftover =
+            Leftover { file: beside::open_found(&path).unwrap(), opened: Opened::ToRead, ..lock(&path) };
+        let file = leftover.take_over().unwrap().unwrap();
+        assert!(fcntl_getfl(&file).unwrap().contains(OFlags::RDWR));
+        assert!(is_locked(&path));
     }
 }

@@ -218,11 +218,13 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
+        if self.is_resumable() {
+            return;
+        }
         let journal = match &self.worth {
-            Worth::Found | Worth::Published => return,
-            Worth::Journaled(journal) if journal.has_records() => return,
+            Worth::Published => return,
             Worth::Journaled(journal) => Some(journal),
-            Worth::Nothing => None,
+            Worth::Found | Worth::Nothing => None,
         };
         if is_named(&self.file, &self.path) {
             // Nobody is left to hear of a failure.

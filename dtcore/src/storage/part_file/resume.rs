@@ -3,7 +3,8 @@
 use super::{PartFile, Worth};
 use crate::error::TransferError;
 use crate::storage::journal::{
-    self, Found, Journal, Origin, Outcome, PartIdentity, Recovered, Trust, Verdict, judge, recover,
+    self, Found, Journal, Origin, Outcome, PartIdentity, RecoverError, Recovered, Trust, Verdict, Watch,
+    judge, recover,
 };
 
 /// The journal of what comes, and what is there already.
@@ -14,6 +15,8 @@ type Begun = (Option<Journal>, Recovered);
 pub(crate) enum BeginError {
     /// What is there is of another version of the same remote file; it stays.
     SourceChanged,
+    /// Who watched put an end to it; what is there stays.
+    Stopped,
     /// The part file or its journal cannot be worked with.
     Local(TransferError),
 }
@@ -28,18 +31,18 @@ impl PartFile {
     /// Finds out which blocks of the file are there already, and opens the journal for those that come.
     ///
     /// Once, before a store is opened. A file of one block has no journal: there would be nothing to go on with. Blocks the
-    /// calling thread: after another boot everything that is there is read back.
+    /// calling thread: after another boot everything that is there is read back, under the eyes of `watch`.
     ///
     /// # Errors
-    /// [`BeginError::SourceChanged`] leaves everything as it is.
-    pub(crate) fn begin(&mut self, origin: &Origin) -> Result<Begun, BeginError> {
+    /// [`BeginError::SourceChanged`] and [`BeginError::Stopped`] leave everything as it is.
+    pub(crate) fn begin(&mut self, origin: &Origin, watch: &mut Watch<'_>) -> Result<Begun, BeginError> {
         let Worth::Found = self.worth else { return self.begin_anew(origin, Outcome::Fresh) };
         let found = Found::read(&self.journal).map_err(|source| self.of_journal("read", source))?;
         let Some(found) = found else { return self.begin_over(origin, "its journal is damaged") };
         let part = journal::identity(&self.file)
             .map_err(|source| TransferError::local("inspect", &self.path, 0, source))?;
         match judge(found.contents(), origin, part, journal::boot_id()) {
-            Verdict::GoOn(trust) => self.go_on(origin, part, found, trust),
+            Verdict::GoOn(trust) => self.go_on(origin, part, found, trust, watch),
             Verdict::SourceChanged => Err(BeginError::SourceChanged),
             Verdict::StartOver(why) => self.begin_over(origin, why),
         }
@@ -69,13 +72,18 @@ impl PartFile {
         part: PartIdentity,
         found: Found,
         trust: Trust,
+        watch: &mut Watch<'_>,
     ) -> Result<Begun, BeginError> {
         let of_part = |source| TransferError::local("read back", &self.path, 0, source);
         let size = origin.plan.size();
         if self.file.metadata().map_err(of_part)?.len() > size {
             self.file.set_len(size).map_err(of_part)?;
         }
-        let (recovered, is_less) = recover(found.contents(), &self.file, trust).map_err(of_part)?;
+        let recovered = recover(found.contents(), &self.file, trust, watch);
+        let (recovered, is_less) = recovered.map_err(|error| match error {
+            RecoverError::Stopped => BeginError::Stopped,
+            RecoverError::Io(source) => of_part(source).into(),
+        })?;
         // What is forgotten must be forgotten by the journal too, before its place has bytes again.
         let journal = if is_less || trust == Trust::AfterProof {
             Journal::replace(&self.journal, origin, part, &recovered.records(&origin.plan))
@@ -85,6 +93,15 @@ impl PartFile {
         .map_err(|source| self.of_journal("go on with", source))?;
         self.worth = Worth::Journaled(journal.clone());
         Ok((Some(journal), recovered))
+    }
+
+    /// Whether it stays when it is dropped, to be gone on with.
+    pub(crate) fn is_resumable(&self) -> bool {
+        match &self.worth {
+            Worth::Found => true,
+            Worth::Journaled(journal) => journal.has_records(),
+            Worth::Nothing | Worth::Published => false,
+        }
     }
 
     /// Throws away what is there: everything comes anew, and perhaps without a journal.

@@ -126,7 +126,10 @@ pub(super) struct Beginning {
 impl Shared {
     pub(super) fn new(beginning: Beginning) -> Self {
         let Beginning { options, plan, blocks, access, events, path, follower, .. } = beginning;
-        let Beginning { scheduler, retries, digests, started, resumed, .. } = beginning;
+        let Beginning { mut scheduler, retries, digests, started, resumed, .. } = beginning;
+        // Finding out what is there may have taken longer than a server may be silent.
+        let now = started.elapsed();
+        scheduler.begins(now);
         let limiter = options.limit_rate.map(|rate| Mutex::new(TokenBucket::new(rate)));
         let state = State {
             scheduler,
@@ -136,7 +139,7 @@ impl Shared {
             digests,
             whole: Whole::NotAsked,
             whole_asked: Duration::ZERO,
-            whole_heard: Duration::ZERO,
+            whole_heard: now,
             hashing: Hashing::default(),
             idle: BTreeSet::new(),
             proven: BTreeSet::new(),

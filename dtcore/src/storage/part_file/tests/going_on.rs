@@ -5,8 +5,9 @@ use super::kill;
 use super::place::*;
 use crate::plan::{BlockPlan, BlockSize};
 use crate::storage::Engine;
-use crate::storage::journal::{HEADER_LEN, Header, Origin, Outcome, RECORD_LEN, Recovered};
+use crate::storage::journal::{Checked, HEADER_LEN, Header, Origin, Outcome, RECORD_LEN, Recovered};
 use std::fs::OpenOptions;
+use std::ops::ControlFlow;
 
 #[test]
 fn a_killed_transfer_is_gone_on_with() {
@@ -37,10 +38,13 @@ fn what_a_transfer_leaves_behind_is_what_is_of_use() {
     let place = Place::new();
     drop(place.received(Engine::Map, &[]).0);
     assert_eq!(place.names(), nothing, "no block was complete");
-    drop(place.received(Engine::Map, &[1]).0);
+    assert!(!place.received(Engine::Map, &[]).0.is_resumable());
+    let (part, _) = place.received(Engine::Map, &[1]);
+    assert!(part.is_resumable());
+    drop(part);
     let both = ["out.dtjournal", "out.dtpart"];
     assert_eq!(place.names(), both);
-    drop(place.claim());
+    assert!(place.claim().is_resumable());
     assert_eq!(place.names(), both, "nothing has begun");
     drop(place.received(Engine::Map, &[]).0);
     assert_eq!(place.names(), both, "nothing has come");
@@ -66,7 +70,10 @@ fn who_refuses_to_go_on_begins_empty() {
         let mut part = refuse(&place.output).unwrap();
         assert_eq!(part.file().metadata().unwrap().len(), 0);
         assert_eq!(place.names(), ["out.dtpart"]);
-        assert_eq!(part.begin(&origin()).unwrap().1, Recovered::nothing(&origin().plan, Outcome::Fresh));
+        assert_eq!(
+            begin(&mut part, &origin()).unwrap().1,
+            Recovered::nothing(&origin().plan, Outcome::Fresh)
+        );
         drop(part);
         assert!(place.names().is_empty());
     }
@@ -78,8 +85,9 @@ fn a_file_of_one_block_has_no_journal() {
     let mut origin = origin();
     origin.plan = BlockPlan::new(BLOCK, origin.plan.block_size()).unwrap();
     let mut part = place.claim();
-    assert!(part.begin(&origin).unwrap().0.is_none());
+    assert!(begin(&mut part, &origin).unwrap().0.is_none());
     assert_eq!(place.names(), ["out.dtpart"]);
+    assert!(!part.is_resumable());
     drop(part);
     assert!(place.names().is_empty());
 }
@@ -102,7 +110,7 @@ fn another_version_of_the_source_touches_nothing() {
         let mut changed = origin();
         change(&mut changed);
         let mut part = place.claim();
-        assert!(matches!(part.begin(&changed), Err(BeginError::SourceChanged)));
+        assert!(matches!(begin(&mut part, &changed), Err(BeginError::SourceChanged)));
         drop(part);
         assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
 
@@ -110,7 +118,7 @@ fn another_version_of_the_source_touches_nothing() {
         let (part, _) = place.received(Engine::Map, &[]);
         kill(part);
         let mut part = place.claim();
-        assert!(is_over(part.begin(&changed).unwrap().1.outcome));
+        assert!(is_over(begin(&mut part, &changed).unwrap().1.outcome));
     }
 }
 
@@ -127,7 +135,7 @@ fn what_is_of_something_else_is_begun_anew() {
         let mut changed = origin();
         change(&mut changed);
         let mut part = place.claim();
-        let (_, recovered) = part.begin(&changed).unwrap();
+        let (_, recovered) = begin(&mut part, &changed).unwrap();
         assert!(is_over(recovered.outcome));
         assert_eq!((recovered.bytes, recovered.done.len()), (0, 0));
         assert_eq!(part.file().metadata().unwrap().len(), 0);
@@ -160,11 +168,31 @@ fn after_another_boot_or_mount_every_block_is_proven() {
 }
 
 #[test]
+fn who_watches_is_told_of_every_block_and_can_end_it() {
+    for n_allowed in 0..2 {
+        let place = Place::after_death();
+        place.edit_header(|header| header.boot[0] ^= 1);
+        let journal = fs::read(place.journal()).unwrap();
+        let mut told = Vec::new();
+        let mut watch = |checked: Checked| {
+            told.push((checked.bytes, checked.of));
+            if told.len() > n_allowed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let mut part = place.claim();
+        assert!(matches!(part.begin(&origin(), &mut watch), Err(BeginError::Stopped)));
+        assert_eq!(told, [(0, 2 * BLOCK), (BLOCK, 2 * BLOCK)][..=n_allowed]);
+        drop(part);
+        assert_eq!(fs::read(place.journal()).unwrap(), journal, "nothing of it is proven yet");
+        assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
+    }
+}
+
+#[test]
 fn in_the_same_boot_nothing_is_read_back() {
     let place = Place::after_death();
     place.flip_byte(5);
     let mut part = place.claim();
-    assert_eq!(indices(&part.begin(&origin()).unwrap().1.done), [0, 2]);
+    assert_eq!(indices(&begin(&mut part, &origin()).unwrap().1.done), [0, 2]);
 }
 
 #[test]
@@ -183,7 +211,7 @@ fn a_longer_file_is_cut() {
     let place = Place::after_death();
     OpenOptions::new().write(true).open(place.part()).unwrap().set_len(10 * BLOCK).unwrap();
     let mut part = place.claim();
-    part.begin(&origin()).unwrap();
+    begin(&mut part, &origin()).unwrap();
     assert_eq!(part.file().metadata().unwrap().len(), origin().plan.size());
     drop(part);
     assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));

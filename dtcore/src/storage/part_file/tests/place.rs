@@ -1,6 +1,7 @@
 //! A folder with an output to be, and transfers into it that die.
 
 use std::fs::OpenOptions;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -27,6 +28,14 @@ pub(super) fn bytes_of(range: ByteRange) -> Vec<u8> {
 pub(super) fn digest_of(block: BlockIndex) -> RangeDigest {
     let plan = origin().plan;
     RangeDigest::of(plan.size(), plan.range(block), &bytes_of(plan.range(block))).unwrap()
+}
+
+/// Begins a transfer that nobody watches.
+pub(super) fn begin(
+    part: &mut PartFile,
+    origin: &Origin,
+) -> Result<(Option<Journal>, Recovered), BeginError> {
+    part.begin(origin, &mut |_| ControlFlow::Continue(()))
 }
 
 /// A folder with an output to be.
@@ -69,7 +78,7 @@ impl Place {
     /// A part file that has begun, and has received these blocks if they were not there.
     pub(super) fn received(&self, engine: Engine, indices: &[u64]) -> (PartFile, Recovered) {
         let mut part = self.claim();
-        let (journal, recovered) = part.begin(&origin()).unwrap();
+        let (journal, recovered) = begin(&mut part, &origin()).unwrap();
         let plan = origin().plan;
         let store = open(part.file(), engine, Some(plan.size())).unwrap();
         let blocks = BlockFile::new(plan, Arc::clone(&store), journal, recovered.done.clone()).unwrap();
