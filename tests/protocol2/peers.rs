@@ -55,6 +55,18 @@ fn an_honest_server() {
     }
 }
 
+/// The blocks of a file above 1 TiB, larger than what a mapping takes pages for at once.
+#[test]
+fn the_largest_blocks() {
+    let content = pattern(1, 33 * MIB + 5);
+    let server = RangeServer::start(content.clone(), 16 << 20, Lie::Nothing);
+    for engine in ENGINES {
+        let workspace = Workspace::new();
+        let outcome = fetch(server.addr, 2, &workspace).options(["--engine", engine]).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, engine);
+    }
+}
+
 /// Every range asked for is a subtree of the file's, together they are the file, and hardly a byte comes twice.
 fn assert_asked(asked: &[Range<u64>], size: u64) {
     for range in asked {
