@@ -196,6 +196,14 @@ impl Lane {
         }
     }
 
+    /// Whatever did not come until `now` could not.
+    pub(super) fn excuse(&mut self, now: Duration) {
+        self.heard = now;
+        if self.outstanding() > 0 {
+            self.meter.begin(now);
+        }
+    }
+
     /// The block has come wholly, whatever it is good for.
     pub(super) fn finish(&mut self, block: BlockIndex, now: Duration) {
         let Some(at) = self.queue.iter().position(|asked| asked.block == block) else { return };

@@ -30,14 +30,22 @@ pub(crate) struct Scheduler {
 
 impl Scheduler {
     /// A transfer of all blocks but those of `done`, which are there from an earlier run.
-    pub(crate) fn new(plan: BlockPlan, done: BlockSet, streams: StreamCount, policy: Policy) -> Self {
+    ///
+    /// Nothing could come before `now`.
+    pub(crate) fn new(
+        plan: BlockPlan,
+        done: BlockSet,
+        streams: StreamCount,
+        policy: Policy,
+        now: Duration,
+    ) -> Self {
         Self {
             streams,
             policy,
             ledger: Ledger::new(plan, done),
             lanes: streams.ids().map(|_| Lane::new()).collect(),
             pool: Pool::default(),
-            flow: Flow::new(policy),
+            flow: Flow::new(policy, now),
             consumed: 0,
             duplicated: 0,
             most_duplicated: super::hedge::most_duplicated(&plan, streams),

@@ -10,6 +10,8 @@ mod limiter;
 mod line;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::sync::Arc;
@@ -79,7 +81,7 @@ pub(super) async fn run(
         events,
         path: destination.path().to_owned(),
         follower,
-        scheduler: Scheduler::new(plan, done, options.streams, policy),
+        scheduler: Scheduler::new(plan, done, options.streams, policy, started.elapsed()),
         retries: Retries::new(options.retries, options.streams),
         digests,
         started,
@@ -203,7 +205,7 @@ async fn watch(
             }
             error = failed(digested.as_deref_mut()) => return Err(error),
             () = shared.moved() => shared.consumed(),
-            _ = watch.tick() => shared.watch()?,
+            _ = watch.tick() => shared.watch(shared.now())?,
             _ = tell.tick() => shared.tell(),
         }
     }

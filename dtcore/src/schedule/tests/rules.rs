@@ -13,7 +13,7 @@ const RTT: Duration = ms(10);
 fn transfer<const N: usize>(n_blocks: u64, policy: Policy) -> (Scheduler, [StreamId; N]) {
     let plan = BlockPlan::new(n_blocks * LEN, BlockSize::new(LEN).unwrap()).unwrap();
     let streams = StreamCount::new(u64::try_from(N).unwrap()).unwrap();
-    let mut scheduler = Scheduler::new(plan, BlockSet::new(&plan), streams, policy);
+    let mut scheduler = Scheduler::new(plan, BlockSet::new(&plan), streams, policy, Duration::ZERO);
     let ids: Vec<_> = streams.ids().collect();
     for id in &ids {
         scheduler.opened(*id, RTT, ms(0));

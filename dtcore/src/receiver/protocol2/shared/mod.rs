@@ -59,6 +59,8 @@ struct State {
     /// When they were asked for, and when the server was last heard of them, or first expected to be.
     whole_asked: Duration,
     whole_heard: Duration,
+    /// When the streams were last looked after.
+    watched: Duration,
     /// The streams that wait for something to ask for.
     idle: BTreeSet<StreamId>,
     /// Blocks of which a proven copy waits for its place.
@@ -124,6 +126,8 @@ impl Shared {
     pub(super) fn new(beginning: Beginning) -> Self {
         let Beginning { options, plan, blocks, access, events, path, follower, .. } = beginning;
         let Beginning { scheduler, retries, digests, started, resumed, .. } = beginning;
+        // What was done before, such as proving what is there, may have taken minutes.
+        let now = started.elapsed();
         let limiter = options.limit_rate.map(|rate| Mutex::new(TokenBucket::new(rate)));
         let state = State {
             scheduler,
@@ -132,8 +136,9 @@ impl Shared {
             n_open: 0,
             digests,
             whole: Whole::NotAsked,
-            whole_asked: Duration::ZERO,
-            whole_heard: Duration::ZERO,
+            whole_asked: now,
+            whole_heard: now,
+            watched: now,
             idle: BTreeSet::new(),
             proven: BTreeSet::new(),
             followed: 0,

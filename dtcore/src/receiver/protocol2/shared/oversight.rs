@@ -11,10 +11,13 @@ use crate::receiver::protocol2::line::Line;
 use crate::schedule::Fault;
 use crate::wire::v2::WholeDigestsReply;
 
-/// What the course of the transfer looks at.
 /// How long the server may say nothing while it computes the digests of the whole file; it says each second that it does.
 const DIGESTS: Duration = Duration::from_secs(5);
 
+/// The streams are looked after many times in this time, unless the program was stopped.
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// What the course of the transfer looks at.
 impl Shared {
     /// Waits until the transfer may be over.
     pub(in crate::receiver::protocol2) async fn ended(&self) {
@@ -40,9 +43,13 @@ impl Shared {
     }
 
     /// Looks after the streams: ends those that bring nothing, and fails when none does for too long.
-    pub(in crate::receiver::protocol2) fn watch(&self) -> Result<(), TransferError> {
-        let now = self.now();
+    pub(in crate::receiver::protocol2) fn watch(&self, now: Duration) -> Result<(), TransferError> {
         let mut state = self.state();
+        if now.saturating_sub(state.watched) > STOPPED {
+            state.scheduler.excuse(now);
+            (state.whole_asked, state.whole_heard) = (now, now);
+        }
+        state.watched = now;
         let mut faults = state.scheduler.tick(now);
         let mut silent = state.scheduler.silent_for(now);
         if state.scheduler.is_complete() {
@@ -121,5 +128,49 @@ impl Shared {
     pub(in crate::receiver::protocol2) fn account(&self) -> (u64, Duration, Trouble) {
         let state = self.state();
         (state.received, state.received_after, state.trouble)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receiver::protocol2::tests::{Scene, shared_of};
+
+    const TICK: Duration = Duration::from_millis(50);
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A transfer whose beginning took longer than anything may be silent, with all of its blocks there or none.
+    fn begun_late() -> [Shared; 2] {
+        [false, true].map(|is_there| {
+            let scene = Scene { took: LIMIT * 2, is_there, stall_timeout: LIMIT, ..Scene::default() };
+            shared_of(scene)
+        })
+    }
+
+    /// How long it is from `now` until nothing has come for too long.
+    fn patience(shared: &Shared, now: Duration) -> Duration {
+        let mut waited = Duration::ZERO;
+        while shared.watch(now + waited).is_ok() {
+            waited += TICK;
+        }
+        waited
+    }
+
+    #[test]
+    fn a_long_beginning_is_no_silence() {
+        for shared in begun_late() {
+            let now = shared.now();
+            assert!(now >= LIMIT * 2);
+            assert!((LIMIT / 2..=LIMIT).contains(&patience(&shared, now)));
+        }
+    }
+
+    #[test]
+    fn a_program_that_was_stopped_has_not_waited() {
+        for shared in begun_late() {
+            let now = shared.now();
+            shared.watch(now).unwrap();
+            assert_eq!(patience(&shared, now + Duration::from_secs(600)), LIMIT);
+        }
     }
 }
