@@ -3,7 +3,7 @@
 mod blocks;
 mod oversight;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -63,8 +63,8 @@ struct State {
     watched: Duration,
     /// The streams that wait for something to ask for.
     idle: BTreeSet<StreamId>,
-    /// Blocks of which a proven copy waits for its place.
-    proven: BTreeSet<BlockIndex>,
+    /// Blocks of which a proven copy waits for its place, and what it was proven by.
+    proven: BTreeMap<BlockIndex, RangeDigest>,
     /// How far the follower was told to go.
     followed: u64,
     /// Bytes that were there already.
@@ -140,7 +140,7 @@ impl Shared {
             whole_heard: now,
             watched: now,
             idle: BTreeSet::new(),
-            proven: BTreeSet::new(),
+            proven: BTreeMap::new(),
             followed: 0,
             resumed,
             received: 0,
@@ -246,7 +246,7 @@ impl Shared {
     /// Whether nobody has a proven copy of `block` yet.
     pub(super) fn is_wanted(&self, block: BlockIndex) -> bool {
         let state = self.state();
-        !state.proven.contains(&block) && state.scheduler.is_wanted(block)
+        !state.proven.contains_key(&block) && state.scheduler.is_wanted(block)
     }
 
     /// The answer with `block` has come on `stream` to its end and was thrown away, because another copy was faster.
