@@ -61,6 +61,25 @@ impl Scheduler {
         }
     }
 
+    /// Something else was asked for on the stream that takes its time, and whatever is asked for behind it comes later.
+    ///
+    /// Until [`set_free`](Self::set_free), or another connection, the stream gets nothing while there are sound others.
+    pub(crate) fn detain(&mut self, stream: StreamId) {
+        self.set_detained(stream, true);
+    }
+
+    /// What the stream was detained for has come.
+    pub(crate) fn set_free(&mut self, stream: StreamId) {
+        self.set_detained(stream, false);
+    }
+
+    fn set_detained(&mut self, stream: StreamId, is_detained: bool) {
+        if let Some(lane) = self.lanes.get_mut(stream.index()) {
+            lane.is_detained = is_detained;
+            self.pool.changed();
+        }
+    }
+
     /// What the stream shall ask for now; to be called until it says nothing.
     pub(crate) fn next(&mut self, stream: StreamId, now: Duration) -> Next {
         if self.is_complete() {
@@ -70,8 +89,11 @@ impl Scheduler {
         let Some(lane) = self.lanes.get(stream.index()).filter(|lane| lane.is_open()) else {
             return Next::Idle;
         };
-        let n_sound_others = self.pool.n_sound().saturating_sub(usize::from(!lane.is_crawler()));
-        let is_restricted = lane.is_crawler() && n_sound_others > 0;
+        let n_sound_others = self.pool.n_sound().saturating_sub(usize::from(lane.is_sound()));
+        let is_restricted = !lane.is_sound() && n_sound_others > 0;
+        if is_restricted && lane.is_detained {
+            return Next::Idle;
+        }
         if lane.n_held() >= MOST_HELD || is_restricted && !lane.is_idle() {
             return Next::Full;
         }
@@ -97,7 +119,7 @@ impl Scheduler {
 
     /// Whether another stream takes what this one had better not ask for again.
     fn has_substitute(&self, stream: StreamId, now: Duration) -> bool {
-        let is_able = |lane: &Lane| lane.is_open() && !lane.is_crawler() && !self.is_behind(lane, now);
+        let is_able = |lane: &Lane| lane.is_open() && lane.is_sound() && !self.is_behind(lane, now);
         let mut others = self.lanes.iter().enumerate().filter(|(index, _)| *index != stream.index());
         self.ledger.is_any_spoiled() && others.any(|(_, lane)| is_able(lane))
     }

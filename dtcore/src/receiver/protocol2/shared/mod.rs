@@ -211,6 +211,8 @@ impl Shared {
         {
             state.whole = Whole::AskedOn(stream);
             state.whole_asked = now;
+            // They may take as long as hashing the file does.
+            state.scheduler.detain(stream);
             demands.extend_from_slice(&demand);
         }
         if receiving.n_unanswered() == 0 {
@@ -262,7 +264,12 @@ impl Shared {
 
     /// The server's digests of the whole file have come.
     pub(super) fn whole(&self, digests: WholeDigestsReply) {
-        self.state().whole = Whole::Known(digests);
+        let mut state = self.state();
+        if let Whole::AskedOn(stream) = state.whole {
+            state.scheduler.set_free(stream);
+        }
+        state.whole = Whole::Known(digests);
+        drop(state);
         self.poke_all();
         self.look_at_end();
     }

@@ -1,5 +1,7 @@
 //! What streams share and say, without a server: the transfers and the peers that the tests are made of.
 
+mod turns;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
