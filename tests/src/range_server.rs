@@ -1,5 +1,6 @@
 //! A server of protocol 2 with faults on demand, written from the protocol's description over raw sockets.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -79,6 +80,7 @@ struct Shared {
     session: AtomicU64,
     greeted: Mutex<Vec<u8>>,
     asked: Mutex<Vec<Range<u64>>>,
+    ended: Mutex<BTreeSet<u64>>,
 }
 
 impl RangeServer {
@@ -92,6 +94,7 @@ impl RangeServer {
             session: AtomicU64::new(0xa6),
             greeted: Mutex::default(),
             asked: Mutex::default(),
+            ended: Mutex::default(),
         });
         let [control, data] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
         let [addr, data_addr] =
@@ -112,6 +115,11 @@ impl RangeServer {
     /// All ranges that were asked for, in the order in which they came.
     pub fn asked(&self) -> Vec<Range<u64>> {
         self.shared.asked.lock().expect("no holder panics").clone()
+    }
+
+    /// How many sessions were ended by the word that the transfer is over.
+    pub fn ended(&self) -> usize {
+        self.shared.ended.lock().expect("no holder panics").len()
     }
 
     /// How many sessions were granted.
@@ -230,6 +238,10 @@ impl Shared {
                     send(&mut client, &self.data(&range));
                 }
                 0x02 => self.send_digests(&mut client, demand[1]),
+                0x03 => {
+                    self.ended.lock().expect("no holder panics").insert(session);
+                    return;
+                }
                 _ => return,
             }
         }

@@ -39,6 +39,9 @@ use workers::Workers;
 /// How often the streams are looked after: the scheduler's faults are matters of a second.
 const WATCH: Duration = Duration::from_millis(50);
 
+/// How long the server is being told at most that all has come: a socket takes it at once, unless its path is broken.
+const FAREWELL: Duration = Duration::from_millis(100);
+
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -184,6 +187,9 @@ async fn receive(
         () = cancel.cancelled() => Err(TransferError::Cancelled),
         result = finished => result,
     };
+    if result.is_ok() {
+        shared.accept(FAREWELL).await;
+    }
     workers.end().await;
     shared.tell();
     result

@@ -45,6 +45,8 @@ pub(super) struct Shared {
     released: Notify,
     /// The transfer is over, or has failed.
     ended: Notify,
+    /// No connection converses any more.
+    quiet: Notify,
     started: Instant,
 }
 
@@ -75,8 +77,10 @@ struct State {
     received_after: Duration,
     trouble: Trouble,
     failure: Option<TransferError>,
-    /// Whether the server was told that the transfer is over.
-    told_end: bool,
+    /// How many connections converse.
+    n_talking: usize,
+    /// Whether everything has come and is right, which the server is to be told.
+    is_accepted: bool,
 }
 
 /// What is known of the server's digests of the whole file.
@@ -92,8 +96,6 @@ enum Whole {
 pub(super) enum Turn {
     /// Receive what it has asked for, or wait for something to ask for.
     Go,
-    /// The transfer is over, and this stream is to tell the server.
-    TellEnd,
     /// The transfer is over.
     Over,
 }
@@ -148,7 +150,8 @@ impl Shared {
             received_after: Duration::ZERO,
             trouble: Trouble::default(),
             failure: None,
-            told_end: false,
+            n_talking: 0,
+            is_accepted: false,
         };
         let lines = options.streams.ids().map(|_| Line::default()).collect();
         let shared = Self {
@@ -164,6 +167,7 @@ impl Shared {
             limiter,
             released: Notify::new(),
             ended: Notify::new(),
+            quiet: Notify::new(),
             started,
         };
         shared.follow(&mut shared.state());
@@ -184,20 +188,25 @@ impl Shared {
         let now = self.now();
         let mut state = self.state();
         state.n_open = state.n_open.saturating_add(1);
+        state.n_talking = state.n_talking.saturating_add(1);
         state.scheduler.opened(stream, rtt, now);
+    }
+
+    /// A connection that was opened says and hears nothing any more.
+    pub(super) fn hung_up(&self) {
+        let mut state = self.state();
+        state.n_talking = state.n_talking.saturating_sub(1);
+        if state.n_talking == 0 {
+            self.quiet.notify_one();
+        }
     }
 
     /// Puts the demands that `stream` shall make now into `demands`.
     pub(super) fn turn(&self, stream: StreamId, receiving: &mut Receiving, demands: &mut Vec<u8>) -> Turn {
         let now = self.now();
         let mut state = self.state();
-        if state.failure.is_some() {
+        if state.failure.is_some() || state.is_accepted {
             return Turn::Over;
-        }
-        if state.is_done() {
-            let is_free = receiving.n_unanswered() == 0 && !state.told_end;
-            state.told_end |= is_free;
-            return if is_free { Turn::TellEnd } else { Turn::Over };
         }
         while let Next::Ask(block) = state.scheduler.next(stream, now) {
             // The scheduler has fewer in flight than may be unanswered.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::{Shared, Whole};
 use crate::error::TransferError;
 use crate::event::{Event, Progress, Trouble};
@@ -77,6 +79,23 @@ impl Shared {
         }
         let (activity, waited) = ("the streams were open", self.options.stall_timeout);
         Err(TransferError::TimedOut { server: self.server(), activity, waited })
+    }
+
+    /// Everything has come and is right: tells the server so on every connection, and waits until it is told, or until `limit`.
+    pub(in crate::receiver::protocol2) async fn accept(&self, limit: Duration) {
+        self.state().is_accepted = true;
+        self.poke_all();
+        let told = async {
+            while self.state().n_talking > 0 {
+                self.quiet.notified().await;
+            }
+        };
+        // The server that is not told finds out by itself, later.
+        let _ = timeout(limit, told).await;
+    }
+
+    pub(in crate::receiver::protocol2) fn is_accepted(&self) -> bool {
+        self.state().is_accepted
     }
 
     /// Waits until the follower has moved; without one, for ever.

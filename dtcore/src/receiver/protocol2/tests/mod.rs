@@ -1,5 +1,6 @@
 //! What streams share and say, without a server: the transfers and the peers that the tests are made of.
 
+mod conversation;
 mod turns;
 
 use std::path::PathBuf;
