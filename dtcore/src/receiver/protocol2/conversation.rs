@@ -136,6 +136,7 @@ impl<'a> Conversation<'a> {
                 return Err(End::Failed(self.explain(problem, String::new())));
             }
             Err(end) => {
+                self.shared.wasted(len);
                 self.vacate(target);
                 return Err(end);
             }

@@ -14,7 +14,7 @@ use crate::receiver::protocol2::conversation::{Conversation, End};
 use crate::receiver::protocol2::inlet::Inlet;
 use crate::receiver::protocol2::shared::Shared;
 use crate::wire::v2::{
-    Demand, FRAME_LEN, GREETING_LEN, Greeting, Problem, Replacing, Reply, Trailer,
+    Demand, FRAME_LEN, GREETING_LEN, Greeting, Problem, Replacing, Reply, TRAILER_LEN, Trailer,
     WholeDigestsReply,
 };
 
@@ -111,6 +111,30 @@ async fn answers_may_come_in_two_parts_wherever_they_are_split() {
         assert!(matches!(end, End::Over), "{end:?}");
         assert_eq!(shared.account().2.wasted_bytes, 0);
     }
+}
+
+#[tokio::test]
+async fn what_a_connection_brought_that_breaks_before_the_block_is_proven_is_wasted() {
+    let shared = small();
+    let frame = data(shared.plan, 0);
+    for cut in 0..frame.len() {
+        let shared = small();
+        let (inlet, mut peer) = connected().await;
+        let breaking = async {
+            greeted(&mut peer, 0).await;
+            for _ in 0..2 {
+                demand(&mut peer).await;
+            }
+            peer.write_all(&frame[..cut]).await.unwrap();
+            drop(peer);
+        };
+        let (end, ()) = join(converse(&shared, 0, inlet), breaking).await;
+        assert!(matches!(end, End::Lost(_)), "{end:?} after {cut} bytes");
+        let came = u64::try_from(cut.saturating_sub(FRAME_LEN)).unwrap().min(100);
+        assert_eq!(shared.account().2.wasted_bytes, came, "after {cut} of {} bytes", frame.len());
+        assert!(shared.blocks.lease(shared.plan.block(0).unwrap()).is_some(), "its place is free");
+    }
+    assert_eq!(frame.len(), FRAME_LEN + 100 + TRAILER_LEN);
 }
 
 #[tokio::test]
