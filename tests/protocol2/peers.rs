@@ -14,7 +14,7 @@ use dt_tests::wait::{PATIENCE, until_true};
 use dt_tests::workspace::Workspace;
 use rustix::process::Signal;
 
-use crate::{ENGINES, MIB, PROGRAMS, fetch};
+use crate::{ENGINES, MIB, PROGRAMS, fetch, until_verified};
 
 const BLOCK: u64 = 64 << 10;
 const BEFORE: &[u8] = b"what was there before";
@@ -95,6 +95,22 @@ fn digests_that_stay_wrong() {
     check_lie("a wrong digest of the last block", &Lie::Digest(16 * BLOCK), &[6], &["block 16"]);
     check_lie("wrong bytes with a right digest", &Lie::Consistent(at), &[6], &[]);
     check_lie("a wrong digest of the file", &Lie::WholeDigests, &[6], &[]);
+}
+
+/// A server whose digests differ is not told that all is well; that what has come cannot be removed is the lesser trouble.
+#[test]
+fn a_digest_that_is_wrong_in_the_end() {
+    let workspace = Workspace::new();
+    let server = RangeServer::start(pattern(1, 4 * MIB), BLOCK, Lie::WholeDigests);
+    let mut client = fetch(server.addr, 4, &workspace).options(["--limit-rate", "4M"]).start();
+    until_verified(&mut client, 1 << 20);
+    let journal = workspace.output("out.dtjournal");
+    fs::remove_file(&journal).expect("it is there");
+    fs::create_dir(&journal).expect("it is made");
+    let outcome = client.finish_within(Duration::from_secs(30));
+    outcome.assert_failure(6);
+    assert!(!workspace.output("out").exists(), "{outcome}");
+    assert_eq!(server.ended(), 0);
 }
 
 #[test]

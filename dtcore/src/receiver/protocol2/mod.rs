@@ -96,8 +96,9 @@ pub(super) async fn run(
         Ok(digests) => digests,
         Err(error) => {
             if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
-                // What is on record does not add up to the file: it must not be gone on with.
-                destination.discard()?;
+                // What is on record does not add up to the file: it must not be gone on with. Where it cannot be removed,
+                // the next transfer finds out the same, so that this error is the one to tell.
+                let _ = destination.discard();
             } else if destination.is_resumable() {
                 shared.tell_kept();
             }
