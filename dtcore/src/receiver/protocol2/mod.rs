@@ -150,11 +150,11 @@ async fn receive(
     cancel: &CancellationToken,
 ) -> Result<FileDigests, TransferError> {
     if shared.plan.n_blocks() == 0 {
-        let own = FileHasher::default().with_md5().with_blake3().finish();
-        let own = FileDigests { md5: own.md5.filter(|_| digested.is_some()), ..own };
-        return shared.options.checksum.map_or(Ok(own), |expected| {
-            compare(&shared.options, &own, DigestOrigin::Caller, expected).map(|()| own)
-        });
+        return tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(TransferError::Cancelled),
+            result = nothing(shared, digested) => result,
+        };
     }
     let mut workers = Workers::start(n_streams)?;
     for stream in shared.options.streams.ids().take(n_streams) {
@@ -194,6 +194,20 @@ async fn receive(
     workers.end().await;
     shared.tell();
     result
+}
+
+/// Receives a file of no bytes: the answer was all, but whoever reads a pipe waits for its end.
+async fn nothing(shared: &Shared, digested: Option<&mut Outcome>) -> Result<FileDigests, TransferError> {
+    let own = FileHasher::default().with_md5().with_blake3().finish();
+    let own = FileDigests { md5: own.md5.filter(|_| digested.is_some()), ..own };
+    if let Some(expected) = shared.options.checksum {
+        compare(&shared.options, &own, DigestOrigin::Caller, expected)?;
+    }
+    if let (Some(follower), Some(digested)) = (shared.follower(), digested) {
+        follower.close();
+        finish(shared, digested).await?;
+    }
+    Ok(own)
 }
 
 /// Looks after the streams until everything has come.
