@@ -15,7 +15,7 @@ use dt_tests::wait::{PATIENCE, until_true};
 use dt_tests::workspace::Workspace;
 use rustix::process::Signal;
 
-use crate::{ENGINES, MIB, PROGRAMS, fetch};
+use crate::{ENGINES, MIB, PROGRAMS, fetch, until_verified};
 
 const BLOCK: u64 = 64 << 10;
 const BEFORE: &[u8] = b"what was there before";
@@ -53,6 +53,20 @@ fn an_honest_server() {
         assert_fetched(&outcome, &workspace.output("out"), &content, &format!("{size} bytes"));
         assert_asked(&server.asked(), u64::try_from(size).expect("it fits"));
         assert_eq!(server.sessions(), 1);
+        // A file of no bytes has no streams on which it could be said.
+        until_true("the server is told that all has come", || size == 0 || server.ended() == 1);
+    }
+}
+
+/// The blocks of a file above 1 TiB, larger than what a mapping takes pages for at once.
+#[test]
+fn the_largest_blocks() {
+    let content = pattern(1, 33 * MIB + 5);
+    let server = RangeServer::start(content.clone(), 16 << 20, Lie::Nothing);
+    for engine in ENGINES {
+        let workspace = Workspace::new();
+        let outcome = fetch(server.addr, 2, &workspace).options(["--engine", engine]).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, engine);
     }
 }
 
@@ -97,6 +111,22 @@ fn digests_that_stay_wrong() {
     check_lie("a wrong digest of the last block", &Lie::Digest(16 * BLOCK), &[6], &["block 16"]);
     check_lie("wrong bytes with a right digest", &Lie::Consistent(at), &[6], &[]);
     check_lie("a wrong digest of the file", &Lie::WholeDigests, &[6], &[]);
+}
+
+/// A server whose digests differ is not told that all is well; that what has come cannot be removed is the lesser trouble.
+#[test]
+fn a_digest_that_is_wrong_in_the_end() {
+    let workspace = Workspace::new();
+    let server = RangeServer::start(pattern(1, 4 * MIB), BLOCK, Lie::WholeDigests);
+    let mut client = fetch(server.addr, 4, &workspace).options(["--limit-rate", "4M"]).start();
+    until_verified(&mut client, 1 << 20);
+    let journal = workspace.output("out.dtjournal");
+    fs::remove_file(&journal).expect("it is there");
+    fs::create_dir(&journal).expect("it is made");
+    let outcome = client.finish_within(Duration::from_secs(30));
+    outcome.assert_failure(6);
+    assert!(!workspace.output("out").exists(), "{outcome}");
+    assert_eq!(server.ended(), 0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use dt_tests::events::{Events, number};
 use dt_tests::fetched::{assert_fetched, blake3_of, blake3_of_file};
 use dt_tests::pipe::Pipe;
 use dt_tests::session::Session;
+use dt_tests::wait::until_true;
 use dt_tests::workspace::Workspace;
 
 use crate::{ENGINES, MIB, PROGRAMS, fetch, served};
@@ -117,6 +118,22 @@ fn a_fifo() {
         // A pipe is written, not replaced, and nothing is kept beside it.
         workspace.assert_outputs(&["pipe"]);
     }
+}
+
+/// Whoever reads a pipe waits for its end, also if that is all there is; nobody may have come yet.
+#[test]
+fn an_empty_fifo_whose_reader_comes_late() {
+    let (workspace, server, _) = served(0);
+    let fifo = workspace.output("pipe");
+    Pipe::make_unread(&fifo);
+    let run = PROGRAMS.fetch(server.addr, 8, "f", &fifo).options(["--protocol", "2", "--json"]);
+    let mut client = run.start();
+    until_true("the transfer begins", || Events::so_far(&client.stdout()).last("started").is_some());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!client.has_ended(), "nobody has read its end: {}", client.stderr());
+    let pipe = Pipe::open(&fifo);
+    client.finish_within(Duration::from_secs(30)).assert_success();
+    assert!(pipe.was_written());
 }
 
 /// A reader that rests holds the transfer up and is no stall; memory and the streams wait with it.

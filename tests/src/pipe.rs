@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 use crate::wait::until;
@@ -26,6 +27,18 @@ impl Pipe {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let reader = rustix::fs::open(path, flags, Mode::empty()).expect("the FIFO opens");
         Self { reader: File::from(reader) }
+    }
+
+    /// Makes a FIFO that nobody reads.
+    pub fn make_unread(path: &Path) {
+        drop(Self::make(path));
+    }
+
+    /// Whether a writer has opened it and closed it again.
+    pub fn was_written(&self) -> bool {
+        let mut polled = [PollFd::new(&self.reader, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).expect("a pipe can be polled");
+        polled[0].revents().contains(PollFlags::HUP)
     }
 
     /// Waits for the first byte and takes it: from then on the writer is at work.

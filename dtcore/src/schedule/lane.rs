@@ -61,6 +61,8 @@ pub(super) struct Lane {
     pub(super) meter: Meter,
     pub(super) last_second: LastSecond,
     pub(super) strikes: u8,
+    /// Whether what is asked for now comes behind something else that takes its time.
+    pub(super) is_detained: bool,
 }
 
 impl Lane {
@@ -80,6 +82,7 @@ impl Lane {
             meter: Meter::new(Duration::ZERO),
             last_second: LastSecond::default(),
             strikes: 0,
+            is_detained: false,
         }
     }
 
@@ -123,6 +126,11 @@ impl Lane {
     /// Whether it was replaced for being slow so often that it is left alone.
     pub(super) fn is_crawler(&self) -> bool {
         self.strikes >= MOST_STRIKES
+    }
+
+    /// Whether it gets blocks like any other; one that does not gets some when there is no other.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.is_crawler() && !self.is_detained
     }
 
     pub(super) fn rtt(&self) -> Duration {
@@ -193,6 +201,14 @@ impl Lane {
         self.last_second.add(n, now);
         if self.outstanding() == 0 {
             self.meter.end(now);
+        }
+    }
+
+    /// Whatever did not come until `now` could not.
+    pub(super) fn excuse(&mut self, now: Duration) {
+        self.heard = now;
+        if self.outstanding() > 0 {
+            self.meter.begin(now);
         }
     }
 

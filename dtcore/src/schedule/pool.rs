@@ -20,7 +20,7 @@ pub(super) struct Pool {
     typical: u64,
     /// How many streams share what is missing.
     n_sharers: u64,
-    /// How many open streams are not left alone for being slow.
+    /// How many open streams are neither left alone for being slow nor detained.
     n_sound: usize,
 }
 
@@ -43,10 +43,10 @@ impl Pool {
         }
         self.taken = Some(now);
         let open = || lanes.iter().filter(|lane| lane.is_open());
-        self.n_sound = open().filter(|lane| !lane.is_crawler()).count();
-        // Those that are left alone count only if there are no others.
+        self.n_sound = open().filter(|lane| lane.is_sound()).count();
+        // Those that are left alone or detained count only if there are no others.
         let n_sound = self.n_sound;
-        let open = || open().filter(|lane| n_sound == 0 || !lane.is_crawler());
+        let open = || open().filter(|lane| n_sound == 0 || lane.is_sound());
         let known = || open().filter(|lane| lane.meter.is_known());
         let n_known = u64::try_from(known().count()).unwrap_or(u64::MAX);
         let sum = known().map(|lane| lane.meter.rate(now, 0)).fold(0, u64::saturating_add);
@@ -66,7 +66,7 @@ impl Pool {
         self.typical
     }
 
-    /// How many open streams are not left alone for being slow.
+    /// How many open streams are neither left alone for being slow nor detained.
     pub(super) fn n_sound(&self) -> usize {
         self.n_sound
     }
@@ -82,7 +82,7 @@ impl Pool {
 
     /// How long the streams but this one need for so many bytes.
     pub(super) fn time_without(&self, lane: &Lane, bytes: u64, now: Duration) -> Duration {
-        let is_counted = self.n_sound == 0 || !lane.is_crawler();
+        let is_counted = self.n_sound == 0 || lane.is_sound();
         let own = if is_counted { lane.meter.rate(now, self.typical) } else { 0 };
         time_for(bytes, self.total.saturating_sub(own))
     }

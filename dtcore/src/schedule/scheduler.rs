@@ -30,23 +30,26 @@ pub(crate) struct Scheduler {
 
 impl Scheduler {
     /// A transfer of all blocks but those of `done`, which are there from an earlier run.
-    pub(crate) fn new(plan: BlockPlan, done: BlockSet, streams: StreamCount, policy: Policy) -> Self {
+    ///
+    /// Nothing could come before `now`.
+    pub(crate) fn new(
+        plan: BlockPlan,
+        done: BlockSet,
+        streams: StreamCount,
+        policy: Policy,
+        now: Duration,
+    ) -> Self {
         Self {
             streams,
             policy,
             ledger: Ledger::new(plan, done),
             lanes: streams.ids().map(|_| Lane::new()).collect(),
             pool: Pool::default(),
-            flow: Flow::new(policy),
+            flow: Flow::new(policy, now),
             consumed: 0,
             duplicated: 0,
             most_duplicated: super::hedge::most_duplicated(&plan),
         }
-    }
-
-    /// Streams are opened from `now` on: that nothing came before is nobody's fault.
-    pub(crate) fn begins(&mut self, now: Duration) {
-        self.flow.excuse(now);
     }
 
     /// The stream is connected and greeted; connecting took `rtt`.
@@ -55,6 +58,25 @@ impl Scheduler {
         if let Some(lane) = self.lanes.get_mut(stream.index()) {
             lane.open(rtt, now);
             self.pool.opened(rtt, now);
+        }
+    }
+
+    /// Something else was asked for on the stream that takes its time, and whatever is asked for behind it comes later.
+    ///
+    /// Until [`set_free`](Self::set_free), or another connection, the stream gets nothing while there are sound others.
+    pub(crate) fn detain(&mut self, stream: StreamId) {
+        self.set_detained(stream, true);
+    }
+
+    /// What the stream was detained for has come.
+    pub(crate) fn set_free(&mut self, stream: StreamId) {
+        self.set_detained(stream, false);
+    }
+
+    fn set_detained(&mut self, stream: StreamId, is_detained: bool) {
+        if let Some(lane) = self.lanes.get_mut(stream.index()) {
+            lane.is_detained = is_detained;
+            self.pool.changed();
         }
     }
 
@@ -67,8 +89,11 @@ impl Scheduler {
         let Some(lane) = self.lanes.get(stream.index()).filter(|lane| lane.is_open()) else {
             return Next::Idle;
         };
-        let n_sound_others = self.pool.n_sound().saturating_sub(usize::from(!lane.is_crawler()));
-        let is_restricted = lane.is_crawler() && n_sound_others > 0;
+        let n_sound_others = self.pool.n_sound().saturating_sub(usize::from(lane.is_sound()));
+        let is_restricted = !lane.is_sound() && n_sound_others > 0;
+        if is_restricted && lane.is_detained {
+            return Next::Idle;
+        }
         if lane.n_held() >= MOST_HELD || is_restricted && !lane.is_idle() {
             return Next::Full;
         }
@@ -94,7 +119,7 @@ impl Scheduler {
 
     /// Whether another stream takes what this one had better not ask for again.
     fn has_substitute(&self, stream: StreamId, now: Duration) -> bool {
-        let is_able = |lane: &Lane| lane.is_open() && !lane.is_crawler() && !self.is_behind(lane, now);
+        let is_able = |lane: &Lane| lane.is_open() && lane.is_sound() && !self.is_behind(lane, now);
         let mut others = self.lanes.iter().enumerate().filter(|(index, _)| *index != stream.index());
         self.ledger.is_any_spoiled() && others.any(|(_, lane)| is_able(lane))
     }

@@ -37,10 +37,10 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy, now: Duration) -> Self {
         let limit = policy.stall_timeout;
         let first_outage = if policy.limited { limit } else { OUTAGE.min(limit) };
-        Self { last: Duration::ZERO, since: Duration::ZERO, outage: first_outage, first_outage }
+        Self { last: now, since: now, outage: first_outage, first_outage }
     }
 
     /// Bytes came.
@@ -83,6 +83,14 @@ impl Scheduler {
             self.pool.changed();
         }
         faults
+    }
+
+    /// The whole program stood still until `now`: that nothing came is no fault of any stream.
+    pub(crate) fn excuse(&mut self, now: Duration) {
+        self.flow.excuse(now);
+        for lane in &mut self.lanes {
+            lane.excuse(now);
+        }
     }
 
     /// For how long nothing has come on any stream although something could have.

@@ -201,6 +201,12 @@ impl Access {
         Ok(())
     }
 
+    /// The way that a connection made now would go.
+    #[cfg(test)]
+    pub(super) fn way(&self) -> Way {
+        self.get().way()
+    }
+
     fn get(&self) -> Current {
         self.lock().clone()
     }

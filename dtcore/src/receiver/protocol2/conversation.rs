@@ -79,31 +79,38 @@ impl<'a> Conversation<'a> {
     pub(super) async fn run(mut self, greeting: &Greeting, rtt: Duration) -> End {
         self.demands.extend_from_slice(&greeting.encode());
         self.shared.opened(self.stream, rtt);
-        match self.converse().await {
-            Ok(()) => End::Over,
-            Err(end) => end,
+        let end = self.converse().await;
+        if matches!(end, End::Over) && self.shared.is_accepted() {
+            self.demands.extend_from_slice(&Demand::End.encode());
+            // All is well, whatever becomes of these last bytes.
+            let _ = self.inlet.send(&self.demands, self.line).await;
+        }
+        self.shared.hung_up();
+        end
+    }
+
+    async fn converse(&mut self) -> End {
+        loop {
+            match self.shared.turn(self.stream, &mut self.receiving, &mut self.demands) {
+                Turn::Over => return End::Over,
+                Turn::Go => {}
+            }
+            if let Err(end) = self.exchange().await {
+                return end;
+            }
         }
     }
 
-    async fn converse(&mut self) -> Result<(), End> {
-        loop {
-            let turn = self.shared.turn(self.stream, &mut self.receiving, &mut self.demands);
-            if turn == Turn::TellEnd {
-                self.demands.extend_from_slice(&Demand::End.encode());
-            }
-            let sent = self.inlet.send(&self.demands, self.line).await;
-            self.demands.clear();
-            match turn {
-                // The output is complete, whatever becomes of these last bytes.
-                Turn::Over | Turn::TellEnd => return Ok(()),
-                Turn::Go => sent.map_err(|halt| self.end(halt))?,
-            }
-            // Waits for something to ask for as well as for an answer.
-            match self.inlet.ensure(FRAME_LEN, self.line).await {
-                Ok(()) => self.answer().await?,
-                Err(Halt::Poked(Poked::Look)) => {}
-                Err(halt) => return Err(self.end(halt)),
-            }
+    /// Sends the demands, and takes in one answer, unless there is something to do before one comes.
+    async fn exchange(&mut self) -> Result<(), End> {
+        let sent = self.inlet.send(&self.demands, self.line).await;
+        self.demands.clear();
+        sent.map_err(|halt| self.end(halt))?;
+        // Waits for something to ask for as well as for an answer.
+        match self.inlet.ensure(FRAME_LEN, self.line).await {
+            Ok(()) => self.answer().await,
+            Err(Halt::Poked(Poked::Look)) => Ok(()),
+            Err(halt) => Err(self.end(halt)),
         }
     }
 
@@ -149,6 +156,7 @@ impl<'a> Conversation<'a> {
                 return Err(End::Failed(self.explain(problem, String::new())));
             }
             Err(end) => {
+                self.shared.wasted(len);
                 self.vacate(target);
                 return Err(end);
             }
@@ -209,6 +217,7 @@ impl<'a> Conversation<'a> {
                     self.shared.progressed(self.stream, n);
                 }
                 Err(Halt::Poked(Poked::Look)) => {
+                    self.look()?;
                     if matches!(target, Target::Place(_)) && !self.shared.is_wanted(block) {
                         let rest = target.remaining();
                         self.vacate(std::mem::replace(target, Target::Nowhere(rest)));
@@ -218,6 +227,11 @@ impl<'a> Conversation<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Looks up in the middle of an answer, which is not waited for when the transfer is over.
+    fn look(&self) -> Result<(), End> {
+        if self.shared.is_accepted() { Err(End::Over) } else { Ok(()) }
     }
 
     /// Gives a place back that was not filled.
@@ -241,7 +255,7 @@ impl<'a> Conversation<'a> {
         loop {
             match self.inlet.ensure(N, self.line).await {
                 Ok(()) => return Ok(self.inlet.take()),
-                Err(Halt::Poked(Poked::Look)) => {}
+                Err(Halt::Poked(Poked::Look)) => self.look()?,
                 Err(halt) => return Err(self.end(halt)),
             }
         }

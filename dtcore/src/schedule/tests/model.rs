@@ -67,7 +67,7 @@ impl Model {
         }
         let n = usize::from(streams.value());
         Self {
-            scheduler: Scheduler::new(plan, set, streams, policy),
+            scheduler: Scheduler::new(plan, set, streams, policy, Duration::ZERO),
             plan,
             streams,
             policy,
@@ -244,7 +244,7 @@ fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
     let mut model = Model::new(2, &[], 2, None);
     model.scheduler = {
         let policy = Policy { max_corrupt: 5, ..model.policy };
-        Scheduler::new(model.plan, BlockSet::new(&model.plan), model.streams, policy)
+        Scheduler::new(model.plan, BlockSet::new(&model.plan), model.streams, policy, Duration::ZERO)
     };
     let [one, two] = [0, 1].map(|id| model.streams.stream(id).unwrap());
     let scheduler = &mut model.scheduler;

@@ -13,7 +13,7 @@ const RTT: Duration = ms(10);
 fn transfer<const N: usize>(n_blocks: u64, policy: Policy) -> (Scheduler, [StreamId; N]) {
     let plan = BlockPlan::new(n_blocks * LEN, BlockSize::new(LEN).unwrap()).unwrap();
     let streams = StreamCount::new(u64::try_from(N).unwrap()).unwrap();
-    let mut scheduler = Scheduler::new(plan, BlockSet::new(&plan), streams, policy);
+    let mut scheduler = Scheduler::new(plan, BlockSet::new(&plan), streams, policy, Duration::ZERO);
     let ids: Vec<_> = streams.ids().collect();
     for id in &ids {
         scheduler.opened(*id, RTT, ms(0));
@@ -149,4 +149,28 @@ fn a_slow_handshake_does_not_make_a_stall_long() {
         }
     }
     assert_eq!(found, Some((40, (late, Fault::Stalled))));
+}
+
+#[test]
+fn a_stream_that_is_detained_gets_nothing_while_there_are_others() {
+    let (mut scheduler, [detained, one]) = transfer(3, Policy::default());
+    let first = ask(&mut scheduler, detained, ms(0));
+    let returned = ask(&mut scheduler, one, ms(0));
+    scheduler.detain(detained);
+    scheduler.lost(one, ms(10));
+    // There is nobody else.
+    assert_eq!(scheduler.next(detained, ms(10)), Next::Ask(returned));
+    bring(&mut scheduler, detained, first, ms(10));
+    bring(&mut scheduler, detained, returned, ms(20));
+    scheduler.opened(one, RTT, ms(30));
+    assert_eq!(scheduler.next(detained, ms(30)), Next::Idle);
+    let last = ask(&mut scheduler, one, ms(30));
+    // It would have asked for a second copy long ago.
+    assert_eq!(scheduler.next(detained, ms(400)), Next::Idle);
+    // What one stream spoiled it gets again itself: the other one would bring it later.
+    assert_eq!(scheduler.corrupt(one, last, ms(500)), Corrupt::Again);
+    assert_eq!(scheduler.next(detained, ms(500)), Next::Idle);
+    assert_eq!(scheduler.next(one, ms(500)), Next::Ask(last));
+    scheduler.set_free(detained);
+    assert_eq!(scheduler.next(detained, ms(1_000)), Next::Ask(last));
 }

@@ -81,7 +81,7 @@ impl Simulation {
             credit: 0,
         };
         Self {
-            scheduler: Scheduler::new(plan, BlockSet::new(&plan), streams, policy),
+            scheduler: Scheduler::new(plan, BlockSet::new(&plan), streams, policy, Duration::ZERO),
             plan,
             streams,
             rtt,

@@ -1,10 +1,11 @@
 //! What all streams of a transfer share: who fetches what, what has come, and what became of it.
 
 mod blocks;
+mod connections;
 mod hashing;
 mod oversight;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use super::access::Access;
 use super::limiter::TokenBucket;
 use super::line::Line;
 use crate::error::TransferError;
-use crate::event::{Event, EventSender, Trouble};
+use crate::event::{EventSender, Trouble};
 use crate::integrity::RangeDigest;
 use crate::plan::{BlockIndex, BlockPlan, ByteRange, StreamId};
 use crate::receiver::follower::Follower;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     released: Notify,
     /// The transfer is over, or has failed.
     ended: Notify,
+    /// No connection converses any more.
+    quiet: Notify,
     started: Instant,
 }
 
@@ -62,10 +65,12 @@ struct State {
     whole_asked: Duration,
     whole_heard: Duration,
     hashing: Hashing,
+    /// When the streams were last looked after.
+    watched: Duration,
     /// The streams that wait for something to ask for.
     idle: BTreeSet<StreamId>,
-    /// Blocks of which a proven copy waits for its place.
-    proven: BTreeSet<BlockIndex>,
+    /// Blocks of which a proven copy waits for its place, and what it was proven by.
+    proven: BTreeMap<BlockIndex, RangeDigest>,
     /// How far the follower was told to go.
     followed: u64,
     /// Bytes that were there already.
@@ -76,8 +81,10 @@ struct State {
     received_after: Duration,
     trouble: Trouble,
     failure: Option<TransferError>,
-    /// Whether the server was told that the transfer is over.
-    told_end: bool,
+    /// How many connections converse.
+    n_talking: usize,
+    /// Whether everything has come and is right, which the server is to be told.
+    is_accepted: bool,
 }
 
 /// What is known of the server's digests of the whole file.
@@ -93,8 +100,6 @@ enum Whole {
 pub(super) enum Turn {
     /// Receive what it has asked for, or wait for something to ask for.
     Go,
-    /// The transfer is over, and this stream is to tell the server.
-    TellEnd,
     /// The transfer is over.
     Over,
 }
@@ -126,10 +131,9 @@ pub(super) struct Beginning {
 impl Shared {
     pub(super) fn new(beginning: Beginning) -> Self {
         let Beginning { options, plan, blocks, access, events, path, follower, .. } = beginning;
-        let Beginning { mut scheduler, retries, digests, started, resumed, .. } = beginning;
-        // Finding out what is there may have taken longer than a server may be silent.
+        let Beginning { scheduler, retries, digests, started, resumed, .. } = beginning;
+        // What was done before, such as proving what is there, may have taken minutes.
         let now = started.elapsed();
-        scheduler.begins(now);
         let limiter = options.limit_rate.map(|rate| Mutex::new(TokenBucket::new(rate)));
         let state = State {
             scheduler,
@@ -138,11 +142,12 @@ impl Shared {
             n_open: 0,
             digests,
             whole: Whole::NotAsked,
-            whole_asked: Duration::ZERO,
+            whole_asked: now,
             whole_heard: now,
             hashing: Hashing::default(),
+            watched: now,
             idle: BTreeSet::new(),
-            proven: BTreeSet::new(),
+            proven: BTreeMap::new(),
             followed: 0,
             resumed,
             received: 0,
@@ -150,7 +155,8 @@ impl Shared {
             received_after: Duration::ZERO,
             trouble: Trouble::default(),
             failure: None,
-            told_end: false,
+            n_talking: 0,
+            is_accepted: false,
         };
         let lines = options.streams.ids().map(|_| Line::default()).collect();
         let shared = Self {
@@ -166,6 +172,7 @@ impl Shared {
             limiter,
             released: Notify::new(),
             ended: Notify::new(),
+            quiet: Notify::new(),
             started,
         };
         shared.follow(&mut shared.state());
@@ -181,25 +188,12 @@ impl Shared {
         self.lines.get(stream.index())
     }
 
-    /// The stream is connected, which took `rtt`.
-    pub(super) fn opened(&self, stream: StreamId, rtt: Duration) {
-        let now = self.now();
-        let mut state = self.state();
-        state.n_open = state.n_open.saturating_add(1);
-        state.scheduler.opened(stream, rtt, now);
-    }
-
     /// Puts the demands that `stream` shall make now into `demands`.
     pub(super) fn turn(&self, stream: StreamId, receiving: &mut Receiving, demands: &mut Vec<u8>) -> Turn {
         let now = self.now();
         let mut state = self.state();
-        if state.failure.is_some() {
+        if state.failure.is_some() || state.is_accepted {
             return Turn::Over;
-        }
-        if state.is_done() {
-            let is_free = receiving.n_unanswered() == 0 && !state.told_end;
-            state.told_end |= is_free;
-            return if is_free { Turn::TellEnd } else { Turn::Over };
         }
         while let Next::Ask(block) = state.scheduler.next(stream, now) {
             // The scheduler has fewer in flight than may be unanswered.
@@ -213,6 +207,8 @@ impl Shared {
         {
             state.whole = Whole::AskedOn(stream);
             state.whole_asked = now;
+            // They may take as long as hashing the file does.
+            state.scheduler.detain(stream);
             demands.extend_from_slice(&demand);
         }
         if receiving.n_unanswered() == 0 {
@@ -250,7 +246,7 @@ impl Shared {
     /// Whether nobody has a proven copy of `block` yet.
     pub(super) fn is_wanted(&self, block: BlockIndex) -> bool {
         let state = self.state();
-        !state.proven.contains(&block) && state.scheduler.is_wanted(block)
+        !state.proven.contains_key(&block) && state.scheduler.is_wanted(block)
     }
 
     /// The answer with `block` has come on `stream` to its end and was thrown away, because another copy was faster.
@@ -266,53 +262,14 @@ impl Shared {
 
     /// The server's digests of the whole file have come.
     pub(super) fn whole(&self, digests: WholeDigestsReply) {
-        self.state().whole = Whole::Known(digests);
+        let mut state = self.state();
+        if let Whole::AskedOn(stream) = state.whole {
+            state.scheduler.set_free(stream);
+        }
+        state.whole = Whole::Known(digests);
+        drop(state);
         self.poke_all();
         self.look_at_end();
-    }
-
-    /// The connection of `stream` has ended early.
-    pub(super) fn lost(&self, stream: StreamId, reason: String) {
-        let now = self.now();
-        let mut state = self.state();
-        state.n_open = state.n_open.saturating_sub(1);
-        state.idle.remove(&stream);
-        state.scheduler.lost(stream, now);
-        state.trouble.streams_lost = state.trouble.streams_lost.saturating_add(1);
-        if state.whole == Whole::AskedOn(stream) {
-            state.whole = Whole::NotAsked;
-        }
-        drop(state);
-        self.events.offer(Event::StreamLost { stream, reason });
-        self.poke_all();
-    }
-
-    /// The connection of `stream` was closed with nothing asked for, by which nothing is lost: how long it stays so at
-    /// least, which is longer each time that it brings nothing.
-    pub(super) fn closed(&self, stream: StreamId) -> Duration {
-        let now = self.now();
-        let mut state = self.state();
-        state.n_open = state.n_open.saturating_sub(1);
-        state.idle.remove(&stream);
-        state.scheduler.lost(stream, now);
-        state.backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default()
-    }
-
-    /// Whether a stream that was closed with nothing to do should be there again; its line is poked when that changes.
-    pub(super) fn is_needed(&self) -> bool {
-        let state = self.state();
-        let is_digest_to_ask = state.whole == Whole::NotAsked && state.scheduler.is_all_asked();
-        state.failure.is_some() || state.is_done() || is_digest_to_ask || state.scheduler.is_anything_to_ask()
-    }
-
-    /// How long `stream` waits before it connects again; the transfer fails with `error` when all have tried often enough.
-    pub(super) fn retry(&self, stream: StreamId, error: TransferError) -> Result<Duration, TransferError> {
-        let mut state = self.state();
-        if state.retries.failed(stream).is_err() {
-            return Err(error);
-        }
-        state.trouble.retries = state.trouble.retries.saturating_add(1);
-        Ok(state.backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default())
     }
 
     /// Whether nothing is left to do, or everything is in vain.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::{Shared, Whole};
 use crate::error::TransferError;
 use crate::event::{Event, Progress, Trouble};
@@ -13,6 +15,9 @@ use crate::wire::v2::WholeDigestsReply;
 
 /// How long the server may say nothing while it computes the digests of the whole file; it says each second that it does.
 const DIGESTS: Duration = Duration::from_secs(5);
+
+/// The streams are looked after many times in this time, unless the program was stopped.
+const STOPPED: Duration = Duration::from_secs(1);
 
 /// What the course of the transfer looks at.
 impl Shared {
@@ -40,9 +45,13 @@ impl Shared {
     }
 
     /// Looks after the streams: ends those that bring nothing, and fails when none does for too long.
-    pub(in crate::receiver::protocol2) fn watch(&self) -> Result<(), TransferError> {
-        let now = self.now();
+    pub(in crate::receiver::protocol2) fn watch(&self, now: Duration) -> Result<(), TransferError> {
         let mut state = self.state();
+        if now.saturating_sub(state.watched) > STOPPED {
+            state.scheduler.excuse(now);
+            (state.whole_asked, state.whole_heard) = (now, now);
+        }
+        state.watched = now;
         let mut faults = state.scheduler.tick(now);
         let mut silent = state.scheduler.silent_for(now);
         let mut stuck = Duration::ZERO;
@@ -76,6 +85,23 @@ impl Shared {
             return Err(late("it was computing the file's digests", self.options.answer_timeout));
         }
         Ok(())
+    }
+
+    /// Everything has come and is right: tells the server so on every connection, and waits until it is told, or until `limit`.
+    pub(in crate::receiver::protocol2) async fn accept(&self, limit: Duration) {
+        self.state().is_accepted = true;
+        self.poke_all();
+        let told = async {
+            while self.state().n_talking > 0 {
+                self.quiet.notified().await;
+            }
+        };
+        // The server that is not told finds out by itself, later.
+        let _ = timeout(limit, told).await;
+    }
+
+    pub(in crate::receiver::protocol2) fn is_accepted(&self) -> bool {
+        self.state().is_accepted
     }
 
     /// Waits until the follower has moved; without one, for ever.
@@ -127,5 +153,49 @@ impl Shared {
     pub(in crate::receiver::protocol2) fn account(&self) -> (u64, Duration, Trouble) {
         let state = self.state();
         (state.received, state.received_after, state.trouble)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receiver::protocol2::tests::{Scene, shared_of};
+
+    const TICK: Duration = Duration::from_millis(50);
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A transfer whose beginning took longer than anything may be silent, with all of its blocks there or none.
+    fn begun_late() -> [Shared; 2] {
+        [false, true].map(|is_there| {
+            let scene = Scene { took: LIMIT * 2, is_there, stall_timeout: LIMIT, ..Scene::default() };
+            shared_of(scene)
+        })
+    }
+
+    /// How long it is from `now` until nothing has come for too long.
+    fn patience(shared: &Shared, now: Duration) -> Duration {
+        let mut waited = Duration::ZERO;
+        while shared.watch(now + waited).is_ok() {
+            waited += TICK;
+        }
+        waited
+    }
+
+    #[test]
+    fn a_long_beginning_is_no_silence() {
+        for shared in begun_late() {
+            let now = shared.now();
+            assert!(now >= LIMIT * 2);
+            assert!((LIMIT / 2..=LIMIT).contains(&patience(&shared, now)));
+        }
+    }
+
+    #[test]
+    fn a_program_that_was_stopped_has_not_waited() {
+        for shared in begun_late() {
+            let now = shared.now();
+            shared.watch(now).unwrap();
+            assert_eq!(patience(&shared, now + Duration::from_secs(600)), LIMIT);
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! A server of protocol 2 with faults on demand, written from the protocol's description over raw sockets.
 
+mod lie;
+
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -13,65 +16,10 @@ use md5::{Digest, Md5};
 use crate::frame::{self, FRAME, GREETING};
 use crate::sockets::accept_within;
 
+pub use lie::Lie;
+
 const TICK: Duration = Duration::from_millis(5);
 const SECRET: [u8; 16] = *b"0123456789abcdef";
-
-/// What the server does wrong.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Lie {
-    /// Nothing.
-    Nothing,
-    /// It accepts greetings and never says a word.
-    Mute,
-    /// It answers with other values for these keys of its JSON.
-    Answer(&'static str, &'static str),
-    /// The digest of the block that holds this byte is wrong, every time.
-    Digest(u64),
-    /// One bit of this byte of the file is wrong, and the block's digest is that of what was sent.
-    Consistent(u64),
-    /// The file's digests in the end are those of something else.
-    WholeDigests,
-    /// The trailer of the block that holds this byte has this code.
-    Trailer(u64, u8),
-    /// Instead of the block that holds this byte come these bytes.
-    Instead(u64, Vec<u8>),
-    /// Every stream is refused with this code.
-    Refuses(u8),
-    /// Another server, which knows none of its sessions, has its data port; its control port carries streams.
-    ForeignDataPort,
-    /// It closes every stream that asks for nothing, and takes a second to compute the digests.
-    ClosesIdle,
-    /// This stream is always refused with this code, the others never are.
-    RefusesOne(u8, u8),
-    /// The first connection of every stream is refused with this code, the others are not.
-    RefusesOnce(u8),
-    /// It never ends computing the digests, and says that it gets on with them.
-    Waits,
-    /// It never ends computing the digests, because it cannot read any more.
-    Hangs,
-}
-
-impl Lie {
-    /// The byte of the file that it is about.
-    fn place(&self) -> Option<u64> {
-        match self {
-            Self::Digest(at) | Self::Consistent(at) | Self::Trailer(at, _) | Self::Instead(at, _) => {
-                Some(*at)
-            }
-            Self::Nothing
-            | Self::Mute
-            | Self::Answer(..)
-            | Self::WholeDigests
-            | Self::Refuses(_)
-            | Self::RefusesOne(..)
-            | Self::RefusesOnce(_)
-            | Self::Waits
-            | Self::Hangs
-            | Self::ClosesIdle
-            | Self::ForeignDataPort => None,
-        }
-    }
-}
 
 /// A running server that gives the same bytes whatever it is asked for; ended when dropped.
 #[derive(Debug)]
@@ -91,6 +39,7 @@ struct Shared {
     session: AtomicU64,
     greeted: Mutex<Vec<u8>>,
     asked: Mutex<Vec<Range<u64>>>,
+    ended: Mutex<BTreeSet<u64>>,
 }
 
 impl RangeServer {
@@ -104,6 +53,7 @@ impl RangeServer {
             session: AtomicU64::new(0xa6),
             greeted: Mutex::default(),
             asked: Mutex::default(),
+            ended: Mutex::default(),
         });
         let [control, data] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
         let [addr, data_addr] =
@@ -126,6 +76,11 @@ impl RangeServer {
     /// All ranges that were asked for, in the order in which they came.
     pub fn asked(&self) -> Vec<Range<u64>> {
         self.shared.asked.lock().expect("no holder panics").clone()
+    }
+
+    /// How many sessions were ended by the word that the transfer is over.
+    pub fn ended(&self) -> usize {
+        self.shared.ended.lock().expect("no holder panics").len()
     }
 
     /// How many sessions were granted.
@@ -222,25 +177,7 @@ impl Shared {
         if greeting[..] != expected {
             return send(&mut client, &frame::refused(5, "that is no greeting"));
         }
-        let refusal = match self.lie {
-            Lie::ForeignDataPort => Some(1).filter(|_| !knows_sessions),
-            Lie::RefusesOnce(code) if first => Some(code),
-            Lie::Refuses(code) => Some(code),
-            Lie::RefusesOne(one, code) if one == stream => Some(code),
-            Lie::RefusesOnce(_)
-            | Lie::RefusesOne(..)
-            | Lie::Nothing
-            | Lie::Mute
-            | Lie::Answer(..)
-            | Lie::Digest(_)
-            | Lie::Consistent(_)
-            | Lie::WholeDigests
-            | Lie::Trailer(..)
-            | Lie::Instead(..)
-            | Lie::Waits
-            | Lie::Hangs
-            | Lie::ClosesIdle => None,
-        };
+        let refusal = self.lie.refusal(stream, first, knows_sessions);
         if let Some(code) = refusal {
             return send(&mut client, &frame::refused(code, "the test says so"));
         }
@@ -256,6 +193,10 @@ impl Shared {
                     send(&mut client, &self.data(&range));
                 }
                 0x02 => self.send_digests(&mut client, demand[1]),
+                0x03 => {
+                    self.ended.lock().expect("no holder panics").insert(session);
+                    return;
+                }
                 _ => return,
             }
         }
