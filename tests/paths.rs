@@ -225,6 +225,11 @@ fn a_name_as_it_stands_comes_first() {
     let spaced = workspace.serve_pattern("a b", 1, 100);
     let fetch = |ask: Ask| ask.offer().download();
     assert!(fetch(Ask::new(server.addr, "a%20b", 2)) == spaced, "decoded when there is no such name");
+    Ask::new(server.addr, "a%20b", 2).header("dt-target: literal").answer().assert_refusal(&[404], "literal");
+    for protocol in ["1", "2"] {
+        let run = PROGRAMS.fetch(server.addr, 2, "a%20b", workspace.output("out"));
+        run.options(["--protocol", protocol]).run().assert_failure(3);
+    }
     let literal = workspace.serve_pattern("a%20b", 2, 100);
     assert!(fetch(Ask::new(server.addr, "a%20b", 2)) == literal, "as it stands first");
     assert!(
@@ -301,10 +306,10 @@ fn a_name_that_is_no_utf_8() {
     let name = std::ffi::OsStr::from_bytes(b"latin-\xFC");
     let content = dt_tests::content::write_pattern(&workspace.root().join(name), 99, 100);
     assert!(Ask::new(server.addr, "latin-%FC", 1).offer().download() == content);
-    PROGRAMS.fetch(server.addr, 2, "latin-%FC", workspace.outputs().join(name)).run().assert_success();
+    PROGRAMS.fetch(server.addr, 2, name, workspace.outputs().join(name)).run().assert_success();
     assert!(fs::read(workspace.outputs().join(name)).expect("it is there") == content);
-    PROGRAMS.fetch(server.addr, 2, name, workspace.output("out")).run().assert_success();
-    assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+    // The client means what it is given.
+    PROGRAMS.fetch(server.addr, 2, "latin-%FC", workspace.output("out")).run().assert_failure(3);
 }
 
 #[test]

@@ -13,8 +13,9 @@ pub fn rate(text: &str) -> Result<NonZeroU64, String> {
     let (number, unit) = text.split_at(digits);
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let unit = unit.trim().to_ascii_lowercase();
-    let factor: u64 = match unit.trim_end_matches('b').trim_end_matches('i') {
-        "" if unit != "i" && unit != "ib" => 1,
+    let prefix = unit.strip_suffix('b').unwrap_or(&unit);
+    let factor: u64 = match prefix.strip_suffix('i').unwrap_or(prefix) {
+        "" if prefix.is_empty() => 1,
         "k" => 1 << 10,
         "m" => 1 << 20,
         "g" => 1 << 30,
@@ -50,7 +51,10 @@ mod tests {
         ] {
             assert_eq!(rate(text).map(NonZeroU64::get), Ok(expected), "{text}");
         }
-        for text in ["", "0", "0.1", "-1", "K", "2X", "2MM", "1.2.3", "1e9", "i", "2iB", "nan", "inf"] {
+        for text in [
+            "", "0", "0.1", "-1", "K", "2X", "2MM", "1.2.3", "1e9", "i", "2iB", "500kbbb", "1kiib", "1bb",
+            "nan", "inf",
+        ] {
             assert!(rate(text).is_err(), "{text}");
         }
     }

@@ -10,7 +10,7 @@ use crate::wire::v2::{
     Answer, Demand, FRAME_LEN, GREETING_LEN, Greeting, MAX_REASON, Reply, TRAILER_LEN, Trailer,
     WHOLE_DIGESTS_LEN, WholeDigests, WholeDigestsReply, reason_of,
 };
-use crate::wire::{RequestLine, Target, Wanted, v1};
+use crate::wire::{Marking, RequestLine, Target, Wanted, v1};
 
 /// A decoder that takes any bytes.
 pub type Decoder = fn(&[u8]);
@@ -142,14 +142,14 @@ pub fn request_line(bytes: &[u8]) {
 
 /// A name in the request line, as a server reads it and as a client writes it.
 pub fn target(bytes: &[u8]) {
-    for escaped in [false, true] {
-        let names = Target::names(bytes, escaped);
+    for marking in [Marking::None, Marking::Escaped, Marking::Literal] {
+        let names = Target::names(bytes, marking);
         assert!((1..=2).contains(&names.len()));
         assert!(names.iter().all(|name| name.len() <= bytes.len()));
     }
     let target = Target::of(bytes);
     assert!(target.text().bytes().all(|byte| byte.is_ascii_graphic()));
-    let names = Target::names(target.text().as_bytes(), target.is_escaped());
+    let names = Target::names(target.text().as_bytes(), target.marking());
     assert_eq!(names.first().map(AsRef::as_ref), Some(bytes));
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use dtcli::{duration, timeout};
 use dtcore::{PortRange, ServerOptions};
 
@@ -90,6 +91,15 @@ pub(crate) enum LogFormat {
 }
 
 impl Args {
+    /// Checks what no option alone can be wrong in.
+    pub(crate) fn checked(self) -> Result<Self, clap::Error> {
+        if self.data_port != 0 && self.data_port == self.port {
+            let text = format!("port {} is that of the requests; choose another for --data-port", self.port);
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
+        }
+        Ok(self)
+    }
+
     /// The options of the server that was asked for.
     pub(crate) fn server_options(&self) -> ServerOptions {
         let mut options = ServerOptions::new(&self.root)
@@ -114,7 +124,6 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -131,5 +140,15 @@ mod tests {
             let line = std::iter::once("dtserver").chain(wrong);
             assert_eq!(Args::try_parse_from(line).unwrap_err().exit_code(), 2);
         }
+    }
+
+    #[test]
+    fn streams_and_requests_come_to_different_ports() {
+        let checked = |port, data_port| {
+            Args::try_parse_from(["dtserver", port, "--data-port", data_port]).unwrap().checked()
+        };
+        assert_eq!(checked("9000", "9000").unwrap_err().exit_code(), 2);
+        assert!(checked("9000", "9001").is_ok());
+        assert!(checked("0", "0").is_ok());
     }
 }

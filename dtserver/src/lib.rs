@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::try_parse().and_then(Args::checked) {
         Ok(args) => args,
         Err(error) => return dtcli::usage("dtserver", &error),
     };
@@ -63,7 +63,8 @@ fn announce(server: &Server) {
     // A reader that has gone away is no reason not to serve.
     let _ = writeln!(stdout, "listening on {}, serving {}", server.local_addr(), server.root().display());
     let _ = stdout.flush();
-    tracing::debug!(address = %server.data_addr(), "streams of protocol 2 come here");
+    // A firewall must let them through.
+    tracing::info!(address = %server.data_addr(), "streams of protocol 2 come here");
 }
 
 /// Why the program ends with another code than 0.

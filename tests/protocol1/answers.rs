@@ -72,7 +72,7 @@ fn an_unchanged_file_is_read_once() {
     let path = workspace.root().join("f");
     until_true("the file is old enough to be remembered", || {
         let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("it is there");
-        modified.elapsed().is_ok_and(|age| age > Duration::from_millis(200))
+        modified.elapsed().is_ok_and(|age| age > Duration::from_millis(2200))
     });
     let before = bytes_read(&server);
     let first = Ask::new(server.addr, "f", 1).offer();

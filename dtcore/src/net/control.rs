@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ServerAddress, connect};
 use crate::error::TransferError;
-use crate::wire::{SIZE_HEADER, TARGET_ESCAPED, TARGET_HEADER, Target, v1, v2};
+use crate::wire::{SIZE_HEADER, TARGET_HEADER, Target, v1, v2};
 
 /// The largest answer head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
@@ -108,11 +108,8 @@ impl Control {
 
     async fn write(&mut self, name: &OsStr, body: &str) -> io::Result<()> {
         let target = Target::of(name.as_bytes());
-        let marked = if target.is_escaped() {
-            format!("{TARGET_HEADER}: {TARGET_ESCAPED}\r\n")
-        } else {
-            String::new()
-        };
+        let marked = target.marking().value().map(|value| format!("{TARGET_HEADER}: {value}\r\n"));
+        let marked = marked.unwrap_or_default();
         let message = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nAccept-Encoding: identity\r\nConnection: close\r\n{marked}Content-Length: {}\r\n\r\n{body}",
             target.text(),

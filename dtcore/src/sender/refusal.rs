@@ -113,8 +113,8 @@ impl From<DigestError> for Refusal {
     fn from(error: DigestError) -> Self {
         let status = match error {
             DigestError::Changed => StatusCode::CONFLICT,
-            DigestError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            DigestError::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            DigestError::Unreadable(_) | DigestError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            DigestError::Shortage | DigestError::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use crate::integrity::Md5Digest;
 use crate::plan::StaticSplit;
 use crate::storage::{DigestError, SourceFile};
-use crate::wire::{SIZE_HEADER, TARGET_ESCAPED, TARGET_HEADER, Target, Wanted, v1, v2};
+use crate::wire::{Marking, SIZE_HEADER, TARGET_HEADER, Target, Wanted, v1, v2};
 
 /// How often a file is opened and hashed that changes meanwhile.
 const ATTEMPTS: usize = 2;
@@ -108,9 +108,9 @@ async fn grant(shared: &Arc<Shared>, asked: &Asked, request: Request<Incoming>) 
     if request.method() != Method::POST {
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "only POST is served"));
     }
-    let escaped = request.headers().get(TARGET_HEADER).is_some_and(|value| value == TARGET_ESCAPED);
+    let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
     let names: Vec<Vec<u8>> =
-        Target::names(&asked.target, escaped).into_iter().map(std::borrow::Cow::into_owned).collect();
+        Target::names(&asked.target, marking).into_iter().map(std::borrow::Cow::into_owned).collect();
     let wanted = read_request(request, shared.options.request_timeout).await?;
     let place = shared.transfers.admit(asked.peer.ip()).ok_or_else(|| Refusal::busy("too many transfers"))?;
 

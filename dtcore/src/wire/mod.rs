@@ -9,15 +9,11 @@ pub(crate) mod v2;
 mod wanted;
 
 pub(crate) use request_line::{InvalidRequestLine, MAX_LINE, RequestLine, is_token};
-pub(crate) use target::Target;
+pub(crate) use target::{Marking, Target};
 pub(crate) use wanted::Wanted;
 
 /// Response header: the file's size in bytes. Protocol 1 itself never tells it; the original client ignores this.
 pub(crate) const SIZE_HEADER: &str = "dt-size";
 
-/// Request header, with the value [`TARGET_ESCAPED`]: the target is percent-encoded and must be decoded, never
-/// taken as it stands.
+/// Request header: how the target is to be read, one of the values of [`Marking`].
 pub(crate) const TARGET_HEADER: &str = "dt-target";
-
-/// The one value of [`TARGET_HEADER`].
-pub(crate) const TARGET_ESCAPED: &str = "percent-encoded";

@@ -1,8 +1,9 @@
 //! The request target: how a remote file's name travels in the request line.
 //!
 //! Protocol 1 takes the target as it stands for the name, so a name of printable ASCII is sent unchanged, with or
-//! without a leading slash. A name with other bytes (spaces, UTF-8) is percent-encoded and marked by a header, so
-//! that a file literally called `a%20b` and one called `a b` are never mistaken for each other.
+//! without a leading slash. A name with other bytes (spaces, UTF-8) is percent-encoded and marked by a header, and so is one
+//! with a percent sign as what it is, so that a file literally called `a%20b` and one called `a b` are never mistaken for
+//! each other.
 
 use std::borrow::Cow;
 
@@ -15,15 +16,46 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Target {
     text: String,
-    escaped: bool,
+    marking: Marking,
+}
+
+/// How a target is to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Marking {
+    /// Nothing is said of it: as it stands, else decoded.
+    None,
+    /// It is percent-encoded, and never taken as it stands.
+    Escaped,
+    /// As it stands, and never decoded.
+    Literal,
+}
+
+impl Marking {
+    /// What a header says; any value that is not known says nothing.
+    pub(crate) fn of(value: Option<&[u8]>) -> Self {
+        let known = [Self::Escaped, Self::Literal];
+        known.into_iter().find(|known| known.value().map(str::as_bytes) == value).unwrap_or(Self::None)
+    }
+
+    /// The value of the header that says it, if one must.
+    pub(crate) fn value(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Escaped => Some("percent-encoded"),
+            Self::Literal => Some("literal"),
+        }
+    }
 }
 
 impl Target {
     /// The target that asks for `name`.
     pub(crate) fn of(name: &[u8]) -> Self {
         match str::from_utf8(name) {
-            Ok(text) if is_plain(text) => Self { text: text.to_owned(), escaped: false },
-            _ => Self { text: percent_encode(name, ESCAPED).to_string(), escaped: true },
+            Ok(text) if is_plain(text) => {
+                let marking = if text.contains('%') { Marking::Literal } else { Marking::None };
+                Self { text: text.to_owned(), marking }
+            }
+            _ => Self { text: percent_encode(name, ESCAPED).to_string(), marking: Marking::Escaped },
         }
     }
 
@@ -32,18 +64,20 @@ impl Target {
         &self.text
     }
 
-    /// Whether the request must carry the header that marks the target as percent-encoded.
-    pub(crate) fn is_escaped(&self) -> bool {
-        self.escaped
+    /// How the request must say that the target is to be read.
+    pub(crate) fn marking(&self) -> Marking {
+        self.marking
     }
 
     /// The names that a received target may mean, the likeliest first.
     ///
     /// Unmarked, the name as it stands comes first, as in the original, then its percent-decoded form, as an HTTP
     /// client would mean it.
-    pub(crate) fn names(target: &[u8], escaped: bool) -> Vec<Cow<'_, [u8]>> {
-        if escaped {
-            return vec![percent_decode(target).into()];
+    pub(crate) fn names(target: &[u8], marking: Marking) -> Vec<Cow<'_, [u8]>> {
+        match marking {
+            Marking::Escaped => return vec![percent_decode(target).into()],
+            Marking::Literal => return vec![Cow::Borrowed(target)],
+            Marking::None => {}
         }
         let path = without_authority(target);
         let decoded: Cow<'_, [u8]> = percent_decode(path).into();
@@ -73,9 +107,16 @@ mod tests {
 
     #[test]
     fn printable_names_travel_unchanged() {
-        for name in ["remote/path", "/dir/f7", "a%20b", "a#b?c", "../x"] {
+        for (name, marking) in [
+            ("remote/path", Marking::None),
+            ("/dir/f7", Marking::None),
+            ("a%20b", Marking::Literal),
+            ("100%", Marking::Literal),
+            ("a#b?c", Marking::None),
+            ("../x", Marking::None),
+        ] {
             let target = Target::of(name.as_bytes());
-            assert_eq!((target.text(), target.is_escaped()), (name, false));
+            assert_eq!((target.text(), target.marking()), (name, marking));
         }
     }
 
@@ -85,29 +126,41 @@ mod tests {
             [("a b", "a%20b"), ("a b%", "a%20b%25"), ("ü", "%C3%BC"), ("a\r\nb", "a%0D%0Ab"), ("", "")]
         {
             let target = Target::of(name.as_bytes());
-            assert_eq!((target.text(), target.is_escaped()), (text, true));
+            assert_eq!((target.text(), target.marking()), (text, Marking::Escaped));
         }
     }
 
     #[test]
+    fn a_marking_is_what_its_header_says() {
+        for marking in [Marking::None, Marking::Escaped, Marking::Literal] {
+            assert_eq!(Marking::of(marking.value().map(str::as_bytes)), marking);
+        }
+        assert_eq!(Marking::of(Some(b"of-a-later-version")), Marking::None);
+    }
+
+    #[test]
     fn an_unmarked_target_is_tried_as_it_stands_first() {
-        let names = |target: &'static str, escaped| -> Vec<String> {
-            let names = Target::names(target.as_bytes(), escaped);
+        let names = |target: &'static str, marking| -> Vec<String> {
+            let names = Target::names(target.as_bytes(), marking);
             names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
         };
-        assert_eq!(names("a%20b", false), ["a%20b", "a b"]);
-        assert_eq!(names("a%20b", true), ["a b"]);
-        assert_eq!(names("a%2", false), ["a%2"]);
-        assert_eq!(names("/plain", false), ["/plain"]);
-        assert_eq!(names("http://host:9000/x/y", false), ["/x/y"]);
-        assert_eq!(names("http://host", false), [""]);
+        assert_eq!(names("a%20b", Marking::None), ["a%20b", "a b"]);
+        assert_eq!(names("a%20b", Marking::Escaped), ["a b"]);
+        assert_eq!(names("a%20b", Marking::Literal), ["a%20b"]);
+        assert_eq!(names("a%2", Marking::None), ["a%2"]);
+        assert_eq!(names("/plain", Marking::None), ["/plain"]);
+        assert_eq!(names("http://host:9000/x/y", Marking::None), ["/x/y"]);
+        assert_eq!(names("http://host", Marking::None), [""]);
+        for marking in [Marking::Escaped, Marking::Literal] {
+            assert_eq!(names("http://host/x", marking), ["http://host/x"]);
+        }
     }
 
     proptest! {
         #[test]
         fn every_name_arrives(name in proptest::collection::vec(any::<u8>(), 1..40)) {
             let target = Target::of(&name);
-            let names = Target::names(target.text().as_bytes(), target.is_escaped());
+            let names = Target::names(target.text().as_bytes(), target.marking());
             prop_assert_eq!(names[0].as_ref(), name.as_slice());
         }
     }

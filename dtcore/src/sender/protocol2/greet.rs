@@ -158,7 +158,7 @@ mod tests {
         let mut expected = Vec::new();
         // Until also what is on its way has arrived.
         while timeout(Duration::from_millis(100), socket.writable()).await.is_ok() {
-            while let Ok(n) = socket.try_write(&[7; 8 << 10]) {
+            while let Ok(n) = socket.try_write(&[7; 16 << 10]) {
                 expected.resize(expected.len() + n, 7);
             }
         }

@@ -243,8 +243,8 @@ impl Stream {
                 return Ok(None);
             }
             Err(DigestError::Changed) => Problem::SourceChanged,
-            Err(DigestError::Unreadable(_)) => Problem::SourceUnreadable,
-            Err(DigestError::Cancelled) => Problem::Busy,
+            Err(DigestError::Unreadable(_) | DigestError::Failed) => Problem::SourceUnreadable,
+            Err(DigestError::Shortage | DigestError::Cancelled) => Problem::Busy,
         };
         let reason = digests.map_or_else(|error| error.to_string(), |_| String::new());
         Ok(Some(Ended::Refused(problem, reason)))

@@ -220,7 +220,9 @@ async fn hash<D: Send + Sync + 'static>(
         let _turn = turn;
         work()
     });
-    working.await.unwrap_or(Err(DigestError::Cancelled))
+    working.await.unwrap_or_else(|error| {
+        Err(if error.is_panic() { DigestError::Failed } else { DigestError::Cancelled })
+    })
 }
 
 impl<D> Default for State<D> {

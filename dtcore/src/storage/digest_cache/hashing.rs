@@ -179,8 +179,14 @@ fn opened_content(source: &SourceFile) -> Result<FileIdentity, DigestError> {
     if source.same_content(&now) { Ok(now) } else { Err(DigestError::Changed) }
 }
 
-fn unreadable(error: &io::Error) -> DigestError {
-    DigestError::Unreadable(error.kind())
+pub(super) fn unreadable(error: &io::Error) -> DigestError {
+    let kind = error.kind();
+    // A file never says that it would block: there was no thread to read it.
+    if matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) {
+        DigestError::Shortage
+    } else {
+        DigestError::Unreadable(kind)
+    }
 }
 
 /// Whether what was read since `begin` can be remembered, if the file looks like `now` afterwards.

@@ -41,6 +41,12 @@ pub(crate) enum DigestError {
     /// The file could not be read.
     #[error("cannot read the file: {0}")]
     Unreadable(io::ErrorKind),
+    /// There was no thread or no memory to read it with, which passes.
+    #[error("the server is out of resources")]
+    Shortage,
+    /// The work on it ended without a result.
+    #[error("the file's digest could not be computed")]
+    Failed,
     /// The server is ending.
     #[error("the server is shutting down")]
     Cancelled,

@@ -207,3 +207,15 @@ async fn a_blake3_of_a_changed_file_is_an_error() {
     std::fs::write(fixture.folder.path().join("f"), b"ab").unwrap();
     assert_eq!(fixture.cache.blake3(&source, plan, ASKER).await, Err(DigestError::Changed));
 }
+
+#[tokio::test]
+async fn what_is_short_and_what_panicked_is_told_as_that() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    let desk = &fixture.cache.md5;
+    let short = hashing::unreadable(&io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error()));
+    assert_eq!(short, DigestError::Shortage);
+    assert_eq!(desk.digest(&source, ASKER, move |_, _| Err(short)).await, Err(DigestError::Shortage));
+    let panicking = desk.digest(&source, ASKER, |_, _| panic!("as the test wishes"));
+    assert_eq!(panicking.await, Err(DigestError::Failed));
+}
