@@ -111,7 +111,13 @@ pub(super) async fn run(
         }
     };
     let (bytes_received, received_after, trouble) = shared.account();
-    let output = destination.publish(plan.size(), shared.options.durability)?;
+    let is_resumable = destination.is_resumable();
+    let published = destination.publish(plan.size(), shared.options.durability);
+    let output = published.inspect_err(|_| {
+        if is_resumable {
+            shared.tell_kept();
+        }
+    })?;
     Ok(Report {
         output,
         bytes: plan.size(),
@@ -224,7 +230,8 @@ async fn receive(
         result = finished => result,
         error = workers.died() => Err(error),
     };
-    if result.is_ok() {
+    if matches!(result, Ok(_) | Err(TransferError::DigestMismatch { .. })) {
+        // Whatever the bytes are to the user, nothing is asked for any more.
         shared.accept(FAREWELL).await;
     }
     workers.end().await;

@@ -120,6 +120,10 @@ impl PartFile {
             };
             let Some((file, worth)) = claimed else { continue };
             let part = Self { file, path, journal: journal.clone(), output, clobber, worth };
+            // Whoever held the name until now may have been about to publish.
+            if clobber == Clobber::Refuse && fs::symlink_metadata(&part.output).is_ok() {
+                return Err(TransferError::OutputExists { path: part.output.clone() });
+            }
             if matches!(part.worth, Worth::Nothing) {
                 journal::remove_all(&journal).map_err(of_journal("remove"))?;
             }

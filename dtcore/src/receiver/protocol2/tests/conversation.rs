@@ -233,7 +233,7 @@ async fn what_is_no_answer_to_what_was_asked_ends_the_transfer_or_the_connection
         (vec![0xff; FRAME_LEN], "Failed(Protocol"),
         (Reply::Wait { hashed: 0 }.encode().to_vec(), "Failed(Protocol"),
         (useless(Problem::SourceChanged), "Failed(SourceChanged"),
-        (useless(Problem::SourceUnreadable), "Failed(Refused"),
+        (useless(Problem::SourceUnreadable), "Failed(Unreadable"),
         (Reply::Drain.encode().to_vec(), "Lost("),
         (Reply::refusal(Problem::NoSuchSession, "gone"), "NoSuchSession"),
         (Reply::refusal(Problem::Busy, "full"), "Lost(\"the server refused it: full"),
