@@ -94,15 +94,3 @@ fn what_one_stream_spoils_another_one_brings() {
         assert!(simulation.brought[0] > 0);
     }
 }
-
-#[test]
-fn a_program_that_was_stopped_finds_its_streams_as_it_left_them() {
-    let mut simulation = simulation(6 * RATE, (0..3).map(|_| steady(RATE)).collect());
-    assert!(!simulation.run_until(ms(1_500)));
-    let later = simulation.now + Duration::from_secs(600);
-    simulation.scheduler.excuse(later);
-    assert_eq!(simulation.scheduler.silent_for(later), Duration::ZERO);
-    assert_eq!(simulation.scheduler.tick(later), []);
-    assert_eq!(simulation.scheduler.tick(later + ms(950)), []);
-    assert_eq!(simulation.scheduler.tick(later + ms(5_000)).len(), 3, "it is over some time");
-}

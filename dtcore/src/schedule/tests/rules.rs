@@ -133,6 +133,19 @@ fn a_stream_does_not_get_what_it_spoiled_while_another_one_tries() {
 }
 
 #[test]
+fn a_stream_has_its_time_again_when_the_program_was_stopped() {
+    let (mut scheduler, [mute, free]) = transfer(2, Policy::default());
+    ask(&mut scheduler, mute, ms(0));
+    let block = ask(&mut scheduler, free, ms(0));
+    bring(&mut scheduler, free, block, ms(10));
+    let later = ms(600_000);
+    scheduler.excuse(later);
+    assert_eq!(scheduler.silent_for(later), Duration::ZERO);
+    assert_eq!(scheduler.tick(later + ms(1_900)), []);
+    assert_eq!(scheduler.tick(later + ms(2_100)), [(mute, Fault::Stalled)]);
+}
+
+#[test]
 fn a_slow_handshake_does_not_make_a_stall_long() {
     let (mut scheduler, [late, one]) = transfer(1 << 12, Policy::default());
     scheduler.lost(late, ms(0));

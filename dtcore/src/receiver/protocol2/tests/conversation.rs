@@ -236,7 +236,10 @@ async fn what_is_no_answer_to_what_was_asked_ends_the_transfer_or_the_connection
         (useless(Problem::SourceUnreadable), "Failed(Unreadable"),
         (Reply::Drain.encode().to_vec(), "Lost("),
         (Reply::refusal(Problem::NoSuchSession, "gone"), "NoSuchSession"),
-        (Reply::refusal(Problem::Busy, "full"), "Lost(\"the server refused it: full"),
+        (
+            Reply::refusal(Problem::Busy, "full"),
+            "Lost(Lost { reason: Custom { kind: Other, error: \"the server refused it: full",
+        ),
     ] {
         let shared = small();
         let (inlet, mut peer) = connected().await;

@@ -24,32 +24,29 @@ fn asks(shared: &Shared, stream: StreamId, receiving: &mut Receiving) -> Vec<Opt
     frames.iter().map(|frame| told(Demand::decode(frame).unwrap())).collect()
 }
 
+/// A transfer of one block in which the second stream has asked for it and for the digests, and gives the block back.
+fn with_digests_asked_for() -> (Shared, [(StreamId, Receiving); 2]) {
+    let shared = shared_of(Scene { size: BLOCK, ..Scene::default() });
+    let [one, mut digests] = [0, 1].map(|number| (stream(number), Receiving::new(shared.plan)));
+    shared.opened(digests.0, RTT);
+    assert_eq!(asks(&shared, digests.0, &mut digests.1), [Some(0), None]);
+    shared.opened(one.0, RTT);
+    shared.skipped(digests.0, shared.plan.block(0).unwrap());
+    (shared, [one, digests])
+}
+
 #[test]
 fn nothing_is_asked_for_behind_the_digests_while_there_is_another_stream() {
-    let shared = shared_of(Scene::default());
-    let (one, digests) = (stream(0), stream(1));
-    let [mut receiving_one, mut receiving_digests] = [(); 2].map(|()| Receiving::new(shared.plan));
-    shared.opened(one, RTT);
-    shared.opened(digests, RTT);
-    assert_eq!(asks(&shared, one, &mut receiving_one), [Some(0)]);
-    assert_eq!(asks(&shared, digests, &mut receiving_digests), [Some(1), None]);
-    shared.lost(one, String::new());
-    shared.opened(one, RTT);
-    assert_eq!(asks(&shared, digests, &mut receiving_digests), []);
-    assert_eq!(asks(&shared, one, &mut Receiving::new(shared.plan)), [Some(0)]);
-    shared.lost(one, String::new());
-    assert_eq!(asks(&shared, digests, &mut receiving_digests), [Some(0)], "nobody else is there");
+    let (shared, [mut one, mut digests]) = with_digests_asked_for();
+    assert_eq!(asks(&shared, digests.0, &mut digests.1), []);
+    assert_eq!(asks(&shared, one.0, &mut one.1), [Some(0)]);
+    shared.lost(one.0, String::new());
+    assert_eq!(asks(&shared, digests.0, &mut digests.1), [Some(0)], "nobody else is there");
 }
 
 #[test]
 fn a_stream_that_has_brought_the_digests_is_one_like_the_others() {
-    let shared = shared_of(Scene { size: BLOCK, ..Scene::default() });
-    let (one, digests) = (stream(0), stream(1));
-    let mut receiving = Receiving::new(shared.plan);
-    shared.opened(digests, RTT);
-    assert_eq!(asks(&shared, digests, &mut receiving), [Some(0), None]);
-    shared.opened(one, RTT);
+    let (shared, [_, mut digests]) = with_digests_asked_for();
     shared.whole(WholeDigestsReply { blake3: [0; 32].into(), md5: None });
-    shared.skipped(digests, shared.plan.block(0).unwrap());
-    assert_eq!(asks(&shared, digests, &mut receiving), [Some(0)]);
+    assert_eq!(asks(&shared, digests.0, &mut digests.1), [Some(0)]);
 }
