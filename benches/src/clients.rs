@@ -65,6 +65,7 @@ impl Scene {
     /// If it fails, or the output has another length.
     pub fn run(&self, command: &mut Command) -> Result<Duration, Failure> {
         self.output.clear()?;
+        self.output.warm(self.size)?;
         let elapsed = time(command, self.limit)?;
         self.output.demand(self.size)?;
         Ok(elapsed)

@@ -60,13 +60,15 @@ impl Series {
     }
 }
 
-/// Runs the candidates in turn, `rounds` times after one round that is not counted.
+/// Runs the candidates in turn, `rounds` times after one round that is not counted, in another order each time: nobody
+/// always runs behind the same one, whose leavings it might pay for.
 ///
 /// A run that fails is counted as failed; a candidate that fails again and again is left alone.
 pub fn alternate(rounds: usize, candidates: Vec<Candidate<'_>>) -> Vec<Series> {
     let mut candidates: Vec<_> = candidates.into_iter().map(|(name, run)| (Series::new(name), run)).collect();
     for round in 0..=rounds {
-        for (series, run) in &mut candidates {
+        for at in order(round, candidates.len()) {
+            let Some((series, run)) = candidates.get_mut(at) else { continue };
             if series.failed_in_a_row >= PATIENCE {
                 series.n_failed += 1;
                 continue;
@@ -86,6 +88,17 @@ pub fn alternate(rounds: usize, candidates: Vec<Candidate<'_>>) -> Vec<Series> {
     candidates.into_iter().map(|(series, _)| series).collect()
 }
 
+/// The order of `n` candidates in a round: steps of a length that has no divisor in common with `n` reach each of them.
+fn order(round: usize, n: usize) -> impl Iterator<Item = usize> {
+    let steps: Vec<usize> = (1..=n).filter(|step| gcd(*step, n) == 1).collect();
+    let step = steps.get(round % steps.len().max(1)).copied().unwrap_or(1);
+    (0..n).map(move |turn| (round + turn * step) % n)
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// The series of that name, if it has a time.
 pub fn named<'a>(series: &'a [Series], name: &str) -> Option<&'a Series> {
     series.iter().find(|one| one.name == name && one.best().is_some())
@@ -102,6 +115,23 @@ mod tests {
         let series = alternate(3, vec![("a".to_owned(), run)]);
         let times = (series[0].best(), series[0].median(), series[0].worst());
         assert_eq!(times, (Some(1.0), Some(2.0), Some(3.0)));
+    }
+
+    #[test]
+    fn every_round_has_every_candidate_and_not_always_the_same_before_it() {
+        for n in 1..20 {
+            for round in 0..10 {
+                let mut turns: Vec<usize> = order(round, n).collect();
+                turns.sort_unstable();
+                assert_eq!(turns, (0..n).collect::<Vec<_>>());
+            }
+        }
+        let before = |round| {
+            let turns: Vec<usize> = order(round, 11).collect();
+            turns.windows(2).find(|pair| pair[1] == 3).map(|pair| pair[0])
+        };
+        let all: std::collections::BTreeSet<_> = (0..8).map(before).collect();
+        assert!(all.len() > 5, "{all:?}");
     }
 
     #[test]
