@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::Failure;
-use crate::files::Output;
+use crate::files::{Output, warm};
 use crate::peers::{Errand, Peer};
 use crate::process::{built, time};
 use crate::product::Program;
@@ -65,7 +65,7 @@ impl Scene {
     /// If it fails, or the output has another length.
     pub fn run(&self, command: &mut Command) -> Result<Duration, Failure> {
         self.output.clear()?;
-        self.output.warm(self.size)?;
+        warm(self.size);
         let elapsed = time(command, self.limit)?;
         self.output.demand(self.size)?;
         Ok(elapsed)

@@ -86,6 +86,14 @@ pub fn demand_equal(one: &Path, other: &Path) -> Result<(), Failure> {
     Err(format!("{} is not {}", other.display(), one.display()).into())
 }
 
+/// Takes so much memory, and gives it back: what a virtual machine gets from its host only when it is touched, up to half
+/// of a transfer's time, is there then for every candidate alike.
+pub fn warm(size: u64) {
+    if let Ok(size) = usize::try_from(size) {
+        drop(std::hint::black_box(vec![1_u8; size]));
+    }
+}
+
 /// A folder of its own in `parent`, removed with what it has when dropped; what a killed program leaves has its name.
 ///
 /// # Errors
@@ -132,18 +140,6 @@ impl Output {
         }
         fs::create_dir(&self.folder)?;
         Ok(rustix::fs::syncfs(File::open(&self.folder)?)?)
-    }
-
-    /// Takes as much memory as an output of `size` bytes will, and gives it back: what a virtual machine gets from its
-    /// host only when it is touched, up to half of a transfer's time, is there then for every candidate alike.
-    ///
-    /// # Errors
-    /// What the system says of the file.
-    pub fn warm(&self, size: u64) -> io::Result<()> {
-        let path = self.folder.join("warm");
-        let copied = io::copy(&mut io::repeat(0).take(size), &mut File::create(&path)?);
-        fs::remove_file(path)?;
-        copied.map(|_| ())
     }
 
     /// Fails unless it is there with `size` bytes.

@@ -5,8 +5,8 @@
 //!
 //! Bytes lost are those received in both runs together, but for the size; the second run tells itself what it received. What
 //! the first one did is known within bounds. At least: what its last progress event told, or what its journal holds. At
-//! most: what the server sent, counted by a proxy in this program, with the frames around the bytes (64 bytes for each
-//! range) and with what the client had asked for but, being kept to a rate, not read. The first new byte is
+//! most: what the server sent, counted by a proxy in this program, without the frames around the blocks and with what
+//! the client had asked for but, being kept to a rate, not read. The first new byte is
 //! seen at the latest when the journal grows or a progress event has more bytes received than the first one had.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -30,6 +30,9 @@ use dt_benches::{Failure, float};
 
 /// Blocks that each stream may lose.
 const BLOCKS: u64 = 2;
+
+/// Bytes of a block's header and trailer on the way.
+const FRAMES: u64 = 64;
 
 /// Bytes of a journal's header, and of each of its records.
 const JOURNAL: (u64, usize) = (160, 56);
@@ -127,6 +130,9 @@ fn round(client: &Program, scene: &Scene, data: &Throttle, rate: u64) -> Result<
     thread::sleep(Duration::from_millis(100));
     let sent = data.handed_on();
     let journal = Journal::read(&scene.output.journal())?;
+    // Those of whole blocks, and of one that each stream may have begun.
+    let n_frames = sent / (journal.block + FRAMES) + u64::from(scene.streams);
+    let sent = sent.saturating_sub(FRAMES * n_frames);
     let progress = killed.last("progress").and_then(|seen| seen.count("received")).unwrap_or(0);
     let told = progress.max(journal.bytes(scene.size));
 
