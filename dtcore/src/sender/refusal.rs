@@ -113,7 +113,7 @@ impl From<DigestError> for Refusal {
     fn from(error: DigestError) -> Self {
         let status = match error {
             DigestError::Changed => StatusCode::CONFLICT,
-            DigestError::Unreadable(_) | DigestError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            DigestError::Unreadable | DigestError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             DigestError::Shortage | DigestError::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())

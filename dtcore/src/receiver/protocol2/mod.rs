@@ -230,8 +230,8 @@ async fn receive(
         result = finished => result,
         error = workers.died() => Err(error),
     };
-    if matches!(result, Ok(_) | Err(TransferError::DigestMismatch { .. })) {
-        // Whatever the bytes are to the user, nothing is asked for any more.
+    if matches!(result, Ok(_) | Err(TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. })) {
+        // Server and client agree about the bytes, whatever the user expected of them.
         shared.accept(FAREWELL).await;
     }
     workers.end().await;

@@ -243,7 +243,7 @@ impl Stream {
                 return Ok(None);
             }
             Err(DigestError::Changed) => Problem::SourceChanged,
-            Err(DigestError::Unreadable(_) | DigestError::Failed) => Problem::SourceUnreadable,
+            Err(DigestError::Unreadable | DigestError::Failed) => Problem::SourceUnreadable,
             Err(DigestError::Shortage | DigestError::Cancelled) => Problem::Busy,
         };
         let reason = digests.map_or_else(|error| error.to_string(), |_| String::new());

@@ -180,12 +180,11 @@ fn opened_content(source: &SourceFile) -> Result<FileIdentity, DigestError> {
 }
 
 pub(super) fn unreadable(error: &io::Error) -> DigestError {
-    let kind = error.kind();
     // A file never says that it would block: there was no thread to read it.
-    if matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) {
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) {
         DigestError::Shortage
     } else {
-        DigestError::Unreadable(kind)
+        DigestError::Unreadable
     }
 }
 

@@ -7,7 +7,6 @@ mod hashing;
 mod tests;
 mod turns;
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -39,8 +38,8 @@ pub(crate) enum DigestError {
     #[error("the file changed while it was read")]
     Changed,
     /// The file could not be read.
-    #[error("cannot read the file: {0}")]
-    Unreadable(io::ErrorKind),
+    #[error("the server cannot read the file")]
+    Unreadable,
     /// There was no thread or no memory to read it with, which passes.
     #[error("the server is out of resources")]
     Shortage,

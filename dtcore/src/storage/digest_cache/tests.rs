@@ -213,7 +213,7 @@ async fn what_is_short_and_what_panicked_is_told_as_that() {
     let fixture = Fixture::new();
     let source = fixture.settled(b"abc").await;
     let desk = &fixture.cache.md5;
-    let short = hashing::unreadable(&io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error()));
+    let short = hashing::unreadable(&rustix::io::Errno::AGAIN.into());
     assert_eq!(short, DigestError::Shortage);
     assert_eq!(desk.digest(&source, ASKER, move |_, _| Err(short)).await, Err(DigestError::Shortage));
     let panicking = desk.digest(&source, ASKER, |_, _| panic!("as the test wishes"));
