@@ -23,12 +23,11 @@ use crate::integrity::RangeDigest;
 use crate::plan::{BlockIndex, BlockPlan, ByteRange, StreamId};
 use crate::receiver::follower::Follower;
 use crate::receiver::options::Options;
-use hashing::{Hashing, Heard};
-
 use crate::schedule::{Backoff, Next, Retries, Scheduler};
 use crate::session::Receiving;
 use crate::storage::BlockFile;
 use crate::wire::v2::WholeDigestsReply;
+use hashing::{Hashing, Heard};
 
 /// What the tasks of one transfer share.
 #[derive(Debug)]
