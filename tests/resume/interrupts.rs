@@ -171,7 +171,9 @@ fn nothing_is_kept_of_what_goes_into_a_pipe() {
 /// Every way to fail on the way keeps what was verified, through a proxy that is mended for the second run.
 #[test]
 fn failures_keep_what_was_verified() {
-    for (ending, code) in [(Some(Ending::Reset), 4), (Some(Ending::Stall), 10), (None, 6)] {
+    for (ending, stall_timeout, code) in
+        [(Some(Ending::Reset), "20s", 4), (Some(Ending::Stall), "500ms", 10), (None, "20s", 6)]
+    {
         let scene = Scene::new(12 * MIB);
         let broken = Arc::new(AtomicBool::new(true));
         let plan = Arc::clone(&broken);
@@ -186,7 +188,7 @@ fn failures_keep_what_was_verified() {
         });
         let run = || {
             let run = PROGRAMS.fetch(proxy.addr, STREAMS, "f", scene.output());
-            run.options(["--json", "--stall-timeout", "500ms", "--retries", "1"])
+            run.options(["--json", "--stall-timeout", stall_timeout, "--retries", "1"])
         };
         proxy.set_rate(Some(24 << 20));
         let outcome = run().run();
