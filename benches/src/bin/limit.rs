@@ -1,0 +1,100 @@
+//! Ways to move one large file over loopback, nothing verified: which of them the limit is, and what others would bring.
+//!
+//! `cargo build --release && target/release/bench-limit [FOLDER [SIZE [STREAMS [ROUNDS]]]]`, by default
+//! `/dev/shm 2048 8 7`; a size without a unit is in MiB, and whole MiB are needed. Whole processes are timed; the product
+//! runs among them, and it verifies.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use dt_benches::arguments::{Arguments, spoken};
+use dt_benches::clients::{OURS, Scene, demand_ours};
+use dt_benches::files::{place, random_file};
+use dt_benches::product::Server;
+use dt_benches::rounds::alternate;
+use dt_benches::table::{Unit, print_rates};
+use dt_benches::{Failure, link};
+
+/// What all others are held against.
+const LIMIT: &str = "sendfile, populate";
+
+/// A row, and `netlimit`'s ways to send and to receive, whether it calls fallocate first, and KiB in a call.
+const WAYS: [(&str, [&str; 4]); 13] = [
+    (LIMIT, ["sendfile", "mmappop", "0", "1024"]),
+    ("the same, 256 KiB a call", ["sendfile", "mmappop", "0", "256"]),
+    ("the same, 4 MiB a call", ["sendfile", "mmappop", "0", "4096"]),
+    ("sendfile, fallocate and populate", ["sendfile", "mmappop", "1", "1024"]),
+    ("sendfile, mapping without populate", ["sendfile", "mmap", "0", "1024"]),
+    ("sendfile, pwrite of what has come", ["sendfile", "pwrite", "0", "1024"]),
+    ("sendfile, pwrite of whole 256 KiB", ["sendfile", "pwriteall", "0", "256"]),
+    ("sendfile, pwrite of whole 512 KiB", ["sendfile", "pwriteall", "0", "512"]),
+    ("sendfile, splice", ["sendfile", "splice", "0", "1024"]),
+    ("read and write, populate", ["rw", "mmappop", "0", "1024"]),
+    ("write from a mapping, populate", ["mmap", "mmappop", "0", "1024"]),
+    ("sendfile, received and forgotten", ["sendfile", "buf", "0", "1024"]),
+    ("sendfile, discarded unseen", ["sendfile", "discard", "0", "1024"]),
+];
+
+/// A row, and `uringlimit`'s way to receive, how many rings do it, and KiB in a request.
+const RINGS: [(&str, [&str; 3]); 3] = [
+    ("sendfile, io_uring receives and writes, 1 ring", ["write", "1", "512"]),
+    ("sendfile, io_uring receives and writes, 2 rings", ["write", "2", "512"]),
+    ("sendfile, io_uring into populated pages, 2 rings", ["mmappop", "2", "1024"]),
+];
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = Arguments::new("bench-limit [FOLDER [SIZE [STREAMS [ROUNDS]]]]");
+    let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
+    let size = arguments.next_size("SIZE", "2048")?;
+    let streams: u16 = arguments.next("STREAMS", 8)?;
+    let rounds = arguments.next("ROUNDS", 7)?;
+    if size == 0 || size % (1 << 20) != 0 {
+        return Err("SIZE must be whole MiB".into());
+    }
+
+    let place = place(&folder)?;
+    random_file(&place.path().join("in"), size)?;
+    let server = Server::start(place.path())?;
+    let mut scene = Scene::new(place.path(), "in", size, streams)?;
+    scene.server.clone_from(&server.address);
+    let netlimit = link::compile("netlimit", place.path())?;
+    let uringlimit = link::compile("uringlimit", place.path())?;
+    let begin = |program: &Path, streams: u16| {
+        let mut command = Command::new(program);
+        command.arg(place.path().join("in")).arg(scene.output.path());
+        command.args([(size >> 20).to_string(), streams.to_string()]);
+        command
+    };
+
+    println!(
+        "{} in {}, {streams} streams, {rounds} rounds after one that is not counted\n",
+        spoken(size),
+        folder.display()
+    );
+    let mut candidates = scene.candidates(&[OURS, "dtclient-one-stream", "unverified"]);
+    let mut add = |name: &str, mut command: Command| {
+        let scene = &scene;
+        candidates.push((name.to_owned(), Box::new(move || scene.run(&mut command))));
+    };
+    for (name, way) in WAYS {
+        let mut command = begin(&netlimit, streams);
+        command.args(way);
+        add(name, command);
+    }
+    for fewer in [1, 2] {
+        let mut command = begin(&netlimit, fewer);
+        command.args(["sendfile", "mmappop", "0", "1024"]);
+        add(&format!("{LIMIT}, {fewer} streams"), command);
+    }
+    for (name, way) in RINGS {
+        let mut command = begin(&uringlimit, streams);
+        command.args(way);
+        add(name, command);
+    }
+    let series = alternate(rounds, candidates);
+    println!();
+    print_rates(&series, size, Unit::GigabytesPerSecond, LIMIT);
+    demand_ours(&series)
+}
