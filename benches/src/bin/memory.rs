@@ -26,6 +26,9 @@ use dt_benches::protocol2::{Session, is_idle};
 use dt_benches::table::Table;
 use dt_benches::{Failure, float};
 
+/// What the output leaves free: on tmpfs the room is the machine's memory.
+const LEFT_FREE: u64 = 8 << 30;
+
 /// The streams of one session at most.
 const STREAMS_OF_A_SESSION: usize = 250;
 
@@ -37,8 +40,7 @@ fn main() -> Result<(), Failure> {
     raise_open_files()?;
 
     let place = place(&folder)?;
-    // Two thirds: on tmpfs the room is the machine's memory.
-    let gib = (room(&folder)? / 3 * 2) >> 30;
+    let gib = room(&folder)?.saturating_sub(LEFT_FREE) >> 30;
     let size = if wanted >> 30 >= gib { gib << 30 } else { wanted };
     if size < wanted {
         println!("{} do not fit into {}: the file has {}", spoken(wanted), folder.display(), spoken(size));
