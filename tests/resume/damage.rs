@@ -4,9 +4,10 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use dt_tests::content::pattern;
-use dt_tests::events::number;
+use dt_tests::events::{Events, number};
 use dt_tests::frame::range_digest;
 use dt_tests::journal::{HEADER, Journal, RECORD};
 use dt_tests::wait::{PATIENCE, until_true};
@@ -152,28 +153,80 @@ fn a_part_file_that_was_cut() {
     scene.go_on(0, "longer than it should be");
 }
 
-/// Another process cuts the part file while it is written: an error, not a crash, and no wrong file out of a mapping.
+/// What was cut and has its length again is as long as it should be, and has zeros where its bytes were.
+#[test]
+fn a_part_file_that_was_cut_and_has_grown_again() {
+    let scene = Scene::new(6 * MIB);
+    for len in [0, 99, 300_000, 17 * scene.block - 1] {
+        for engine in ENGINES {
+            scene.interrupted_after(20, scene.slowly().options(["--engine", engine]));
+            let part = File::options().write(true).open(scene.part()).expect("it opens");
+            part.set_len(len).expect("it is cut");
+            part.set_len(scene.size()).expect("it grows");
+            scene.go_on(0, &format!("{engine}, cut to {len} and grown"));
+        }
+    }
+}
+
+/// Another process cuts the part file while it is written: an error, not a crash, and no wrong file, in this run or the next.
 #[test]
 fn a_part_file_that_is_cut_on_the_way() {
     let scene = Scene::new(12 * MIB);
     for engine in ENGINES {
-        for len in [0, 3 << 20] {
+        for (len, grows) in [(0, false), (3 << 20, false), (99, true), (3 << 20, true)] {
+            let what = format!("{engine}, cut to {len}, grows: {grows}");
             let mut client = scene.slowly().options(["--engine", engine]).start();
             scene.until_recorded(&mut client, 20);
             let part = File::options().write(true).open(scene.part()).expect("it opens");
             part.set_len(len).expect("it is cut");
+            if grows {
+                part.set_len(scene.size()).expect("it grows");
+            }
             drop(part);
             let outcome = client.finish_within(PATIENCE);
-            assert_eq!(outcome.signal, None, "{engine}, cut to {len}: {outcome}");
-            assert!(!outcome.stderr.contains("panicked"), "{engine}, cut to {len}: {outcome}");
-            if engine == "map" && outcome.code == Some(0) {
+            assert_eq!(outcome.signal, None, "{what}: {outcome}");
+            assert!(!outcome.stderr.contains("panicked"), "{what}: {outcome}");
+            if outcome.code == Some(0) {
                 let published = fs::read(scene.output()).expect("it is there");
-                assert!(published == scene.content, "cut to {len}: wrong bytes were published");
-            }
-            for left in [scene.output(), scene.part(), scene.journal_path()] {
-                let _ = fs::remove_file(left);
+                assert!(published == scene.content, "{what}: wrong bytes were published");
+                fs::remove_file(scene.output()).expect("it is ours");
+            } else {
+                assert_eq!(outcome.code, Some(8), "{what}: {outcome}");
+                assert_eq!(Events::of(&outcome).count("kept"), 0, "{what}: {outcome}");
+                assert!(!outcome.stderr.contains("are kept"), "{what}: {outcome}");
+                scene.go_on(0, &format!("{what}, again"));
             }
         }
+    }
+}
+
+/// Once it is noticed, nothing that is there is taken for right, wherever the cut was.
+#[test]
+fn after_a_cut_that_was_noticed_every_block_is_proven() {
+    let scene = Scene::new(6 * MIB);
+    let mut client = scene.slowly().options(["--engine", "write"]).start();
+    scene.until_recorded(&mut client, 20);
+    let part = File::options().write(true).open(scene.part()).expect("it opens");
+    part.set_len(scene.size() - 1).expect("it is cut");
+    client.finish_within(PATIENCE).assert_failure(8);
+    part.set_len(scene.size()).expect("it grows");
+    part.write_all_at(b"no hole", 99).expect("it is written");
+    drop(part);
+    scene.go_on(0, "cut, noticed, and written to");
+}
+
+/// A part file whose name is gone is noticed at once, is not said to be kept, and leaves no journal.
+#[test]
+fn a_part_file_that_is_removed_on_the_way() {
+    let scene = Scene::new(24 * MIB);
+    for engine in ENGINES {
+        let mut client = scene.fetch().options(["--limit-rate", "2M", "--engine", engine]).start();
+        scene.until_recorded(&mut client, 1);
+        fs::remove_file(scene.part()).expect("it is there");
+        let outcome = client.finish_within(Duration::from_secs(8));
+        outcome.assert_failure(8);
+        assert!(outcome.error().contains("removed") && !outcome.error().contains("are kept"), "{outcome}");
+        scene.workspace.assert_outputs(&[]);
     }
 }
 

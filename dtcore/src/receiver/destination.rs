@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::options::Options;
 use crate::error::TransferError;
 use crate::integrity::RangeDigest;
-use crate::plan::{BlockSet, BlockSize};
+use crate::plan::{BlockPlan, BlockSet, BlockSize};
 use crate::storage::{
     BeginError, BlockFile, Clobber, Durability, Engine, Origin, Outcome, PartFile, Recovered, Store, Watch,
     Window, open, open_for_blocks,
@@ -187,6 +187,33 @@ impl Destination {
         match self {
             Self::File(part) => part.is_resumable(),
             Self::Ordered { .. } => false,
+        }
+    }
+
+    /// Fails if the part file's name is gone, or is another file's.
+    pub(super) fn check_name(&self) -> Result<(), TransferError> {
+        match self {
+            Self::File(part) => part.check_name(),
+            Self::Ordered { .. } => Ok(()),
+        }
+    }
+
+    /// Fails if bytes of the complete file, in which each block has its digest, were taken away again.
+    pub(super) fn check_whole(
+        &self,
+        plan: &BlockPlan,
+        digests: &[Option<RangeDigest>],
+    ) -> Result<(), TransferError> {
+        match self {
+            Self::File(part) => part.check_whole(plan, digests),
+            Self::Ordered { .. } => Ok(()),
+        }
+    }
+
+    /// Whoever goes on with what stays proves all of it first.
+    pub(super) fn distrust(&self) {
+        if let Self::File(part) = self {
+            part.distrust();
         }
     }
 

@@ -262,7 +262,8 @@ fn take_pages(file: &File, window: u64, map: &Map, start: usize, end: usize) -> 
     if file.metadata()?.len() < range.end() {
         return Err(truncated());
     }
-    fallocate(file, FallocateFlags::empty(), range.start(), range.len())?;
+    // Should it be cut this moment, it must not grow again with a hole before these bytes.
+    fallocate(file, FallocateFlags::KEEP_SIZE, range.start(), range.len())?;
     map.populate(start, end).map_err(|error| {
         // Room was promised and not given: some file systems find out only here that they are full.
         if is_fault(&error) { io::ErrorKind::StorageFull.into() } else { error }

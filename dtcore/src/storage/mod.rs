@@ -6,6 +6,7 @@ mod buffers;
 mod digest_cache;
 mod engine;
 mod growing;
+mod holes;
 mod journal;
 mod mapped;
 mod part_file;

@@ -24,6 +24,12 @@ pub(super) fn ensure(file: &File, len: u64) -> io::Result<()> {
 /// The unit of `st_blocks`, whatever the file system's own.
 const STAT_BLOCK: u64 = 512;
 
+/// Whether the file has room for every byte that it is long.
+pub(super) fn has_all_room(file: &File) -> io::Result<bool> {
+    let found = file.metadata()?;
+    Ok(found.blocks().saturating_mul(STAT_BLOCK) >= found.len())
+}
+
 /// Whether the file lives in memory, where preallocation is double work.
 pub(super) fn is_tmpfs(file: &File) -> io::Result<bool> {
     Ok(magic(file)? == TMPFS)

@@ -45,6 +45,9 @@ const WATCH: Duration = Duration::from_millis(50);
 /// How long the server is being told at most that all has come: a socket takes it at once, unless its path is broken.
 const FAREWELL: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether the part file still has its name.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -95,26 +98,23 @@ pub(super) async fn run(
         resumed,
         options,
     }));
-    let received = receive(&shared, streams, digested.as_mut(), &cancel).await;
+    let received = receive(&shared, streams, &destination, digested.as_mut(), &cancel).await;
+    let received = received.and_then(|digests| {
+        destination.check_whole(&plan, &shared.block_digests())?;
+        Ok(digests)
+    });
     let digests = match received {
         Ok(digests) => digests,
         Err(error) => {
-            if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
-                // What is on record does not add up to the file: it must not be gone on with. Where it cannot be removed,
-                // the next transfer finds out the same, so that this error is the one to tell.
-                let _ = destination.discard();
-            } else if destination.is_resumable() && !matches!(error, TransferError::SourceChanged { .. }) {
-                // What is there of a source that changed stays too, but nothing of what comes may get into it.
-                shared.tell_kept();
-            }
+            leave(destination, &shared, &error);
             return Err(error);
         }
     };
     let (bytes_received, received_after, trouble) = shared.account();
     let is_resumable = destination.is_resumable();
     let published = destination.publish(plan.size(), shared.options.durability);
-    let output = published.inspect_err(|_| {
-        if is_resumable {
+    let output = published.inspect_err(|error| {
+        if is_resumable && !is_taken_away(error) {
             shared.tell_kept();
         }
     })?;
@@ -162,6 +162,30 @@ async fn begin(
     })?
 }
 
+/// Leaves behind what can be gone on with after `error`, and tells of it.
+fn leave(destination: Destination, shared: &Shared, error: &TransferError) {
+    if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
+        // What is on record does not add up to the file: it must not be gone on with. Where it cannot be removed, the next
+        // transfer finds out the same, so that this error is the one to tell.
+        let _ = destination.discard();
+        return;
+    }
+    if matches!(error, TransferError::LocalFile { .. }) {
+        // A process that meddles with the file, or a disk that fails, may have taken what was right before.
+        destination.distrust();
+    }
+    // What is there of a source that changed stays too, but nothing of what comes may get into it.
+    let is_of_use = !matches!(error, TransferError::SourceChanged { .. }) && !is_taken_away(error);
+    if destination.is_resumable() && is_of_use {
+        shared.tell_kept();
+    }
+}
+
+/// Whether nobody knows how much of the part file is left.
+fn is_taken_away(error: &TransferError) -> bool {
+    matches!(error, TransferError::LocalFile { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof)
+}
+
 /// As many streams as there are blocks to fetch; one at least, for the file's digests.
 fn useful_streams(plan: &BlockPlan, n_done: u32, wanted: StreamCount) -> usize {
     let missing = usize::try_from(plan.n_blocks().saturating_sub(n_done)).unwrap_or(usize::MAX);
@@ -187,6 +211,7 @@ fn follow(
 async fn receive(
     shared: &Arc<Shared>,
     n_streams: usize,
+    destination: &Destination,
     mut digested: Option<&mut Outcome>,
     cancel: &CancellationToken,
 ) -> Result<FileDigests, TransferError> {
@@ -229,6 +254,7 @@ async fn receive(
         () = cancel.cancelled() => Err(TransferError::Cancelled),
         result = finished => result,
         error = workers.died() => Err(error),
+        error = removed(destination) => Err(error),
     };
     if matches!(result, Ok(_) | Err(TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. })) {
         // Server and client agree about the bytes, whatever the user expected of them.
@@ -251,6 +277,17 @@ async fn nothing(shared: &Shared, digested: Option<&mut Outcome>) -> Result<File
         finish(shared, digested).await?;
     }
     Ok(own)
+}
+
+/// Waits until the part file's name is gone, or another file's: what comes then comes in vain.
+async fn removed(destination: &Destination) -> TransferError {
+    let mut look = ticks(LOOK);
+    loop {
+        look.tick().await;
+        if let Err(error) = destination.check_name() {
+            return error;
+        }
+    }
 }
 
 /// Looks after the streams until everything has come.

@@ -41,8 +41,13 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Which remote file it is: of the server's address as the user wrote it, and the file's name.
+    /// Which remote file it is: of the server's address as the user wrote it, and the file's name, which is the same with
+    /// and without a `/` or `./` before it.
     pub(crate) fn remote(server: &str, name: &[u8]) -> [u8; 32] {
+        let mut name = name;
+        while let Some(rest) = name.strip_prefix(b"/").or_else(|| name.strip_prefix(b"./")) {
+            name = rest;
+        }
         Blake3Digest::of(&[server.as_bytes(), b"\0", name].concat()).into()
     }
 }
@@ -241,6 +246,14 @@ mod tests {
     fn the_remote_file_is_server_and_name() {
         assert_eq!(Origin::remote("host:1", b"name"), <[u8; 32]>::from(Blake3Digest::of(b"host:1\0name")));
         assert_ne!(Origin::remote("host:1", b"2"), Origin::remote("host:12", b""));
+        for name in ["/name", "./name", ".//./name"] {
+            assert_eq!(
+                Origin::remote("host:1", name.as_bytes()),
+                Origin::remote("host:1", b"name"),
+                "{name}"
+            );
+        }
+        assert_ne!(Origin::remote("host:1", b".name"), Origin::remote("host:1", b"name"));
     }
 
     /// The check is right in all of these, so that nothing but the bounds can refuse them.

@@ -23,7 +23,7 @@ use format::Record;
 pub(super) use format::{HEADER_LEN, Header, RECORD_LEN};
 pub(crate) use format::{Origin, PartIdentity};
 pub(crate) use recovery::{Checked, Outcome, Recovered, Watch};
-pub(super) use recovery::{RecoverError, Trust, Verdict, judge, recover};
+pub(super) use recovery::{RecoverError, Trust, Verdict, is_whole, judge, recover};
 
 /// An open journal; its clones are the same one.
 #[derive(Clone, Debug)]
@@ -91,6 +91,12 @@ impl Journal {
         }
         *len += len_of(1) - len_of(0);
         Ok(())
+    }
+
+    /// Lets whoever goes on with it prove every block first, as after another boot.
+    pub(super) fn distrust(&self) -> io::Result<()> {
+        let Some(header) = read_header(&self.0.file)? else { return Ok(()) };
+        self.0.file.write_all_at(&Header { boot: [0; 16], ..header }.encode(), 0)
     }
 
     /// Whether there is anything in it to go on with.
@@ -291,7 +297,7 @@ mod tests {
             journal.record(block, digest(byte)).unwrap();
         }
         let part = tempfile::tempfile().unwrap();
-        part.set_len(3 << 16).unwrap();
+        part.write_all_at(&vec![1; 3 << 16], 0).unwrap();
         let found = Found::read(&path).unwrap().unwrap();
         let mut unwatched = |_: Checked| panic!("nothing is read back");
         let (recovered, is_less) = recover(found.contents(), &part, Trust::Complete, &mut unwatched).unwrap();

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use super::format::{Contents, Origin, PartIdentity, Record};
 use crate::integrity::{RangeDigest, RangeHasher};
 use crate::plan::{BlockIndex, BlockPlan, BlockSet};
+use crate::storage::holes::Holes;
 
 /// What is there already when a transfer begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,7 +76,7 @@ pub(in super::super) enum Verdict {
 /// What is to be thought of the blocks that a journal records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in super::super) enum Trust {
-    /// They are right: the kernel has kept what was given to it.
+    /// They are right: the kernel has kept what was given to it, unless the part file was cut.
     Complete,
     /// They are right if their digests say so: the machine was down since, or the file system was taken down.
     AfterProof,
@@ -154,6 +155,7 @@ pub(in super::super) fn recover(
     }
     let (n_recorded, of) = (recovered.done.len(), recovered.bytes);
     let len = part.metadata()?.len();
+    let mut holes = Holes::of(part)?;
     let mut buffer = Vec::new();
     let mut bytes = 0_u64;
     for Record { block, digest } in recovered.records(plan) {
@@ -162,11 +164,9 @@ pub(in super::super) fn recover(
         }
         let range = plan.range(block);
         let is_right = range.end() <= len
-            && match trust {
-                Trust::Complete => true,
-                // What cannot be read is fetched again.
-                Trust::AfterProof => digest_of(part, plan, block, &mut buffer).ok().flatten() == Some(digest),
-            };
+            // What cannot be read is fetched again.
+            && ((trust == Trust::Complete && !holes.may_have_cut(range))
+                || digest_of(part, plan, block, &mut buffer).ok().flatten() == Some(digest));
         if !is_right {
             recovered.forget(plan, block);
         }
@@ -174,6 +174,22 @@ pub(in super::super) fn recover(
     }
     let is_less = recovered.done.len() < n_recorded;
     Ok((recovered, is_less))
+}
+
+/// Whether no cut has taken bytes of `part`, in which each block has its digest: those that touch a hole are read back.
+pub(in super::super) fn is_whole(
+    part: &File,
+    plan: &BlockPlan,
+    digests: &[Option<RangeDigest>],
+) -> io::Result<bool> {
+    let mut holes = Holes::of(part)?;
+    let mut buffer = Vec::new();
+    for (block, digest) in plan.blocks().zip(digests) {
+        if holes.may_have_cut(plan.range(block)) && digest_of(part, plan, block, &mut buffer)? != *digest {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// How much is read back at once: it stays in the core's own cache until it is hashed.

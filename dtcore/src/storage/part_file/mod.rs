@@ -11,6 +11,7 @@ mod tests;
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 use super::beside::{is_named, mark};
 use super::journal::{self, Journal};
 use super::space;
+use super::store::taken_away;
 use crate::error::TransferError;
 use claim::{Leftover, create_locked, is_locked, protect_like};
 use naming::{folder_of, journal_path, part_path, resolve};
@@ -163,7 +165,7 @@ impl PartFile {
             move |source| TransferError::local(action, path, len, source)
         };
         if self.file.metadata().map_err(local("inspect", &self.path))?.len() < len {
-            return Err(self.taken_away());
+            return Err(self.taken_away("publish"));
         }
         self.file.set_len(len).map_err(local("cut to length", &self.path))?;
         // Some file systems report a full disk or a quota only when the bytes are written out.
@@ -174,11 +176,11 @@ impl PartFile {
         }
         // The digest was that of the open file, and a name can be moved to another one.
         if !is_named(&self.file, &self.path) {
-            return Err(self.taken_away());
+            return Err(self.taken_away("publish"));
         }
         self.rename()?;
         if !is_named(&self.file, &self.output) {
-            return Err(self.taken_away());
+            return Err(self.taken_away("publish"));
         }
         let worth = std::mem::replace(&mut self.worth, Worth::Published);
         if durability == Durability::Synced {
@@ -192,9 +194,14 @@ impl PartFile {
         Ok(self.output.clone())
     }
 
-    fn taken_away(&self) -> TransferError {
-        let source = io::Error::other("another process removed, replaced or truncated it meanwhile");
-        TransferError::LocalFile { action: "publish", path: self.path.clone(), source }
+    /// Fails if the part file's name is gone, or is another file's.
+    pub(crate) fn check_name(&self) -> Result<(), TransferError> {
+        if is_named(&self.file, &self.path) { Ok(()) } else { Err(self.taken_away("go on with")) }
+    }
+
+    fn taken_away(&self, action: &'static str) -> TransferError {
+        self.distrust();
+        TransferError::LocalFile { action, path: self.path.clone(), source: taken_away() }
     }
 
     fn rename(&self) -> Result<(), TransferError> {
@@ -230,9 +237,12 @@ impl Drop for PartFile {
             Worth::Journaled(journal) => Some(journal),
             Worth::Found | Worth::Nothing => None,
         };
-        if is_named(&self.file, &self.path) {
-            // Nobody is left to hear of a failure.
+        let is_named = is_named(&self.file, &self.path);
+        // Nobody is left to hear of a failure. What was moved away has its journal, should it be moved back.
+        if is_named || self.file.metadata().is_ok_and(|found| found.nlink() == 0) {
             let _ = journal.map(Journal::remove);
+        }
+        if is_named {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -2,6 +2,9 @@
 
 use super::{PartFile, Worth};
 use crate::error::TransferError;
+use crate::integrity::RangeDigest;
+use crate::plan::BlockPlan;
+use crate::storage::beside::is_named;
 use crate::storage::journal::{
     self, Found, Journal, Origin, Outcome, PartIdentity, RecoverError, Recovered, Trust, Verdict, Watch,
     judge, recover,
@@ -99,8 +102,30 @@ impl PartFile {
     pub(crate) fn is_resumable(&self) -> bool {
         match &self.worth {
             Worth::Found => true,
-            Worth::Journaled(journal) => journal.has_records(),
+            Worth::Journaled(journal) => journal.has_records() && is_named(&self.file, &self.path),
             Worth::Nothing | Worth::Published => false,
+        }
+    }
+
+    /// Fails if another process has cut the file, in which each block has its digest. Reads back what may have been cut.
+    pub(crate) fn check_whole(
+        &self,
+        plan: &BlockPlan,
+        digests: &[Option<RangeDigest>],
+    ) -> Result<(), TransferError> {
+        let is_whole = journal::is_whole(&self.file, plan, digests);
+        if is_whole.map_err(|source| TransferError::local("read back", &self.path, 0, source))? {
+            Ok(())
+        } else {
+            Err(self.taken_away("publish"))
+        }
+    }
+
+    /// Whoever goes on with what is there proves all of it: another process has meddled with it, or its disk fails.
+    pub(crate) fn distrust(&self) {
+        if let Worth::Journaled(journal) = &self.worth {
+            // What cannot be written to cannot be removed either; the holes that a cut leaves are found all the same.
+            let _ = journal.distrust();
         }
     }
 

@@ -271,6 +271,11 @@ impl Shared {
         self.look_at_end();
     }
 
+    /// The digests of the blocks that are there.
+    pub(super) fn block_digests(&self) -> Vec<Option<RangeDigest>> {
+        self.state().digests.clone()
+    }
+
     /// Whether nothing is left to do, or everything is in vain.
     pub(super) fn is_over(&self) -> bool {
         let state = self.state();

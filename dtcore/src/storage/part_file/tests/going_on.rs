@@ -207,6 +207,45 @@ fn blocks_that_a_shorter_file_lost_are_forgotten_for_good() {
 }
 
 #[test]
+fn what_was_cut_and_has_grown_again_is_proven() {
+    let place = Place::after_death();
+    let part = OpenOptions::new().write(true).open(place.part()).unwrap();
+    part.set_len(2 * BLOCK + 1).unwrap();
+    part.set_len(origin().plan.size()).unwrap();
+    assert_eq!(place.finish(), (vec![0], Outcome::Continued));
+}
+
+#[test]
+fn a_complete_file_that_was_cut_is_not_whole() {
+    let place = Place::new();
+    let (part, _) = place.received(Engine::Write, &[0, 1, 2, 3]);
+    let digests: Vec<_> = origin().plan.blocks().map(|block| Some(digest_of(block))).collect();
+    part.check_whole(&origin().plan, &digests).unwrap();
+    part.file().set_len(BLOCK + 1).unwrap();
+    part.file().set_len(origin().plan.size()).unwrap();
+    part.check_whole(&origin().plan, &digests).unwrap_err();
+}
+
+#[test]
+fn a_part_file_without_a_name_leaves_no_journal_and_one_that_was_moved_away_does() {
+    let place = Place::new();
+    let (part, _) = place.received(Engine::Map, &[1]);
+    part.check_name().unwrap();
+    let elsewhere = place.part().with_file_name("elsewhere");
+    fs::rename(place.part(), &elsewhere).unwrap();
+    part.check_name().unwrap_err();
+    assert!(!part.is_resumable());
+    drop(part);
+    assert_eq!(place.names(), ["elsewhere", "out.dtjournal"]);
+    fs::rename(&elsewhere, place.part()).unwrap();
+    let (part, recovered) = place.received(Engine::Map, &[]);
+    assert_eq!(indices(&recovered.done), [1]);
+    fs::remove_file(place.part()).unwrap();
+    drop(part);
+    assert_eq!(place.names(), [""; 0]);
+}
+
+#[test]
 fn a_longer_file_is_cut() {
     let place = Place::after_death();
     OpenOptions::new().write(true).open(place.part()).unwrap().set_len(10 * BLOCK).unwrap();
