@@ -1,6 +1,7 @@
-//! What `dtserver` says and does in protocol 1, byte for byte, whatever the client does.
+//! What `dtserver` says and does in protocol 1, byte for byte, whatever the client does; and what rate `dtclient` keeps to.
 
 mod answers;
+mod limits;
 mod refusals;
 mod streams;
 mod transfers;

@@ -117,7 +117,8 @@ impl Download {
         self
     }
 
-    /// Receives at most so many bytes a second, on all streams together. Protocol 1 takes no notice.
+    /// Receives at most so many bytes a second, on all streams together, in either protocol. What was not used up of the
+    /// last tenth of a second may come at once.
     pub fn limit_rate(mut self, bytes_per_second: NonZeroU64) -> Self {
         self.options.limit_rate = Some(bytes_per_second);
         self

@@ -4,6 +4,7 @@ mod course;
 mod destination;
 mod download;
 mod follower;
+mod limiter;
 mod options;
 mod protocol1;
 mod protocol2;

@@ -3,6 +3,9 @@
 //! One task serves all streams. Whatever is there on the stream that holds the frontier is taken first, so that the
 //! follower's digest, which is what protocol 1 waits for on a fast path, does not starve while later parts come in. The
 //! pace says whether the others are read whenever the earlier ones have nothing, or only so often that they stay alive.
+//!
+//! Where the rate is limited, what may be received is given out before it is: to the streams that would go without first,
+//! then in file order.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -14,6 +17,7 @@ use super::super::follower::Follower;
 use super::lane::{Lane, Step};
 use super::order::Order;
 use super::pace::{Pace, Pacer, WINDOW};
+use super::ration::Ration;
 use crate::storage::FillError;
 
 /// A stream that was not looked at for so long is read before the earlier ones, however busy they are: its sender must
@@ -22,6 +26,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How much of a neglected stream is read then, in bytes: a receive buffer's worth, so that its sender can go on.
 const HELPING: u64 = 4 << 20;
+
+/// What each stream gets of a limited rate before those that come earlier get more, in bytes a second.
+///
+/// A sender notices that somebody reads when a third of its buffer is free, and the system gives it up to 4 MiB. So this
+/// is three signs of life in two seconds; a rate that is too low for that is shared out evenly.
+const SUBSISTENCE: u128 = 2 << 20;
 
 /// How long the streams rest at most while the digest catches up.
 const REST: Duration = Duration::from_millis(250);
@@ -34,6 +44,7 @@ pub(super) struct Intake {
     lanes: Vec<Lane>,
     order: Order,
     pacer: Pacer,
+    ration: Ration,
     begun: Instant,
     /// Until when the streams rest, if they do.
     rest_until: Option<Instant>,
@@ -51,8 +62,9 @@ pub(super) enum Fault {
 }
 
 impl Intake {
-    pub(super) fn new(lanes: Vec<Lane>, order: Order) -> Self {
-        Self { lanes, order, pacer: Pacer::default(), begun: Instant::now(), rest_until: None, received: 0 }
+    pub(super) fn new(lanes: Vec<Lane>, order: Order, ration: Ration) -> Self {
+        let (pacer, begun) = (Pacer::default(), Instant::now());
+        Self { lanes, order, pacer, ration, begun, rest_until: None, received: 0 }
     }
 
     /// Bytes received so far.
@@ -79,7 +91,13 @@ impl Intake {
         let pace = self.pacer.judge(self.begun.elapsed(), self.received, self.lanes.len(), follower.speed());
         // A window without a byte must be judged too, so the wait ends with it.
         let steps = timeout(WINDOW, poll_fn(|cx| self.poll_receive(cx, pace, follower))).await;
-        steps.unwrap_or(Ok(())).map(|()| self.lanes.is_empty())
+        steps.unwrap_or(Ok(()))?;
+        if self.lanes.is_empty() {
+            return Ok(true);
+        }
+        // The pace is judged with this wait in it: to the digest, a limit is a path that is no faster.
+        self.ration.refilled().await;
+        Ok(false)
     }
 
     /// Waits while the digest is far behind: it decides when the transfer ends, and to run further ahead of it would only
@@ -101,7 +119,10 @@ impl Intake {
         pace: Pace,
         follower: &Follower,
     ) -> Poll<Result<(), Fault>> {
-        let mut stepped = self.help_neglected(cx, follower)?;
+        let mut stepped = match self.ration {
+            Ration::Unlimited => self.help_neglected(cx, follower)?,
+            Ration::Limited { .. } => self.feed_hungry(cx, follower)?,
+        };
         let mut steps = 0;
         let mut index = 0;
         while steps < STEPS && index < self.n_wanted(pace) {
@@ -114,7 +135,9 @@ impl Intake {
             }
         }
         stepped |= steps > 0;
-        if stepped || self.lanes.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        // With nothing left that may be received, no stream was asked to wake this task.
+        let is_through = stepped || self.lanes.is_empty() || self.ration.left() == 0;
+        if is_through { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Reads all streams that were not looked at for too long; tells whether something came.
@@ -139,6 +162,27 @@ impl Intake {
         Ok(stepped)
     }
 
+    /// Reads the streams that have had less than their subsistence, first those that have had least; tells whether
+    /// something came.
+    fn feed_hungry(&mut self, cx: &mut Context<'_>, follower: &Follower) -> Result<bool, Fault> {
+        let due = SUBSISTENCE * self.begun.elapsed().as_millis() / 1000;
+        let lanes = self.lanes.iter().map(|lane| (lane.received(), lane.id));
+        let mut hungry: Vec<_> = lanes.filter(|(received, _)| u128::from(*received) < due).collect();
+        // Stable, so that of those that have had as much the earlier are first.
+        hungry.sort_by_key(|(received, _)| *received);
+        let mut stepped = false;
+        for (_, id) in hungry {
+            if self.ration.left() == 0 {
+                break;
+            }
+            // A lane at its end leaves, and the others move up.
+            if let Some(index) = self.lanes.iter().position(|lane| lane.id == id) {
+                stepped |= self.poll_lane(index, cx, follower)?.is_ready();
+            }
+        }
+        Ok(stepped)
+    }
+
     /// How many of the lanes are read, from the frontier's on.
     fn n_wanted(&self, pace: Pace) -> usize {
         match pace {
@@ -147,7 +191,7 @@ impl Intake {
         }
     }
 
-    /// One step of a lane; an error is never pending.
+    /// One step of a lane, pending also when nothing may be received; an error is never pending.
     fn poll_lane(
         &mut self,
         index: usize,
@@ -157,9 +201,14 @@ impl Intake {
         let Some(lane) = self.lanes.get_mut(index) else { return Ok(Poll::Pending) };
         let lost =
             |lane: &Lane, reason| Fault::Lost { stream: lane.id.byte(), received: lane.received(), reason };
-        match lane.poll_step(cx) {
+        let allowed = self.ration.left();
+        if allowed == 0 && !lane.is_full() {
+            return Ok(Poll::Pending);
+        }
+        match lane.poll_step(cx, allowed) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(Ok(Step::Stored(n))) => {
+                self.ration.spend(n);
                 self.order.advance(lane.id, n, follower);
                 self.received = self.received.saturating_add(n);
             }
@@ -175,7 +224,8 @@ impl Intake {
         Ok(Poll::Ready(()))
     }
 
-    /// Fails when some stream has been without a byte for `limit`.
+    /// Fails when some stream has been without a byte for `limit`; one that has some, and is not read because of the
+    /// ration, is not without.
     pub(super) fn check_stall(&self, limit: Duration) -> Result<(), Fault> {
         if self.lanes.iter().any(|lane| lane.is_silent(limit)) {
             Err(Fault::Stalled { waited: limit })

@@ -54,8 +54,9 @@ impl Lane {
         self.received
     }
 
-    /// Receives what is there, up to the most that one call takes.
-    pub(super) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, FillError>> {
+    /// Receives what is there, up to the most that one call takes, and not more than `limit` bytes, which is at least
+    /// one unless the lane is full.
+    pub(super) fn poll_step(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<Result<Step, FillError>> {
         loop {
             if self.is_full() {
                 return Poll::Ready(Ok(Step::Complete));
@@ -68,7 +69,7 @@ impl Lane {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(FillError::Source(error))),
                 Poll::Ready(Ok(())) => {}
             }
-            match self.receive() {
+            match self.receive(limit) {
                 Ok(0) => return Poll::Ready(Ok(self.ended())),
                 Ok(n) => {
                     let n = u64::try_from(n).unwrap_or(u64::MAX);
@@ -93,7 +94,8 @@ impl Lane {
         self.last_progress.elapsed() >= limit && matches!(peeked(), Err(Errno::WOULDBLOCK))
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether all bytes have come that have a place; a lane of unknown length has place for all.
+    pub(super) fn is_full(&self) -> bool {
         match &self.space {
             Space::Fixed(writer) => writer.as_ref().is_none_or(|writer| writer.remaining() == 0),
             Space::Growing(_) => false,
@@ -108,9 +110,11 @@ impl Lane {
     }
 
     /// One receive call, straight into the store's space.
-    fn receive(&mut self) -> Result<usize, FillError> {
+    fn receive(&mut self, limit: usize) -> Result<usize, FillError> {
         let stream = &self.stream;
         let mut source = |space: &mut [u8]| {
+            let n_allowed = space.len().min(limit);
+            let space = space.get_mut(..n_allowed).unwrap_or_default();
             // Through tokio, so that an empty socket is polled again only when bytes have come.
             stream.try_io(Interest::READABLE, || {
                 let (_, n) = recv(stream, &mut *space, RecvFlags::DONTWAIT)?;

@@ -4,6 +4,7 @@ mod intake;
 mod lane;
 mod order;
 mod pace;
+mod ration;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::storage::{GrowingWriter, Store};
 use intake::{Fault, Intake};
 use lane::{Lane, Space};
 use order::Order;
+use ration::Ration;
 
 /// How often progress is told and stalled streams are looked for.
 const TICK: Duration = Duration::from_millis(100);
@@ -145,7 +147,7 @@ fn intake(
         Some(size) => Order::known(StaticSplit::new(size, options.streams), store.clone()),
         None => Order::unknown(options.streams, stores),
     };
-    Ok(Intake::new(lanes, order))
+    Ok(Intake::new(lanes, order, Ration::new(options.limit_rate)))
 }
 
 fn ticks() -> Interval {

@@ -6,7 +6,6 @@
 mod access;
 mod conversation;
 mod inlet;
-mod limiter;
 mod line;
 mod shared;
 mod stream;

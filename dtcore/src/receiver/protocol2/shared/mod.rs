@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::access::Access;
-use super::limiter::TokenBucket;
 use super::line::Line;
 use crate::error::TransferError;
 use crate::event::{EventSender, Trouble};
 use crate::integrity::RangeDigest;
 use crate::plan::{BlockIndex, BlockPlan, ByteRange, StreamId};
 use crate::receiver::follower::Follower;
+use crate::receiver::limiter::TokenBucket;
 use crate::receiver::options::Options;
 use crate::schedule::{Backoff, Next, Retries, Scheduler};
 use crate::session::Receiving;
