@@ -119,6 +119,10 @@ impl Download {
 
     /// Receives at most so many bytes a second, on all streams together, in either protocol. What was not used up of the
     /// last tenth of a second may come at once.
+    ///
+    /// In protocol 1 the server may give up a stream that takes too little: it sees no more than that there is room again
+    /// in a buffer of some MiB. Over the loopback, a server that waits a minute ended streams of 20 KB a second each, and
+    /// none of 25; fewer streams get more each.
     pub fn limit_rate(mut self, bytes_per_second: NonZeroU64) -> Self {
         self.options.limit_rate = Some(bytes_per_second);
         self
