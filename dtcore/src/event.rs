@@ -52,8 +52,8 @@ pub enum Event {
         /// Why, in words for people.
         reason: &'static str,
     },
-    /// The data port could not be reached, or another server listens there, and the streams come over the control port.
-    /// Guaranteed, at most once.
+    /// The data port could not be reached, or another server listens there, or nothing that came from there was a frame,
+    /// and the streams come over the control port. Guaranteed, at most once.
     #[non_exhaustive]
     FellBack {
         /// The address that streams did not get through to.

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
 use super::access::Way;
 use super::inlet::{Halt, Inlet};
 use super::line::{Line, Poked};
@@ -17,6 +19,9 @@ use crate::wire::v2::{
     Demand, FRAME_LEN, Greeting, Problem, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN, WholeDigests,
     WholeDigestsReply, reason_of,
 };
+
+/// How often a way may be tried that brings nothing, within the time after which the user gives up.
+const TRIES: u32 = 3;
 
 /// How a connection's conversation ended.
 #[derive(Debug)]
@@ -33,6 +38,19 @@ pub(super) enum End {
     NoSuchSession(Lost),
     /// The connection ended early.
     Lost(Lost),
+    /// The connection ended before one frame had come on it: it may not have led to the server at all.
+    Unheard(Unheard),
+}
+
+/// How a connection ended on which no frame had come.
+#[derive(Debug)]
+pub(super) enum Unheard {
+    /// As [`End::Lost`].
+    Lost(Lost),
+    /// As [`End::Replaced`].
+    Replaced(Fault),
+    /// As [`End::Failed`].
+    Failed(TransferError),
 }
 
 /// How a connection ended early.
@@ -55,8 +73,10 @@ pub(super) struct Conversation<'a> {
     demands: Vec<u8>,
     /// How many bytes of the file have come.
     received: u64,
-    /// The way that the first answer proves.
-    unproven: Option<Way>,
+    /// The way of the connection, as long as no frame has come on it.
+    unheard: Option<Way>,
+    /// Until when the first one is waited for, where it is doubtful whether it will ever come.
+    first_until: Option<Instant>,
 }
 
 /// Where the bytes of an answer go.
@@ -68,8 +88,9 @@ enum Target {
 
 impl<'a> Conversation<'a> {
     pub(super) fn new(shared: &'a Shared, stream: StreamId, line: &'a Line, inlet: Inlet, way: Way) -> Self {
-        let (receiving, unproven) = (Receiving::new(shared.plan), Some(way));
-        Self { shared, stream, line, inlet, receiving, demands: Vec::new(), received: 0, unproven }
+        let (receiving, unheard) = (Receiving::new(shared.plan), Some(way));
+        let (demands, received, first_until) = (Vec::new(), 0, None);
+        Self { shared, stream, line, inlet, receiving, demands, received, unheard, first_until }
     }
 
     /// Converses until the connection or the transfer ends.
@@ -86,7 +107,7 @@ impl<'a> Conversation<'a> {
             let _ = self.inlet.send(&self.demands, self.line).await;
         }
         self.shared.hung_up();
-        end
+        if self.unheard.is_some() { end.unheard() } else { end }
     }
 
     async fn converse(&mut self) -> End {
@@ -107,23 +128,48 @@ impl<'a> Conversation<'a> {
         self.demands.clear();
         sent.map_err(|halt| self.end(halt))?;
         // Waits for something to ask for as well as for an answer.
-        match self.inlet.ensure(FRAME_LEN, self.line).await {
-            Ok(()) => self.answer().await,
-            Err(Halt::Poked(Poked::Look)) => Ok(()),
-            Err(halt) => Err(self.end(halt)),
+        let limit = self.limit();
+        let header = self.inlet.ensure(FRAME_LEN, self.line);
+        let ensured = match limit {
+            Some(limit) => timeout_at(limit, header).await,
+            None => Ok(header.await),
+        };
+        match ensured {
+            Ok(Ok(())) => self.answer().await,
+            Ok(Err(Halt::Poked(Poked::Look))) => Ok(()),
+            Ok(Err(halt)) => Err(self.end(halt)),
+            // Another stream was answered meanwhile, so that this one has only to wait for its turn.
+            Err(_) if self.limit().is_none() => Ok(()),
+            Err(_) => Err(End::Replaced(Fault::Stalled)),
         }
+    }
+
+    /// Until when the first frame is waited for: as long as for a connection, but not until the user gives up.
+    fn limit(&mut self) -> Option<Instant> {
+        let way = self.unheard?;
+        if self.receiving.n_unanswered() == 0 || !self.shared.access.is_doubtful(way) {
+            return None;
+        }
+        let options = &self.shared.options;
+        let patience = options.connect_timeout.min(options.stall_timeout / TRIES);
+        Some(*self.first_until.get_or_insert_with(|| Instant::now() + patience))
     }
 
     /// Takes in one answer, of which the header is ahead.
     async fn answer(&mut self) -> Result<(), End> {
         let header = self.inlet.take();
-        let coming = self.receiving.header(&header).map_err(|error| self.broken(error))?;
-        if let Coming::Block(_) | Coming::Digests(_) | Coming::Wait { .. } = coming
-            && let Some(way) = self.unproven.take()
-        {
-            self.shared.access.got_through(way);
-        }
+        let coming = self.receiving.header(&header);
         match coming {
+            Err(BrokenProtocol::NoFrame) => {}
+            // Another server would say that too.
+            Err(BrokenProtocol::NotAsked) | Ok(Coming::Drain | Coming::Refused(..)) => self.unheard = None,
+            Ok(Coming::Block(_) | Coming::Digests(_) | Coming::Wait { .. }) => {
+                if let Some(way) = self.unheard.take() {
+                    self.shared.access.got_through(way);
+                }
+            }
+        }
+        match coming.map_err(|error| self.broken(error))? {
             Coming::Block(block) => self.block(block).await,
             Coming::Digests(which) => self.digests(which).await,
             Coming::Wait { hashed } => {
@@ -323,6 +369,18 @@ impl<'a> Conversation<'a> {
 
     fn lost(&self, reason: io::Error) -> Lost {
         Lost { reason, received: self.received }
+    }
+}
+
+impl End {
+    /// The same, of a connection on which no frame had come.
+    fn unheard(self) -> Self {
+        match self {
+            Self::Lost(lost) => Self::Unheard(Unheard::Lost(lost)),
+            Self::Replaced(fault) => Self::Unheard(Unheard::Replaced(fault)),
+            Self::Failed(error) => Self::Unheard(Unheard::Failed(error)),
+            Self::Over | Self::Idle | Self::NoSuchSession(_) | Self::Unheard(_) => self,
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::conversation::{Conversation, End, Lost};
+use super::access::{Dialled, Elsewhere, Way};
+use super::conversation::{Conversation, End, Lost, Unheard};
 use super::inlet::Inlet;
 use super::line::Line;
 use super::shared::Shared;
@@ -26,14 +27,18 @@ pub(super) async fn keep(shared: Arc<Shared>, stream: StreamId) {
 /// The lives of a stream, one after the other.
 async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), TransferError> {
     let mut replacing = Replacing::Nothing;
+    let mut found = None;
     while !shared.is_over() {
         let begun = Instant::now();
-        let dialled = match shared.access.connect(&shared.options).await {
-            Ok(dialled) => dialled,
-            Err(error) => {
-                pause(shared, stream, error).await?;
-                continue;
-            }
+        let (begun, dialled) = match found.take() {
+            Some(found) => found,
+            None => match shared.access.connect(&shared.options).await {
+                Ok(dialled) => (begun, dialled),
+                Err(error) => {
+                    pause(shared, stream, error).await?;
+                    continue;
+                }
+            },
         };
         if let Some(data) = dialled.fell_back {
             shared.events.send(Event::FellBack { data });
@@ -73,9 +78,41 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
                 shared.lost(stream, lost.reason.to_string());
                 pause(shared, stream, broken_off(shared, stream, lost)).await?;
             }
+            End::Unheard(unheard) => found = elsewhere(shared, stream, way, unheard).await?,
         }
     }
     Ok(())
+}
+
+/// Finds another way for a stream that heard nothing on `way`, and since when it was looked for. Where there is none, its
+/// connection has ended like any other.
+///
+/// Leaving the data port counts as none of the tries that the user allows; no way leads back there.
+async fn elsewhere(
+    shared: &Shared,
+    stream: StreamId,
+    way: Way,
+    unheard: Unheard,
+) -> Result<Option<(Instant, Dialled)>, TransferError> {
+    let begun = Instant::now();
+    let reason = match &unheard {
+        Unheard::Lost(lost) => lost.reason.to_string(),
+        Unheard::Replaced(fault) => words(*fault).to_owned(),
+        Unheard::Failed(error) => error.to_string(),
+    };
+    shared.lost(stream, reason);
+    match (shared.access.leave(way, &shared.options).await, unheard) {
+        (Elsewhere::Found(dialled), _) => {
+            shared.excuse();
+            return Ok(Some((begun, *dialled)));
+        }
+        (Elsewhere::Already, _) | (Elsewhere::No, Unheard::Replaced(_)) => {}
+        (Elsewhere::No, Unheard::Lost(lost)) => {
+            pause(shared, stream, broken_off(shared, stream, lost)).await?;
+        }
+        (Elsewhere::No, Unheard::Failed(error)) => return Err(error),
+    }
+    Ok(None)
 }
 
 /// The error that the loss of a connection is, when it is the last one.

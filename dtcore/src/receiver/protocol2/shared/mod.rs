@@ -108,6 +108,12 @@ impl State {
     fn is_done(&self) -> bool {
         self.scheduler.is_complete() && matches!(self.whole, Whole::Known(_))
     }
+
+    /// That nothing came until `now` is no fault of any stream's.
+    fn excuse(&mut self, now: Duration) {
+        self.scheduler.excuse(now);
+        (self.whole_asked, self.whole_heard) = (now, now);
+    }
 }
 
 /// What a transfer starts with.

@@ -48,8 +48,7 @@ impl Shared {
     pub(in crate::receiver::protocol2) fn watch(&self, now: Duration) -> Result<(), TransferError> {
         let mut state = self.state();
         if now.saturating_sub(state.watched) > STOPPED {
-            state.scheduler.excuse(now);
-            (state.whole_asked, state.whole_heard) = (now, now);
+            state.excuse(now);
         }
         state.watched = now;
         let mut faults = state.scheduler.tick(now);
@@ -85,6 +84,12 @@ impl Shared {
             return Err(late("it was computing the file's digests", self.options.answer_timeout));
         }
         Ok(())
+    }
+
+    /// Nothing could come so far, because all streams went a way that leads nowhere.
+    pub(in crate::receiver::protocol2) fn excuse(&self) {
+        let now = self.now();
+        self.state().excuse(now);
     }
 
     /// Everything has come and is right: tells the server so on every connection, and waits until it is told, or until `limit`.

@@ -10,9 +10,10 @@ use super::{BLOCK, Scene, shared_of, stream};
 use crate::error::TransferError;
 use crate::integrity::{Blake3Digest, RangeDigest};
 use crate::plan::{BlockPlan, ByteRange};
-use crate::receiver::protocol2::conversation::{Conversation, End};
+use crate::receiver::protocol2::conversation::{Conversation, End, Unheard};
 use crate::receiver::protocol2::inlet::Inlet;
 use crate::receiver::protocol2::shared::Shared;
+use crate::schedule::Fault;
 use crate::wire::v2::{
     Demand, FRAME_LEN, GREETING_LEN, Greeting, Problem, Replacing, Reply, TRAILER_LEN, Trailer,
     WholeDigestsReply,
@@ -129,7 +130,9 @@ async fn what_a_connection_brought_that_breaks_before_the_block_is_proven_is_was
             drop(peer);
         };
         let (end, ()) = join(converse(&shared, 0, inlet), breaking).await;
-        assert!(matches!(end, End::Lost(_)), "{end:?} after {cut} bytes");
+        let expected = if cut < FRAME_LEN { "Unheard(Lost(" } else { "Lost(" };
+        let end = format!("{end:?}");
+        assert!(end.starts_with(expected), "{end} after {cut} bytes");
         let came = u64::try_from(cut.saturating_sub(FRAME_LEN)).unwrap().min(100);
         assert_eq!(shared.account().2.wasted_bytes, came, "after {cut} of {} bytes", frame.len());
         assert!(shared.blocks.lease(shared.plan.block(0).unwrap()).is_some(), "its place is free");
@@ -230,7 +233,7 @@ async fn what_is_no_answer_to_what_was_asked_ends_the_transfer_or_the_connection
     };
     for (answer, expected) in [
         (half, "Failed(Protocol"),
-        (vec![0xff; FRAME_LEN], "Failed(Protocol"),
+        (vec![0xff; FRAME_LEN], "Unheard(Failed(Protocol"),
         (Reply::Wait { hashed: 0 }.encode().to_vec(), "Failed(Protocol"),
         (useless(Problem::SourceChanged), "Failed(SourceChanged"),
         (useless(Problem::SourceUnreadable), "Failed(Unreadable"),
@@ -252,4 +255,40 @@ async fn what_is_no_answer_to_what_was_asked_ends_the_transfer_or_the_connection
         assert!(end.starts_with(expected), "{end} is not {expected}");
         assert!(shared.blocks.lease(shared.plan.block(0).unwrap()).is_some(), "its place is free");
     }
+}
+
+/// A stream that is to hear something within a tenth of a second.
+fn impatient() -> Shared {
+    let stall_timeout = Duration::from_millis(300);
+    shared_of(Scene { size: 100, streams: 1, stall_timeout, ..Scene::default() })
+}
+
+#[tokio::test]
+async fn the_first_frame_is_not_waited_for_where_nobody_was_answered() {
+    for said in [&b""[..], b"SSH-2.0-OpenSSH\r\n"] {
+        let shared = impatient();
+        let (inlet, mut peer) = connected().await;
+        peer.write_all(said).await.unwrap();
+        let end = converse(&shared, 0, inlet).await;
+        assert!(matches!(end, End::Unheard(Unheard::Replaced(Fault::Stalled))), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_frame_is_waited_for_where_another_stream_was_answered() {
+    let shared = impatient();
+    let (inlet, mut peer) = connected().await;
+    let answering = async {
+        // The other one already waits.
+        shared.access.got_through(shared.access.way());
+        greeted(&mut peer, 0).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        peer.write_all(&data(shared.plan, 0)).await.unwrap();
+        while shared.account().0 < 100 {
+            tokio::task::yield_now().await;
+        }
+        drop(peer);
+    };
+    let (end, ()) = join(converse(&shared, 0, inlet), answering).await;
+    assert!(matches!(end, End::Lost(_)), "{end:?}");
 }

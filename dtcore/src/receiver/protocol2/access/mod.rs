@@ -1,5 +1,8 @@
 //! The way to the server: the session that is good now, the route that streams take, and how both are found anew.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
@@ -7,11 +10,11 @@ use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::super::course::request;
-use super::super::options::Options;
 use crate::error::TransferError;
 use crate::net::{Control, Offer, Route, Session, dial};
 use crate::plan::StreamId;
+use crate::receiver::course::request;
+use crate::receiver::options::Options;
 use crate::wire::v2::{Greeting, Replacing};
 
 /// The session and the route of a transfer.
@@ -55,6 +58,17 @@ enum Proven {
     NotYet,
 }
 
+/// Whether there is another way than one on which nothing was heard.
+#[derive(Debug)]
+pub(super) enum Elsewhere {
+    /// This is the first connection that goes there, and the others follow.
+    Found(Box<Dialled>),
+    /// The other streams have left that way already.
+    Already,
+    /// There is none, or no need of one.
+    No,
+}
+
 /// A connection that waits for its greeting.
 #[derive(Debug)]
 pub(super) struct Dialled {
@@ -62,7 +76,7 @@ pub(super) struct Dialled {
     session: Session,
     /// Where it leads, if the right server listens there.
     pub(super) way: Way,
-    /// The data port that could not be reached, when this connection is the first that goes another way.
+    /// The data port that no stream gets through to, when this connection is the first that goes another way.
     pub(super) fell_back: Option<SocketAddr>,
 }
 
@@ -111,6 +125,44 @@ impl Access {
         if now.way() == way {
             now.proven = Proven::Yes;
         }
+    }
+
+    /// Whether nobody can tell yet that the right server is at the end of that way: all that is known is that somebody
+    /// accepts connections at the data port's address, which a proxy, a tunnel or a load balancer does too.
+    pub(super) fn is_doubtful(&self, way: Way) -> bool {
+        let now = self.lock();
+        match (way.route, now.route) {
+            (Route::ControlPort(_), _) => false,
+            (Route::DataPort(_), Route::ControlPort(_)) => true,
+            (Route::DataPort(_), Route::DataPort(_)) => now.way() == way && now.proven == Proven::NotYet,
+        }
+    }
+
+    /// Connects a stream over the control port, because nothing was heard on a connection of that way, and has all others
+    /// go there too; unless it was only that connection, which shows in that another one of the same way was answered.
+    ///
+    /// # Cancel safety
+    /// What was found is kept, the connection is not.
+    pub(super) async fn leave(&self, way: Way, options: &Options) -> Elsewhere {
+        if !self.is_doubtful(way) {
+            return Elsewhere::No;
+        }
+        let _one = self.searching.lock().await;
+        let current = self.get();
+        let data = match current.route {
+            Route::ControlPort(_) => return Elsewhere::Already,
+            Route::DataPort(data) if self.is_doubtful(way) => data,
+            Route::DataPort(_) => return Elsewhere::No,
+        };
+        let route = Route::ControlPort(current.session.control);
+        let Ok(socket) = dial(route, options.connect_timeout).await else { return Elsewhere::No };
+        let mut now = self.lock();
+        // The others have had as long as a first answer takes.
+        if now.proven == Proven::Yes {
+            return Elsewhere::No;
+        }
+        now.fall_back();
+        Elsewhere::Found(Box::new(Dialled { fell_back: Some(data), ..reached(now.clone(), socket) }))
     }
 
     /// Finds another way, because the session is not known at the end of this one; gives the address of the data port if
@@ -223,164 +275,4 @@ fn reached(current: Current, socket: TcpStream) -> Dialled {
 
 fn unreachable(route: Route, source: io::Error) -> TransferError {
     TransferError::Unreachable { server: route.to_string(), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::{BlockPlan, BlockSize};
-    use crate::wire::v2::Answer;
-    use std::sync::Arc;
-    use std::time::Duration;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    /// A control port that answers every request with `answer`, and carries streams if it is asked to.
-    struct Control {
-        address: SocketAddr,
-        answer: Arc<StdMutex<Answer>>,
-        /// How it answers an upgrade.
-        upgrade: Arc<StdMutex<&'static str>>,
-    }
-
-    const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
-
-    fn answer(version: u8, port: u16) -> Answer {
-        Answer {
-            plan: BlockPlan::new(1 << 20, BlockSize::new(1 << 16).unwrap()).unwrap(),
-            modified: 0,
-            version: [version; 16].into(),
-            port,
-            session: u64::from(version).into(),
-            secret: [7; 16].into(),
-            md5: None,
-            blake3: None,
-        }
-    }
-
-    impl Control {
-        async fn start(port: u16) -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let answer = Arc::new(StdMutex::new(answer(1, port)));
-            let upgrade = Arc::new(StdMutex::new(SWITCHED));
-            let (answering, upgrading) = (Arc::clone(&answer), Arc::clone(&upgrade));
-            tokio::spawn(async move {
-                loop {
-                    let mut socket = listener.accept().await.unwrap().0;
-                    let mut request = [0; 4096];
-                    let n = socket.read(&mut request).await.unwrap();
-                    let reply = if request[..n].starts_with(b"GET ") {
-                        upgrading.lock().unwrap().to_string()
-                    } else {
-                        let body = answering.lock().unwrap().encode();
-                        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-                    };
-                    socket.write_all(reply.as_bytes()).await.unwrap();
-                    tokio::spawn(async move { socket.read(&mut [0]).await });
-                }
-            });
-            Self { address, answer, upgrade }
-        }
-
-        fn access(&self) -> (Access, Options) {
-            let answer = self.answer.lock().unwrap().clone();
-            let mut data = self.address;
-            data.set_port(answer.port);
-            let mut options = Options::new(self.address.to_string().parse().unwrap(), "f".into());
-            options.connect_timeout = Duration::from_secs(10);
-            (Access::new(Session { answer, control: self.address, data }), options)
-        }
-    }
-
-    async fn closed_port() -> u16 {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
-    }
-
-    #[tokio::test]
-    async fn streams_come_over_the_control_port_where_the_data_port_is_closed() {
-        let control = Control::start(closed_port().await).await;
-        let (access, options) = control.access();
-        let first = access.connect(&options).await.unwrap();
-        assert_eq!(first.fell_back.map(|data| data.port()), Some(control.answer.lock().unwrap().port));
-        let second = access.connect(&options).await.unwrap();
-        assert_eq!(second.fell_back, None, "it is told once");
-        assert_eq!(second.socket.peer_addr().unwrap(), control.address);
-    }
-
-    #[tokio::test]
-    async fn a_busy_control_port_is_no_reason_for_another_session() {
-        let control = Control::start(closed_port().await).await;
-        let (access, options) = control.access();
-        access.got_through(access.connect(&options).await.unwrap().way);
-        *control.upgrade.lock().unwrap() = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
-        let error = access.connect(&options).await.unwrap_err();
-        assert!(error.is_retryable() && matches!(error, TransferError::Unreachable { .. }), "{error:?}");
-        *control.upgrade.lock().unwrap() = SWITCHED;
-        assert_eq!(access.connect(&options).await.unwrap().way.epoch, 0);
-    }
-
-    #[tokio::test]
-    async fn many_streams_find_another_way_together() {
-        let control = Control::start(closed_port().await).await;
-        let (access, options) = control.access();
-        let dialled = futures_util::future::join_all((0..8).map(|_| access.connect(&options))).await;
-        let told = dialled.into_iter().filter(|dialled| dialled.as_ref().unwrap().fell_back.is_some());
-        assert_eq!(told.count(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_server_that_was_started_anew_is_asked_again() {
-        let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let control = Control::start(data.local_addr().unwrap().port()).await;
-        let (access, options) = control.access();
-        let first = access.connect(&options).await.unwrap().way;
-        assert_eq!(first.epoch, 0);
-        access.got_through(first);
-        drop(data);
-        let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        control.answer.lock().unwrap().port = data.local_addr().unwrap().port();
-        let again = access.connect(&options).await.unwrap();
-        assert_eq!((again.way.epoch, again.fell_back), (1, None));
-        assert_eq!(again.socket.peer_addr().unwrap(), data.local_addr().unwrap());
-        // Who asks for another session in place of one that is replaced already gets that one.
-        assert_eq!(access.renew(first, &options).await.unwrap(), None);
-        assert_eq!(access.get().epoch, 1);
-        // What was good for a while has come to its end.
-        access.got_through(again.way);
-        assert_eq!(access.renew(again.way, &options).await.unwrap(), None);
-        assert_eq!(access.get().epoch, 2);
-    }
-
-    #[tokio::test]
-    async fn a_data_port_of_another_server_is_left_for_the_control_port() {
-        let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let control = Control::start(data.local_addr().unwrap().port()).await;
-        let (access, options) = control.access();
-        // The session may have been given up while the part file was looked through.
-        let first = access.connect(&options).await.unwrap().way;
-        assert_eq!(access.renew(first, &options).await.unwrap(), None);
-        let second = access.connect(&options).await.unwrap().way;
-        assert_eq!((second.epoch, second.route.address()), (1, data.local_addr().unwrap()));
-        assert_eq!(access.renew(second, &options).await.unwrap(), Some(data.local_addr().unwrap()));
-        assert_eq!(access.renew(second, &options).await.unwrap(), None, "it is told once");
-        let third = access.connect(&options).await.unwrap();
-        assert_eq!((third.way.epoch, third.fell_back), (1, None));
-        assert_eq!(third.socket.peer_addr().unwrap(), control.address);
-        // If it is not known there either, only another session helps, by the same route.
-        assert_eq!(access.renew(third.way, &options).await.unwrap(), None);
-        let last = access.connect(&options).await.unwrap();
-        assert_eq!((last.way.epoch, last.socket.peer_addr().unwrap()), (2, control.address));
-    }
-
-    #[tokio::test]
-    async fn a_session_of_another_version_is_no_way_to_go_on() {
-        let control = Control::start(1).await;
-        let (access, options) = control.access();
-        *control.answer.lock().unwrap() = answer(2, 1);
-        assert!(matches!(
-            access.renew(access.get().way(), &options).await,
-            Err(TransferError::SourceChanged { .. })
-        ));
-    }
 }
