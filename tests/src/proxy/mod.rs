@@ -18,12 +18,14 @@ use crate::sockets::{FullListener, LateListener, accept_within};
 
 mod answer;
 mod fate;
+mod foreign;
 mod frames;
 mod pump;
 #[cfg(test)]
 mod tests;
 
 pub use fate::{Carries, Connection, Ending, Fate};
+pub use foreign::Foreign;
 
 use answer::{Head, read_head, with_port};
 use pump::{Link, Pace, Pair};
@@ -42,7 +44,7 @@ pub struct Proxy {
     _silent: Option<FullListener>,
 }
 
-/// Whether the data port can be reached.
+/// Whether the data port can be reached, and by whom it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataPort {
     /// It accepts streams.
@@ -51,6 +53,8 @@ pub enum DataPort {
     Refusing,
     /// It neither accepts nor refuses, as behind a firewall that drops everything.
     Silent,
+    /// Somebody else accepts streams there.
+    Foreign(Foreign),
 }
 
 struct Shared {
@@ -60,6 +64,7 @@ struct Shared {
     pace: Pace,
     rate: AtomicU64,
     stop: AtomicBool,
+    refuses_upgrades: AtomicBool,
     carried: AtomicU64,
     cut_at: AtomicU64,
     /// Where the last answer said that streams are served.
@@ -114,6 +119,7 @@ impl Proxy {
             pace: Pace::default(),
             rate: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            refuses_upgrades: AtomicBool::new(false),
             carried: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
             target: Mutex::default(),
@@ -123,16 +129,27 @@ impl Proxy {
         });
         let threads = vec![shared.accept_all(control, Shared::serve_control)];
         let mut proxy = Self { addr, shared, closed: Some(late), threads, _silent: silent };
-        if data_port == DataPort::Open {
-            proxy.open_data_port();
+        match data_port {
+            DataPort::Open => proxy.open_data_port(),
+            DataPort::Foreign(foreign) => proxy.listen(move |shared, client| foreign.serve(&shared, client)),
+            DataPort::Refusing | DataPort::Silent => {}
         }
         proxy
     }
 
     /// Begins to accept streams on a data port that refused them.
     pub fn open_data_port(&mut self) {
+        self.listen(Shared::serve_data);
+    }
+
+    fn listen(&mut self, serve: impl Fn(Arc<Shared>, TcpStream) + Copy + Send + 'static) {
         let late = self.closed.take().expect("opened once");
-        self.threads.push(self.shared.accept_all(late.listen(), Shared::serve_data));
+        self.threads.push(self.shared.accept_all(late.listen(), serve));
+    }
+
+    /// Answers from now on that the control port carries no streams.
+    pub fn refuse_upgrades(&self) {
+        self.shared.refuses_upgrades.store(true, Ordering::SeqCst);
     }
 
     /// Lets all streams together carry at most so many bytes per second from now on; `None` is no limit.
@@ -232,7 +249,7 @@ impl Shared {
     fn accept_all(
         self: &Arc<Self>,
         listener: TcpListener,
-        serve: fn(Arc<Self>, TcpStream),
+        serve: impl Fn(Arc<Self>, TcpStream) + Copy + Send + 'static,
     ) -> JoinHandle<()> {
         let shared = Arc::clone(self);
         thread::spawn(move || {
@@ -266,6 +283,10 @@ impl Shared {
         let Some(Head { head, rest }) = read_head(&mut client) else { return };
         let Ok(server) = TcpStream::connect(self.server) else { return };
         let upgrade = String::from_utf8_lossy(&head).to_ascii_lowercase().contains("\nupgrade:");
+        if upgrade && self.refuses_upgrades.load(Ordering::SeqCst) {
+            let _ = client.write_all(b"HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n");
+            return;
+        }
         let request = [head, rest].concat();
         let answered = if upgrade { Self::upgraded(&client, &server, &request) } else { None };
         let (first, answered, fate) = match answered {
