@@ -84,6 +84,22 @@ fn a_full_device() {
     assert!(!fs::metadata("/dev/full").expect("it is still there").is_file());
 }
 
+/// How far it got is no measure of what is needed.
+#[test]
+fn a_full_disk_behind_standard_output() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, 2 * SMALL_DISK);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    for protocol in ["1", "2"] {
+        let run = PROGRAMS.fetch(server.addr, 4, "f", "-").options(["--protocol", protocol]);
+        let outcome = run.stdout_into(&disk.file("out")).run();
+        outcome.assert_failure(7);
+        assert!(outcome.error().contains("no space left for standard output; free"), "{outcome}");
+        fs::remove_file(disk.file("out")).expect("it is ours");
+    }
+}
+
 #[test]
 fn outputs_that_cannot_be_written() {
     let workspace = Workspace::new();

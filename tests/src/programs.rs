@@ -127,6 +127,17 @@ impl Run {
         self.behind(&format!("exec 2> '{}'", path.display()))
     }
 
+    /// Gives it this file for standard output.
+    pub fn stdout_into(self, path: &Path) -> Self {
+        self.behind(&format!("exec > '{}'", path.display()))
+    }
+
+    /// Allows it files of so many bytes at most.
+    pub fn with_largest_file(self, bytes: usize) -> Self {
+        // POSIX counts in blocks of this size.
+        self.behind(&format!("ulimit -f {}", bytes / 512))
+    }
+
     /// Lets a shell do something before it becomes the program.
     fn behind(self, prelude: &str) -> Self {
         self.under(["sh", "-c", &format!("{prelude}; exec \"$0\" \"$@\"")])

@@ -278,7 +278,8 @@ impl Work {
 
     fn local(&self, action: &'static str, error: io::Error) -> TransferError {
         let path: &Path = &self.duties.path;
-        TransferError::local(action, path, self.position, error)
+        // How much was to be stored, it does not know: the position is how far it got.
+        TransferError::local(action, path, 0, error)
     }
 }
 
@@ -329,6 +330,21 @@ mod tests {
         assert_eq!(error.to_string(), "cannot write pipe");
     }
 
+    #[tokio::test]
+    async fn a_full_sink_is_not_said_to_need_what_it_took() {
+        let sink = Some(Sink::Writer(Box::new(Filled { takes: 3 })));
+        let duties = Duties { home: None, sink, path: PathBuf::from("pipe"), hasher: FileHasher::default() };
+        let (follower, mut outcome) = Follower::spawn(duties).unwrap();
+        let store = filled(b"abcdef");
+        follower.push(&store, range(0, 3));
+        while follower.position() < 3 {
+            follower.moved().await;
+        }
+        follower.push(&store, range(3, 6));
+        let error = outcome.wait().await.unwrap_err();
+        assert_eq!(error.to_string(), "no space left for pipe");
+    }
+
     struct Recorder(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Recorder {
@@ -346,6 +362,25 @@ mod tests {
     impl Write for Broken {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Filled {
+        takes: usize,
+    }
+
+    impl Write for Filled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.takes == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let n = bytes.len().min(self.takes);
+            self.takes -= n;
+            Ok(n)
         }
 
         fn flush(&mut self) -> io::Result<()> {

@@ -237,7 +237,8 @@ impl Course {
             Fault::Store(source) => TransferError::local(
                 "write",
                 destination.path(),
-                self.offer.size.unwrap_or(self.intake.received()),
+                // An original server does not tell it, and what has come is not what is needed.
+                self.offer.size.unwrap_or(0),
                 source,
             ),
         }
