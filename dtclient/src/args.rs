@@ -25,7 +25,7 @@ Exit codes:
   3 no such file, unreadable 11 the source changed
   4 server unreachable/lost  12 the peer broke the protocol
   6 bytes do not match       13 the output exists or is in use
-  7 disk full               130 interrupted";
+  7 disk full, file too big 130 interrupted";
 
 /// Fetches a file from dtserver over parallel streams, verifies it, and puts it in place in one step.
 #[derive(Parser, Debug)]

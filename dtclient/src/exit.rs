@@ -78,7 +78,7 @@ fn code(error: &TransferError) -> u8 {
         | TransferError::Unreadable { .. } => 3,
         TransferError::Unreachable { .. } | TransferError::ConnectionLost { .. } => 4,
         TransferError::DigestMismatch { .. } | TransferError::CorruptBlock { .. } => 6,
-        TransferError::DiskFull { .. } => 7,
+        TransferError::DiskFull { .. } | TransferError::TooLarge { .. } => 7,
         TransferError::LocalFile { .. } => 8,
         TransferError::Unauthorized { .. } => 9,
         TransferError::TimedOut { .. } => 10,
@@ -115,6 +115,9 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         TransferError::SourceChanged { .. } => "to begin anew when nobody writes to it, add --no-resume",
         TransferError::Protocol { .. } => "check that it is a dtserver",
         TransferError::DiskFull { .. } => "free some space or choose another place",
+        TransferError::TooLarge { .. } => {
+            "raise the limit (ulimit -f), or choose a place on a file system that has files of that size"
+        }
         TransferError::OutputExists { .. } => "remove it, or leave out --no-clobber",
         TransferError::OutputInUse { .. } => "wait for it, or choose another output",
         TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. } => {

@@ -162,6 +162,15 @@ pub enum TransferError {
         /// How many bytes were to be stored; 0 if that was not known.
         needed: u64,
     },
+    /// No file may be as large as that there: the file system or the limit of the process (`ulimit -f`) forbids it.
+    #[error("{} may not become that large{}", path.display(), what_is_needed(*needed))]
+    #[non_exhaustive]
+    TooLarge {
+        /// The file that may not grow.
+        path: PathBuf,
+        /// How many bytes were to be stored; 0 if that was not known.
+        needed: u64,
+    },
     /// A local file could not be worked with.
     #[error("cannot {action} {}", path.display())]
     #[non_exhaustive]
@@ -219,6 +228,7 @@ impl TransferError {
             | Self::CorruptBlock { .. }
             | Self::Protocol { .. }
             | Self::DiskFull { .. }
+            | Self::TooLarge { .. }
             | Self::LocalFile { .. }
             | Self::OutputExists { .. }
             | Self::OutputInUse { .. }
@@ -227,7 +237,8 @@ impl TransferError {
         }
     }
 
-    /// The error for a local file operation: a full disk is told apart, because it has a remedy of its own.
+    /// The error for a local file operation: a full disk and too large a file are told apart, because they have remedies of
+    /// their own.
     pub(crate) fn local(
         action: &'static str,
         path: impl Into<PathBuf>,
@@ -235,7 +246,9 @@ impl TransferError {
         source: io::Error,
     ) -> Self {
         let path = path.into();
-        if is_disk_full(&source) {
+        if source.kind() == io::ErrorKind::FileTooLarge {
+            Self::TooLarge { path, needed }
+        } else if is_disk_full(&source) {
             Self::DiskFull { path, needed }
         } else {
             Self::LocalFile { action, path, source }
@@ -281,4 +294,22 @@ impl fmt::Display for DigestOrigin {
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_says_why() {
+        for (kind, needed, expected) in [
+            (io::ErrorKind::StorageFull, 7, "no space left for f: 7 bytes are needed"),
+            (io::ErrorKind::QuotaExceeded, 0, "no space left for f"),
+            (io::ErrorKind::FileTooLarge, 7, "f may not become that large: 7 bytes are needed"),
+            (io::ErrorKind::FileTooLarge, 0, "f may not become that large"),
+            (io::ErrorKind::Other, 7, "cannot write f"),
+        ] {
+            assert_eq!(TransferError::local("write", "f", needed, kind.into()).to_string(), expected);
+        }
+    }
 }

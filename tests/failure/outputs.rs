@@ -75,6 +75,22 @@ fn a_disk_that_fills_up_on_the_way() {
     }
 }
 
+/// Where files may not be that large, no room in the world helps.
+#[test]
+fn a_file_larger_than_allowed() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, 3 * MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    for engine in ENGINES {
+        let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).options(["--engine", engine]);
+        let outcome = run.with_largest_file(MIB).run();
+        outcome.assert_failure(7);
+        assert!(outcome.error().contains("may not become that large: 3145728 bytes are needed"), "{outcome}");
+        assert!(outcome.error().contains("ulimit -f") && !outcome.error().contains("space"), "{outcome}");
+        workspace.assert_outputs(&[]);
+    }
+}
+
 #[test]
 fn a_full_device() {
     let workspace = Workspace::new();
