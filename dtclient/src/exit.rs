@@ -53,7 +53,13 @@ pub(crate) fn judge(failure: &Failure, kept: &Kept) -> Outcome {
     let is_interrupted = matches!(failure, Failure::Transfer(TransferError::Cancelled));
     let line = match kept {
         Kept::Bytes(kept) => {
-            let go_on = format!("{kept} are kept; to go on, run {}", resume::command());
+            let is_final = matches!(failure, Failure::Transfer(error) if is_final(error));
+            let go_on = if is_final {
+                // The same command would end the same way; the advice says what to change.
+                format!("{kept} are kept, with which the next run goes on")
+            } else {
+                format!("{kept} are kept; to go on, run {}", resume::command())
+            };
             let advice = advice.map(str::to_owned).into_iter().chain([go_on]);
             line(failure, Some(&advice.collect::<Vec<_>>().join("; ")))
         }
@@ -68,6 +74,15 @@ pub(crate) fn judge(failure: &Failure, kept: &Kept) -> Outcome {
 
 /// The advice where what came is gone.
 const NOTHING_KEPT: &str = "nothing was kept; run the command again";
+
+/// Whether the same command cannot succeed, whatever the server and the disk do: what the user asks for forbids it.
+fn is_final(error: &TransferError) -> bool {
+    matches!(
+        error,
+        TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. }
+            | TransferError::OutputExists { .. }
+    )
+}
 
 /// The exit code; the table is part of the command line's contract.
 #[expect(clippy::wildcard_enum_match_arm, reason = "an error without a code of its own is anything else")]
@@ -121,7 +136,7 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         TransferError::OutputExists { .. } => "remove it, or leave out --no-clobber",
         TransferError::OutputInUse { .. } => "wait for it, or choose another output",
         TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. } => {
-            "the server agrees with what was received; check the digest that you gave"
+            "the server agrees with what was received; give the right --checksum, or leave it out"
         }
         TransferError::SourceReplaced { .. } => "to start over with what is there now, add --no-resume",
         TransferError::CorruptBlock { .. } => {

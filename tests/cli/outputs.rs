@@ -88,6 +88,32 @@ fn an_output_that_appears_on_the_way() {
     assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE);
 }
 
+/// The same command would fail the same way, so it is not what is said to go on with.
+#[test]
+fn what_is_kept_where_the_same_command_cannot_succeed() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, 12 * MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let fetch = || PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
+    let check = |outcome: &Outcome, code, advice: &str| {
+        outcome.assert_failure(code);
+        assert!(outcome.error().contains(advice), "{outcome}");
+        assert!(outcome.error().contains(" are kept, with which the next run goes on"), "{outcome}");
+        assert!(!outcome.error().contains("to go on, run"), "{outcome}");
+        let next = fetch().run();
+        next.assert_success();
+        assert!(next.stderr.contains("going on after"), "{next}");
+        assert!(fs::read(workspace.output("out")).expect("it is there") == content);
+        fs::remove_file(workspace.output("out")).expect("it is ours");
+    };
+    let wrong = format!("blake3={}", "0".repeat(64));
+    check(&fetch().options(["--checksum", &wrong]).run(), 6, "give the right --checksum, or leave it out");
+    let client = fetch().options(["--no-clobber", "--limit-rate", "12M"]).start();
+    until_true("the journal", || files_in(&workspace.outputs()).contains(&"out.dtjournal".to_owned()));
+    fs::write(workspace.output("out"), BEFORE).expect("it is written");
+    check(&client.finish_within(PATIENCE), 13, "remove it, or leave out --no-clobber");
+}
+
 #[test]
 fn two_clients_on_one_output() {
     let workspace = Workspace::new();
