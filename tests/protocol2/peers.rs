@@ -136,6 +136,33 @@ fn a_digest_that_is_wrong_in_the_end() {
     assert_eq!(server.ended(), 0);
 }
 
+/// Nothing comes that could be wrong, so that the digests in the answer are all there is to compare with.
+#[test]
+fn digests_of_no_bytes() {
+    const OTHER: &str = "\"0123456789abcdef0123456789abcdef\"";
+    const OTHER_BLAKE3: &str = "\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"";
+    for (key, value, option) in
+        [("blake3", OTHER_BLAKE3, "-v"), ("hash", OTHER, "--md5"), ("hash", OTHER, "-v")]
+    {
+        let workspace = Workspace::new();
+        let server = RangeServer::start(Vec::new(), BLOCK, Lie::Answer(key, value));
+        let outcome = fetch(server.addr, 4, &workspace).options([option]).run();
+        outcome.assert_failure(6);
+        assert!(outcome.error().contains("0123456789abcdef"), "{outcome}");
+        workspace.assert_outputs(&[]);
+        PROGRAMS.fetch(server.addr, 4, "f", "-").options([option]).run().assert_failure(6);
+    }
+    for (key, value) in [
+        ("blake3", "\"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262\""),
+        ("hash", "\"d41d8cd98f00b204e9800998ecf8427e\""),
+    ] {
+        let workspace = Workspace::new();
+        let server = RangeServer::start(Vec::new(), BLOCK, Lie::Answer(key, value));
+        let outcome = fetch(server.addr, 4, &workspace).options(["--md5"]).run();
+        assert_fetched(&outcome, &workspace.output("out"), &[], key);
+    }
+}
+
 #[test]
 fn trouble_at_the_source() {
     check_lie("the source changed", &Lie::Trailer(3 * BLOCK, 3), &[11], &["chang"]);

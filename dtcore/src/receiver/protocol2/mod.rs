@@ -267,6 +267,11 @@ async fn receive(
 /// Receives a file of no bytes: the answer was all, but whoever reads a pipe waits for its end.
 async fn nothing(shared: &Shared, digested: Option<&mut Outcome>) -> Result<FileDigests, TransferError> {
     let own = FileHasher::default().with_md5().with_blake3().finish();
+    if shared.options.verification == Verification::On {
+        for expected in shared.access.told() {
+            compare(&shared.options, &own, DigestOrigin::Server, expected)?;
+        }
+    }
     let own = FileDigests { md5: own.md5.filter(|_| digested.is_some()), ..own };
     if let Some(expected) = shared.options.checksum {
         compare(&shared.options, &own, DigestOrigin::Caller, expected)?;

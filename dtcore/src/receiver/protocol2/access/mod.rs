@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::error::TransferError;
+use crate::integrity::Checksum;
 use crate::net::{Control, Offer, Route, Session, dial};
 use crate::plan::StreamId;
 use crate::receiver::course::request;
@@ -97,6 +98,12 @@ impl Access {
         let route = Route::DataPort(session.data);
         let current = Current { session, route, epoch: 0, proven: Proven::NotYet };
         Self { current: StdMutex::new(current), searching: Mutex::default() }
+    }
+
+    /// The file's digests, as far as the answer told them.
+    pub(super) fn told(&self) -> impl Iterator<Item = Checksum> + use<> {
+        let answer = self.get().session.answer;
+        [answer.blake3.map(Checksum::Blake3), answer.md5.map(Checksum::Md5)].into_iter().flatten()
     }
 
     /// Connects a stream: by the known route, else by another one, else to a new session.
