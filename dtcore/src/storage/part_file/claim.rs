@@ -51,6 +51,9 @@ impl Leftover {
         let (file, opened) = match open(path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(_) if beside::is_link(path) => {
+                return Err(failed(io::Error::other("it is a symbolic link; remove it")));
+            }
             Err(error) => return Err(failed(error)),
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

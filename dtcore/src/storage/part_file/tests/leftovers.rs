@@ -130,6 +130,17 @@ fn what_others_call_a_journal_stays_as_it_is() {
 }
 
 #[test]
+fn a_link_where_the_part_file_belongs_is_called_one() {
+    let place = Place::new();
+    std::os::unix::fs::symlink("elsewhere", place.part()).unwrap();
+    let before = place.names();
+    let error = PartFile::claim(&place.output, Clobber::Replace, Resume::Allowed).unwrap_err();
+    let TransferError::LocalFile { source, .. } = error else { panic!("{error}") };
+    assert_eq!(source.to_string(), "it is a symbolic link; remove it");
+    assert_eq!(place.names(), before);
+}
+
+#[test]
 fn a_file_system_that_keeps_no_marks_can_be_gone_on_with() {
     let place = Place::after_death();
     for path in [place.part(), place.journal()] {
