@@ -1,12 +1,17 @@
-//! What the command lines of `dtserver` and `dtclient` share: times, rates, signals, limits, and errors of one line.
+//! What the command lines of `dtserver` and `dtclient` share: variables, numbers, times, rates, signals, limits, and errors of
+//! one line.
 
+mod arguments;
 mod duration;
+mod numbers;
 mod open_files;
 mod rate;
 mod report;
 mod signals;
 
+pub use arguments::arguments;
 pub use duration::{duration, timeout};
+pub use numbers::{at_least_one, count, port, switch};
 pub use open_files::raise_open_files;
 pub use rate::rate;
 pub use report::{fail, one_line, reason, say, usage};

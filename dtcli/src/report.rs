@@ -25,11 +25,16 @@ pub fn usage(program: &str, error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
+    fail(program, &usage_line(program, error), USAGE)
+}
+
+/// What is wrong with a command line, and where to read more.
+pub(crate) fn usage_line(program: &str, error: &clap::Error) -> String {
     let text = error.to_string();
     let message = text.strip_prefix("error: ").unwrap_or(&text);
     // The first paragraph says what is wrong; usage and the way to the help follow it.
     let paragraph = message.split("\n\n").next().unwrap_or_default();
-    fail(program, &format!("{paragraph}; try '{program} --help'"), USAGE)
+    format!("{paragraph}; try '{program} --help'")
 }
 
 /// `text` with its lines joined and control characters replaced, whatever names and peers put into it.

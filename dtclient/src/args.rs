@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use clap::builder::FalseyValueParser;
-use dtcli::{rate, timeout};
+use dtcli::{count, rate, switch, timeout};
 use dtcore::{Checksum, Engine, ProtocolChoice, ServerAddress, StreamCount};
 
 const EXAMPLES: &str = "\
@@ -37,7 +36,7 @@ pub(crate) struct Args {
     pub(crate) address: ServerAddress,
 
     /// How many streams carry the file, 1 to 255
-    #[arg(value_name = "STREAMS")]
+    #[arg(value_name = "STREAMS", allow_negative_numbers = true)]
     pub(crate) streams: StreamCount,
 
     /// The file's name on the server
@@ -49,23 +48,23 @@ pub(crate) struct Args {
     pub(crate) output: PathBuf,
 
     /// Print errors only
-    #[arg(short, long, env = "DT_QUIET", value_parser = FalseyValueParser::new(), conflicts_with = "verbose")]
+    #[arg(short, long, env = "DT_QUIET", value_parser = switch, conflicts_with = "verbose")]
     quiet: bool,
 
     /// Tell more about what happens
-    #[arg(short, long, env = "DT_VERBOSE", value_parser = FalseyValueParser::new())]
+    #[arg(short, long, env = "DT_VERBOSE", value_parser = switch)]
     verbose: bool,
 
     /// Fail rather than replace an output that exists
-    #[arg(long, env = "DT_NO_CLOBBER", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "DT_NO_CLOBBER", value_parser = switch)]
     pub(crate) no_clobber: bool,
 
     /// Begin anew rather than go on with what an earlier run has left
-    #[arg(long, env = "DT_NO_RESUME", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "DT_NO_RESUME", value_parser = switch)]
     pub(crate) no_resume: bool,
 
     /// Print what happens on standard output, one JSON object a line
-    #[arg(long, env = "DT_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "DT_JSON", value_parser = switch)]
     pub(crate) json: bool,
 
     /// The protocol to speak: auto, 1 or 2
@@ -73,7 +72,7 @@ pub(crate) struct Args {
     pub(crate) protocol: ProtocolChoice,
 
     /// Compute and compare the file's MD5 too
-    #[arg(long, env = "DT_MD5", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "DT_MD5", value_parser = switch)]
     pub(crate) md5: bool,
 
     /// Demand this digest of the file, besides the server's: md5=HEX or blake3=HEX
@@ -81,7 +80,7 @@ pub(crate) struct Args {
     pub(crate) checksum: Option<Checksum>,
 
     /// Report success only when the output is on the disk
-    #[arg(long, env = "DT_SYNC", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "DT_SYNC", value_parser = switch)]
     pub(crate) sync: bool,
 
     /// How bytes get into the output: auto, map or write
@@ -89,19 +88,19 @@ pub(crate) struct Args {
     pub(crate) engine: Engine,
 
     /// Receive at most so many bytes a second, on all streams together: 500K, 2M, 1.5MiB
-    #[arg(long, env = "DT_LIMIT_RATE", value_name = "RATE", value_parser = rate)]
+    #[arg(long, env = "DT_LIMIT_RATE", value_name = "RATE", value_parser = rate, allow_negative_numbers = true)]
     pub(crate) limit_rate: Option<NonZeroU64>,
 
     /// How often connecting again may fail on all streams, with no block verified in between [default: 10]
-    #[arg(long, env = "DT_RETRIES", value_name = "N")]
+    #[arg(long, env = "DT_RETRIES", value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) retries: Option<u32>,
 
     /// Give up a connection that is not made in this time
-    #[arg(long, env = "DT_CONNECT_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = timeout)]
+    #[arg(long, env = "DT_CONNECT_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) connect_timeout: Duration,
 
     /// Give up when nothing comes for this time [default: 60s, and 1h for the answer of a server that hashes first]
-    #[arg(long, env = "DT_STALL_TIMEOUT", value_name = "DUR", value_parser = timeout)]
+    #[arg(long, env = "DT_STALL_TIMEOUT", value_name = "DUR", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) stall_timeout: Option<Duration>,
 }
 

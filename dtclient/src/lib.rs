@@ -16,7 +16,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use dtcli::Signals;
 use dtcore::{Download, Event, Events, Report, Transfer};
 use tokio::time::{sleep, timeout};
@@ -36,7 +35,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match dtcli::arguments::<Args>() {
         Ok(args) => args,
         Err(error) => return dtcli::usage("dtclient", &error),
     };

@@ -5,10 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
-use dtcli::{duration, timeout};
+use dtcli::{at_least_one, duration, port, switch, timeout};
 use dtcore::{PortRange, ServerOptions};
 
 const EXAMPLES: &str = "\
@@ -27,6 +26,7 @@ Exit codes: 0 ended by SIGTERM or Ctrl-C, 1 cannot listen, 2 usage, 8 the folder
 #[command(name = "dtserver", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The port that requests come to; 0 lets the system choose
+    #[arg(value_parser = port, allow_negative_numbers = true)]
     pub(crate) port: u16,
 
     /// The folder to serve; nothing outside it is reachable
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     pub(crate) bind: Option<IpAddr>,
 
     /// The port for the streams of protocol 2; 0 lets the system choose
-    #[arg(long, value_name = "PORT", default_value = "0", env = "DT_DATA_PORT")]
+    #[arg(long, value_name = "PORT", default_value = "0", env = "DT_DATA_PORT", value_parser = port, allow_negative_numbers = true)]
     pub(crate) data_port: u16,
 
     /// The ports for the streams of protocol 1 [default: any]
@@ -47,35 +47,35 @@ pub(crate) struct Args {
 
     /// How many streams there may be at once, half of them (271 at least) for one address; more are refused until there is
     /// room, or in protocol 1 wait their turn
-    #[arg(long, value_name = "N", default_value = "4096", env = "DT_MAX_STREAMS")]
+    #[arg(long, value_name = "N", default_value = "4096", env = "DT_MAX_STREAMS", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) max_streams: NonZeroUsize,
 
     /// How many transfers there may be at once, half of them (256 at most) for one address
-    #[arg(long, value_name = "N", default_value = "1024", env = "DT_MAX_TRANSFERS")]
+    #[arg(long, value_name = "N", default_value = "1024", env = "DT_MAX_TRANSFERS", value_parser = at_least_one, allow_negative_numbers = true)]
     pub(crate) max_transfers: NonZeroUsize,
 
     /// How long a transfer of protocol 1 waits while none of its streams is connected
-    #[arg(long, value_name = "DUR", default_value = "30s", env = "DT_TRANSFER_EXPIRY", value_parser = timeout)]
+    #[arg(long, value_name = "DUR", default_value = "30s", env = "DT_TRANSFER_EXPIRY", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) transfer_expiry: Duration,
 
     /// How long a session of protocol 2 waits while none of its streams is connected
-    #[arg(long, value_name = "DUR", default_value = "60s", env = "DT_SESSION_EXPIRY", value_parser = timeout)]
+    #[arg(long, value_name = "DUR", default_value = "60s", env = "DT_SESSION_EXPIRY", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) session_expiry: Duration,
 
     /// How long a stream may take no bytes before it is cut off
-    #[arg(long, value_name = "DUR", default_value = "60s", env = "DT_STALL_TIMEOUT", value_parser = timeout)]
+    #[arg(long, value_name = "DUR", default_value = "60s", env = "DT_STALL_TIMEOUT", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) stall_timeout: Duration,
 
     /// How long running streams may go on after SIGTERM or Ctrl-C
-    #[arg(long, value_name = "DUR", default_value = "1s", env = "DT_DRAIN_TIMEOUT", value_parser = duration)]
+    #[arg(long, value_name = "DUR", default_value = "1s", env = "DT_DRAIN_TIMEOUT", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) drain_timeout: Duration,
 
     /// Log nothing but errors
-    #[arg(short, long, env = "DT_QUIET", value_parser = FalseyValueParser::new())]
+    #[arg(short, long, env = "DT_QUIET", value_parser = switch)]
     pub(crate) quiet: bool,
 
     /// Log every stream too
-    #[arg(short, long, conflicts_with = "quiet", env = "DT_VERBOSE", value_parser = FalseyValueParser::new())]
+    #[arg(short, long, conflicts_with = "quiet", env = "DT_VERBOSE", value_parser = switch)]
     pub(crate) verbose: bool,
 
     /// How the log on stderr is written, one line per event

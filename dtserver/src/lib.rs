@@ -11,7 +11,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use dtcli::{raise_open_files, reason};
 use dtcore::{Server, ServerError};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse().and_then(Args::checked) {
+    let args = match dtcli::arguments::<Args>().and_then(Args::checked) {
         Ok(args) => args,
         Err(error) => return dtcli::usage("dtserver", &error),
     };

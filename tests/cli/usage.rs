@@ -121,8 +121,58 @@ fn usage_of_the_client() {
     ];
     check_usage("dtclient", bad.iter().map(|args| (*args, PROGRAMS.client().args(*args))));
     workspace.assert_outputs(&[]);
-    // A negative number looks like an option, but is as wrong.
-    assert_eq!(PROGRAMS.client().args([NOWHERE, "-1", "f", out]).run().code, Some(2));
+}
+
+/// A negative number looks like an option, and is a number out of range to whoever wrote it.
+#[test]
+fn wrong_values_are_told_what_is_allowed() {
+    let check = |run: Run, message: &str| {
+        let outcome = run.run();
+        assert_eq!(outcome.code, Some(2), "{message}: {outcome}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome}");
+        assert!(outcome.stderr.contains(message), "{message:?} is missing in {outcome}");
+    };
+    let client = |options: &[&str], streams| {
+        PROGRAMS.client().options(options).args([NOWHERE, streams, "f", "/dev/null"])
+    };
+    let streams = "for '<STREAMS>': the number of streams must be a whole number from 1 to 255;";
+    for wrong in ["-1", "0", "256", "x"] {
+        check(client(&[], wrong), &format!("invalid value '{wrong}' {streams}"));
+    }
+    let rate = "invalid value '-1' for '--limit-rate <RATE>': a rate is written like 500K,";
+    check(client(&["--limit-rate", "-1"], "8"), rate);
+    let retries = "'--retries <N>': it is a whole number from 0 to 4294967295;";
+    check(client(&["--retries", "-1"], "8"), &format!("invalid value '-1' for {retries}"));
+    check(client(&["--retries", "x"], "8"), &format!("invalid value 'x' for {retries}"));
+    let duration = "invalid value '-1' for '--stall-timeout <DUR>': a duration is written like";
+    check(client(&["--stall-timeout", "-1"], "8"), duration);
+    for wrong in ["-1", "65536", "x"] {
+        let message = "for '<PORT>': a port is a whole number from 0 to 65535;";
+        check(PROGRAMS.server().args([wrong]), &format!("invalid value '{wrong}' {message}"));
+    }
+    for (option, shown) in
+        [("--max-streams", "--max-streams <N>"), ("--max-transfers", "--max-transfers <N>")]
+    {
+        for wrong in ["0", "-1", "x"] {
+            let message = format!("invalid value '{wrong}' for '{shown}': it is a whole number, 1 at least;");
+            check(PROGRAMS.server().args([option, wrong, "0"]), &message);
+        }
+    }
+    check(
+        client(&[], "8").env("DT_RETRIES", "x"),
+        "invalid value 'x' for '--retries <N>' or 'DT_RETRIES': it is a whole number",
+    );
+    check(
+        PROGRAMS.server().args(["0"]).env("DT_LOG_FORMAT", "xml"),
+        "invalid value 'xml' for '--log-format <FORMAT>' or 'DT_LOG_FORMAT'",
+    );
+    for (name, option) in [("DT_QUIET", "--quiet"), ("DT_NO_CLOBBER", "--no-clobber"), ("DT_JSON", "--json")]
+    {
+        for wrong in ["maybe", "2", "tru"] {
+            let message = format!("for '{option}' or '{name}': it is true, false, 1, 0, yes or no;");
+            check(client(&[], "8").env(name, wrong), &message);
+        }
+    }
 }
 
 #[test]
@@ -208,6 +258,12 @@ fn options_by_environment() {
     fetch().env("DT_NO_CLOBBER", "true").run().assert_failure(13);
     fetch().env("DT_NO_CLOBBER", "false").run().assert_success();
     fetch().env("DT_ENGINE", "write").env("DT_SYNC", "true").run().assert_success();
+    for (no_clobber, code) in [("YES", 13), ("1", 13), ("no", 0), ("0", 0)] {
+        let outcome = fetch().env("DT_NO_CLOBBER", no_clobber).run();
+        assert_eq!(outcome.code, Some(code), "{no_clobber}: {outcome}");
+    }
+    // What says no is no conflict.
+    fetch().env("DT_QUIET", "no").options(["-v"]).run().assert_success();
     let quiet = fetch().env("DT_QUIET", "true").run();
     quiet.assert_success();
     assert_eq!(quiet.stderr, "");
@@ -216,4 +272,49 @@ fn options_by_environment() {
         assert_eq!(outcome.code, Some(2), "{name}: {outcome}");
     }
     workspace.assert_outputs(&["out"]);
+}
+
+/// As a line `VARIABLE=` in a file of settings leaves it.
+#[test]
+fn variables_that_are_empty() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, MIB);
+    let of_server = [
+        "DT_BIND",
+        "DT_DATA_PORT",
+        "DT_TRANSFER_PORTS",
+        "DT_MAX_STREAMS",
+        "DT_MAX_TRANSFERS",
+        "DT_TRANSFER_EXPIRY",
+        "DT_SESSION_EXPIRY",
+        "DT_STALL_TIMEOUT",
+        "DT_DRAIN_TIMEOUT",
+        "DT_QUIET",
+        "DT_VERBOSE",
+        "DT_LOG_FORMAT",
+        "DT_ROOT",
+    ];
+    let server = of_server.iter().fold(PROGRAMS.serve(&workspace.root()), |run, name| run.env(name, ""));
+    let server = server.ready();
+    let of_client = [
+        "DT_QUIET",
+        "DT_VERBOSE",
+        "DT_NO_CLOBBER",
+        "DT_NO_RESUME",
+        "DT_JSON",
+        "DT_PROTOCOL",
+        "DT_MD5",
+        "DT_CHECKSUM",
+        "DT_SYNC",
+        "DT_ENGINE",
+        "DT_LIMIT_RATE",
+        "DT_RETRIES",
+        "DT_CONNECT_TIMEOUT",
+        "DT_STALL_TIMEOUT",
+    ];
+    let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
+    let outcome = of_client.iter().fold(run, |run, name| run.env(name, "")).run();
+    outcome.assert_success();
+    assert!(fs::read(workspace.output("out")).expect("it is there") == content, "{outcome}");
+    assert!(!outcome.stderr.is_empty() && outcome.stdout.is_empty(), "neither quiet nor JSON: {outcome}");
 }
