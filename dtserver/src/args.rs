@@ -74,7 +74,7 @@ pub(crate) struct Args {
     #[arg(short, long, env = "DT_QUIET", value_parser = switch)]
     pub(crate) quiet: bool,
 
-    /// Log every stream too
+    /// Log every stream too, and every refusal: else those of a kind are summed up, a line a second
     #[arg(short, long, conflicts_with = "quiet", env = "DT_VERBOSE", value_parser = switch)]
     pub(crate) verbose: bool,
 

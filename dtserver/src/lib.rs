@@ -4,6 +4,7 @@
 
 mod args;
 mod log;
+mod sums;
 mod watch;
 
 use std::fmt;

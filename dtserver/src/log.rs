@@ -9,12 +9,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
 
-use dtcore::{ServerEvent, ServerEvents};
-use tokio::runtime::Handle;
+use dtcore::{ServerEvent, ServerEvents, StreamFailure};
 use tokio::sync::oneshot;
-use tracing::{Level, debug, error, info, warn};
+use tokio::time::{Instant, timeout_at};
+use tracing::{Level, debug, enabled, error, info, warn};
 
 use crate::args::{Args, LogFormat};
+use crate::sums::Sums;
 
 /// Sets up the log for the whole process.
 pub(crate) fn start(args: &Args) {
@@ -39,10 +40,11 @@ pub(crate) fn start(args: &Args) {
 
 /// Writes events until the server has ended, which is when what is returned ends.
 ///
-/// It has a thread of its own: a stderr that takes nothing must not keep one that serves. Call it on the server's runtime.
+/// It has a thread of its own: a stderr that takes nothing must not keep one that serves; and a runtime of its own, whose
+/// clock goes on when the server's has ended.
 pub(crate) fn follow(events: ServerEvents) -> io::Result<oneshot::Receiver<()>> {
     let (over, ended) = oneshot::channel();
-    let runtime = Handle::current();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = thread::Builder::new().name("dt-log".to_owned());
     thread.spawn(move || {
         runtime.block_on(write(events));
@@ -52,18 +54,59 @@ pub(crate) fn follow(events: ServerEvents) -> io::Result<oneshot::Receiver<()>> 
     Ok(ended)
 }
 
+/// What is summed up: whoever is refused may come again at once, as often as he likes.
+#[derive(PartialEq, Eq, Debug)]
+enum Kind {
+    /// By the status of the answer.
+    RequestRefused(u16),
+    StreamFailed(StreamFailure),
+}
+
+impl Kind {
+    /// The kind of `event`, if it has one; a log that is to tell of every stream sums up nothing.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all others are bounded by how many transfers there are"
+    )]
+    fn of(event: &ServerEvent) -> Option<Self> {
+        match event {
+            _ if enabled!(Level::DEBUG) => None,
+            ServerEvent::RequestRefused { status, .. } => Some(Self::RequestRefused(*status)),
+            ServerEvent::StreamFailed { reason, .. } => Some(Self::StreamFailed(*reason)),
+            _ => None,
+        }
+    }
+}
+
 async fn write(mut events: ServerEvents) {
     let mut missed = 0;
-    while let Some(event) = events.next().await {
+    let mut sums = Sums::new();
+    loop {
+        let next = match sums.due(Instant::now()) {
+            Some(due) => timeout_at(due, events.next()).await,
+            None => Ok(events.next().await),
+        };
         if events.missed() > missed {
             warn!(lost = events.missed() - missed, "the log was too slow for the events");
             missed = events.missed();
         }
-        write_one(&event);
+        match next {
+            Ok(Some(event)) => match Kind::of(&event) {
+                Some(kind) => sums.add(kind, event),
+                None => write_one(&event, 1),
+            },
+            Ok(None) => break,
+            // Something is due.
+            Err(_) => {}
+        }
+        sums.take(Instant::now()).for_each(|(event, n)| write_one(&event, n));
     }
+    sums.rest().for_each(|(event, n)| write_one(&event, n));
 }
 
-fn write_one(event: &ServerEvent) {
+/// Writes a line about `event`, and how many more of its kind it stands for.
+fn write_one(event: &ServerEvent, n: u64) {
+    let times = Some(n).filter(|n| *n > 1);
     match event {
         ServerEvent::TransferStarted { transfer, protocol, peer, path, size, streams, port, .. } => {
             let path = Name(path);
@@ -85,7 +128,7 @@ fn write_one(event: &ServerEvent) {
             debug!(%transfer, %stream, bytes, "stream finished");
         }
         ServerEvent::StreamFailed { transfer, stream, bytes, reason, .. } => {
-            warn!(%transfer, %stream, bytes, %reason, "stream failed");
+            warn!(times, %transfer, %stream, bytes, %reason, "stream failed");
         }
         ServerEvent::StreamRefused { transfer, peer, reason, .. } => {
             debug!(%transfer, %peer, %reason, "stream refused");
@@ -95,7 +138,7 @@ fn write_one(event: &ServerEvent) {
         }
         ServerEvent::RequestRefused { peer, status, reason, path, .. } => {
             let path = path.as_deref().map(Name);
-            info!(%peer, status, reason, path = path.map(tracing::field::debug), "request refused");
+            info!(times, %peer, status, reason, path = path.map(tracing::field::debug), "request refused");
         }
         ServerEvent::AcceptFailed { reason, .. } => {
             error!(reason, "cannot accept connections for the moment");

@@ -82,6 +82,27 @@ fn what_the_server_logs() {
     );
 }
 
+/// One address can be refused a thousand times a second.
+#[test]
+fn a_flood_of_refusals_is_summed_up() {
+    const REFUSALS: u64 = 300;
+    let workspace = Workspace::new();
+    let server = PROGRAMS.serve(&workspace.root()).options(["--log-format", "json"]).ready();
+    for _ in 0..REFUSALS {
+        Ask::new(server.addr, "missing", 2).answer().assert_refusal(&[404], "missing");
+    }
+    let outcome = server.stop(Signal::TERM, PATIENCE);
+    outcome.assert_success();
+    let lines = outcome.stderr.lines().map(|line| serde_json::from_str(line).expect("it is JSON"));
+    let refused: Vec<serde_json::Value> =
+        lines.filter(|line: &serde_json::Value| line["message"] == "request refused").collect();
+    let times = refused.iter().map(|line| line["times"].as_u64().unwrap_or(1));
+    assert_eq!(times.sum::<u64>(), REFUSALS, "{refused:#?}");
+    // One at once, one each second, and one in the end.
+    let most = usize::try_from(outcome.took.as_secs()).expect("it is not long") + 2;
+    assert!((2..=most).contains(&refused.len()), "{} lines: {outcome}", refused.len());
+}
+
 /// Who lets the system choose the port has to learn which one it is, log or no log.
 #[test]
 fn a_quiet_server_tells_its_address_only() {

@@ -175,6 +175,8 @@ fn a_log_that_nobody_reads() {
     let log = workspace.output("log");
     let _unread = Pipe::make(&log);
     let run = PROGRAMS.serve(&workspace.root()).env("TOKIO_WORKER_THREADS", "1").stderr_into(&log);
+    // Else they would be summed up.
+    let run = run.options(["-v"]);
     let server = run.ready();
     // Far more than the pipe holds.
     for _ in 0..500 {
