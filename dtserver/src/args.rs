@@ -19,7 +19,10 @@ Examples:
   dtclient host:9000 8 remote/path out.bin       fetch a file from it over 8 streams
 
 Durations are numbers of seconds, or numbers with units: 90, 500ms, 1m30s.
-Exit codes: 0 ended by SIGTERM or Ctrl-C, 1 cannot listen, 2 usage, 8 the folder cannot be served.";
+SIGTERM, SIGINT (Ctrl-C) and SIGHUP let running streams go on for --drain-timeout, and end the
+server; a second one ends it at once.
+Exit codes: 0 ended by one of these signals, 1 cannot listen, 2 usage, 8 the folder cannot be
+served; 143, 130 or 129 ended at once by a second SIGTERM, SIGINT or SIGHUP.";
 
 /// Serves the files of a folder to dtclient, over many streams at once.
 #[derive(Debug, Parser)]
@@ -66,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DUR", default_value = "60s", env = "DT_STALL_TIMEOUT", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) stall_timeout: Duration,
 
-    /// How long running streams may go on after SIGTERM or Ctrl-C
+    /// How long running streams may go on after SIGTERM, Ctrl-C or SIGHUP
     #[arg(long, value_name = "DUR", default_value = "1s", env = "DT_DRAIN_TIMEOUT", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) drain_timeout: Duration,
 

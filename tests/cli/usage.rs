@@ -58,6 +58,8 @@ fn help_and_version() {
         "--help",
         "--version",
         "DT_ROOT",
+        "SIGHUP",
+        "143, 130 or 129",
     ];
     check_text("dtclient --help", &PROGRAMS.client().args(["--help"]).run(), &client);
     check_text("dtserver --help", &PROGRAMS.server().args(["--help"]).run(), &server);
