@@ -46,6 +46,12 @@ impl Arguments {
         self.rest.remove(at).map(Some).ok_or_else(|| self.wrong(name, ""))
     }
 
+    /// Whether the flag `name` stands anywhere; it is taken out.
+    pub fn flag(&mut self, name: &str) -> bool {
+        let at = self.rest.iter().position(|argument| argument == name);
+        at.is_some_and(|at| self.rest.remove(at).is_some())
+    }
+
     /// Whatever was not taken.
     pub fn rest(self) -> Vec<String> {
         self.rest.into()

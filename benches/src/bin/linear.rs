@@ -1,7 +1,8 @@
 //! Files of growing size over loopback: the time has to grow with the size, and with nothing else.
 //!
-//! `cargo build --release && target/release/bench-linear [FOLDER [STREAMS [ROUNDS [SIZES ...]]]]`, by default
-//! `/dev/shm 8 7 1MiB 16MiB 256MiB 1GiB 4GiB 16GiB`; sizes for which there is no room are named and left out.
+//! `cargo build --release && target/release/bench-linear [--holes] [FOLDER [STREAMS [ROUNDS [SIZES ...]]]]`, by default
+//! `/dev/shm 8 7 1MiB 16MiB 256MiB 1GiB 4GiB 16GiB`; sizes for which there is no room are named and left out. With `--holes`
+//! the files are holes, which take no room.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, size, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours};
-use dt_benches::files::{place, random_file, room};
+use dt_benches::files::{place, random_file, room, sparse_file};
 use dt_benches::product::Server;
 use dt_benches::rounds::{Candidate, Series, alternate};
 use dt_benches::table::{Table, Unit, print_complaints};
@@ -18,7 +19,8 @@ use dt_benches::table::{Table, Unit, print_complaints};
 const SIZES: [&str; 6] = ["1MiB", "16MiB", "256MiB", "1GiB", "4GiB", "16GiB"];
 
 fn main() -> Result<(), Failure> {
-    let mut arguments = Arguments::new("bench-linear [FOLDER [STREAMS [ROUNDS [SIZES ...]]]]");
+    let mut arguments = Arguments::new("bench-linear [--holes] [FOLDER [STREAMS [ROUNDS [SIZES ...]]]]");
+    let sources = if arguments.flag("--holes") { Sources::Holes } else { Sources::Random };
     let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
     let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
     let mut asked = arguments.rest();
@@ -29,9 +31,10 @@ fn main() -> Result<(), Failure> {
         asked.iter().map(|text| size(text)).collect::<Option<Vec<u64>>>().ok_or("SIZES are like 16MiB")?;
     sizes.sort_unstable();
 
-    println!("{}, {streams} streams, {rounds} rounds after one that is not counted\n", folder.display());
+    println!("{}, {streams} streams, {rounds} rounds after one that is not counted", folder.display());
+    println!("{}\n", sources.spoken());
     let place = place(&folder)?;
-    let sizes = make_files(place.path(), &sizes)?;
+    let sizes = make_files(place.path(), &sizes, sources)?;
     let server = Server::start(place.path())?;
     let mut scenes = Vec::new();
     for &size in &sizes {
@@ -84,16 +87,41 @@ fn main() -> Result<(), Failure> {
     demand_ours(&series)
 }
 
+/// What the files to fetch consist of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sources {
+    Random,
+    /// Nothing: they take no room, so that a larger output has it. What is read of them is in the cores' caches.
+    Holes,
+}
+
+impl Sources {
+    fn spoken(self) -> &'static str {
+        match self {
+            Self::Random => "the files have random bytes",
+            Self::Holes => "the files are holes",
+        }
+    }
+}
+
 /// Makes a file for each size that leaves room for its output, named by it.
-fn make_files(folder: &Path, sizes: &[u64]) -> Result<Vec<u64>, Failure> {
+fn make_files(folder: &Path, sizes: &[u64], sources: Sources) -> Result<Vec<u64>, Failure> {
     let mut made = Vec::new();
     for &size in sizes {
-        // The file itself and its output, and a fifth to spare: on tmpfs the room is the machine's memory.
-        if size.saturating_mul(2) > room(folder)? / 5 * 4 {
-            println!("missing: {} (no room for it twice)", spoken(size));
+        let path = folder.join(size.to_string());
+        let needed = match sources {
+            Sources::Random => size.saturating_mul(2),
+            Sources::Holes => size,
+        };
+        // A fifth to spare: on tmpfs the room is the machine's memory.
+        if needed > room(folder)? / 5 * 4 {
+            println!("missing: {} (no room for it)", spoken(size));
             continue;
         }
-        random_file(&folder.join(size.to_string()), size)?;
+        match sources {
+            Sources::Random => random_file(&path, size)?,
+            Sources::Holes => sparse_file(&path, size)?,
+        }
         made.push(size);
     }
     Ok(made)

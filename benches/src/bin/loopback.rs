@@ -1,6 +1,6 @@
 //! One large file over loopback: the product against what the machine can move at best, and against its peers.
 //!
-//! `cargo build --release && target/release/bench-loopback [FOLDER [SIZE [STREAMS [ROUNDS]]]]`, by default
+//! `cargo build --release && target/release/bench-loopback [--clients NAMES] [FOLDER [SIZE [STREAMS [ROUNDS]]]]`, by default
 //! `/dev/shm 2048 8 7`; a size without a unit is in MiB. Whole processes are timed; only the product verifies.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -20,11 +20,15 @@ use dt_benches::{Failure, link};
 /// The share of the limit that a verified transfer has to reach.
 const SHARE: f64 = 0.75;
 
+/// Who takes part, besides the limit.
+const CLIENTS: &str = "dtclient,dtclient-1,unverified,rclone,aria2c,axel,lftp,curl,wget";
+
 /// How many times the rate of the fastest peer, which verifies nothing, it has to reach.
 const LEAD: f64 = 1.25;
 
 fn main() -> Result<(), Failure> {
-    let mut arguments = Arguments::new("bench-loopback [FOLDER [SIZE [STREAMS [ROUNDS]]]]");
+    let mut arguments = Arguments::new("bench-loopback [--clients NAMES] [FOLDER [SIZE [STREAMS [ROUNDS]]]]");
+    let clients = arguments.option("--clients")?.unwrap_or_else(|| CLIENTS.to_owned());
     let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
     let size = arguments.next_size("SIZE", "2048")?;
     let streams = arguments.next("STREAMS", 8)?;
@@ -40,7 +44,7 @@ fn main() -> Result<(), Failure> {
 
     let (size_told, folder) = (spoken(size), folder.display());
     println!("{size_told} in {folder}, {streams} streams, {rounds} rounds after one that is not counted\n");
-    let mut candidates = scene.candidates(&[OURS, "dtclient-1", "unverified"]);
+    let mut candidates = scene.candidates(&clients.split(',').collect::<Vec<_>>());
     let limits = ["netlimit, populate", "netlimit, fallocate and populate"];
     match link::compile("netlimit", place.path()) {
         Ok(netlimit) => {
@@ -54,7 +58,6 @@ fn main() -> Result<(), Failure> {
         }
         Err(why) => missing("netlimit", &why),
     }
-    candidates.extend(scene.candidates(&["rclone", "aria2c", "axel", "lftp", "curl", "wget"]));
     let series = alternate(rounds, candidates);
 
     let best_of = |name: &str| named(&series, name).and_then(Series::best);

@@ -1,8 +1,8 @@
 //! One stream at a hundredth of the others' rate: what it costs the whole transfer.
 //!
-//! `cargo build --release && target/release/bench-slow-stream [FOLDER [SIZE [STREAMS [ROUNDS [MB_PER_SECOND [SLOW]]]]]]`,
-//! by default `/dev/shm 200MB 8 7 10 3`: every connection for data gets 10 MB/s, but number 3 a hundredth of that. The
-//! rates are kept by a proxy in this program; the peers go through another one of the same kind.
+//! `cargo build --release && target/release/bench-slow-stream [--clients NAMES] [FOLDER [SIZE [STREAMS [ROUNDS
+//! [MB_PER_SECOND [SLOW]]]]]]`, by default `/dev/shm 200MB 8 7 10 3`: every connection for data gets 10 MB/s, but number 3 a
+//! hundredth of that. The rates are kept by a proxy in this program; the peers go through another one of the same kind.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -22,12 +22,17 @@ use dt_benches::throttle::{Throttle, UNLIMITED, free_port};
 /// The most that it may cost, in seconds.
 const ALLOWED: f64 = 1.0;
 
+/// Who takes part.
+const CLIENTS: &str = "dtclient,dtclient-1,rclone,aria2c,axel,lftp";
+
 /// What no transfer may take; a peer with a static split takes a hundred times longer with the slow stream.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Failure> {
-    let mut arguments =
-        Arguments::new("bench-slow-stream [FOLDER [SIZE [STREAMS [ROUNDS [MB_PER_SECOND [SLOW]]]]]]");
+    let mut arguments = Arguments::new(
+        "bench-slow-stream [--clients NAMES] [FOLDER [SIZE [STREAMS [ROUNDS [MB_PER_SECOND [SLOW]]]]]]",
+    );
+    let clients = arguments.option("--clients")?.unwrap_or_else(|| CLIENTS.to_owned());
     let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
     let size = arguments.next_size("SIZE", "200MB")?;
     let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
@@ -63,7 +68,7 @@ fn main() -> Result<(), Failure> {
     );
     let (scene, throttles) = (&scene, &throttles);
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
-    for name in [OURS, "dtclient-1", "rclone", "aria2c", "axel", "lftp"] {
+    for name in clients.split(',') {
         for (kind, slow) in [("", None), (", one slow", Some(slow))] {
             match scene.command(name) {
                 Ok(mut command) => {

@@ -142,6 +142,8 @@ impl Shared {
             head.insert_str(head.len() - 2, size);
         }
         let answer = format!("{head}{{\"hash\": \"{hash}\", \"port\": {}}}", late.addr().port());
+        // Without its pause it listens before it answers: whoever stands between it and the client does not try again.
+        let listening = if self.script.listens_after.is_zero() { Ok(late.listen()) } else { Err(late) };
         if self.script.in_two_segments {
             let (first, second) = answer.split_at(answer.len() - 20);
             send(&mut stream, first.as_bytes());
@@ -151,7 +153,7 @@ impl Shared {
             send(&mut stream, answer.as_bytes());
         }
         let shared = Arc::clone(self);
-        std::thread::spawn(move || shared.serve_streams(late, streams));
+        std::thread::spawn(move || shared.serve_streams(listening, streams));
         std::thread::sleep(self.script.closes_after);
     }
 
@@ -164,9 +166,11 @@ impl Shared {
         }
     }
 
-    fn serve_streams(self: &Arc<Self>, late: LateListener, streams: u8) {
-        std::thread::sleep(self.script.listens_after);
-        let listener = late.listen();
+    fn serve_streams(self: &Arc<Self>, listening: Result<TcpListener, LateListener>, streams: u8) {
+        let listener = listening.unwrap_or_else(|late| {
+            std::thread::sleep(self.script.listens_after);
+            late.listen()
+        });
         for _ in 0..streams {
             let Some(stream) = self.accept(&listener) else { return };
             let shared = Arc::clone(self);
