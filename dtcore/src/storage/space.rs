@@ -11,7 +11,7 @@ use rustix::fs::{fstatfs, fstatvfs};
 ///
 /// What it has taken already counts, so that a transfer can be gone on with on a disk that it has nearly filled.
 pub(super) fn ensure(file: &File, len: u64) -> io::Result<()> {
-    let needed = len.saturating_sub(file.metadata()?.blocks().saturating_mul(STAT_BLOCK));
+    let needed = len.saturating_sub(room_of(file)?);
     let stat = fstatvfs(file)?;
     let available = stat.f_bavail.saturating_mul(stat.f_frsize);
     // Some network file systems do not know and say 0 of 0.
@@ -24,10 +24,9 @@ pub(super) fn ensure(file: &File, len: u64) -> io::Result<()> {
 /// The unit of `st_blocks`, whatever the file system's own.
 const STAT_BLOCK: u64 = 512;
 
-/// Whether the file has room for every byte that it is long.
-pub(super) fn has_all_room(file: &File) -> io::Result<bool> {
-    let found = file.metadata()?;
-    Ok(found.blocks().saturating_mul(STAT_BLOCK) >= found.len())
+/// How many bytes the file has room for.
+pub(super) fn room_of(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.blocks().saturating_mul(STAT_BLOCK))
 }
 
 /// Whether the file lives in memory, where preallocation is double work.

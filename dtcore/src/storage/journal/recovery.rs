@@ -9,6 +9,7 @@ use super::format::{Contents, Origin, PartIdentity, Record};
 use crate::integrity::{RangeDigest, RangeHasher};
 use crate::plan::{BlockIndex, BlockPlan, BlockSet};
 use crate::storage::holes::Holes;
+use crate::storage::space;
 
 /// What is there already when a transfer begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -155,7 +156,9 @@ pub(in super::super) fn recover(
     }
     let (n_recorded, of) = (recovered.done.len(), recovered.bytes);
     let len = part.metadata()?.len();
-    let mut holes = Holes::of(part)?;
+    // In memory nothing is reserved; elsewhere the file had room for all of it from the beginning.
+    let least_room = if space::is_tmpfs(part)? { of } else { plan.size() };
+    let mut holes = Holes::of(part, least_room)?;
     let mut buffer = Vec::new();
     let mut bytes = 0_u64;
     for Record { block, digest } in recovered.records(plan) {
@@ -182,7 +185,7 @@ pub(in super::super) fn is_whole(
     plan: &BlockPlan,
     digests: &[Option<RangeDigest>],
 ) -> io::Result<bool> {
-    let mut holes = Holes::of(part)?;
+    let mut holes = Holes::of(part, plan.size())?;
     let mut buffer = Vec::new();
     for (block, digest) in plan.blocks().zip(digests) {
         if holes.may_have_cut(plan.range(block)) && digest_of(part, plan, block, &mut buffer)? != *digest {
