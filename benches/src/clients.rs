@@ -71,6 +71,15 @@ impl Scene {
         Ok(elapsed)
     }
 
+    /// A tool in C that moves the file `input`, of whole MiB, to the output over so many streams, in the `way` that its
+    /// arguments say.
+    pub fn tool(&self, program: &Path, input: &Path, streams: u16, way: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.arg(input).arg(self.output.path());
+        command.args([(self.size >> 20).to_string(), streams.to_string()]).args(way);
+        command
+    }
+
     /// What the client of that name is run with.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use dt_benches::arguments::{Arguments, spoken};
@@ -55,18 +55,13 @@ fn main() -> Result<(), Failure> {
     }
 
     let place = place(&folder)?;
-    random_file(&place.path().join("in"), size)?;
+    let file = place.path().join("in");
+    random_file(&file, size)?;
     let server = Server::start(place.path())?;
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
     scene.server.clone_from(&server.address);
     let netlimit = link::compile("netlimit", place.path())?;
     let uringlimit = link::compile("uringlimit", place.path())?;
-    let begin = |program: &Path, streams: u16| {
-        let mut command = Command::new(program);
-        command.arg(place.path().join("in")).arg(scene.output.path());
-        command.args([(size >> 20).to_string(), streams.to_string()]);
-        command
-    };
 
     println!(
         "{} in {}, {streams} streams, {rounds} rounds after one that is not counted\n",
@@ -79,19 +74,14 @@ fn main() -> Result<(), Failure> {
         candidates.push((name.to_owned(), Box::new(move || scene.run(&mut command))));
     };
     for (name, way) in WAYS {
-        let mut command = begin(&netlimit, streams);
-        command.args(way);
-        add(name, command);
+        add(name, scene.tool(&netlimit, &file, streams, &way));
     }
     for fewer in [1, 2] {
-        let mut command = begin(&netlimit, fewer);
-        command.args(["sendfile", "mmappop", "0", "1024"]);
-        add(&format!("{LIMIT}, {fewer} streams"), command);
+        let way = ["sendfile", "mmappop", "0", "1024"];
+        add(&format!("{LIMIT}, {fewer} streams"), scene.tool(&netlimit, &file, fewer, &way));
     }
     for (name, way) in RINGS {
-        let mut command = begin(&uringlimit, streams);
-        command.args(way);
-        add(name, command);
+        add(name, scene.tool(&uringlimit, &file, streams, &way));
     }
     let series = alternate(rounds, candidates);
     println!();

@@ -6,7 +6,6 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, best_peer, demand_ours, missing};
@@ -49,9 +48,7 @@ fn main() -> Result<(), Failure> {
     match link::compile("netlimit", place.path()) {
         Ok(netlimit) => {
             for (name, fallocate) in limits.into_iter().zip(["0", "1"]) {
-                let mut command = Command::new(&netlimit);
-                command.arg(&file).arg(scene.output.path()).arg((size >> 20).to_string());
-                command.arg(streams.to_string()).args(["sendfile", "mmappop", fallocate]);
+                let mut command = scene.tool(&netlimit, &file, streams, &["sendfile", "mmappop", fallocate]);
                 let scene = &scene;
                 candidates.push((name.to_owned(), Box::new(move || scene.run(&mut command))));
             }

@@ -89,12 +89,6 @@ pub(super) fn truncated() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "another process truncated it")
 }
 
-/// The error of a part file that another process has taken away under its name, or in part.
-pub(super) fn taken_away() -> io::Error {
-    let what = "another process removed, replaced or truncated it meanwhile";
-    io::Error::new(io::ErrorKind::UnexpectedEof, what)
-}
-
 /// Which side of a [`Writer::fill`] failed.
 #[derive(Debug)]
 pub(crate) enum FillError {

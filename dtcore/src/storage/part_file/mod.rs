@@ -20,7 +20,6 @@ use rustix::io::Errno;
 use super::beside::{is_named, mark};
 use super::journal::{self, Journal};
 use super::space;
-use super::store::taken_away;
 use crate::error::TransferError;
 use claim::{Leftover, create_locked, is_locked, protect_like};
 use naming::{folder_of, journal_path, part_path, resolve};
@@ -201,7 +200,10 @@ impl PartFile {
 
     fn taken_away(&self, action: &'static str) -> TransferError {
         self.distrust();
-        TransferError::LocalFile { action, path: self.path.clone(), source: taken_away() }
+        // Of the same kind as the error of a store whose file was cut: nobody knows how much of it is left.
+        let what = "another process removed, replaced or truncated it meanwhile";
+        let source = io::Error::new(io::ErrorKind::UnexpectedEof, what);
+        TransferError::LocalFile { action, path: self.path.clone(), source }
     }
 
     fn rename(&self) -> Result<(), TransferError> {
