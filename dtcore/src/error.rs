@@ -1,11 +1,10 @@
 //! Why a transfer failed, in terms a person can act on.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, io};
 
-use crate::integrity::Checksum;
+use crate::digest::Checksum;
 
 /// Why a transfer did not deliver its file.
 ///

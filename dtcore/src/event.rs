@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::integrity::{Blake3Digest, Md5Digest};
-use crate::plan::{StreamCount, StreamId};
+use crate::digest::{Blake3Digest, Md5Digest};
+use crate::manifest::{StreamCount, StreamId};
 
 /// One thing that happened in a transfer.
 ///

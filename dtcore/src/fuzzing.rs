@@ -3,14 +3,14 @@
 //! Each takes any bytes, must not panic on them, and holds what is read to what must be true of it: it stays within its
 //! bounds, and written again it is what it was read from.
 
-use crate::integrity::Blake3Digest;
-use crate::plan::BlockPlan;
-use crate::storage::JournalContents;
-use crate::wire::v2::{
+use crate::digest::Blake3Digest;
+use crate::manifest::BlockPlan;
+use crate::proto::v2::{
     Answer, Demand, FRAME_LEN, GREETING_LEN, Greeting, MAX_REASON, Reply, TRAILER_LEN, Trailer,
     WHOLE_DIGESTS_LEN, WholeDigests, WholeDigestsReply, reason_of,
 };
-use crate::wire::{Marking, RequestLine, Target, Wanted, v1};
+use crate::proto::{Marking, RequestLine, Target, Wanted, v1};
+use crate::sink::JournalContents;
 
 /// A decoder that takes any bytes.
 pub type Decoder = fn(&[u8]);

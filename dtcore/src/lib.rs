@@ -78,30 +78,32 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backend;
+mod client;
+mod digest;
 mod error;
 mod event;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod integrity;
-mod net;
-mod plan;
-mod receiver;
+mod manifest;
+mod proto;
+mod receive;
 mod schedule;
-mod sender;
-mod session;
-mod storage;
+mod send;
+mod server;
+mod sink;
 mod sys;
-mod wire;
+mod transport;
 
+pub use client::{CancelHandle, Download, ProtocolChoice, Transfer};
+pub use client::{InvalidAddress, ServerAddress};
+pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 pub use error::{DigestOrigin, TransferError};
 pub use event::{Event, Events, Progress, Report, Trouble};
-pub use integrity::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
-pub use net::{InvalidAddress, ServerAddress};
-pub use plan::{InvalidStreamCount, StreamCount, StreamId};
-pub use receiver::{CancelHandle, Download, ProtocolChoice, Transfer};
-pub use sender::{
+pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
+pub use server::{
     InvalidPortRange, PortRange, Server, ServerError, ServerEvent, ServerEvents, ServerOptions, ServerStats,
     StreamFailure, StreamRefusal, TransferFailure, TransferId,
 };
-pub use storage::{Engine, InvalidEngine};
+pub use sink::{Engine, InvalidEngine};

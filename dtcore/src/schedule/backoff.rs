@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::plan::StreamId;
+use crate::manifest::StreamId;
 
 /// The first pause; the attempt before it follows at once, because most broken connections are nobody's trouble.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -103,7 +103,7 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::StreamCount;
+    use crate::manifest::StreamCount;
 
     fn streams(n: u64) -> StreamCount {
         StreamCount::new(n).unwrap()

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::lane::{Lane, least_window};
-use super::scheduler::Scheduler;
-use crate::plan::{BlockIndex, BlockPlan, StreamId};
+use crate::manifest::{BlockIndex, BlockPlan, StreamId};
+use crate::schedule::scheduler::Scheduler;
+use crate::schedule::stream_state::{Lane, least_window};
 
 /// The part of a file that may be asked for twice: one fiftieth.
 const PART: u64 = 50;

@@ -11,22 +11,22 @@
 //! a goal: the order in which the server reads.
 
 mod backoff;
+mod block_table;
 mod hedge;
-mod lane;
-mod ledger;
 mod pool;
-mod rate;
 mod scheduler;
+mod stream_state;
 #[cfg(test)]
 mod tests;
-mod watch;
+mod throughput;
+mod watchdog;
 
 pub(crate) use backoff::{Backoff, Retries};
 pub(crate) use scheduler::Scheduler;
 
 use std::time::Duration;
 
-use crate::plan::{BlockIndex, StreamId};
+use crate::manifest::{BlockIndex, StreamId};
 
 /// What the user and the kind of output demand of the scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

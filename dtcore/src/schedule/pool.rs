@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::lane::Lane;
-use super::rate::{bytes_in, time_for};
+use crate::schedule::stream_state::Lane;
+use crate::schedule::throughput::{bytes_in, time_for};
 
 /// For how long the sums are good enough.
 const FRESH: Duration = Duration::from_millis(10);

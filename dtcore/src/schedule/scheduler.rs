@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::lane::{Lane, MOST_HELD, least_window};
-use super::ledger::{Hold, Ledger, Released};
-use super::pool::Pool;
-use super::watch::{Flow, STALL};
 use super::{Corrupt, Next, Policy, Verified};
-use crate::plan::{BlockIndex, BlockPlan, BlockSet, StreamCount, StreamId};
+use crate::manifest::{BlockIndex, BlockPlan, BlockSet, StreamCount, StreamId};
+use crate::schedule::block_table::{Hold, Ledger, Released};
+use crate::schedule::pool::Pool;
+use crate::schedule::stream_state::{Lane, MOST_HELD, least_window};
+use crate::schedule::watchdog::{Flow, STALL};
 
 /// A stream that was slow is one like any other again at this part of the typical rate.
 const SOUND: u64 = 4;

@@ -10,13 +10,12 @@
 //! before a range is used; a truncation in the moment between cannot be caught.
 
 use std::fs::File;
-use std::io;
-use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{io, slice};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::ledger::Ledger;
+use crate::sys::range_lock::Ledger;
 
 /// A mapped window of a file.
 #[derive(Debug)]

@@ -2,8 +2,9 @@
 
 #![allow(unsafe_code, reason = "the workspace's one opt-out; every block says why it is sound")]
 
-mod ledger;
+pub(crate) mod filesystem;
 mod map;
+mod range_lock;
 
-pub(crate) use ledger::Ledger;
 pub(crate) use map::{Map, MapWriter};
+pub(crate) use range_lock::Ledger;

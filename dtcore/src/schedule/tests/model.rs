@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::simulation::ms;
-use crate::plan::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::manifest::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::schedule::tests::simulation::ms;
 use crate::schedule::{Corrupt, Next, Policy, Scheduler, Verified};
 
 const LEN: u64 = 1 << 20;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::simulation::{MB, Simulation, ms, steady};
 use crate::schedule::Policy;
+use crate::schedule::tests::simulation::{MB, Simulation, ms, steady};
 
 const RATE: u64 = 10 * MB;
 const AHEAD: u64 = 8 << 20;

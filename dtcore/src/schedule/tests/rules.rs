@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::simulation::ms;
-use crate::plan::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::manifest::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::schedule::tests::simulation::ms;
 use crate::schedule::{Corrupt, Fault, Next, Policy, Scheduler, Verified};
 
 const LEN: u64 = 16 << 10;

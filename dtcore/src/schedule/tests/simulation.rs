@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::plan::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::manifest::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
 use crate::schedule::{Backoff, Corrupt, Fault, Next, Policy, Retries, Scheduler, Verified};
 
 /// The virtual time that passes in one step.

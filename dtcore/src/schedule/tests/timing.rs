@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::simulation::{MB, Path, Simulation, ms, steady, turning};
+use crate::schedule::tests::simulation::{MB, Path, Simulation, ms, steady, turning};
 use crate::schedule::{Fault, Policy};
 
 const RATE: u64 = 12_500_000;

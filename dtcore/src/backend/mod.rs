@@ -1,0 +1,3 @@
+//! What is served: a confined directory of the file system.
+
+pub(crate) mod fs;

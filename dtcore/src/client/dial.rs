@@ -1,0 +1,130 @@
+//! Making a stream of protocol 2: to the data port, or over the control port where that cannot be reached.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::{fmt, io};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::proto::v2;
+use crate::transport::prepared;
+
+/// The largest head of the answer to an upgrade, in bytes.
+const MAX_HEAD: usize = 4 << 10;
+
+/// The most header lines of that answer.
+const MAX_HEADERS: usize = 32;
+
+/// Which way streams take to the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Route {
+    /// Straight to the data port.
+    DataPort(SocketAddr),
+    /// To the control port, where HTTP is left by an upgrade.
+    ControlPort(SocketAddr),
+}
+
+impl Route {
+    /// The address that is connected to.
+    pub(crate) fn address(self) -> SocketAddr {
+        match self {
+            Self::DataPort(address) | Self::ControlPort(address) => address,
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address().fmt(f)
+    }
+}
+
+/// Connects a stream, ready for its greeting, within `limit`.
+///
+/// # Errors
+/// What the system said, [`io::ErrorKind::TimedOut`], [`io::ErrorKind::InvalidData`] if the control port does not
+/// let HTTP be left, or [`io::ErrorKind::ResourceBusy`] if it does, and not now.
+///
+/// # Cancel safety
+/// A connection that was being made is closed.
+pub(crate) async fn dial(route: Route, limit: Duration) -> io::Result<TcpStream> {
+    let connecting = async {
+        let mut stream = prepared(TcpStream::connect(route.address()).await?)?;
+        if let Route::ControlPort(address) = route {
+            upgrade(&mut stream, address).await?;
+        }
+        Ok(stream)
+    };
+    timeout(limit, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn upgrade(stream: &mut TcpStream, host: SocketAddr) -> io::Result<()> {
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: {}\r\n\r\n", v2::UPGRADE);
+    stream.write_all(request.as_bytes()).await?;
+    let refused = || io::Error::new(io::ErrorKind::InvalidData, "it does not carry streams over this port");
+    let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "it has no room for another stream now");
+    let mut head = Vec::with_capacity(512);
+    loop {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(&head) {
+            // The server speaks only when it was greeted, so nothing can follow the head.
+            Ok(httparse::Status::Complete(len)) if response.code == Some(101) && len == head.len() => {
+                return Ok(());
+            }
+            Ok(httparse::Status::Complete(_)) if response.code == Some(503) => return Err(busy()),
+            Ok(httparse::Status::Partial) if head.len() <= MAX_HEAD => {}
+            Ok(_) | Err(_) => return Err(refused()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn dialled(answer: &'static str) -> io::Result<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            let mut socket = listener.accept().await.unwrap().0;
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                socket.read_buf(&mut request).await.unwrap();
+            }
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let stream = dial(Route::ControlPort(address), PATIENCE).await;
+        let request = serving.await.unwrap();
+        assert!(
+            request.starts_with("GET / HTTP/1.1\r\n") && request.contains("Upgrade: dt2\r\n"),
+            "{request}"
+        );
+        stream
+    }
+
+    #[tokio::test]
+    async fn only_a_switch_of_protocols_is_a_stream() {
+        let good = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n";
+        assert!(dialled(good).await.is_ok());
+        for answer in
+            ["HTTP/1.1 501 Not Implemented\r\n\r\n", "SSH-2.0\r\n\r\n", "HTTP/1.1 101 x\r\n\r\nmore"]
+        {
+            let error = dialled(answer).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{answer}");
+        }
+        let busy = dialled("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}").await;
+        assert_eq!(busy.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(dialled("HTTP/1.1 101").await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

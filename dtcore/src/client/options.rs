@@ -1,0 +1,100 @@
+//! What a download may be told besides where its bytes go.
+
+use std::ffi::OsString;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::client::address::ServerAddress;
+use crate::digest::Checksum;
+use crate::manifest::StreamCount;
+use crate::proto::v2::WholeDigests;
+use crate::sink::{Clobber, Durability, Engine, Resume};
+
+/// How many rounds of connecting again may fail in a row unless told: with the pauses between them about twenty
+/// seconds, which is what a server takes to start anew.
+const RETRIES: u32 = 10;
+
+/// The options of one download.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) server: ServerAddress,
+    /// The remote file's name, whatever bytes it is made of.
+    pub(crate) name: OsString,
+    pub(crate) streams: StreamCount,
+    pub(crate) protocol: ProtocolChoice,
+    pub(crate) engine: Engine,
+    pub(crate) clobber: Clobber,
+    pub(crate) durability: Durability,
+    pub(crate) resume: Resume,
+    pub(crate) md5: Md5Wish,
+    pub(crate) checksum: Option<Checksum>,
+    pub(crate) verification: Verification,
+    /// Bytes a second, over all streams.
+    pub(crate) limit_rate: Option<NonZeroU64>,
+    /// How many rounds of connecting again may fail in a row.
+    pub(crate) retries: u32,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
+}
+
+/// Which protocol to speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum ProtocolChoice {
+    /// Protocol 2 where the server has it, else protocol 1.
+    #[default]
+    Auto,
+    /// Protocol 1, as the original server.
+    V1,
+    /// Protocol 2, or fail.
+    V2,
+}
+
+/// Whether the file's MD5 is computed and compared beside its BLAKE3 hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Md5Wish {
+    Wanted,
+    NotWanted,
+}
+
+/// Whether blocks are compared with their digests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verification {
+    On,
+    /// For benchmarks alone: it shows what verification costs.
+    #[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "only benchmarks can switch it off"))]
+    Off,
+}
+
+impl Options {
+    /// What a download of `name` is, unless it is told more.
+    pub(crate) fn new(server: ServerAddress, name: OsString) -> Self {
+        Self {
+            server,
+            name,
+            streams: StreamCount::default(),
+            protocol: ProtocolChoice::default(),
+            engine: Engine::default(),
+            clobber: Clobber::default(),
+            durability: Durability::default(),
+            resume: Resume::Allowed,
+            md5: Md5Wish::NotWanted,
+            checksum: None,
+            verification: Verification::On,
+            limit_rate: None,
+            retries: RETRIES,
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(3600),
+        }
+    }
+
+    /// Which digests of the whole file protocol 2 asks the server for.
+    pub(crate) fn digests(&self) -> WholeDigests {
+        match (self.md5, self.checksum) {
+            (Md5Wish::Wanted, _) | (_, Some(Checksum::Md5(_))) => WholeDigests::Blake3AndMd5,
+            (Md5Wish::NotWanted, Some(Checksum::Blake3(_)) | None) => WholeDigests::Blake3,
+        }
+    }
+}

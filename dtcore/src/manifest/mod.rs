@@ -1,0 +1,13 @@
+//! Which bytes belong to which stream: pure arithmetic, without sockets, files or clocks.
+
+mod blocks;
+mod frontier;
+mod range;
+mod static_split;
+mod streams;
+
+pub(crate) use blocks::{BlockIndex, BlockPlan, BlockSet, BlockSize};
+pub(crate) use frontier::Frontier;
+pub(crate) use range::ByteRange;
+pub(crate) use static_split::{InconsistentLengths, StaticSplit};
+pub use streams::{InvalidStreamCount, StreamCount, StreamId};

@@ -1,0 +1,17 @@
+//! What goes over the wire, as pure functions between bytes and types.
+//!
+//! `docs/protocol.md` is the normative text. Every length and number is bounded here, before anybody uses it.
+
+pub(crate) mod http;
+mod transfer_request;
+pub(crate) mod v1;
+pub(crate) mod v2;
+
+pub(crate) use http::{InvalidRequestLine, MAX_LINE, Marking, RequestLine, Target, is_token};
+pub(crate) use transfer_request::Wanted;
+
+/// Response header: the file's size in bytes. Protocol 1 itself never tells it; the original client ignores this.
+pub(crate) const SIZE_HEADER: &str = "dt-size";
+
+/// Request header: how the target is to be read, one of the values of [`Marking`].
+pub(crate) const TARGET_HEADER: &str = "dt-target";

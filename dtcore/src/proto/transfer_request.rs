@@ -1,0 +1,63 @@
+//! What a request's body asks for, in whichever protocol.
+
+use serde_json::Value;
+
+use super::v1;
+use crate::proto::v1::InvalidRequest;
+use crate::proto::v2::{self, WholeDigests};
+
+/// A request, in the protocol that it is to be answered in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
+    V1(v1::Request),
+    V2(v2::Request),
+}
+
+impl Wanted {
+    /// Reads a body; keys it does not know are ignored.
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, InvalidRequest> {
+        let value: Value = serde_json::from_slice(body).map_err(|_| InvalidRequest::NotJson)?;
+        let v1 = v1::Request::of(&value)?;
+        match value.get("protocol").map(Value::as_u64) {
+            None | Some(Some(1)) => Ok(Self::V1(v1)),
+            Some(None | Some(0)) => Err(InvalidRequest::Protocol),
+            // Whoever speaks a later one is answered in the highest that is known here.
+            Some(Some(_)) => {
+                let digests = match value.get("md5") {
+                    None | Some(Value::Bool(false)) => WholeDigests::Blake3,
+                    Some(Value::Bool(true)) => WholeDigests::Blake3AndMd5,
+                    Some(_) => return Err(InvalidRequest::Md5),
+                };
+                Ok(Self::V2(v2::Request { streams: v1.streams, digests }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::StreamCount;
+
+    #[test]
+    fn the_protocol_is_the_highest_that_both_have() {
+        let streams = StreamCount::default();
+        let (v1, v2) =
+            (Wanted::V1(v1::Request { streams }), |digests| Ok(Wanted::V2(v2::Request { streams, digests })));
+        for (rest, expected) in [
+            ("", Ok(v1)),
+            (r#", "protocol": 1"#, Ok(v1)),
+            (r#", "protocol": 1, "md5": 7"#, Ok(v1)),
+            (r#", "protocol": 2"#, v2(WholeDigests::Blake3)),
+            (r#", "protocol": 99, "md5": false"#, v2(WholeDigests::Blake3)),
+            (r#", "protocol": 2, "md5": true, "x": []"#, v2(WholeDigests::Blake3AndMd5)),
+            (r#", "protocol": 2, "md5": 1"#, Err(InvalidRequest::Md5)),
+            (r#", "protocol": 0"#, Err(InvalidRequest::Protocol)),
+            (r#", "protocol": "2""#, Err(InvalidRequest::Protocol)),
+            (r#", "protocol": null"#, Err(InvalidRequest::Protocol)),
+        ] {
+            let body = format!("{{\"threads\": 8{rest}}}");
+            assert_eq!(Wanted::decode(body.as_bytes()), expected, "{body}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The digests of blocks, remembered for whoever asks for the same blocks again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rustix::io::{Errno, pread};
+
+use super::{FileIdentity, SourceFile};
+use crate::digest::{RangeDigest, RangeHasher};
+use crate::manifest::{BlockIndex, BlockPlan, BlockSize, ByteRange};
+use crate::send::digest_cache::hashing::{Lasting, lasting};
+
+/// How many bytes the digests of all files may take: those of a million blocks, half a terabyte.
+pub(crate) const CAPACITY: usize = 32 << 20;
+
+/// How many neighbouring blocks are remembered and forgotten together.
+const PAGE: u32 = 256;
+
+/// What a page takes beside its digests.
+const OVERHEAD: usize = 256;
+
+/// How much is hashed at once: it stays in a core's own cache between being read and being hashed.
+const PIECE: usize = 128 << 10;
+
+/// How many buffers are kept between two uses: one for each thread that hashes now, seldom more than there are cores.
+const BUFFERS: usize = 16;
+
+/// Digests by file identity and block.
+#[derive(Debug)]
+pub(crate) struct BlockDigests {
+    pages: Mutex<Pages>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+    bytes_hashed: Arc<AtomicU64>,
+    /// How long a file must have been left alone before it was read.
+    settling: Duration,
+}
+
+#[derive(Debug)]
+struct Pages {
+    by_key: HashMap<Key, Page>,
+    bytes: usize,
+    capacity: usize,
+    /// Counts uses: the age of a page is the use that last found it.
+    uses: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Key {
+    identity: FileIdentity,
+    block: BlockSize,
+    page: u32,
+}
+
+#[derive(Debug)]
+struct Page {
+    digests: Box<[Option<RangeDigest>]>,
+    last_used: u64,
+}
+
+impl Page {
+    fn bytes(&self) -> usize {
+        OVERHEAD.saturating_add(size_of_val(&*self.digests))
+    }
+}
+
+impl BlockDigests {
+    /// Remembers up to `capacity` bytes of digests; what is hashed is added to `bytes_hashed`.
+    pub(crate) fn new(capacity: usize, settling: Duration, bytes_hashed: Arc<AtomicU64>) -> Self {
+        let pages = Pages { by_key: HashMap::new(), bytes: 0, capacity, uses: 0 };
+        Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed, settling }
+    }
+
+    /// The digest of a block of that version of a file, if it is known.
+    pub(crate) fn find(
+        &self,
+        identity: &FileIdentity,
+        plan: &BlockPlan,
+        block: BlockIndex,
+    ) -> Option<RangeDigest> {
+        let (key, at) = place(identity, plan, block);
+        let mut pages = self.pages();
+        pages.uses += 1;
+        let now = pages.uses;
+        let page = pages.by_key.get_mut(&key)?;
+        page.last_used = now;
+        page.digests.get(at).copied().flatten()
+    }
+
+    /// Remembers the digest of a block that was read since `begin`, if the file looks like `now` afterwards and had been
+    /// left alone long enough before.
+    pub(crate) fn remember(
+        &self,
+        source: &SourceFile,
+        plan: &BlockPlan,
+        block: BlockIndex,
+        digest: RangeDigest,
+        now: &FileIdentity,
+        begin: SystemTime,
+    ) {
+        if lasting(source, now, begin, self.settling) == Lasting::No {
+            return;
+        }
+        let (key, at) = place(now, plan, block);
+        let len = plan.n_blocks().saturating_sub(key.page.saturating_mul(PAGE)).min(PAGE);
+        let len = usize::try_from(len).unwrap_or(0);
+        self.pages().set(key, len, at, digest);
+    }
+
+    /// Hashes the next bytes of a range, `part`, which should be in memory: it is read where the caller stands.
+    ///
+    /// # Errors
+    /// The system's; [`Errno::NODATA`] if the file ends before the part does.
+    pub(crate) fn hash(
+        &self,
+        source: &SourceFile,
+        part: ByteRange,
+        hasher: &mut RangeHasher,
+    ) -> Result<(), Errno> {
+        let mut buffer = self.buffers().pop().unwrap_or_else(|| vec![0; PIECE]);
+        let result = read_into(source, part, &mut buffer, hasher);
+        let mut buffers = self.buffers();
+        if buffers.len() < BUFFERS {
+            buffers.push(buffer);
+        }
+        drop(buffers);
+        if result.is_ok() {
+            self.bytes_hashed.fetch_add(part.len(), Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Forgets all digests of that version of a file.
+    pub(crate) fn forget(&self, identity: &FileIdentity) {
+        let mut pages = self.pages();
+        pages.by_key.retain(|key, _| key.identity != *identity);
+        pages.bytes = pages.by_key.values().map(Page::bytes).sum();
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        // Every change is complete in itself, so a panic elsewhere leaves it sound.
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn buffers(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pages {
+    fn set(&mut self, key: Key, len: usize, at: usize, digest: RangeDigest) {
+        self.uses += 1;
+        let now = self.uses;
+        let mut added = 0;
+        let page = self.by_key.entry(key).or_insert_with(|| {
+            let page = Page { digests: vec![None; len].into_boxed_slice(), last_used: now };
+            added = page.bytes();
+            page
+        });
+        page.last_used = now;
+        if let Some(slot) = page.digests.get_mut(at) {
+            *slot = Some(digest);
+        }
+        self.bytes = self.bytes.saturating_add(added);
+        if self.bytes > self.capacity {
+            self.make_room();
+        }
+    }
+
+    /// Forgets the pages that were not used for the longest time, a quarter of all, so that it is seldom needed.
+    fn make_room(&mut self) {
+        let mut ages: Vec<u64> = self.by_key.values().map(|page| page.last_used).collect();
+        let quarter = ages.len() / 4;
+        if let Some((_, oldest_kept, _)) = (quarter < ages.len()).then(|| ages.select_nth_unstable(quarter)) {
+            let oldest_kept = *oldest_kept;
+            self.by_key.retain(|_, page| page.last_used > oldest_kept);
+        }
+        self.bytes = self.by_key.values().map(Page::bytes).sum();
+    }
+}
+
+fn place(identity: &FileIdentity, plan: &BlockPlan, block: BlockIndex) -> (Key, usize) {
+    let key = Key { identity: *identity, block: plan.block_size(), page: block.value() / PAGE };
+    (key, usize::try_from(block.value() % PAGE).unwrap_or(usize::MAX))
+}
+
+fn read_into(
+    source: &SourceFile,
+    part: ByteRange,
+    buffer: &mut [u8],
+    hasher: &mut RangeHasher,
+) -> Result<(), Errno> {
+    let mut rest = part;
+    while !rest.is_empty() {
+        let len = buffer.len().min(usize::try_from(rest.len()).unwrap_or(usize::MAX));
+        let Some(into) = buffer.get_mut(..len) else { return Err(Errno::INVAL) };
+        let n = match pread(source, &mut *into, rest.start()) {
+            Ok(0) => return Err(Errno::NODATA),
+            Ok(n) => n,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(into.get(..n).unwrap_or_default()).ok_or(Errno::INVAL)?;
+        rest = ByteRange::new(rest.start().saturating_add(u64::try_from(n).unwrap_or(0)), rest.end());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::send::digest_cache::hashing::SETTLING;
+    use std::io::Write;
+
+    const LATER: Duration = Duration::from_secs(3);
+
+    fn source(len: u64) -> SourceFile {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(len).unwrap();
+        SourceFile::new(file).unwrap()
+    }
+
+    fn plan(len: u64) -> BlockPlan {
+        BlockPlan::new(len, BlockSize::new(BlockSize::MIN).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn only_what_was_left_alone_is_remembered() {
+        let (source, plan) = (source(40_000), plan(40_000));
+        let (identity, digest) = (source.identity(), RangeDigest::from([7; 32]));
+        let block = plan.block(2).unwrap();
+        let digests = BlockDigests::new(CAPACITY, SETTLING, Arc::default());
+        let now = SystemTime::now();
+        for (begin, found) in [(now - LATER, None), (now, None), (now + LATER, Some(digest))] {
+            digests.remember(&source, &plan, block, digest, &identity, begin);
+            assert_eq!(digests.find(&identity, &plan, block), found);
+        }
+        assert_eq!(digests.find(&identity, &plan, plan.block(1).unwrap()), None);
+        let other = BlockPlan::new(40_000, BlockSize::new(BlockSize::MAX).unwrap()).unwrap();
+        assert_eq!(digests.find(&identity, &other, plan.block(2).unwrap()), None);
+    }
+
+    #[test]
+    fn the_longest_unused_make_room() {
+        let digests = BlockDigests::new(20 * (OVERHEAD + 33), SETTLING, Arc::default());
+        let plan = plan(1);
+        let block = plan.block(0).unwrap();
+        let sources: Vec<_> = (0..50).map(|_| source(1)).collect();
+        for source in &sources {
+            let (digest, begin) = (RangeDigest::from([7; 32]), SystemTime::now() + LATER);
+            digests.remember(source, &plan, block, digest, &source.identity(), begin);
+            assert!(digests.find(&sources[0].identity(), &plan, block).is_some(), "it is used");
+            let pages = digests.pages();
+            assert!(pages.bytes <= pages.capacity);
+            assert_eq!(pages.bytes, pages.by_key.len() * (OVERHEAD + 33));
+        }
+        assert!(digests.find(&sources[1].identity(), &plan, block).is_none());
+        assert!(digests.find(&sources[49].identity(), &plan, block).is_some());
+    }
+
+    #[test]
+    fn a_part_is_hashed_where_it_is_and_its_lack_is_told() {
+        let content: Vec<u8> = (0..400_000_usize).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let source = SourceFile::new(file).unwrap();
+        let digests = BlockDigests::new(CAPACITY, SETTLING, Arc::default());
+        let range = ByteRange::new(262_144, 400_000);
+        let mut hasher = RangeHasher::new(400_000, range).unwrap();
+        for part in [ByteRange::new(262_144, 262_145), ByteRange::new(262_145, 400_000)] {
+            digests.hash(&source, part, &mut hasher).unwrap();
+        }
+        assert_eq!(hasher.finish(), RangeDigest::of(400_000, range, &content[262_144..]));
+        let mut hasher = RangeHasher::new(500_000, ByteRange::new(393_216, 500_000)).unwrap();
+        let beyond = digests.hash(&source, ByteRange::new(393_216, 500_000), &mut hasher);
+        assert_eq!(beyond, Err(Errno::NODATA));
+        assert_eq!(digests.bytes_hashed.load(Ordering::Relaxed), 400_000 - 262_144);
+    }
+}

@@ -1,0 +1,244 @@
+//! One kind of digest of whole files: those that are known, and those on their way.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{DigestError, FileIdentity, SourceFile};
+use crate::send::digest_cache::hashing::{Hashed, Lasting, Reading};
+use crate::send::digest_cache::turns::{Turn, Turns};
+
+/// How many digests are remembered: about half a megabyte.
+pub(crate) const CAPACITY: usize = 4096;
+
+/// Remembers digests by file identity; a file that several ask for at once is read once.
+#[derive(Debug)]
+pub(crate) struct Desk<D> {
+    state: Mutex<State<D>>,
+    /// Hashing takes a whole core, so there are hardly more at once than cores.
+    pub(crate) turns: Turns,
+    pub(crate) tracker: TaskTracker,
+    bytes_hashed: Arc<AtomicU64>,
+    /// How long a file must have been left alone before it was read.
+    settling: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct State<D> {
+    pub(crate) known: HashMap<FileIdentity, Known<D>>,
+    flights: HashMap<FileIdentity, Weak<Flight<D>>>,
+    /// Counts lookups: the age of an entry is the lookup that last found it.
+    pub(crate) lookups: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Known<D> {
+    digest: D,
+    last_used: u64,
+}
+
+/// A hash on its way. Each waiter holds it; when the last one lets go, the work is cancelled.
+#[derive(Debug)]
+struct Flight<D> {
+    progress: watch::Receiver<Progress<D>>,
+    hashed: Arc<AtomicU64>,
+    /// The job takes the first turn that any of the waiters gets: who asks for a file that somebody else asked for
+    /// before does not have to stand in that one's queue.
+    turn: mpsc::Sender<Turn>,
+    _cancel: DropGuard,
+}
+
+#[derive(Clone, Debug)]
+enum Progress<D> {
+    Waiting,
+    Running,
+    Ended(Result<D, DigestError>),
+}
+
+enum Found<D> {
+    Known(D),
+    Flight(Arc<Flight<D>>),
+    Begin(Arc<Flight<D>>, Job<D>),
+}
+
+struct Job<D> {
+    progress: watch::Sender<Progress<D>>,
+    reading: Reading,
+    turn: mpsc::Receiver<Turn>,
+    flight: Weak<Flight<D>>,
+}
+
+impl<D: Copy + Send + Sync + 'static> Desk<D> {
+    pub(crate) fn new(
+        turns: Turns,
+        tracker: TaskTracker,
+        settling: Duration,
+        bytes_hashed: Arc<AtomicU64>,
+    ) -> Self {
+        Self { state: Mutex::default(), turns, tracker, bytes_hashed, settling }
+    }
+
+    /// The digest of `source`, from memory, from somebody else's work, or from `work` on a thread that may block.
+    pub(crate) async fn digest<W>(
+        self: &Arc<Self>,
+        source: &Arc<SourceFile>,
+        asker: IpAddr,
+        work: W,
+    ) -> Result<D, DigestError>
+    where
+        W: FnOnce(&SourceFile, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
+    {
+        let flight = match self.look_up(source.identity()) {
+            Found::Known(digest) => return Ok(digest),
+            Found::Flight(flight) => flight,
+            Found::Begin(flight, job) => {
+                self.tracker.spawn(Arc::clone(self).run(Arc::clone(source), job, work));
+                flight
+            }
+        };
+        let mut progress = flight.progress.clone();
+        tokio::select! {
+            biased;
+            _ = progress.wait_for(|progress| !matches!(progress, Progress::Waiting)) => {}
+            Some(turn) = self.turns.next(asker) => {
+                // The job may have got another turn meanwhile; then this one is free again.
+                let _ = flight.turn.try_send(turn);
+            }
+        }
+        match progress.wait_for(|progress| matches!(progress, Progress::Ended(_))).await.as_deref() {
+            Ok(Progress::Ended(outcome)) => outcome.clone(),
+            Ok(Progress::Waiting | Progress::Running) | Err(_) => Err(DigestError::Cancelled),
+        }
+    }
+
+    /// The digest if it is known.
+    pub(crate) fn known(&self, identity: &FileIdentity) -> Option<D> {
+        let mut state = self.state();
+        state.lookups += 1;
+        let now = state.lookups;
+        let known = state.known.get_mut(identity)?;
+        known.last_used = now;
+        Some(known.digest)
+    }
+
+    /// Remembers a digest that was found without this desk's work.
+    pub(crate) fn remember(&self, identity: FileIdentity, digest: D) {
+        self.state().remember(identity, digest);
+    }
+
+    /// Forgets the digest of that version of a file.
+    pub(crate) fn forget(&self, identity: &FileIdentity) {
+        self.state().known.remove(identity);
+    }
+
+    /// How many bytes are through of a file whose digest is on its way.
+    pub(crate) fn progress(&self, identity: &FileIdentity) -> u64 {
+        let flight = self.state().flights.get(identity).and_then(Weak::upgrade);
+        flight.map_or(0, |flight| flight.hashed.load(Ordering::Relaxed))
+    }
+
+    fn look_up(&self, identity: FileIdentity) -> Found<D> {
+        let mut state = self.state();
+        state.lookups += 1;
+        let now = state.lookups;
+        if let Some(known) = state.known.get_mut(&identity) {
+            known.last_used = now;
+            return Found::Known(known.digest);
+        }
+        if let Some(flight) = state.flights.get(&identity).and_then(Weak::upgrade) {
+            return Found::Flight(flight);
+        }
+        let (teller, progress) = watch::channel(Progress::Waiting);
+        let (giver, turn) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        let hashed = Arc::default();
+        let flight = Arc::new(Flight {
+            progress,
+            hashed: Arc::clone(&hashed),
+            turn: giver,
+            _cancel: cancel.clone().drop_guard(),
+        });
+        let bytes_hashed = Arc::clone(&self.bytes_hashed);
+        let reading = Reading { cancel, hashed, bytes_hashed, settling: self.settling };
+        let job = Job { progress: teller, reading, turn, flight: Arc::downgrade(&flight) };
+        state.flights.insert(identity, Weak::clone(&job.flight));
+        Found::Begin(flight, job)
+    }
+
+    /// Hashes the file and tells everybody who waits.
+    async fn run<W>(self: Arc<Self>, source: Arc<SourceFile>, job: Job<D>, work: W)
+    where
+        W: FnOnce(&SourceFile, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
+    {
+        let identity = source.identity();
+        let Job { progress, reading, turn, flight } = job;
+        let cancel = reading.cancel.clone();
+        let outcome = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(DigestError::Cancelled),
+            outcome = hash(&progress, turn, move || work(&source, &reading)) => outcome,
+        };
+        {
+            let mut state = self.state();
+            // After a cancelled job another may have begun for the same file; its entry is not ours to remove.
+            if let Entry::Occupied(entry) = state.flights.entry(identity)
+                && Weak::ptr_eq(entry.get(), &flight)
+            {
+                entry.remove();
+            }
+            if let Ok(Hashed { digest, lasting: Lasting::Yes }) = outcome {
+                state.remember(identity, digest);
+            }
+        }
+        progress.send_replace(Progress::Ended(outcome.map(|hashed| hashed.digest)));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<D>> {
+        // Every change of the state is complete in itself, so a panic elsewhere leaves it sound.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does the work when there is a turn for it.
+async fn hash<D: Send + Sync + 'static>(
+    progress: &watch::Sender<Progress<D>>,
+    mut turns: mpsc::Receiver<Turn>,
+    work: impl FnOnce() -> Result<Hashed<D>, DigestError> + Send + 'static,
+) -> Result<Hashed<D>, DigestError> {
+    let turn = turns.recv().await.ok_or(DigestError::Cancelled)?;
+    // One is enough; any other goes to the next job.
+    drop(turns);
+    progress.send_replace(Progress::Running);
+    let working = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    working.await.unwrap_or_else(|error| {
+        Err(if error.is_panic() { DigestError::Failed } else { DigestError::Cancelled })
+    })
+}
+
+impl<D> Default for State<D> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), flights: HashMap::new(), lookups: 0 }
+    }
+}
+
+impl<D> State<D> {
+    pub(crate) fn remember(&mut self, identity: FileIdentity, digest: D) {
+        if self.known.len() >= CAPACITY {
+            let oldest = self.known.iter().min_by_key(|(_, known)| known.last_used);
+            if let Some(oldest) = oldest.map(|(identity, _)| *identity) {
+                self.known.remove(&oldest);
+            }
+        }
+        self.known.insert(identity, Known { digest, last_used: self.lookups });
+    }
+}

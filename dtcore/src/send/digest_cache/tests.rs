@@ -1,0 +1,221 @@
+//! The caches against real files.
+
+use super::*;
+use crate::digest::{RangeDigest, RangeHasher};
+use crate::manifest::BlockSize;
+use crate::send::digest_cache::hashing::{Lasting, settled};
+use crate::send::digest_cache::single_flight::{CAPACITY, State};
+use std::fs::File;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Enough for the clocks of the file systems that tests run on, and soon over.
+const SOON: Duration = Duration::from_millis(20);
+
+const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const OTHER: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    cache: Arc<DigestCache>,
+    bytes_hashed: Arc<AtomicU64>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        // Whatever this machine has: three turns, two for one address.
+        let bytes_hashed = Arc::default();
+        let cache = DigestCache::with_turns(3, SOON, &TaskTracker::new(), Arc::clone(&bytes_hashed));
+        Self { folder: tempfile::tempdir().unwrap(), cache: Arc::new(cache), bytes_hashed }
+    }
+
+    /// Opens the file when its times have settled.
+    async fn settled(&self, content: &[u8]) -> Arc<SourceFile> {
+        let path = self.folder.path().join("f");
+        std::fs::write(&path, content).unwrap();
+        let source = open(&path);
+        while settled(&source.identity(), SystemTime::now(), SOON) == Lasting::No {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        source
+    }
+
+    async fn digest(&self, source: &Arc<SourceFile>) -> Result<Md5Digest, DigestError> {
+        self.cache.md5(source, ASKER).await
+    }
+
+    fn bytes_hashed(&self) -> u64 {
+        self.bytes_hashed.load(Ordering::Relaxed)
+    }
+}
+
+fn open(path: &Path) -> Arc<SourceFile> {
+    Arc::new(SourceFile::new(File::open(path).unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn an_unchanged_file_is_read_once() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    for _ in 0..3 {
+        assert_eq!(fixture.digest(&source).await, Ok(Md5Digest::of(b"abc")));
+    }
+    assert_eq!(fixture.bytes_hashed(), 3);
+    let changed = fixture.settled(b"abcd").await;
+    assert_eq!(fixture.digest(&changed).await, Ok(Md5Digest::of(b"abcd")));
+    assert_eq!(fixture.bytes_hashed(), 7);
+}
+
+#[tokio::test]
+async fn many_who_ask_at_once_share_one_reading() {
+    let fixture = Fixture::new();
+    let content = vec![7; 1 << 20];
+    let source = fixture.settled(&content).await;
+    let asking = (0..50).map(|_| fixture.digest(&source));
+    let digests = futures_util::future::join_all(asking).await;
+    assert!(digests.iter().all(|digest| *digest == Ok(Md5Digest::of(&content))));
+    assert_eq!(fixture.bytes_hashed(), 1 << 20);
+}
+
+#[tokio::test]
+async fn a_change_since_opening_is_an_error_and_not_remembered() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    std::fs::write(fixture.folder.path().join("f"), b"abcdef").unwrap();
+    for _ in 0..2 {
+        assert_eq!(fixture.digest(&source).await, Err(DigestError::Changed));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changed_lately_is_not_remembered() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    let nanoseconds = u64::try_from(source.identity().changed()).unwrap();
+    let changed = UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+    let settled = |after| settled(&source.identity(), changed + after, SETTLING);
+    // Times that are whole even numbers of seconds stand still for two.
+    for (after, expected) in [
+        (Duration::ZERO, Lasting::No),
+        (Duration::from_secs(2), Lasting::No),
+        (SETTLING.saturating_sub(Duration::from_nanos(1)), Lasting::No),
+        (SETTLING, Lasting::Yes),
+    ] {
+        assert_eq!(settled(after), expected, "{after:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_waiting_ends_the_work() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    let held = [fixture.cache.md5.turns.next(ASKER).await, fixture.cache.md5.turns.next(ASKER).await];
+    {
+        let waiting = fixture.digest(&source);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+    }
+    // The job can get no turn, so only its cancellation lets it end.
+    fixture.cache.md5.tracker.close();
+    tokio::time::timeout(Duration::from_secs(10), fixture.cache.md5.tracker.wait()).await.unwrap();
+    drop(held);
+    assert_eq!(fixture.bytes_hashed(), 0);
+    assert_eq!(fixture.digest(&source).await, Ok(Md5Digest::of(b"abc")));
+}
+
+#[tokio::test]
+async fn who_shares_a_file_does_not_wait_for_another_address() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    let _held = [fixture.cache.md5.turns.next(ASKER).await, fixture.cache.md5.turns.next(ASKER).await];
+    let waiting = fixture.digest(&source);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    assert_eq!(fixture.cache.md5(&source, OTHER).await, Ok(Md5Digest::of(b"abc")));
+    assert_eq!(waiting.await, Ok(Md5Digest::of(b"abc")));
+    assert_eq!(fixture.bytes_hashed(), 3);
+    // No turn was kept.
+    assert!(fixture.cache.md5.turns.next(OTHER).await.is_some());
+}
+
+#[test]
+fn the_longest_unused_digest_makes_room() {
+    let file = |n: u32| {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(u64::from(n)).unwrap();
+        SourceFile::new(file).unwrap().identity()
+    };
+    let mut state = State::default();
+    let first = file(1);
+    for n in 1..=4097 {
+        state.lookups += 1;
+        let identity = if n == 1 { first } else { file(n) };
+        state.remember(identity, Md5Digest::of(b""));
+    }
+    assert_eq!(state.known.len(), CAPACITY);
+    assert!(!state.known.contains_key(&first));
+}
+
+#[tokio::test]
+async fn a_blake3_reads_only_the_blocks_that_are_not_known() {
+    let fixture = Fixture::new();
+    // More than one run, and a last block that is not full.
+    let content: Vec<u8> = (0..5_000_000_usize).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
+    let source = fixture.settled(&content).await;
+    let plan = BlockPlan::new(source.size(), BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
+    let identity = source.identity();
+    for index in [0, 7, 8, 300] {
+        let block = plan.block(index).unwrap();
+        let range = plan.range(block);
+        let mut hasher = RangeHasher::new(plan.size(), range).unwrap();
+        fixture.cache.blocks().hash(&source, range, &mut hasher).unwrap();
+        let digest = hasher.finish().unwrap();
+        fixture.cache.blocks().remember(&source, &plan, block, digest, &identity, SystemTime::now());
+    }
+    assert_eq!(fixture.bytes_hashed(), 4 * BlockSize::MIN);
+    assert_eq!(fixture.cache.known_blake3(&identity), None);
+    let expected = Blake3Digest::of(&content);
+    for _ in 0..2 {
+        assert_eq!(fixture.cache.blake3(&source, plan, ASKER).await, Ok(expected));
+        assert_eq!(fixture.bytes_hashed(), 5_000_000);
+    }
+    assert_eq!(fixture.cache.known_blake3(&identity), Some(expected));
+}
+
+#[tokio::test]
+async fn blocks_of_which_all_are_known_need_no_turn() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    let plan = BlockPlan::new(3, BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
+    let (block, digest) =
+        (plan.block(0).unwrap(), RangeDigest::from(<[u8; 32]>::from(Blake3Digest::of(b"abc"))));
+    fixture.cache.blocks().remember(&source, &plan, block, digest, &source.identity(), SystemTime::now());
+    let turns = &fixture.cache.blake3.turns;
+    let _held = [turns.next(ASKER).await, turns.next(ASKER).await];
+    let found = tokio::time::timeout(Duration::from_secs(10), fixture.cache.blake3(&source, plan, ASKER));
+    assert_eq!(found.await.unwrap(), Ok(Blake3Digest::of(b"abc")));
+    assert_eq!(fixture.bytes_hashed(), 0);
+}
+
+#[tokio::test]
+async fn a_blake3_of_a_changed_file_is_an_error() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    let plan = BlockPlan::new(3, BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
+    std::fs::write(fixture.folder.path().join("f"), b"ab").unwrap();
+    assert_eq!(fixture.cache.blake3(&source, plan, ASKER).await, Err(DigestError::Changed));
+}
+
+#[tokio::test]
+async fn what_is_short_and_what_panicked_is_told_as_that() {
+    let fixture = Fixture::new();
+    let source = fixture.settled(b"abc").await;
+    let desk = &fixture.cache.md5;
+    let short = hashing::unreadable(&rustix::io::Errno::AGAIN.into());
+    assert_eq!(short, DigestError::Shortage);
+    assert_eq!(desk.digest(&source, ASKER, move |_, _| Err(short)).await, Err(DigestError::Shortage));
+    let panicking = desk.digest(&source, ASKER, |_, _| panic!("as the test wishes"));
+    assert_eq!(panicking.await, Err(DigestError::Failed));
+}

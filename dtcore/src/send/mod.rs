@@ -1,0 +1,21 @@
+//! The sending engine: a receiver asks for ranges, over any stream of its session.
+
+mod body;
+mod create_session;
+pub(crate) mod digest_cache;
+mod fair_queue;
+mod handshake;
+mod port;
+mod range;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub(crate) use body::Outlet;
+pub(crate) use create_session::grant;
+pub(crate) use fair_queue::FairTurns;
+pub(crate) use handshake::greet;
+pub(crate) use port::keep;
+pub(crate) use session::Sessions;

@@ -1,0 +1,137 @@
+//! How much may go on at once, in all and for one address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The address that stands for all that share one address's part of what there is.
+///
+/// Of IPv6 the first 64 bits count: the rest is the host's own, which has as many addresses there as it likes (RFC 4291,
+/// 2.5.4; RFC 8981).
+pub(crate) fn share_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !0 << 64)),
+    }
+}
+
+/// Counts what is going on, and admits no more than a total and a share for each address.
+#[derive(Debug)]
+pub(crate) struct AddressLimit {
+    total: usize,
+    per_address: usize,
+    admitted: Mutex<Admitted>,
+}
+
+#[derive(Debug, Default)]
+struct Admitted {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// What one transfer of the most streams holds: its streams, and the spare connections of protocol 1.
+const WHOLE_TRANSFER: usize = 255 + 16;
+
+impl AddressLimit {
+    /// The connections that carry files, in a server that sends on `max_streams` at once.
+    ///
+    /// Half of them are one address's, and those of one whole transfer always: streams of protocol 1 that wait for their turn
+    /// are connected, and a client may open all before it closes one.
+    pub(crate) fn of_data_connections(max_streams: NonZeroUsize) -> Arc<Self> {
+        let total = max_streams.get().max(2 * WHOLE_TRANSFER);
+        Arc::new(Self { total, per_address: total / 2, admitted: Mutex::default() })
+    }
+
+    pub(crate) fn new(total: NonZeroUsize, per_address: NonZeroUsize) -> Arc<Self> {
+        Arc::new(Self { total: total.get(), per_address: per_address.get(), admitted: Mutex::default() })
+    }
+
+    /// Takes a place for `address`, and those that share with it, if there is one.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
+        let address = share_of(address);
+        let mut admitted = self.admitted();
+        let of_address = admitted.by_address.get(&address).copied().unwrap_or(0);
+        if admitted.total >= self.total || of_address >= self.per_address {
+            return None;
+        }
+        admitted.total += 1;
+        admitted.by_address.insert(address, of_address + 1);
+        Some(Admission { limit: Arc::clone(self), address })
+    }
+
+    /// How many places are taken.
+    #[cfg(test)]
+    pub(crate) fn n_admitted(&self) -> usize {
+        self.admitted().total
+    }
+
+    fn leave(&self, address: IpAddr) {
+        let mut admitted = self.admitted();
+        admitted.total = admitted.total.saturating_sub(1);
+        let left = admitted.by_address.get(&address).map_or(0, |n| n.saturating_sub(1));
+        if left == 0 {
+            admitted.by_address.remove(&address);
+        } else {
+            admitted.by_address.insert(address, left);
+        }
+    }
+
+    fn admitted(&self) -> MutexGuard<'_, Admitted> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place that was taken; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    limit: Arc<AddressLimit>,
+    address: IpAddr,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.limit.leave(self.address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_one_share_whatever_its_addresses() {
+        for (address, expected) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("2001:db8:1:3::", "2001:db8:1:3::"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(share_of(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{address}");
+        }
+        let n = |n| NonZeroUsize::new(n).unwrap();
+        let limit = AddressLimit::new(n(3), n(1));
+        let _first = limit.admit("2001:db8::1".parse().unwrap()).unwrap();
+        assert!(limit.admit("2001:db8::2".parse().unwrap()).is_none());
+        assert!(limit.admit("2001:db8:0:1::1".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn places_are_limited_and_come_back() {
+        let n = |n| NonZeroUsize::new(n).unwrap();
+        let limit = AddressLimit::new(n(3), n(2));
+        let [a, b]: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        let first = limit.admit(a).unwrap();
+        let _second = limit.admit(a).unwrap();
+        assert!(limit.admit(a).is_none());
+        let _third = limit.admit(b).unwrap();
+        assert!(limit.admit(b).is_none());
+        drop(first);
+        let fourth = limit.admit(a).unwrap();
+        assert!(limit.admit(b).is_none());
+        drop(fourth);
+        assert_eq!(limit.admitted().by_address.len(), 2);
+    }
+}

@@ -1,0 +1,262 @@
+//! What a server serves, where, and how much of it at once.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::send::digest_cache::SETTLING;
+
+/// Longer than any server runs, and short enough to be added to a point in time.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// How a [`Server`](super::Server) is set up; the defaults suit a LAN and a wide-area link alike.
+///
+/// Where a limit is for one address, that is, in IPv6, all that begin with the same 64 bits.
+///
+/// ```
+/// use dtcore::ServerOptions;
+/// let options = ServerOptions::new("/srv/files").port(9000).transfer_ports("9100-9199".parse()?);
+/// # Ok::<(), dtcore::InvalidPortRange>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    root: PathBuf,
+    address: SocketAddr,
+    data_port: u16,
+    pub(crate) transfer_ports: Option<PortRange>,
+    pub(crate) max_connections: NonZeroUsize,
+    pub(crate) max_transfers: NonZeroUsize,
+    pub(crate) max_transfers_per_address: NonZeroUsize,
+    pub(crate) max_streams: NonZeroUsize,
+    /// How many connections there may be that have not greeted yet, half of them from one address.
+    pub(crate) max_ungreeted: NonZeroUsize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) transfer_expiry: Duration,
+    pub(crate) session_expiry: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    /// How long a file must have been left alone before its digests are remembered.
+    pub(crate) settling: Duration,
+}
+
+/// Serves the current directory on a port of the system's choice.
+impl Default for ServerOptions {
+    fn default() -> Self {
+        let n = |n| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            root: PathBuf::from("."),
+            address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            data_port: 0,
+            transfer_ports: None,
+            max_connections: n(512),
+            max_transfers: n(1024),
+            max_transfers_per_address: n(256),
+            max_streams: n(4096),
+            // Two clients of one address may open 255 streams each at once.
+            max_ungreeted: n(1024),
+            request_timeout: Duration::from_secs(10),
+            transfer_expiry: Duration::from_secs(30),
+            session_expiry: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(300),
+            stall_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(1),
+            settling: SETTLING,
+        }
+    }
+}
+
+impl ServerOptions {
+    /// Serves the files below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), ..Self::default() }
+    }
+
+    /// The port that requests come to; 0, the default, lets the system choose one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.address.set_port(port);
+        self
+    }
+
+    /// The address to listen on; the default is every address, IPv6 and IPv4.
+    pub fn bind_address(mut self, address: IpAddr) -> Self {
+        self.address.set_ip(address);
+        self
+    }
+
+    /// The port that the streams of protocol 2 come to; 0, the default, lets the system choose one.
+    pub fn data_port(mut self, port: u16) -> Self {
+        self.data_port = port;
+        self
+    }
+
+    /// The ports that transfers are served on; the default is any the system chooses.
+    ///
+    /// Each transfer of protocol 1 takes one; when all are taken, requests are refused with status 503.
+    pub fn transfer_ports(mut self, ports: PortRange) -> Self {
+        self.transfer_ports = Some(ports);
+        self
+    }
+
+    /// How many request connections may be open at once, half of them from one address. Default 512.
+    pub fn max_connections(mut self, connections: NonZeroUsize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// How many transfers there may be at once. Default 1024.
+    pub fn max_transfers(mut self, transfers: NonZeroUsize) -> Self {
+        self.max_transfers = transfers;
+        self
+    }
+
+    /// How many transfers one address may have at once, at most half of all. Default 256.
+    pub fn max_transfers_per_address(mut self, transfers: NonZeroUsize) -> Self {
+        self.max_transfers_per_address = transfers;
+        self
+    }
+
+    /// How many streams are sent at once, over all transfers. Default 4096.
+    ///
+    /// As many connections may carry them, and half of these, or 271 if that is more, may come from one address.
+    /// More wait for their turn; in protocol 2, where all that are open count, they are refused until there is room.
+    pub fn max_streams(mut self, streams: NonZeroUsize) -> Self {
+        self.max_streams = streams;
+        self
+    }
+
+    /// How long a client may take for its request's head, then for its body, and for a stream's id or greeting.
+    /// Default 10 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How long a transfer is kept while none of its streams is served. Default 30 s.
+    pub fn transfer_expiry(mut self, expiry: Duration) -> Self {
+        self.transfer_expiry = expiry.min(LONGEST);
+        self
+    }
+
+    /// How long a session of protocol 2 is kept while none of its streams is open. Default 60 s.
+    pub fn session_expiry(mut self, expiry: Duration) -> Self {
+        self.session_expiry = expiry.min(LONGEST);
+        self
+    }
+
+    /// How long a stream of protocol 2 is kept that asks for nothing. Default 300 s.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout.min(LONGEST);
+        self
+    }
+
+    /// How long a stream may go without taking a single byte. Default 60 s.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = timeout;
+        self
+    }
+
+    /// How long running streams may go on after shutdown has begun. Default 1 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// The folder that is served.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The address and port that the streams of protocol 2 come to, if requests come to `ip`.
+    pub(crate) fn data_address(&self, ip: IpAddr) -> SocketAddr {
+        SocketAddr::from((ip, self.data_port))
+    }
+
+    /// The address and port to listen on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A range of ports, written `A-B`, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// The ports from `first` to `last`.
+    ///
+    /// # Errors
+    /// [`InvalidPortRange`] if `first` is 0 or larger than `last`.
+    pub fn new(first: u16, last: u16) -> Result<Self, InvalidPortRange> {
+        if first == 0 || first > last {
+            return Err(InvalidPortRange);
+        }
+        Ok(Self { first, last })
+    }
+
+    /// The lowest port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port; it belongs to the range.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// Every port once, beginning with the `n`th, around the end to the one before it.
+    pub(crate) fn round_from(self, n: u64) -> impl Iterator<Item = u16> {
+        let len = u64::from(self.last - self.first) + 1;
+        let middle = self.first.saturating_add(u16::try_from(n % len).unwrap_or(0));
+        let before: RangeInclusive<u16> = self.first..=self.last;
+        (middle..=self.last).chain(before.take_while(move |port| *port < middle))
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = InvalidPortRange;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPortRange> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let port = |text: &str| text.trim().parse().map_err(|_| InvalidPortRange);
+        Self::new(port(first)?, port(last)?)
+    }
+}
+
+/// Text or numbers that are no range of ports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a range of ports is written A-B, with 1 <= A <= B <= 65535")]
+#[non_exhaustive]
+pub struct InvalidPortRange;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_has_two_ports_in_order() {
+        assert_eq!("9100-9199".parse(), PortRange::new(9100, 9199));
+        assert_eq!("9100".parse(), PortRange::new(9100, 9100));
+        let range = PortRange::new(9100, 9199).unwrap();
+        assert_eq!((range.first(), range.last()), (9100, 9199));
+        for text in ["", "-", "9-8", "0-5", "1-65536", "a-b", "1-2-3"] {
+            assert_eq!(text.parse::<PortRange>(), Err(InvalidPortRange), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_round_meets_every_port_once() {
+        let ports = |text: &str, n| text.parse::<PortRange>().unwrap().round_from(n).collect::<Vec<_>>();
+        assert_eq!(ports("7-9", 0), [7, 8, 9]);
+        assert_eq!(ports("7-9", 2), [9, 7, 8]);
+        assert_eq!(ports("7-9", 4), [8, 9, 7]);
+        assert_eq!(ports("7", 5), [7]);
+        assert_eq!(ports("1-65535", 65_534)[..2], [65_535, 1]);
+    }
+}

@@ -1,0 +1,78 @@
+//! A connection that gives out some bytes again before it goes on.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::transport::shut_down_sending;
+
+/// Reads `first`, then the socket; writes to the socket.
+///
+/// The socket is shared, so that whoever accepted it can watch it and close it in order, however the HTTP
+/// conversation in between ends.
+#[derive(Debug)]
+pub(crate) struct Rewound {
+    first: Bytes,
+    socket: Arc<TcpStream>,
+}
+
+impl Rewound {
+    pub(crate) fn new(first: Bytes, socket: Arc<TcpStream>) -> Self {
+        Self { first, socket }
+    }
+
+    /// What was not given out again.
+    pub(crate) fn into_first(self) -> Bytes {
+        self.first
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.has_remaining() {
+            let n = self.first.len().min(into.remaining());
+            into.put_slice(&self.first.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.socket.poll_read_ready(context))?;
+            match self.socket.try_read(into.initialize_unfilled()) {
+                Ok(n) => {
+                    into.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_write_ready(context))?;
+            match self.socket.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(shut_down_sending(&self.socket))
+    }
+}

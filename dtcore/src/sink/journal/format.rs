@@ -1,0 +1,348 @@
+//! The journal's bytes: header and records, as pure functions. `docs/journal.md` is the normative text.
+
+use crate::digest::{Blake3Digest, RangeDigest};
+use crate::manifest::{BlockIndex, BlockPlan, BlockSize};
+use crate::proto::v2::SourceVersion;
+
+/// The header's length in bytes.
+pub(crate) const HEADER_LEN: usize = 160;
+
+/// A record's length in bytes.
+pub(crate) const RECORD_LEN: usize = 56;
+
+const MAGIC: [u8; 8] = *b"DTJOURNL";
+const FORMAT: u32 = 1;
+
+/// How much of the header its check covers.
+const CHECKED: usize = 128;
+
+/// What a journal says about itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    /// What is being received.
+    pub(crate) origin: Origin,
+    /// The boot in which the journal was begun or last proven; zeros if that could not be told.
+    pub(crate) boot: [u8; 16],
+    /// The file that the records are about.
+    pub(crate) part: PartIdentity,
+    /// What ties the records to this journal.
+    pub(crate) nonce: [u8; 16],
+}
+
+/// Which version of which remote file is received, and in which blocks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Origin {
+    pub(crate) plan: BlockPlan,
+    /// The source's modification time, in nanoseconds since 1970.
+    pub(crate) modified: i64,
+    pub(crate) version: SourceVersion,
+    /// As [`Origin::remote`] makes it.
+    pub(crate) remote: [u8; 32],
+}
+
+impl Origin {
+    /// Which remote file it is: of the server's address as the user wrote it, and the file's name, which is the same with
+    /// and without a `/` or `./` before it.
+    pub(crate) fn remote(server: &str, name: &[u8]) -> [u8; 32] {
+        let mut name = name;
+        while let Some(rest) = name.strip_prefix(b"/").or_else(|| name.strip_prefix(b"./")) {
+            name = rest;
+        }
+        Blake3Digest::of(&[server.as_bytes(), b"\0", name].concat()).into()
+    }
+}
+
+/// Which file the part file is, as the system knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PartIdentity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl Header {
+    /// The header's bytes.
+    pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
+        let block = u32::try_from(self.origin.plan.block_size().bytes()).unwrap_or(u32::MAX);
+        let mut bytes = [0; HEADER_LEN];
+        let parts = MAGIC
+            .into_iter()
+            .chain(FORMAT.to_le_bytes())
+            .chain(block.to_le_bytes())
+            .chain(self.origin.plan.size().to_le_bytes())
+            .chain(self.origin.modified.to_le_bytes())
+            .chain(<[u8; 16]>::from(self.origin.version))
+            .chain(self.boot)
+            .chain(self.origin.remote)
+            .chain(self.part.device.to_le_bytes())
+            .chain(self.part.inode.to_le_bytes())
+            .chain(self.nonce);
+        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+        let (checked, check) = bytes.split_at_mut(CHECKED);
+        check.copy_from_slice(&<[u8; 32]>::from(Blake3Digest::of(checked)));
+        bytes
+    }
+
+    /// Reads the header that `bytes` begin with; `None` if it is short, wrong, or of another format.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (checked, rest) = bytes.split_first_chunk::<CHECKED>()?;
+        if *rest.first_chunk()? != <[u8; 32]>::from(Blake3Digest::of(checked)) {
+            return None;
+        }
+        let (magic, rest) = checked.split_first_chunk()?;
+        let (format, rest) = rest.split_first_chunk()?;
+        let (block, rest) = rest.split_first_chunk()?;
+        let (size, rest) = rest.split_first_chunk()?;
+        let (modified, rest) = rest.split_first_chunk()?;
+        let (version, rest) = rest.split_first_chunk::<16>()?;
+        let (boot, rest) = rest.split_first_chunk()?;
+        let (remote, rest) = rest.split_first_chunk()?;
+        let (device, rest) = rest.split_first_chunk()?;
+        let (inode, rest) = rest.split_first_chunk()?;
+        let nonce = rest.first_chunk()?;
+        if *magic != MAGIC || u32::from_le_bytes(*format) != FORMAT {
+            return None;
+        }
+        let block = BlockSize::new(u64::from(u32::from_le_bytes(*block))).ok()?;
+        let origin = Origin {
+            plan: BlockPlan::new(u64::from_le_bytes(*size), block).ok()?,
+            modified: i64::from_le_bytes(*modified),
+            version: SourceVersion::from(*version),
+            remote: *remote,
+        };
+        let part = PartIdentity { device: u64::from_le_bytes(*device), inode: u64::from_le_bytes(*inode) };
+        Some(Self { origin, boot: *boot, part, nonce: *nonce })
+    }
+}
+
+/// A block is in the part file, and has this digest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Record {
+    pub(crate) block: BlockIndex,
+    pub(crate) digest: RangeDigest,
+}
+
+/// How much of a record its check covers.
+const RECORD_CHECKED: usize = RECORD_LEN - 16;
+
+impl Record {
+    /// The record's bytes in the journal with that nonce.
+    pub(crate) fn encode(self, nonce: &[u8; 16]) -> [u8; RECORD_LEN] {
+        let mut bytes = [0; RECORD_LEN];
+        let parts = u64::from(self.block.value())
+            .to_le_bytes()
+            .into_iter()
+            .chain(<[u8; RangeDigest::LEN]>::from(self.digest));
+        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+        let (checked, check) = bytes.split_at_mut(RECORD_CHECKED);
+        check.copy_from_slice(&record_check(nonce, checked));
+        bytes
+    }
+
+    /// Reads a record of the journal with that nonce, about a file that is cut like that.
+    fn decode(bytes: &[u8; RECORD_LEN], nonce: &[u8; 16], plan: &BlockPlan) -> Option<Self> {
+        let (checked, check) = bytes.split_first_chunk::<RECORD_CHECKED>()?;
+        let (index, digest) = checked.split_first_chunk()?;
+        let is_ours = check == record_check(nonce, checked);
+        let block = plan.block(u64::from_le_bytes(*index)).filter(|_| is_ours)?;
+        Some(Self { block, digest: RangeDigest::from(*digest.first_chunk::<{ RangeDigest::LEN }>()?) })
+    }
+}
+
+fn record_check(nonce: &[u8; 16], record: &[u8]) -> [u8; 16] {
+    let whole: [u8; 32] = Blake3Digest::of(&[nonce, record].concat()).into();
+    let mut check = [0; 16];
+    check.iter_mut().zip(whole).for_each(|(byte, part)| *byte = part);
+    check
+}
+
+/// A journal, as far as it is whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Contents {
+    pub(crate) header: Header,
+    /// All records before the first that is wrong, in the order in which they were written.
+    pub(crate) records: Vec<Record>,
+}
+
+impl Contents {
+    /// Reads a journal's bytes, whatever they are; `None` if they do not begin with a header.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let header = Header::decode(bytes)?;
+        let records = bytes
+            .get(HEADER_LEN..)?
+            .chunks_exact(RECORD_LEN)
+            .map_while(|record| Record::decode(record.first_chunk()?, &header.nonce, &header.origin.plan))
+            .collect();
+        Some(Self { header, records })
+    }
+
+    /// How long the journal is without what comes behind its last good record.
+    pub(crate) fn len(&self) -> u64 {
+        let len = HEADER_LEN + self.records.len() * RECORD_LEN;
+        len.try_into().unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(n_blocks: u64) -> Header {
+        let block = BlockSize::new(64 << 10).unwrap();
+        let origin = Origin {
+            plan: BlockPlan::new((n_blocks << 16) - 1, block).unwrap(),
+            modified: -2,
+            version: SourceVersion::from([0x11; 16]),
+            remote: [0x33; 32],
+        };
+        let part = PartIdentity { device: 0x0102, inode: 0x0304 };
+        Header { origin, boot: [0x22; 16], part, nonce: [0x44; 16] }
+    }
+
+    fn record(header: &Header, index: u64, byte: u8) -> Record {
+        Record { block: header.origin.plan.block(index).unwrap(), digest: RangeDigest::from([byte; 32]) }
+    }
+
+    fn journal(header: &Header, records: &[Record]) -> Vec<u8> {
+        let mut bytes = header.encode().to_vec();
+        for record in records {
+            bytes.extend(record.encode(&header.nonce));
+        }
+        bytes
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    }
+
+    #[test]
+    fn a_header_is_these_bytes() {
+        let fields = [
+            "44544a4f55524e4c",
+            "01000000",
+            "00000100",
+            "ffff030000000000",
+            "feffffffffffffff",
+            &"11".repeat(16),
+            &"22".repeat(16),
+            &"33".repeat(32),
+            "0201000000000000",
+            "0403000000000000",
+            &"44".repeat(16),
+            "34b5c9cd13f9934430c76575f6400cad20d62015867117a93ef7faa6ec91b01d",
+        ]
+        .concat();
+        assert_eq!(hex(&header(4).encode()), fields);
+    }
+
+    #[test]
+    fn a_record_is_these_bytes() {
+        let header = header(4);
+        let fields = ["0300000000000000", &"55".repeat(32), "f536586793d61b865a28ae1a7c912e9e"].concat();
+        assert_eq!(hex(&record(&header, 3, 0x55).encode(&header.nonce)), fields);
+    }
+
+    #[test]
+    fn the_remote_file_is_server_and_name() {
+        assert_eq!(Origin::remote("host:1", b"name"), <[u8; 32]>::from(Blake3Digest::of(b"host:1\0name")));
+        assert_ne!(Origin::remote("host:1", b"2"), Origin::remote("host:12", b""));
+        for name in ["/name", "./name", ".//./name"] {
+            assert_eq!(
+                Origin::remote("host:1", name.as_bytes()),
+                Origin::remote("host:1", b"name"),
+                "{name}"
+            );
+        }
+        assert_ne!(Origin::remote("host:1", b".name"), Origin::remote("host:1", b"name"));
+    }
+
+    /// The check is right in all of these, so that nothing but the bounds can refuse them.
+    #[test]
+    fn numbers_out_of_bounds_are_refused() {
+        let good = header(4).encode();
+        for (at, bytes) in [
+            (0, &b"x"[..]),
+            (8, &[2]),
+            (8, &[0]),
+            (12, &[1, 0, 1]),
+            (14, &[0]),
+            (12, &[0, 0, 0, 2]),
+            (16, &[0xff; 8]),
+        ] {
+            let mut bad = good;
+            bad[at..at + bytes.len()].copy_from_slice(bytes);
+            let check: [u8; 32] = Blake3Digest::of(&bad[..CHECKED]).into();
+            bad[CHECKED..].copy_from_slice(&check);
+            assert_eq!(Header::decode(&bad), None, "{bytes:?} at {at}");
+        }
+        assert_eq!(Header::decode(&good), Some(header(4)));
+    }
+
+    #[test]
+    fn a_record_of_a_block_that_the_file_does_not_have_ends_the_list() {
+        let (small, large) = (header(4), header(5));
+        let records = [record(&small, 0, 1), record(&large, 4, 2), record(&small, 1, 3)];
+        let read = Contents::decode(&journal(&small, &records)).unwrap();
+        assert_eq!(read.records, records[..1]);
+        let read = Contents::decode(&journal(&large, &records)).unwrap();
+        assert_eq!(read.records, records);
+    }
+
+    #[test]
+    fn a_record_of_another_journal_is_none() {
+        let header = header(4);
+        let mut other = header.clone();
+        other.nonce[0] ^= 1;
+        let mut bytes = journal(&header, &[record(&header, 0, 1)]);
+        bytes.extend(record(&header, 1, 1).encode(&other.nonce));
+        assert_eq!(Contents::decode(&bytes).unwrap().records.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_journal_torn_anywhere_keeps_what_was_whole(blocks in proptest::collection::vec((0..9_u64, any::<u8>()), 0..5)) {
+            let header = header(9);
+            let records: Vec<_> = blocks.iter().map(|(index, byte)| record(&header, *index, *byte)).collect();
+            let bytes = journal(&header, &records);
+            for len in 0..=bytes.len() {
+                let read = Contents::decode(&bytes[..len]);
+                let Some(n) = len.checked_sub(HEADER_LEN).map(|records| records / RECORD_LEN) else {
+                    prop_assert_eq!(read, None);
+                    continue;
+                };
+                let read = read.unwrap();
+                prop_assert_eq!(&read.header, &header);
+                prop_assert_eq!(&read.records, &records[..n]);
+                prop_assert_eq!(read.len(), u64::try_from(HEADER_LEN + n * RECORD_LEN).unwrap());
+            }
+        }
+
+        #[test]
+        fn rubbish_behind_a_journal_is_not_read(n in 0..5_u64, rubbish in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let header = header(9);
+            let records: Vec<_> = (0..n).map(|index| record(&header, index, 7)).collect();
+            let mut bytes = journal(&header, &records);
+            bytes.extend(rubbish);
+            prop_assert_eq!(Contents::decode(&bytes).unwrap().records, records);
+        }
+
+        #[test]
+        fn a_flipped_bit_is_never_accepted(n in 1..5_u64, bit in any::<prop::sample::Index>()) {
+            let header = header(9);
+            let records: Vec<_> = (0..n).map(|index| record(&header, index, 7)).collect();
+            let mut bytes = journal(&header, &records);
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let read = Contents::decode(&bytes);
+            match (bit / 8).checked_sub(HEADER_LEN) {
+                None => prop_assert_eq!(read, None),
+                Some(at) => prop_assert_eq!(&read.unwrap().records, &records[..at / RECORD_LEN]),
+            }
+        }
+
+        #[test]
+        fn rubbish_is_no_journal(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert_eq!(Contents::decode(&bytes), None);
+        }
+    }
+}

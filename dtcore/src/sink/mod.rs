@@ -1,0 +1,18 @@
+//! Where received blocks go: a part file with its journal, or a window in memory before a pipe.
+
+mod file;
+mod journal;
+mod ordered;
+mod part_file;
+mod sidecar;
+mod sparse;
+pub(crate) mod store;
+
+pub(crate) use file::{BlockFile, CommitError, Leased, Unverified, Verified};
+#[cfg(feature = "fuzzing")]
+pub(crate) use journal::Contents as JournalContents;
+pub(crate) use journal::{Checked, Origin, Outcome, Recovered, Watch};
+pub(crate) use ordered::Window;
+pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
+pub use store::{Engine, InvalidEngine};
+pub(crate) use store::{FillError, GrowingWriter, Store, Writer, append, open, open_for_blocks};

@@ -1,0 +1,146 @@
+//! Part files of all fates.
+
+mod publishing;
+mod resuming;
+mod stale;
+
+use super::*;
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+
+fn publish(mut part: PartFile, content: &[u8]) -> Result<PathBuf, TransferError> {
+    part.file.write_all(content).unwrap();
+    part.publish(u64::try_from(content.len()).unwrap(), Durability::Synced)
+}
+
+/// Leaves the part file as kill -9 does.
+fn kill(mut part: PartFile) {
+    part.worth = Worth::Published;
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_output_appears_only_when_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    fs::write(&output, "before").unwrap();
+    fs::set_permissions(&output, Permissions::from_mode(0o640)).unwrap();
+    let part = PartFile::create(&output, Clobber::Replace).unwrap();
+    assert_eq!(part.file().metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    drop(part);
+    assert_eq!(fs::read(&output).unwrap(), b"before");
+    publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"after").unwrap();
+    assert_eq!(fs::read(&output).unwrap(), b"after");
+    assert_eq!(fs::metadata(&output).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(names(folder.path()), ["out"]);
+}
+
+#[test]
+fn a_second_transfer_to_the_same_output_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let first = PartFile::create(&output, Clobber::Replace).unwrap();
+    let second = PartFile::create(&output, Clobber::Replace).unwrap_err();
+    assert!(matches!(second, TransferError::OutputInUse { .. }));
+    drop(first);
+    assert!(PartFile::create(&output, Clobber::Replace).is_ok());
+}
+
+#[test]
+fn a_part_file_that_was_replaced_is_neither_published_nor_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let first = PartFile::create(&output, Clobber::Replace).unwrap();
+    fs::remove_file(first.path()).unwrap();
+    let second = PartFile::create(&output, Clobber::Replace).unwrap();
+    assert!(matches!(publish(first, b"first"), Err(TransferError::LocalFile { .. })));
+    assert!(!output.exists());
+    publish(second, b"second").unwrap();
+    assert_eq!(fs::read(&output).unwrap(), b"second");
+    assert_eq!(names(folder.path()), ["out"]);
+}
+
+#[test]
+fn an_output_that_must_stay_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let part = PartFile::create(&output, Clobber::Refuse).unwrap();
+    fs::write(&output, "came in between").unwrap();
+    assert!(matches!(publish(part, b"late"), Err(TransferError::OutputExists { .. })));
+    assert_eq!(fs::read(&output).unwrap(), b"came in between");
+    assert!(matches!(PartFile::create(&output, Clobber::Refuse), Err(TransferError::OutputExists { .. })));
+    assert_eq!(names(folder.path()), ["out"]);
+}
+
+#[test]
+fn what_a_killed_transfer_left_is_removed_and_what_others_made_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, part) = (folder.path().join("out"), folder.path().join("out.dtpart"));
+    let mut killed = PartFile::create(&output, Clobber::Replace).unwrap();
+    killed.file.write_all(b"left over").unwrap();
+    kill(killed);
+    assert_eq!(fs::read(&part).unwrap(), b"left over");
+    publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"new").unwrap();
+    assert_eq!(fs::read(&output).unwrap(), b"new");
+
+    fs::write(&part, "precious").unwrap();
+    assert!(PartFile::create(&output, Clobber::Replace).is_err());
+    assert_eq!(fs::read(&part).unwrap(), b"precious");
+    fs::remove_file(&part).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &part).unwrap();
+    assert!(PartFile::create(&output, Clobber::Replace).is_err());
+}
+
+#[test]
+fn another_transfers_part_file_is_no_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = PartFile::create(&folder.path().join("x"), Clobber::Replace).unwrap();
+    let second = PartFile::create(first.path(), Clobber::Replace).unwrap_err();
+    assert!(matches!(second, TransferError::OutputInUse { .. }));
+}
+
+#[test]
+fn no_setuid_survives() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    fs::write(&output, "tool").unwrap();
+    fs::set_permissions(&output, Permissions::from_mode(0o6755)).unwrap();
+    publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"bytes").unwrap();
+    assert_eq!(fs::metadata(&output).unwrap().permissions().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn links_are_followed_and_folders_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+    fs::write(&target, "old").unwrap();
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    publish(PartFile::create(&link, Clobber::Replace).unwrap(), b"new").unwrap();
+    assert_eq!(fs::read(&target).unwrap(), b"new");
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let dangling = folder.path().join("dangling");
+    std::os::unix::fs::symlink("new", &dangling).unwrap();
+    assert!(matches!(PartFile::create(&dangling, Clobber::Refuse), Err(TransferError::OutputExists { .. })));
+    publish(PartFile::create(&dangling, Clobber::Replace).unwrap(), b"new").unwrap();
+    assert_eq!(fs::read(folder.path().join("new")).unwrap(), b"new");
+    std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
+    let (looping, folder_to_be) = (folder.path().join("loop"), folder.path().join("later/"));
+    for path in [folder.path(), Path::new("/"), Path::new(".."), &looping, &folder_to_be] {
+        assert!(PartFile::create(path, Clobber::Replace).is_err(), "{}", path.display());
+    }
+}
+
+#[test]
+fn long_names_get_a_part_file_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("n".repeat(255));
+    publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"x").unwrap();
+    assert_eq!(names(folder.path()), ["n".repeat(255)]);
+}

@@ -1,0 +1,137 @@
+//! A folder with an output to be, and transfers into it that die.
+
+use std::fs::OpenOptions;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::{kill, names};
+use crate::digest::RangeDigest;
+use crate::manifest::{BlockIndex, BlockPlan, BlockSet, BlockSize, ByteRange};
+use crate::sink::journal::{HEADER_LEN, Header, Origin, Outcome, Recovered};
+use crate::sink::part_file::*;
+use crate::sink::{BlockFile, Engine, open};
+
+pub(super) const BLOCK: u64 = 64 << 10;
+
+/// Of a file of three whole blocks and a short one.
+pub(super) fn origin() -> Origin {
+    let plan = BlockPlan::new(3 * BLOCK + 1000, BlockSize::new(BLOCK).unwrap()).unwrap();
+    Origin { plan, modified: 1, version: [2; 16].into(), remote: Origin::remote("host:1", b"name") }
+}
+
+/// The right bytes, each of which tells its place.
+pub(super) fn bytes_of(range: ByteRange) -> Vec<u8> {
+    (range.start()..range.end()).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
+}
+
+pub(super) fn digest_of(block: BlockIndex) -> RangeDigest {
+    let plan = origin().plan;
+    RangeDigest::of(plan.size(), plan.range(block), &bytes_of(plan.range(block))).unwrap()
+}
+
+/// Begins a transfer that nobody watches.
+pub(super) fn begin(
+    part: &mut PartFile,
+    origin: &Origin,
+) -> Result<(Option<Journal>, Recovered), BeginError> {
+    part.begin(origin, &mut |_| ControlFlow::Continue(()))
+}
+
+/// A folder with an output to be.
+pub(super) struct Place {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) output: PathBuf,
+}
+
+impl Place {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out");
+        Self { folder, output }
+    }
+
+    /// A place in which a transfer died that had received blocks 0 and 2.
+    pub(super) fn after_death() -> Self {
+        let place = Self::new();
+        let (part, _) = place.received(Engine::Map, &[0, 2]);
+        kill(part);
+        place
+    }
+
+    pub(super) fn part(&self) -> PathBuf {
+        part_path(&self.output)
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        journal_path(&self.output)
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        names(self.folder.path())
+    }
+
+    pub(super) fn claim(&self) -> PartFile {
+        PartFile::claim(&self.output, Clobber::Replace, Resume::Allowed).unwrap()
+    }
+
+    /// A part file that has begun, and has received these blocks if they were not there.
+    pub(super) fn received(&self, engine: Engine, indices: &[u64]) -> (PartFile, Recovered) {
+        let mut part = self.claim();
+        let (journal, recovered) = begin(&mut part, &origin()).unwrap();
+        let plan = origin().plan;
+        let store = open(part.file(), engine, Some(plan.size())).unwrap();
+        let blocks = BlockFile::new(plan, Arc::clone(&store), journal, recovered.done.clone()).unwrap();
+        for index in indices {
+            let block = plan.block(*index).unwrap();
+            let Some(mut leased) = blocks.lease(block) else { continue };
+            let bytes = bytes_of(plan.range(block));
+            let mut left = bytes.as_slice();
+            while leased.remaining() > 0 {
+                leased.fill(&mut |space| io::Read::read(&mut left, space)).unwrap();
+            }
+            blocks.commit(leased.verify(digest_of(block)).unwrap()).unwrap();
+        }
+        for block in plan.blocks().filter(|block| recovered.done.contains(*block)) {
+            let mut bytes = Vec::new();
+            let mut keep = |piece: &[u8]| io::Write::write_all(&mut bytes, piece);
+            store.read(plan.range(block), &mut keep).unwrap();
+            assert_eq!(bytes, bytes_of(plan.range(block)), "block {block} is said to be there");
+        }
+        (part, recovered)
+    }
+
+    /// Receives all that is missing and publishes it; says what there was to go on with.
+    #[track_caller]
+    pub(super) fn finish(&self) -> (Vec<u64>, Outcome) {
+        let (part, recovered) = self.received(Engine::Auto, &[0, 1, 2, 3]);
+        part.publish(origin().plan.size(), Durability::Cached).unwrap();
+        assert_eq!(fs::read(&self.output).unwrap(), bytes_of(ByteRange::new(0, origin().plan.size())));
+        assert_eq!(self.names(), ["out"]);
+        (indices(&recovered.done), recovered.outcome)
+    }
+
+    /// Changes what the journal says in its header.
+    pub(super) fn edit_header(&self, edit: impl FnOnce(&mut Header)) {
+        let mut bytes = fs::read(self.journal()).unwrap();
+        let mut header = Header::decode(&bytes).unwrap();
+        edit(&mut header);
+        bytes[..HEADER_LEN].copy_from_slice(&header.encode());
+        fs::write(self.journal(), bytes).unwrap();
+    }
+
+    pub(super) fn flip_byte(&self, at: u64) {
+        let part = OpenOptions::new().read(true).write(true).open(self.part()).unwrap();
+        let mut byte = [0];
+        part.read_exact_at(&mut byte, at).unwrap();
+        part.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    }
+}
+
+pub(super) fn indices(done: &BlockSet) -> Vec<u64> {
+    origin().plan.blocks().filter(|block| done.contains(*block)).map(|block| block.value().into()).collect()
+}
+
+pub(super) fn is_over(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::StartedOver { .. })
+}

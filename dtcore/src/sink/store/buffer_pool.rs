@@ -1,0 +1,207 @@
+//! Heap buffers for blocks that cannot be received where they stay, used again and again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, io};
+
+use super::FillError;
+
+/// How many bytes of unused buffers are kept at most: a fresh buffer costs a page fault for every 4 KiB.
+const KEPT: usize = 16 << 20;
+
+/// Buffers that nobody uses at the moment, and how many bytes others have room for.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    shelf: Mutex<Shelf>,
+    /// For how many bytes there is room at once.
+    most: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    buffers: Vec<Vec<u8>>,
+    /// How large all of them are.
+    bytes: usize,
+    /// How many bytes the ranges have that are being received.
+    lent: u64,
+}
+
+impl Shelf {
+    fn pop(&mut self) -> Vec<u8> {
+        let buffer = self.buffers.pop().unwrap_or_default();
+        self.bytes -= buffer.len();
+        buffer
+    }
+
+    fn push(&mut self, buffer: Vec<u8>) {
+        if self.bytes + buffer.len() <= KEPT {
+            self.bytes += buffer.len();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+impl Default for Buffers {
+    /// Buffers of which somebody else sees to it that there are not too many.
+    fn default() -> Self {
+        Self::with_room(u64::MAX)
+    }
+}
+
+impl Buffers {
+    /// Buffers for `most` bytes at once, but always for one range.
+    pub(crate) fn with_room(most: u64) -> Self {
+        Self { shelf: Mutex::default(), most }
+    }
+
+    /// Whether there is room for `len` bytes more; then it is taken.
+    fn lend(&self, len: u64) -> bool {
+        let mut state = self.shelf();
+        let lent = state.lent.saturating_add(len);
+        let has_room = state.lent == 0 || lent <= self.most;
+        if has_room {
+            state.lent = lent;
+        }
+        has_room
+    }
+
+    fn take(self: &Arc<Self>, len: usize) -> Buffer {
+        let used = self.shelf().pop();
+        // All but the last block of a file are equally long, so that a used one mostly fits.
+        let bytes = if used.len() < len { vec![0; len] } else { used };
+        Buffer { bytes, home: Arc::clone(self) }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        // A panic in between would at worst have miscounted what is kept.
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A buffer that goes back when it is dropped.
+struct Buffer {
+    bytes: Vec<u8>,
+    home: Arc<Buffers>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.home.shelf().push(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// A range that is received into a buffer, which is taken when the first byte comes.
+pub(crate) struct Heap {
+    buffers: Arc<Buffers>,
+    buffer: Option<Buffer>,
+    len: usize,
+    received: usize,
+}
+
+impl Heap {
+    /// Room for `len` bytes; `None` if there is none at the moment.
+    pub(crate) fn new(buffers: &Arc<Buffers>, len: u64) -> Option<Self> {
+        let n = usize::try_from(len).ok()?;
+        let has_room = buffers.lend(len);
+        has_room.then(|| Self { buffers: Arc::clone(buffers), buffer: None, len: n, received: 0 })
+    }
+
+    /// How long the range is.
+    pub(crate) fn len(&self) -> u64 {
+        self.len.try_into().unwrap_or(u64::MAX)
+    }
+
+    /// How many bytes are still to be received.
+    pub(crate) fn remaining(&self) -> u64 {
+        (self.len - self.received).try_into().unwrap_or(u64::MAX)
+    }
+
+    /// As [`Lease::fill`](super::Lease::fill).
+    pub(crate) fn fill(
+        &mut self,
+        source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<usize, FillError> {
+        let buffer = self.buffer.get_or_insert_with(|| self.buffers.take(self.len));
+        let space = buffer.bytes.get_mut(self.received..self.len).unwrap_or_default();
+        let room = space.len();
+        let n = source(space).map_err(FillError::Source)?.min(room);
+        self.received += n;
+        Ok(n)
+    }
+
+    /// What was received so far.
+    pub(crate) fn received(&self) -> &[u8] {
+        self.buffer.as_ref().and_then(|buffer| buffer.bytes.get(..self.received)).unwrap_or_default()
+    }
+
+    /// Throws away what was received.
+    pub(crate) fn restart(&mut self) {
+        self.received = 0;
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        let len = self.len();
+        let mut state = self.buffers.shelf();
+        state.lent = state.lent.saturating_sub(len);
+    }
+}
+
+impl fmt::Debug for Heap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Heap({} of {} bytes)", self.received, self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(heap: &mut Heap, byte: u8) {
+        let mut source = |space: &mut [u8]| {
+            space.fill(byte);
+            Ok(space.len())
+        };
+        heap.fill(&mut source).unwrap();
+    }
+
+    #[test]
+    fn a_buffer_is_taken_late_used_again_and_shows_nothing_of_its_former_life() {
+        let buffers = Arc::new(Buffers::default());
+        let mut first = Heap::new(&buffers, 1000).unwrap();
+        assert!(first.buffer.is_none());
+        fill(&mut first, 1);
+        drop(first);
+        assert_eq!(buffers.shelf().bytes, 1000);
+        let mut second = Heap::new(&buffers, 10).unwrap();
+        assert_eq!(second.received(), b"");
+        fill(&mut second, 2);
+        assert_eq!(buffers.shelf().bytes, 0, "used again");
+        assert_eq!(second.received(), [2; 10]);
+        second.restart();
+        assert_eq!(second.received(), b"");
+        assert_eq!(second.remaining(), 10);
+    }
+
+    #[test]
+    fn not_more_than_enough_is_kept() {
+        let buffers = Arc::new(Buffers::default());
+        let many: Vec<_> = (0..5).map(|_| buffers.take(5 << 20)).collect();
+        drop(many);
+        assert_eq!(buffers.shelf().bytes, 15 << 20);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_bytes_and_always_for_one_range() {
+        let buffers = Arc::new(Buffers::with_room(1000));
+        let large = Heap::new(&buffers, 2000).unwrap();
+        assert!(Heap::new(&buffers, 1).is_none());
+        drop(large);
+        let mut some: Vec<_> = (0..5).map(|_| Heap::new(&buffers, 200).unwrap()).collect();
+        assert!(Heap::new(&buffers, 1).is_none());
+        fill(&mut some[0], 1);
+        some.pop();
+        assert!(Heap::new(&buffers, 201).is_none());
+        assert!(Heap::new(&buffers, 200).is_some());
+    }
+}

@@ -1,0 +1,97 @@
+//! Making connections, each within a deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::client::address::ServerAddress;
+use crate::error::TransferError;
+
+/// Connects to the server, trying its addresses in the order in which the resolver names them.
+///
+/// # Errors
+/// [`TransferError::Unreachable`] with the last address' error, [`TransferError::TimedOut`] after `limit`.
+pub(crate) async fn connect(server: &ServerAddress, limit: Duration) -> Result<TcpStream, TransferError> {
+    let deadline = Instant::now() + limit;
+    let timed_out =
+        || TransferError::TimedOut { server: server.to_string(), activity: "connecting", waited: limit };
+    let unreachable = |source| failed(server.to_string(), source);
+
+    let resolved = timeout_at(deadline, lookup_host((server.host(), server.port()))).await;
+    let addresses: Vec<SocketAddr> = resolved.map_err(|_| timed_out())?.map_err(unreachable)?.collect();
+    let mut last = None;
+    for (tried, address) in addresses.iter().enumerate() {
+        // One dead address must not eat the time of the others: each gets its share of what is left.
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let share = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
+        last = Some(match timeout_at(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return prepared(stream).map_err(unreachable),
+            Ok(Err(error)) => unreachable(error),
+            Err(_) => timed_out(),
+        });
+    }
+    Err(last.unwrap_or_else(|| unreachable(io::Error::other("the name has no address"))))
+}
+
+/// How long a refused data connection is tried again: an original server begins to listen a moment after it has named
+/// its port.
+const REFUSED_FOR: Duration = Duration::from_secs(3);
+
+/// The longest pause between two tries.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connects to a data port, trying again while the connection is refused in the first moments.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) async fn connect_retrying(
+    address: SocketAddr,
+    limit: Duration,
+) -> Result<TcpStream, TransferError> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let tried = timeout_at(begun + limit, TcpStream::connect(address)).await;
+        match tried.map_err(|_| TransferError::TimedOut {
+            server: address.to_string(),
+            activity: "connecting",
+            waited: limit,
+        })? {
+            Ok(stream) => {
+                return prepared(stream).map_err(|source| failed(address.to_string(), source));
+            }
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused
+                    && begun.elapsed() < REFUSED_FOR.min(limit) =>
+            {
+                sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+            Err(source) => return Err(failed(address.to_string(), source)),
+        }
+    }
+}
+
+/// The error of a connection that could not be made; that of a system that gives no more sockets is not the server's.
+fn failed(server: String, source: io::Error) -> TransferError {
+    match Errno::from_io_error(&source) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            TransferError::System { action: "open a connection", source }
+        }
+        _ => TransferError::Unreachable { server, source },
+    }
+}
+
+/// Sets what every connection wants: requests go out at once, and a peer that vanished is noticed.
+pub(crate) fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(15));
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}

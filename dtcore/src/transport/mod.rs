@@ -1,0 +1,13 @@
+//! Byte streams: making and accepting connections, and how a connection ends.
+
+mod accept;
+mod close;
+mod connect;
+mod listen;
+mod tcp;
+
+pub(crate) use accept::accept;
+pub(crate) use close::{Farewell, drain_until_closed, shut_down_sending};
+pub(crate) use connect::{connect, connect_retrying, prepared};
+pub(crate) use listen::{PortUse, listen};
+pub(crate) use tcp::DataSocket;
