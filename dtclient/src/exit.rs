@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use dtcli::reason;
 use dtcore::{DigestOrigin, TransferError};
 
-use crate::progress::Kept;
+use crate::progress::Resumable;
 use crate::resume;
 
 /// Why the program fails.
@@ -38,12 +38,12 @@ pub(crate) struct Outcome {
 
 /// Prints the failure and returns its exit code.
 pub(crate) fn fail(failure: &Failure) -> ExitCode {
-    let Outcome { code, line } = judge(failure, &Kept::AsBefore);
+    let Outcome { code, line } = judge(failure, &Resumable::AsBefore);
     dtcli::fail("dtclient", &line, code)
 }
 
 /// The exit code and the words; `kept` says what there is to go on with.
-pub(crate) fn judge(failure: &Failure, kept: &Kept) -> Outcome {
+pub(crate) fn judge(failure: &Failure, kept: &Resumable) -> Outcome {
     let (code, advice) = match failure {
         Failure::Transfer(error) => (code(error), advice(error)),
         Failure::System { .. } => (1, None),
@@ -52,7 +52,7 @@ pub(crate) fn judge(failure: &Failure, kept: &Kept) -> Outcome {
     };
     let is_interrupted = matches!(failure, Failure::Transfer(TransferError::Cancelled));
     let line = match kept {
-        Kept::Bytes(kept) => {
+        Resumable::Bytes(kept) => {
             let is_final = matches!(failure, Failure::Transfer(error) if is_final(error));
             let go_on = if is_final {
                 // The same command would end the same way; the advice says what to change.
@@ -63,11 +63,11 @@ pub(crate) fn judge(failure: &Failure, kept: &Kept) -> Outcome {
             let advice = advice.map(str::to_owned).into_iter().chain([go_on]);
             line(failure, Some(&advice.collect::<Vec<_>>().join("; ")))
         }
-        Kept::Nothing if is_interrupted => line(failure, Some(NOTHING_KEPT)),
-        Kept::AsBefore if is_interrupted => {
+        Resumable::Nothing if is_interrupted => line(failure, Some(NOTHING_KEPT)),
+        Resumable::AsBefore if is_interrupted => {
             line(failure, Some("nothing had come yet; run the command again"))
         }
-        Kept::Nothing | Kept::AsBefore => line(failure, advice),
+        Resumable::Nothing | Resumable::AsBefore => line(failure, advice),
     };
     Outcome { code, line }
 }
@@ -193,9 +193,12 @@ mod tests {
     #[test]
     fn what_is_kept_is_said_where_it_is_known() {
         let interrupted = |kept| judge(&Failure::from(TransferError::Cancelled), &kept).line;
-        assert_eq!(interrupted(Kept::Nothing), "interrupted; nothing was kept; run the command again");
-        assert_eq!(interrupted(Kept::AsBefore), "interrupted; nothing had come yet; run the command again");
-        let some = interrupted(Kept::Bytes("5 MiB".to_owned()));
+        assert_eq!(interrupted(Resumable::Nothing), "interrupted; nothing was kept; run the command again");
+        assert_eq!(
+            interrupted(Resumable::AsBefore),
+            "interrupted; nothing had come yet; run the command again"
+        );
+        let some = interrupted(Resumable::Bytes("5 MiB".to_owned()));
         assert!(some.starts_with("interrupted; 5 MiB are kept; to go on, run "), "{some}");
     }
 }

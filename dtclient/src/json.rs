@@ -60,7 +60,7 @@ fn of_event(event: &Event) -> Option<Value> {
         Event::BlockCorrupt { block, stream, .. } => {
             json!({"event": "block_corrupt", "block": block, "stream": stream.byte()})
         }
-        Event::StartedOver { .. } | Event::FellBack { .. } | Event::Kept { .. } => {
+        Event::StartedOver { .. } | Event::FellBack { .. } | Event::Resumable { .. } => {
             json!({"event": "notice", "what": crate::progress::notice(event)?})
         }
         _ => return None,

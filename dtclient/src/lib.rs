@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use args::Args;
 use exit::Failure;
-use progress::{Display, Kept};
+use progress::{Display, Resumable};
 
 /// How long a cancelled transfer may remove what it made before a second signal counts.
 const CLEAN_UP_UNDISTURBED: Duration = Duration::from_millis(500);
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(source) => return exit::fail(&Failure::System { action: "start the event loop", source }),
     };
-    let mut kept = Kept::AsBefore;
+    let mut kept = Resumable::AsBefore;
     let result = runtime.block_on(run(&args, &mut kept));
     runtime.shutdown_background();
     match result {
@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the transfer; when it fails, `kept` says what of it stays to go on with.
-async fn run(args: &Args, kept: &mut Kept) -> Result<(), Failure> {
+async fn run(args: &Args, kept: &mut Resumable) -> Result<(), Failure> {
     // Before the first file is touched: a signal from now on cleans up.
     let caught = Signals::new().map_err(|source| Failure::System { action: "catch signals", source });
     let mut signals = caught?;

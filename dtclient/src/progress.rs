@@ -16,7 +16,7 @@ const SMOOTHING: f64 = 0.15;
 
 /// What a transfer that fails leaves to go on with.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Kept {
+pub(crate) enum Resumable {
     /// It had not begun: what an earlier one left, if one did, is as it was.
     AsBefore,
     /// Nothing.
@@ -33,7 +33,7 @@ pub(crate) struct Display {
     begun: Instant,
     rate: Rate,
     last_plain: Instant,
-    kept: Kept,
+    kept: Resumable,
 }
 
 impl Display {
@@ -45,7 +45,7 @@ impl Display {
         });
         let now = Instant::now();
         let rate = Rate::default();
-        Self { verbosity, streams, bar, begun: now, rate, last_plain: now, kept: Kept::AsBefore }
+        Self { verbosity, streams, bar, begun: now, rate, last_plain: now, kept: Resumable::AsBefore }
     }
 
     pub(crate) fn show(&mut self, event: &Event) {
@@ -88,7 +88,7 @@ impl Display {
                     "block {block} came with wrong bytes on stream {stream} and is fetched again"
                 ));
             }
-            Event::Kept { bytes: n, .. } => self.kept = Kept::Bytes(bytes(*n)),
+            Event::Resumable { bytes: n, .. } => self.kept = Resumable::Bytes(bytes(*n)),
             Event::StartedOver { .. } | Event::FellBack { .. } => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
@@ -100,7 +100,7 @@ impl Display {
 
     /// From here on bytes come.
     fn started(&mut self, resumed: u64) {
-        self.kept = Kept::Nothing;
+        self.kept = Resumable::Nothing;
         self.rate = Rate::starting_at(resumed, self.begun.elapsed());
     }
 
@@ -145,7 +145,7 @@ impl Display {
     }
 
     /// What the transfer leaves to go on with if it has failed.
-    pub(crate) fn kept(&self) -> Kept {
+    pub(crate) fn kept(&self) -> Resumable {
         self.kept.clone()
     }
 
@@ -177,7 +177,7 @@ pub(crate) fn notice(event: &Event) -> Option<String> {
             "no stream gets through to the data port {data}; the streams come over the control port"
         )),
         Event::StartedOver { reason, .. } => Some(format!("beginning anew: {reason}")),
-        Event::Kept { bytes: n, .. } => Some(format!("{} are kept", bytes(*n))),
+        Event::Resumable { bytes: n, .. } => Some(format!("{} are kept", bytes(*n))),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ use crate::manifest::{StreamCount, StreamId};
 /// One thing that happened in a transfer.
 ///
 /// The grammar is `Connected Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt | FellBack)*`, cut off
-/// anywhere by a failure, and then perhaps `Kept`; the outcome itself is what the transfer returns.
+/// anywhere by a failure, and then perhaps `Resumable`; the outcome itself is what the transfer returns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -62,12 +62,12 @@ pub enum Event {
     /// The transfer fails, and what it has verified is kept: the same transfer, started again, goes on with it.
     /// Guaranteed, at most once, as the last event.
     #[non_exhaustive]
-    Kept {
+    Resumable {
         /// How many bytes are kept.
         bytes: u64,
     },
     /// A stream's connection has ended early; its blocks go to the others, and it is connected again. Left out when
-    /// events are not read as fast as they come; [`Trouble`] has the number.
+    /// events are not read as fast as they come; [`RecoveryStats`] has the number.
     #[non_exhaustive]
     StreamLost {
         /// Which stream.
@@ -76,7 +76,7 @@ pub enum Event {
         reason: String,
     },
     /// A block came that does not match its digest; it is fetched again. Left out when events are not read as fast as
-    /// they come; [`Trouble`] has the number.
+    /// they come; [`RecoveryStats`] has the number.
     #[non_exhaustive]
     BlockCorrupt {
         /// The block's number, counted from 0.
@@ -125,7 +125,7 @@ pub struct Report {
     /// for.
     pub md5: Option<Md5Digest>,
     /// What went wrong on the way, and was mended.
-    pub trouble: Trouble,
+    pub trouble: RecoveryStats,
     /// Time from the start of the transfer until the last byte had come.
     pub received_after: Duration,
     /// Time from the start of the transfer until the output was verified and in place.
@@ -135,7 +135,7 @@ pub struct Report {
 /// What went wrong in a transfer that succeeded nevertheless. All is 0 in protocol 1, which can mend nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
-pub struct Trouble {
+pub struct RecoveryStats {
     /// How often connections were made anew, or tried to be.
     pub retries: u64,
     /// How many blocks came that did not match their digest, and were fetched again.

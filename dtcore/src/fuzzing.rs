@@ -4,12 +4,12 @@
 //! bounds, and written again it is what it was read from.
 
 use crate::digest::Blake3Digest;
-use crate::manifest::BlockPlan;
+use crate::manifest::Manifest;
 use crate::proto::v2::{
-    Answer, Demand, FRAME_LEN, GREETING_LEN, Greeting, MAX_REASON, Reply, TRAILER_LEN, Trailer,
-    WHOLE_DIGESTS_LEN, WholeDigests, WholeDigestsReply, reason_of,
+    Answer, Demand, FRAME_LEN, HELLO_LEN, Hello, MAX_REASON, Reply, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN,
+    WholeDigests, WholeDigestsReply, reason_of,
 };
-use crate::proto::{Marking, RequestLine, Target, Wanted, v1};
+use crate::proto::{Marking, RequestLine, Target, TransferRequest, v1};
 use crate::sink::JournalContents;
 
 /// A decoder that takes any bytes.
@@ -17,7 +17,7 @@ pub type Decoder = fn(&[u8]);
 
 /// All decoders, with their names.
 pub const DECODERS: [(&str, Decoder); 12] = [
-    ("greeting", greeting),
+    ("hello", hello),
     ("demand", demand),
     ("reply", reply),
     ("trailer", trailer),
@@ -32,10 +32,10 @@ pub const DECODERS: [(&str, Decoder); 12] = [
 ];
 
 /// The first bytes of a stream.
-pub fn greeting(bytes: &[u8]) {
-    let Some(bytes) = bytes.first_chunk::<GREETING_LEN>() else { return };
-    if let Ok(greeting) = Greeting::decode(bytes) {
-        assert_eq!(greeting.encode(), *bytes);
+pub fn hello(bytes: &[u8]) {
+    let Some(bytes) = bytes.first_chunk::<HELLO_LEN>() else { return };
+    if let Ok(hello) = Hello::decode(bytes) {
+        assert_eq!(hello.encode(), *bytes);
     }
 }
 
@@ -60,11 +60,11 @@ pub fn reply(bytes: &[u8]) {
             trailer(rest);
         }
         Reply::Digests(_) => digests(rest),
-        Reply::Refused(problem, len) => {
+        Reply::Refused(code, len) => {
             assert!(len <= MAX_REASON);
             let reason = reason_of(rest.get(..len).unwrap_or(rest));
             assert_printable(&reason);
-            let again = Reply::refusal(problem, &reason);
+            let again = Reply::refusal(code, &reason);
             assert!(again.len() <= FRAME_LEN + MAX_REASON);
         }
         Reply::Wait { .. } | Reply::Drain => {}
@@ -109,8 +109,8 @@ fn assert_printable(words: &str) {
 pub fn answer(bytes: &[u8]) {
     let Ok(answer) = Answer::decode(bytes) else { return };
     assert!(Answer::is_claimed(bytes));
-    let plan = answer.plan;
-    assert!(u64::from(plan.n_blocks()) <= BlockPlan::MAX_BLOCKS && i64::try_from(plan.size()).is_ok());
+    let manifest = answer.manifest;
+    assert!(u64::from(manifest.n_blocks()) <= Manifest::MAX_BLOCKS && i64::try_from(manifest.size()).is_ok());
     assert_ne!(answer.port, 0);
     assert_eq!(Answer::decode(answer.encode().as_bytes()), Ok(answer));
 }
@@ -124,12 +124,12 @@ pub fn answer_v1(bytes: &[u8]) {
 
 /// What a request asks for, in either protocol.
 pub fn request(bytes: &[u8]) {
-    let Ok(wanted) = Wanted::decode(bytes) else { return };
+    let Ok(wanted) = TransferRequest::decode(bytes) else { return };
     let again = match wanted {
-        Wanted::V1(request) => request.encode(),
-        Wanted::V2(request) => request.encode(),
+        TransferRequest::V1(request) => request.encode(),
+        TransferRequest::V2(request) => request.encode(),
     };
-    assert_eq!(Wanted::decode(again.as_bytes()), Ok(wanted));
+    assert_eq!(TransferRequest::decode(again.as_bytes()), Ok(wanted));
 }
 
 /// The first line of a request.
@@ -165,8 +165,8 @@ fn recorded(bytes: &[u8]) {
     let Some(journal) = JournalContents::decode(bytes) else { return };
     let header = journal.header.encode();
     assert_eq!(bytes.first_chunk(), Some(&header));
-    let plan = &journal.header.origin.plan;
-    assert!(journal.records.iter().all(|record| record.block.value() < plan.n_blocks()));
+    let manifest = &journal.header.source_identity.manifest;
+    assert!(journal.records.iter().all(|record| record.block.value() < manifest.n_blocks()));
     let records: Vec<[u8; 56]> =
         journal.records.iter().map(|record| record.encode(&journal.header.nonce)).collect();
     let whole = [header.as_slice(), records.as_flattened()].concat();

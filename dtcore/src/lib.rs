@@ -100,7 +100,7 @@ pub use client::{CancelHandle, Download, ProtocolChoice, Transfer};
 pub use client::{InvalidAddress, ServerAddress};
 pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 pub use error::{DigestOrigin, TransferError};
-pub use event::{Event, Events, Progress, Report, Trouble};
+pub use event::{Event, Events, Progress, RecoveryStats, Report};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
 pub use server::{
     InvalidPortRange, PortRange, Server, ServerError, ServerEvent, ServerEvents, ServerOptions, ServerStats,

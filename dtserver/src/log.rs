@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use crate::args::{Args, LogFormat};
-use crate::sums::Sums;
+use crate::sums::LogThrottle;
 
 /// Sets up the log for the whole process.
 pub(crate) fn start(args: &Args) {
@@ -80,7 +80,7 @@ impl Kind {
 
 async fn write(mut events: ServerEvents) {
     let mut missed = 0;
-    let mut sums = Sums::new();
+    let mut sums = LogThrottle::new();
     loop {
         let next = match sums.due(Instant::now()) {
             Some(due) => timeout_at(due, events.next()).await,

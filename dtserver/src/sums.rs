@@ -1,4 +1,4 @@
-//! Sums of what comes in floods: the first of a kind is told at once, what follows at most once a second.
+//! LogThrottle of what comes in floods: the first of a kind is told at once, what follows at most once a second.
 //!
 //! One address can be refused a thousand times a second, and a log that tells of each is a full disk within hours.
 
@@ -11,7 +11,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// What has come and was not told yet, by its kind. There must be a bound to how many kinds there are.
 #[derive(Debug)]
-pub(crate) struct Sums<K, T>(Vec<Sum<K, T>>);
+pub(crate) struct LogThrottle<K, T>(Vec<Sum<K, T>>);
 
 #[derive(Debug)]
 struct Sum<K, T> {
@@ -29,7 +29,7 @@ impl<K, T> Sum<K, T> {
     }
 }
 
-impl<K: PartialEq, T> Sums<K, T> {
+impl<K: PartialEq, T> LogThrottle<K, T> {
     pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
@@ -73,8 +73,8 @@ mod tests {
     fn the_first_is_told_at_once_and_the_others_together() {
         let begin = Instant::now();
         let at = |millis| begin + Duration::from_millis(millis);
-        let mut sums = Sums::new();
-        let told = |sums: &mut Sums<_, _>, millis| sums.take(at(millis)).collect::<Vec<_>>();
+        let mut sums = LogThrottle::new();
+        let told = |sums: &mut LogThrottle<_, _>, millis| sums.take(at(millis)).collect::<Vec<_>>();
         assert_eq!(sums.due(begin), None);
         sums.add('a', 1);
         assert_eq!(sums.due(begin), Some(begin));

@@ -104,7 +104,7 @@ impl Control {
         })??;
         // From now on an end is an end.
         let _ = socket2::SockRef::from(&self.stream).set_linger(None);
-        self.judge(name, &received)
+        self.check_journal(name, &received)
     }
 
     async fn write(&mut self, name: &OsStr, body: &str) -> io::Result<()> {
@@ -137,7 +137,7 @@ impl Control {
         }
     }
 
-    fn judge(&self, name: &OsStr, received: &[u8]) -> Result<Offer, TransferError> {
+    fn check_journal(&self, name: &OsStr, received: &[u8]) -> Result<Offer, TransferError> {
         let server = || self.server.to_string();
         let broken = |what: &str| TransferError::Protocol { server: server(), what: what.to_owned() };
         if received.is_empty() {

@@ -16,11 +16,11 @@ use rustix::io::Errno;
 use crate::client::options::Options;
 use crate::digest::RangeDigest;
 use crate::error::TransferError;
-use crate::manifest::{BlockPlan, BlockSet, BlockSize};
+use crate::manifest::{BlockSet, BlockSize, Manifest};
 use crate::proto::v2;
 use crate::sink::{
-    BeginError, BlockFile, Clobber, Durability, Engine, Origin, Outcome, PartFile, Recovered, Store, Watch,
-    Window, open, open_for_blocks,
+    BeginError, Clobber, Durability, Engine, FileSink, Outcome, PartFile, Recovered, ReorderBuffer,
+    SourceIdentity, Store, Watch, open, open_for_blocks,
 };
 
 /// What the user named as output.
@@ -49,7 +49,7 @@ pub(crate) enum Sink {
 }
 
 /// How often a pipe is looked at that nobody reads yet.
-const LOOK: Duration = Duration::from_millis(50);
+const NAME_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Sink {
     /// Opens the sink; a pipe that nobody reads is waited for until `is_abandoned` says so.
@@ -68,7 +68,7 @@ impl Sink {
                     return Ok(Box::new(file));
                 }
                 Err(error) if !is_unread_pipe(&path, &error) || is_abandoned() => return Err(error),
-                Err(_) => thread::sleep(LOOK),
+                Err(_) => thread::sleep(NAME_CHECK_INTERVAL),
             }
         }
     }
@@ -89,7 +89,7 @@ impl fmt::Debug for Sink {
 /// What a transfer of protocol 2 begins with.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    pub(crate) blocks: BlockFile,
+    pub(crate) blocks: FileSink,
     /// The blocks that are there, and their digests by index.
     pub(crate) done: BlockSet,
     pub(crate) digests: Vec<Option<RangeDigest>>,
@@ -141,35 +141,37 @@ impl Destination {
         source: &v2::Answer,
         watch: &mut Watch<'_>,
     ) -> Result<Begun, TransferError> {
-        let plan = source.plan;
+        let manifest = source.manifest;
         let (store, journal, recovered) = match self {
             Self::File(part) => {
-                let remote = Origin::remote(&options.server.to_string(), options.name.as_bytes());
-                let origin = Origin { plan, modified: source.modified, version: source.version, remote };
-                let (journal, recovered) = part.begin(&origin, watch).map_err(|error| match error {
-                    BeginError::SourceChanged => TransferError::SourceReplaced {
-                        server: options.server.to_string(),
-                        name: options.name.to_string_lossy().into_owned(),
-                        part: part.path().to_owned(),
-                    },
-                    BeginError::Stopped => TransferError::Cancelled,
-                    BeginError::Local(error) => error,
-                })?;
-                let (block, n_streams) = (plan.block_size().bytes(), options.streams.value());
-                let store = open_for_blocks(part.file(), options.engine, plan.size(), block, n_streams)
-                    .map_err(|error| {
-                        TransferError::local("reserve room for", part.path(), plan.size(), error)
+                let remote = SourceIdentity::remote(&options.server.to_string(), options.name.as_bytes());
+                let source_identity =
+                    SourceIdentity { manifest, modified: source.modified, version: source.version, remote };
+                let (journal, recovered) =
+                    part.begin(&source_identity, watch).map_err(|error| match error {
+                        BeginError::SourceChanged => TransferError::SourceReplaced {
+                            server: options.server.to_string(),
+                            name: options.name.to_string_lossy().into_owned(),
+                            part: part.path().to_owned(),
+                        },
+                        BeginError::Stopped => TransferError::Cancelled,
+                        BeginError::Local(error) => error,
                     })?;
+                let (block, n_streams) = (manifest.block_size().bytes(), options.streams.value());
+                let store = open_for_blocks(part.file(), options.engine, manifest.size(), block, n_streams)
+                    .map_err(|error| {
+                    TransferError::local("reserve room for", part.path(), manifest.size(), error)
+                })?;
                 (store, journal, recovered)
             }
             Self::Ordered { .. } => {
-                let store: Arc<dyn Store> = Arc::new(Window::new(WINDOW));
-                (store, None, Recovered::nothing(&plan, Outcome::Fresh))
+                let store: Arc<dyn Store> = Arc::new(ReorderBuffer::new(WINDOW));
+                (store, None, Recovered::nothing(&manifest, Outcome::Fresh))
             }
         };
         let Recovered { done, digests, bytes, outcome } = recovered;
-        let blocks = BlockFile::new(plan, store, journal, done.clone())
-            .map_err(|error| TransferError::local("go on with", self.path(), plan.size(), error))?;
+        let blocks = FileSink::new(manifest, store, journal, done.clone())
+            .map_err(|error| TransferError::local("go on with", self.path(), manifest.size(), error))?;
         Ok(Begun { blocks, done, digests, resumed: bytes, outcome })
     }
 
@@ -201,19 +203,19 @@ impl Destination {
     /// Fails if bytes of the complete file, in which each block has its digest, were taken away again.
     pub(crate) fn check_whole(
         &self,
-        plan: &BlockPlan,
+        manifest: &Manifest,
         digests: &[Option<RangeDigest>],
     ) -> Result<(), TransferError> {
         match self {
-            Self::File(part) => part.check_whole(plan, digests),
+            Self::File(part) => part.check_whole(manifest, digests),
             Self::Ordered { .. } => Ok(()),
         }
     }
 
     /// Whoever goes on with what stays proves all of it first.
-    pub(crate) fn distrust(&self) {
+    pub(crate) fn require_rehash(&self) {
         if let Self::File(part) = self {
-            part.distrust();
+            part.require_rehash();
         }
     }
 

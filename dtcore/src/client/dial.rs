@@ -41,7 +41,7 @@ impl fmt::Display for Route {
     }
 }
 
-/// Connects a stream, ready for its greeting, within `limit`.
+/// Connects a stream, ready for its hello, within `limit`.
 ///
 /// # Errors
 /// What the system said, [`io::ErrorKind::TimedOut`], [`io::ErrorKind::InvalidData`] if the control port does not

@@ -1,4 +1,4 @@
-//! The façade of the receiving role: say what to fetch, start it, watch it, await it.
+//! The façade of the requester role: say what to fetch, start it, watch it, await it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::client::address::ServerAddress;
 use crate::client::destination::Output;
 #[cfg(feature = "bench")]
 use crate::client::options::Verification;
-use crate::client::options::{Md5Wish, Options, ProtocolChoice};
+use crate::client::options::{ComputeMd5, Options, ProtocolChoice};
 use crate::digest::Checksum;
 use crate::error::TransferError;
 use crate::event::{self, EventSender, Events, Report};
@@ -113,7 +113,7 @@ impl Download {
 
     /// Has the file's MD5 computed and compared with the server's too. Protocol 1 does so anyway.
     pub fn md5(mut self) -> Self {
-        self.options.md5 = Md5Wish::Wanted;
+        self.options.md5 = ComputeMd5::TransferRequest;
         self
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) clobber: Clobber,
     pub(crate) durability: Durability,
     pub(crate) resume: Resume,
-    pub(crate) md5: Md5Wish,
+    pub(crate) md5: ComputeMd5,
     pub(crate) checksum: Option<Checksum>,
     pub(crate) verification: Verification,
     /// Bytes a second, over all streams.
@@ -53,8 +53,8 @@ pub enum ProtocolChoice {
 
 /// Whether the file's MD5 is computed and compared beside its BLAKE3 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Md5Wish {
-    Wanted,
+pub(crate) enum ComputeMd5 {
+    TransferRequest,
     NotWanted,
 }
 
@@ -79,7 +79,7 @@ impl Options {
             clobber: Clobber::default(),
             durability: Durability::default(),
             resume: Resume::Allowed,
-            md5: Md5Wish::NotWanted,
+            md5: ComputeMd5::NotWanted,
             checksum: None,
             verification: Verification::On,
             limit_rate: None,
@@ -93,8 +93,8 @@ impl Options {
     /// Which digests of the whole file protocol 2 asks the server for.
     pub(crate) fn digests(&self) -> WholeDigests {
         match (self.md5, self.checksum) {
-            (Md5Wish::Wanted, _) | (_, Some(Checksum::Md5(_))) => WholeDigests::Blake3AndMd5,
-            (Md5Wish::NotWanted, Some(Checksum::Blake3(_)) | None) => WholeDigests::Blake3,
+            (ComputeMd5::TransferRequest, _) | (_, Some(Checksum::Md5(_))) => WholeDigests::Blake3AndMd5,
+            (ComputeMd5::NotWanted, Some(Checksum::Blake3(_)) | None) => WholeDigests::Blake3,
         }
     }
 }

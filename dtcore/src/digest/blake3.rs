@@ -10,7 +10,7 @@ use std::str::FromStr;
 use blake3::Hasher;
 use blake3::hazmat::{self, HasherExt, Mode};
 
-use crate::manifest::{BlockPlan, ByteRange};
+use crate::manifest::{ByteRange, Manifest};
 
 /// The BLAKE3 hash of a whole file, as `b3sum` prints it: 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,8 +23,8 @@ impl Blake3Digest {
     }
 
     /// The file's digest, from those of all its blocks in order; `None` if there are not exactly as many as blocks.
-    pub(crate) fn of_blocks(plan: &BlockPlan, blocks: &[RangeDigest]) -> Option<Self> {
-        if u32::try_from(blocks.len()) != Ok(plan.n_blocks()) {
+    pub(crate) fn of_blocks(manifest: &Manifest, blocks: &[RangeDigest]) -> Option<Self> {
+        if u32::try_from(blocks.len()) != Ok(manifest.n_blocks()) {
             return None;
         }
         match blocks {
@@ -251,15 +251,15 @@ mod tests {
             // Around the boundaries of blocks above all.
             let size = if cut == 0 { size } else { (size & !0x3fff) + cut - 1 };
             let bytes = content(size);
-            let plan = BlockPlan::new(len(size), BlockSize::new(1 << 14).unwrap()).unwrap();
-            let digests: Vec<_> = plan.blocks().map(|block| {
-                let range = plan.range(block);
+            let manifest = Manifest::new(len(size), BlockSize::new(1 << 14).unwrap()).unwrap();
+            let digests: Vec<_> = manifest.blocks().map(|block| {
+                let range = manifest.range(block);
                 let (start, end) = (usize::try_from(range.start()).unwrap(), usize::try_from(range.end()).unwrap());
-                RangeDigest::of(plan.size(), range, &bytes[start..end]).unwrap()
+                RangeDigest::of(manifest.size(), range, &bytes[start..end]).unwrap()
             }).collect();
-            prop_assert_eq!(Blake3Digest::of_blocks(&plan, &digests), Some(Blake3Digest::of(&bytes)));
+            prop_assert_eq!(Blake3Digest::of_blocks(&manifest, &digests), Some(Blake3Digest::of(&bytes)));
             if !digests.is_empty() {
-                prop_assert_eq!(Blake3Digest::of_blocks(&plan, &digests[1..]), None);
+                prop_assert_eq!(Blake3Digest::of_blocks(&manifest, &digests[1..]), None);
             }
         }
     }

@@ -53,9 +53,9 @@ const MANY_BLOCKS: u64 = 1 << 18;
 
 /// One block of a file, counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct BlockIndex(u32);
+pub(crate) struct BlockId(u32);
 
-impl BlockIndex {
+impl BlockId {
     /// The block's position in a list of all blocks.
     pub(crate) fn index(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -67,7 +67,7 @@ impl BlockIndex {
     }
 }
 
-impl fmt::Display for BlockIndex {
+impl fmt::Display for BlockId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -75,7 +75,7 @@ impl fmt::Display for BlockIndex {
 
 /// How a file is cut into blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct BlockPlan {
+pub(crate) struct Manifest {
     size: u64,
     block: BlockSize,
     n_blocks: u32,
@@ -86,7 +86,7 @@ pub(crate) struct BlockPlan {
 #[error("the file would have more than 2^24 blocks")]
 pub(crate) struct TooManyBlocks;
 
-impl BlockPlan {
+impl Manifest {
     /// The most blocks of a file: what is kept of each, some 40 bytes, bounds the memory.
     pub(crate) const MAX_BLOCKS: u64 = 1 << 24;
 
@@ -114,23 +114,23 @@ impl BlockPlan {
     }
 
     /// The block with this number, if the file has it.
-    pub(crate) fn block(&self, index: u64) -> Option<BlockIndex> {
-        u32::try_from(index).ok().filter(|index| *index < self.n_blocks).map(BlockIndex)
+    pub(crate) fn block(&self, index: u64) -> Option<BlockId> {
+        u32::try_from(index).ok().filter(|index| *index < self.n_blocks).map(BlockId)
     }
 
     /// All blocks, in order.
-    pub(crate) fn blocks(&self) -> impl DoubleEndedIterator<Item = BlockIndex> + use<> {
-        (0..self.n_blocks).map(BlockIndex)
+    pub(crate) fn blocks(&self) -> impl DoubleEndedIterator<Item = BlockId> + use<> {
+        (0..self.n_blocks).map(BlockId)
     }
 
     /// The bytes of a block.
-    pub(crate) fn range(&self, block: BlockIndex) -> ByteRange {
+    pub(crate) fn range(&self, block: BlockId) -> ByteRange {
         let start = u64::from(block.0) * self.block.bytes();
         ByteRange::new(start.min(self.size), start.saturating_add(self.block.bytes()).min(self.size))
     }
 
     /// The block that is exactly `range`, if there is one.
-    pub(crate) fn block_at(&self, range: ByteRange) -> Option<BlockIndex> {
+    pub(crate) fn block_at(&self, range: ByteRange) -> Option<BlockId> {
         let block = self.block(range.start() / self.block.bytes())?;
         (self.range(block) == range).then_some(block)
     }
@@ -145,10 +145,10 @@ pub(crate) struct BlockSet {
 }
 
 impl BlockSet {
-    /// The empty set over the blocks of `plan`.
-    pub(crate) fn new(plan: &BlockPlan) -> Self {
-        let n_words = usize::try_from(plan.n_blocks.div_ceil(u64::BITS)).unwrap_or(usize::MAX);
-        Self { words: vec![0; n_words], n_blocks: plan.n_blocks, len: 0 }
+    /// The empty set over the blocks of `manifest`.
+    pub(crate) fn new(manifest: &Manifest) -> Self {
+        let n_words = usize::try_from(manifest.n_blocks.div_ceil(u64::BITS)).unwrap_or(usize::MAX);
+        Self { words: vec![0; n_words], n_blocks: manifest.n_blocks, len: 0 }
     }
 
     /// How many blocks are in the set.
@@ -162,13 +162,13 @@ impl BlockSet {
     }
 
     /// Whether `block` is in the set.
-    pub(crate) fn contains(&self, block: BlockIndex) -> bool {
+    pub(crate) fn contains(&self, block: BlockId) -> bool {
         let (word, bit) = place(block);
         self.words.get(word).is_some_and(|word| word & bit != 0)
     }
 
     /// Adds `block`; says whether it was not in the set before. A block that the file does not have is never added.
-    pub(crate) fn insert(&mut self, block: BlockIndex) -> bool {
+    pub(crate) fn insert(&mut self, block: BlockId) -> bool {
         let (word, bit) = place(block);
         let Some(word) = self.words.get_mut(word).filter(|word| block.0 < self.n_blocks && **word & bit == 0)
         else {
@@ -180,7 +180,7 @@ impl BlockSet {
     }
 
     /// Takes `block` out; says whether it was in the set.
-    pub(crate) fn remove(&mut self, block: BlockIndex) -> bool {
+    pub(crate) fn remove(&mut self, block: BlockId) -> bool {
         let (word, bit) = place(block);
         let Some(word) = self.words.get_mut(word).filter(|word| **word & bit != 0) else { return false };
         *word &= !bit;
@@ -189,15 +189,15 @@ impl BlockSet {
     }
 
     /// The first block at or behind `from` that is not in the set.
-    pub(crate) fn first_missing(&self, from: u32) -> Option<BlockIndex> {
+    pub(crate) fn first_missing(&self, from: u32) -> Option<BlockId> {
         let mut at = from;
         while at < self.n_blocks {
-            let (word, _) = place(BlockIndex(at));
+            let (word, _) = place(BlockId(at));
             let bits = self.words.get(word).copied().unwrap_or(0) >> (at % u64::BITS);
             let ones = bits.trailing_ones();
             if ones < u64::BITS - at % u64::BITS {
                 at = at.saturating_add(ones);
-                return (at < self.n_blocks).then_some(BlockIndex(at));
+                return (at < self.n_blocks).then_some(BlockId(at));
             }
             at = (at / u64::BITS + 1).saturating_mul(u64::BITS);
         }
@@ -205,7 +205,7 @@ impl BlockSet {
     }
 }
 
-fn place(block: BlockIndex) -> (usize, u64) {
+fn place(block: BlockId) -> (usize, u64) {
     (usize::try_from(block.0 / u64::BITS).unwrap_or(usize::MAX), 1 << (block.0 % u64::BITS))
 }
 
@@ -245,33 +245,33 @@ mod tests {
             let chosen = BlockSize::for_file(size);
             assert_eq!(chosen.bytes(), block, "{size}");
             assert_eq!(BlockSize::new(block), Ok(chosen));
-            assert!(BlockPlan::new(size, chosen).is_ok());
+            assert!(Manifest::new(size, chosen).is_ok());
         }
-        assert_eq!(BlockPlan::new(u64::MAX, BlockSize::for_file(u64::MAX)), Err(TooManyBlocks));
+        assert_eq!(Manifest::new(u64::MAX, BlockSize::for_file(u64::MAX)), Err(TooManyBlocks));
     }
 
     proptest! {
         #[test]
         fn blocks_tile_the_file(size in 0..5_000_000_u64, exponent in 14..20_u32) {
-            let plan = BlockPlan::new(size, BlockSize::new(1 << exponent).unwrap()).unwrap();
+            let manifest = Manifest::new(size, BlockSize::new(1 << exponent).unwrap()).unwrap();
             let mut end = 0;
-            for block in plan.blocks() {
-                let range = plan.range(block);
+            for block in manifest.blocks() {
+                let range = manifest.range(block);
                 prop_assert_eq!(range.start(), end);
                 prop_assert!(!range.is_empty());
-                prop_assert_eq!(plan.block_at(range), Some(block));
+                prop_assert_eq!(manifest.block_at(range), Some(block));
                 end = range.end();
             }
             prop_assert_eq!(end, size);
-            prop_assert_eq!(plan.block(u64::from(plan.n_blocks())), None);
+            prop_assert_eq!(manifest.block(u64::from(manifest.n_blocks())), None);
         }
 
         #[test]
         fn a_set_agrees_with_a_model(n in 1..200_u64, steps in proptest::collection::vec((any::<bool>(), 0..200_u64), 0..300)) {
-            let plan = BlockPlan::new(n << 14, BlockSize::new(1 << 14).unwrap()).unwrap();
-            let (mut set, mut model) = (BlockSet::new(&plan), BTreeSet::new());
+            let manifest = Manifest::new(n << 14, BlockSize::new(1 << 14).unwrap()).unwrap();
+            let (mut set, mut model) = (BlockSet::new(&manifest), BTreeSet::new());
             for (insert, index) in steps {
-                let Some(block) = plan.block(index) else { continue };
+                let Some(block) = manifest.block(index) else { continue };
                 if insert {
                     prop_assert_eq!(set.insert(block), model.insert(block));
                 } else {
@@ -279,9 +279,9 @@ mod tests {
                 }
             }
             prop_assert_eq!(usize::try_from(set.len()).unwrap(), model.len());
-            prop_assert_eq!(set.is_full(), plan.blocks().all(|block| model.contains(&block)));
-            for from in 0..plan.n_blocks() + 2 {
-                let missing = plan.blocks().find(|block| block.value() >= from && !model.contains(block));
+            prop_assert_eq!(set.is_full(), manifest.blocks().all(|block| model.contains(&block)));
+            for from in 0..manifest.n_blocks() + 2 {
+                let missing = manifest.blocks().find(|block| block.value() >= from && !model.contains(block));
                 prop_assert_eq!(set.first_missing(from), missing);
             }
         }

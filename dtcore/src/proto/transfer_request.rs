@@ -8,12 +8,12 @@ use crate::proto::v2::{self, WholeDigests};
 
 /// A request, in the protocol that it is to be answered in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum TransferRequest {
     V1(v1::Request),
     V2(v2::Request),
 }
 
-impl Wanted {
+impl TransferRequest {
     /// Reads a body; keys it does not know are ignored.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, InvalidRequest> {
         let value: Value = serde_json::from_slice(body).map_err(|_| InvalidRequest::NotJson)?;
@@ -42,8 +42,9 @@ mod tests {
     #[test]
     fn the_protocol_is_the_highest_that_both_have() {
         let streams = StreamCount::default();
-        let (v1, v2) =
-            (Wanted::V1(v1::Request { streams }), |digests| Ok(Wanted::V2(v2::Request { streams, digests })));
+        let (v1, v2) = (TransferRequest::V1(v1::Request { streams }), |digests| {
+            Ok(TransferRequest::V2(v2::Request { streams, digests }))
+        });
         for (rest, expected) in [
             ("", Ok(v1)),
             (r#", "protocol": 1"#, Ok(v1)),
@@ -57,7 +58,7 @@ mod tests {
             (r#", "protocol": null"#, Err(InvalidRequest::Protocol)),
         ] {
             let body = format!("{{\"threads\": 8{rest}}}");
-            assert_eq!(Wanted::decode(body.as_bytes()), expected, "{body}");
+            assert_eq!(TransferRequest::decode(body.as_bytes()), expected, "{body}");
         }
     }
 }

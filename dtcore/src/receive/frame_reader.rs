@@ -1,4 +1,4 @@
-//! The inlet: what comes in on one stream, read with as few system calls as possible.
+//! The reader: what comes in on one stream, read with as few system calls as possible.
 //!
 //! The last bytes of a block, its trailer and the header behind it come in one call: the block's rest goes to its place, and
 //! what follows it, of which the length is known, into a small buffer.
@@ -8,7 +8,7 @@ use std::io::{self, IoSliceMut};
 use tokio::net::TcpStream;
 
 use crate::proto::v2::{FRAME_LEN, TRAILER_LEN};
-use crate::receive::wake::{Line, Poked};
+use crate::receive::wake::{Line, Woken};
 use crate::sink::{FillError, Leased};
 
 /// What may follow a block's bytes without having been asked for on its own: a trailer and the next header.
@@ -19,7 +19,7 @@ const DISCARD: usize = 64 << 10;
 
 /// One stream's connection, as the receiver reads it.
 #[derive(Debug)]
-pub(crate) struct Inlet {
+pub(crate) struct FrameReader {
     socket: TcpStream,
     /// What was read and not taken yet.
     ahead: [u8; AHEAD],
@@ -30,9 +30,9 @@ pub(crate) struct Inlet {
 
 /// Why nothing more comes in just now.
 #[derive(Debug)]
-pub(crate) enum Halt {
+pub(crate) enum ReadInterrupt {
     /// Somebody wants the stream to look up.
-    Poked(Poked),
+    Woken(Woken),
     /// The connection ended where it must not.
     Ended,
     /// The connection broke.
@@ -41,13 +41,13 @@ pub(crate) enum Halt {
     Store(io::Error),
 }
 
-impl From<io::Error> for Halt {
+impl From<io::Error> for ReadInterrupt {
     fn from(error: io::Error) -> Self {
         Self::Broken(error)
     }
 }
 
-impl Inlet {
+impl FrameReader {
     pub(crate) fn new(socket: TcpStream) -> Self {
         Self { socket, ahead: [0; AHEAD], n_ahead: 0, scratch: Vec::new() }
     }
@@ -56,11 +56,11 @@ impl Inlet {
     ///
     /// # Cancel safety
     /// What was read stays ahead.
-    pub(crate) async fn ensure(&mut self, n: usize, line: &Line) -> Result<(), Halt> {
+    pub(crate) async fn ensure(&mut self, n: usize, line: &Line) -> Result<(), ReadInterrupt> {
         while self.n_ahead < n {
             let space = self.ahead.get_mut(self.n_ahead..n).unwrap_or_default();
             match self.socket.try_read(space) {
-                Ok(0) => return Err(Halt::Ended),
+                Ok(0) => return Err(ReadInterrupt::Ended),
                 Ok(read) => self.n_ahead += read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable(line).await?,
                 Err(error) => return Err(error.into()),
@@ -86,7 +86,7 @@ impl Inlet {
         leased: &mut Leased,
         limit: usize,
         line: &Line,
-    ) -> Result<usize, Halt> {
+    ) -> Result<usize, ReadInterrupt> {
         loop {
             let (socket, ahead, n_ahead) = (&self.socket, &mut self.ahead, &mut self.n_ahead);
             let remaining = usize::try_from(leased.remaining()).unwrap_or(usize::MAX);
@@ -102,13 +102,13 @@ impl Inlet {
                 Ok(n.min(len))
             };
             match leased.fill(&mut source) {
-                Ok(0) => return Err(Halt::Ended),
+                Ok(0) => return Err(ReadInterrupt::Ended),
                 Ok(n) => return Ok(n),
                 Err(FillError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.readable(line).await?;
                 }
-                Err(FillError::Source(error)) => return Err(Halt::Broken(error)),
-                Err(FillError::Store(error)) => return Err(Halt::Store(error)),
+                Err(FillError::Source(error)) => return Err(ReadInterrupt::Broken(error)),
+                Err(FillError::Store(error)) => return Err(ReadInterrupt::Store(error)),
             }
         }
     }
@@ -117,14 +117,19 @@ impl Inlet {
     ///
     /// # Cancel safety
     /// Cancel safe in that nothing is kept anyway, but the number of bytes read is lost.
-    pub(crate) async fn discard(&mut self, remaining: u64, limit: usize, line: &Line) -> Result<usize, Halt> {
+    pub(crate) async fn discard(
+        &mut self,
+        remaining: u64,
+        limit: usize,
+        line: &Line,
+    ) -> Result<usize, ReadInterrupt> {
         if self.scratch.is_empty() {
             self.scratch = vec![0; DISCARD];
         }
         let most = usize::try_from(remaining).unwrap_or(DISCARD).min(DISCARD).min(limit);
         loop {
             match self.socket.try_read(self.scratch.get_mut(..most).unwrap_or_default()) {
-                Ok(0) => return Err(Halt::Ended),
+                Ok(0) => return Err(ReadInterrupt::Ended),
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable(line).await?,
                 Err(error) => return Err(error.into()),
@@ -133,10 +138,10 @@ impl Inlet {
     }
 
     /// Waits until something comes, or somebody wants the stream to look up.
-    pub(crate) async fn readable(&self, line: &Line) -> Result<(), Halt> {
+    pub(crate) async fn readable(&self, line: &Line) -> Result<(), ReadInterrupt> {
         tokio::select! {
             biased;
-            poked = line.poked() => Err(Halt::Poked(poked)),
+            woken = line.woken() => Err(ReadInterrupt::Woken(woken)),
             ready = self.socket.readable() => Ok(ready?),
         }
     }
@@ -144,8 +149,8 @@ impl Inlet {
     /// Sends demands, all of them.
     ///
     /// # Cancel safety
-    /// Not cancel safe; but a poke does not cut it off unless it ends the stream.
-    pub(crate) async fn send(&self, bytes: &[u8], line: &Line) -> Result<(), Halt> {
+    /// Not cancel safe; but a wake does not cut it off unless it ends the stream.
+    pub(crate) async fn send(&self, bytes: &[u8], line: &Line) -> Result<(), ReadInterrupt> {
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.socket.try_write(rest) {
@@ -153,7 +158,7 @@ impl Inlet {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::select! {
                         biased;
-                        fault = line.replaced() => return Err(Halt::Poked(Poked::Replace(fault))),
+                        fault = line.replaced() => return Err(ReadInterrupt::Woken(Woken::Replace(fault))),
                         ready = self.socket.writable() => ready?,
                     }
                 }
@@ -168,8 +173,8 @@ impl Inlet {
 mod tests {
     use super::*;
     use crate::digest::RangeDigest;
-    use crate::manifest::{BlockPlan, BlockSet, BlockSize};
-    use crate::sink::{BlockFile, Engine, open};
+    use crate::manifest::{BlockSet, BlockSize, Manifest};
+    use crate::sink::{Engine, FileSink, open};
     use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
@@ -178,19 +183,19 @@ mod tests {
     const TRAILER: [u8; TRAILER_LEN] = [0xbb; TRAILER_LEN];
     const NEXT: [u8; FRAME_LEN] = [0xcc; FRAME_LEN];
 
-    async fn connected() -> (Inlet, TcpStream) {
+    async fn connected() -> (FrameReader, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let receiving = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Inlet::new(receiving), listener.accept().await.unwrap().0)
+        let requester = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (FrameReader::new(requester), listener.accept().await.unwrap().0)
     }
 
-    fn block_file(plan: BlockPlan, engine: Engine) -> BlockFile {
-        let store = open(&tempfile::tempfile().unwrap(), engine, Some(plan.size())).unwrap();
-        BlockFile::new(plan, store, None, BlockSet::new(&plan)).unwrap()
+    fn block_file(manifest: Manifest, engine: Engine) -> FileSink {
+        let store = open(&tempfile::tempfile().unwrap(), engine, Some(manifest.size())).unwrap();
+        FileSink::new(manifest, store, None, BlockSet::new(&manifest)).unwrap()
     }
 
-    fn plan_of(size: u64, block: u64) -> BlockPlan {
-        BlockPlan::new(size, BlockSize::new(block).unwrap()).unwrap()
+    fn manifest_of(size: u64, block: u64) -> Manifest {
+        Manifest::new(size, BlockSize::new(block).unwrap()).unwrap()
     }
 
     fn content(len: u64) -> Vec<u8> {
@@ -198,49 +203,50 @@ mod tests {
     }
 
     /// A header, the file's only block, its trailer and the next header, received in steps of at most `limit` bytes.
-    async fn receive_frame(inlet: &mut Inlet, blocks: &BlockFile, plan: BlockPlan, limit: usize) {
+    async fn receive_frame(reader: &mut FrameReader, blocks: &FileSink, manifest: Manifest, limit: usize) {
         let line = Line::default();
-        inlet.ensure(FRAME_LEN, &line).await.unwrap();
-        assert_eq!(inlet.take(), HEADER);
-        let block = plan.block(0).unwrap();
+        reader.ensure(FRAME_LEN, &line).await.unwrap();
+        assert_eq!(reader.take(), HEADER);
+        let block = manifest.block(0).unwrap();
         let mut leased = blocks.lease(block).unwrap();
         while leased.remaining() > 0 {
             let before = leased.remaining();
-            let n = inlet.receive(&mut leased, limit, &line).await.unwrap();
+            let n = reader.receive(&mut leased, limit, &line).await.unwrap();
             assert!(n <= limit);
             assert_eq!(leased.remaining(), before - u64::try_from(n).unwrap());
         }
-        let expected = RangeDigest::of(plan.size(), plan.range(block), &content(plan.size())).unwrap();
+        let expected =
+            RangeDigest::of(manifest.size(), manifest.range(block), &content(manifest.size())).unwrap();
         leased.verify(expected).expect("the bytes of the block are in their place");
-        inlet.ensure(TRAILER_LEN, &line).await.unwrap();
-        assert_eq!(inlet.take(), TRAILER);
-        inlet.ensure(FRAME_LEN, &line).await.unwrap();
-        assert_eq!(inlet.take(), NEXT);
-        assert_eq!(inlet.n_ahead, 0);
+        reader.ensure(TRAILER_LEN, &line).await.unwrap();
+        assert_eq!(reader.take(), TRAILER);
+        reader.ensure(FRAME_LEN, &line).await.unwrap();
+        assert_eq!(reader.take(), NEXT);
+        assert_eq!(reader.n_ahead, 0);
     }
 
-    fn frame(plan: BlockPlan) -> Vec<u8> {
-        [&HEADER[..], &content(plan.size()), &TRAILER, &NEXT].concat()
+    fn frame(manifest: Manifest) -> Vec<u8> {
+        [&HEADER[..], &content(manifest.size()), &TRAILER, &NEXT].concat()
     }
 
     #[tokio::test]
     async fn a_frame_may_come_in_two_parts_wherever_it_is_split() {
-        let plan = plan_of(100, 1 << 14);
-        let frame = frame(plan);
-        let (mut inlet, mut peer) = connected().await;
+        let manifest = manifest_of(100, 1 << 14);
+        let frame = frame(manifest);
+        let (mut reader, mut peer) = connected().await;
         for engine in [Engine::Map, Engine::Write] {
             for split in 0..=frame.len() {
-                let blocks = block_file(plan, engine);
+                let blocks = block_file(manifest, engine);
                 let (first, second) = frame.split_at(split);
-                let sending = async {
+                let responder = async {
                     peer.write_all(first).await.unwrap();
-                    // The inlet takes what there is, and waits.
+                    // The reader takes what there is, and waits.
                     for _ in 0..4 {
                         tokio::task::yield_now().await;
                     }
                     peer.write_all(second).await.unwrap();
                 };
-                tokio::join!(receive_frame(&mut inlet, &blocks, plan, usize::MAX), sending);
+                tokio::join!(receive_frame(&mut reader, &blocks, manifest, usize::MAX), responder);
             }
         }
     }
@@ -248,68 +254,68 @@ mod tests {
     /// A mapping has its pages taken 4 MiB at a time, and offers no more than those.
     #[tokio::test]
     async fn a_block_that_is_offered_piece_by_piece_is_received_whole() {
-        let plan = plan_of((9 << 20) + 5, 16 << 20);
+        let manifest = manifest_of((9 << 20) + 5, 16 << 20);
         for engine in [Engine::Map, Engine::Write] {
             for limit in [usize::MAX, 1_000_000] {
-                let (mut inlet, mut peer) = connected().await;
-                let blocks = block_file(plan, engine);
-                let frame = frame(plan);
-                let sending = async { peer.write_all(&frame).await.unwrap() };
-                tokio::join!(receive_frame(&mut inlet, &blocks, plan, limit), sending);
+                let (mut reader, mut peer) = connected().await;
+                let blocks = block_file(manifest, engine);
+                let frame = frame(manifest);
+                let responder = async { peer.write_all(&frame).await.unwrap() };
+                tokio::join!(receive_frame(&mut reader, &blocks, manifest, limit), responder);
             }
         }
     }
 
     #[tokio::test]
     async fn what_follows_a_block_comes_with_its_last_bytes_and_nothing_beyond_it() {
-        let plan = plan_of(100, 1 << 14);
-        let (mut inlet, mut peer) = connected().await;
-        let (line, blocks) = (Line::default(), block_file(plan, Engine::Write));
+        let manifest = manifest_of(100, 1 << 14);
+        let (mut reader, mut peer) = connected().await;
+        let (line, blocks) = (Line::default(), block_file(manifest, Engine::Write));
         peer.write_all(&[&content(100)[..], &TRAILER, &NEXT, b"later"].concat()).await.unwrap();
-        let mut leased = blocks.lease(plan.block(0).unwrap()).unwrap();
-        assert_eq!(inlet.receive(&mut leased, usize::MAX, &line).await.unwrap(), 100);
-        assert_eq!(inlet.n_ahead, AHEAD);
-        assert_eq!((inlet.take(), inlet.take()), (TRAILER, NEXT));
-        inlet.ensure(5, &line).await.unwrap();
-        assert_eq!(inlet.take(), *b"later");
+        let mut leased = blocks.lease(manifest.block(0).unwrap()).unwrap();
+        assert_eq!(reader.receive(&mut leased, usize::MAX, &line).await.unwrap(), 100);
+        assert_eq!(reader.n_ahead, AHEAD);
+        assert_eq!((reader.take(), reader.take()), (TRAILER, NEXT));
+        reader.ensure(5, &line).await.unwrap();
+        assert_eq!(reader.take(), *b"later");
     }
 
     #[tokio::test]
     async fn what_nobody_wants_ends_where_the_frame_does() {
-        let (mut inlet, mut peer) = connected().await;
+        let (mut reader, mut peer) = connected().await;
         let line = Line::default();
         peer.write_all(&[&[0; 100][..], &TRAILER].concat()).await.unwrap();
-        assert_eq!(inlet.discard(100, 60, &line).await.unwrap(), 60);
-        assert_eq!(inlet.discard(40, usize::MAX, &line).await.unwrap(), 40);
-        inlet.ensure(TRAILER_LEN, &line).await.unwrap();
-        assert_eq!(inlet.take(), TRAILER);
+        assert_eq!(reader.discard(100, 60, &line).await.unwrap(), 60);
+        assert_eq!(reader.discard(40, usize::MAX, &line).await.unwrap(), 40);
+        reader.ensure(TRAILER_LEN, &line).await.unwrap();
+        assert_eq!(reader.take(), TRAILER);
     }
 
     #[tokio::test]
     async fn a_poke_interrupts_a_wait_and_loses_nothing() {
-        let (mut inlet, mut peer) = connected().await;
+        let (mut reader, mut peer) = connected().await;
         let line = Line::default();
         peer.write_all(&TRAILER[..7]).await.unwrap();
-        inlet.ensure(7, &line).await.unwrap();
-        line.poke();
-        assert!(matches!(inlet.ensure(TRAILER_LEN, &line).await, Err(Halt::Poked(Poked::Look))));
+        reader.ensure(7, &line).await.unwrap();
+        line.wake();
+        assert!(matches!(reader.ensure(TRAILER_LEN, &line).await, Err(ReadInterrupt::Woken(Woken::Look))));
         peer.write_all(&TRAILER[7..]).await.unwrap();
-        inlet.ensure(TRAILER_LEN, &line).await.unwrap();
-        assert_eq!(inlet.take(), TRAILER);
+        reader.ensure(TRAILER_LEN, &line).await.unwrap();
+        assert_eq!(reader.take(), TRAILER);
         drop(peer);
-        assert!(matches!(inlet.ensure(1, &line).await, Err(Halt::Ended)));
+        assert!(matches!(reader.ensure(1, &line).await, Err(ReadInterrupt::Ended)));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn a_frame_may_come_in_any_pieces(sizes in proptest::collection::vec(1..9000_usize, 1..40), limit in 1..20_000_usize) {
-            let plan = plan_of(12_345, 1 << 14);
-            let frame = frame(plan);
+            let manifest = manifest_of(12_345, 1 << 14);
+            let frame = frame(manifest);
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                let (mut inlet, mut peer) = connected().await;
-                let blocks = block_file(plan, Engine::Map);
-                let sending = async {
+                let (mut reader, mut peer) = connected().await;
+                let blocks = block_file(manifest, Engine::Map);
+                let responder = async {
                     let mut rest = frame.as_slice();
                     for size in sizes {
                         let piece = rest.split_off(..size.min(rest.len())).unwrap();
@@ -318,7 +324,7 @@ mod tests {
                     }
                     peer.write_all(rest).await.unwrap();
                 };
-                tokio::join!(receive_frame(&mut inlet, &blocks, plan, limit), sending);
+                tokio::join!(receive_frame(&mut reader, &blocks, manifest, limit), responder);
             });
         }
     }

@@ -35,7 +35,7 @@ pub(crate) struct Duties {
 
 /// A handle on the follower's thread; dropping it makes the thread stop at its next look.
 #[derive(Debug)]
-pub(crate) struct Follower {
+pub(crate) struct InOrderReader {
     shared: Arc<Shared>,
 }
 
@@ -57,7 +57,7 @@ impl Outcome {
     }
 }
 
-impl Follower {
+impl InOrderReader {
     /// Starts the thread.
     pub(crate) fn spawn(duties: Duties) -> Result<(Self, Outcome), TransferError> {
         let shared = Arc::new(Shared::default());
@@ -134,7 +134,7 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for InOrderReader {
     fn drop(&mut self) {
         self.shared.lock().state = State::Abandoned;
         self.shared.changed.notify_one();
@@ -306,7 +306,7 @@ mod tests {
         let sink = Some(Sink::Writer(Box::new(Recorder(Arc::clone(&written)))));
         let hasher = FileHasher::default().with_md5();
         let duties = Duties { home: Some(Arc::clone(&home)), sink, path: PathBuf::new(), hasher };
-        let (follower, mut outcome) = Follower::spawn(duties).unwrap();
+        let (follower, mut outcome) = InOrderReader::spawn(duties).unwrap();
         follower.push(&home, range(0, 2));
         follower.push(&home, range(2, 3));
         follower.push(&filled(b"_defg"), range(1, 5));
@@ -324,7 +324,7 @@ mod tests {
     async fn a_failing_sink_ends_the_transfer_before_it_is_closed() {
         let sink = Some(Sink::Writer(Box::new(Broken)));
         let duties = Duties { home: None, sink, path: PathBuf::from("pipe"), hasher: FileHasher::default() };
-        let (follower, mut outcome) = Follower::spawn(duties).unwrap();
+        let (follower, mut outcome) = InOrderReader::spawn(duties).unwrap();
         follower.push(&filled(b"abc"), range(0, 3));
         let error = outcome.wait().await.unwrap_err();
         assert_eq!(error.to_string(), "cannot write pipe");
@@ -334,7 +334,7 @@ mod tests {
     async fn a_full_sink_is_not_said_to_need_what_it_took() {
         let sink = Some(Sink::Writer(Box::new(Filled { takes: 3 })));
         let duties = Duties { home: None, sink, path: PathBuf::from("pipe"), hasher: FileHasher::default() };
-        let (follower, mut outcome) = Follower::spawn(duties).unwrap();
+        let (follower, mut outcome) = InOrderReader::spawn(duties).unwrap();
         let store = filled(b"abcdef");
         follower.push(&store, range(0, 3));
         while follower.position() < 3 {

@@ -25,15 +25,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::control::Session;
 use crate::client::destination::{Begun, Destination};
-use crate::client::dialled_source::Access;
+use crate::client::dialled_source::DialledSource;
 use crate::client::negotiate::compare;
 use crate::client::options::{Options, Verification};
 use crate::digest::{Blake3Digest, Checksum, FileDigests, FileHasher};
 use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Report};
-use crate::manifest::{BlockPlan, StreamCount};
+use crate::manifest::{Manifest, StreamCount};
 use crate::proto::v2::{WholeDigests, WholeDigestsReply};
-use crate::receive::in_order::{Duties, Follower, Outcome};
+use crate::receive::in_order::{Duties, InOrderReader, Outcome};
 use crate::schedule::{Policy, Retries, Scheduler};
 use crate::sink::{Checked, Outcome as Recovery};
 use shared::{Beginning, Shared};
@@ -43,13 +43,13 @@ use workers::Workers;
 const WATCH: Duration = Duration::from_millis(50);
 
 /// How long the server is being told at most that all has come: a socket takes it at once, unless its path is broken.
-const FAREWELL: Duration = Duration::from_millis(100);
+const LINGER_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether the part file still has its name.
-const LOOK: Duration = Duration::from_secs(1);
+const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often progress is told.
-const TELL: Duration = Duration::from_millis(100);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Receives what the session offers, to its end or until `cancel`.
 pub(crate) async fn run(
@@ -60,14 +60,14 @@ pub(crate) async fn run(
     started: Instant,
     cancel: CancellationToken,
 ) -> Result<Report, TransferError> {
-    let plan = session.answer.plan;
+    let manifest = session.answer.manifest;
     let (mut destination, begun) = begin(destination, &options, &session, &events, &cancel).await?;
     let Begun { blocks, done, digests, resumed, outcome } = begun;
     events.send(Event::Started {
-        size: Some(plan.size()),
+        size: Some(manifest.size()),
         streams: options.streams,
         protocol: 2,
-        block: Some(plan.block_size().bytes()),
+        block: Some(manifest.block_size().bytes()),
         resumed,
     });
     if let Recovery::StartedOver { why } = outcome {
@@ -77,7 +77,7 @@ pub(crate) async fn run(
         Some((follower, digested)) => (Some(follower), Some(digested)),
         None => (None, None),
     };
-    let streams = useful_streams(&plan, done.len(), options.streams).min(blocks.most_at_once());
+    let streams = useful_streams(&manifest, done.len(), options.streams).min(blocks.most_at_once());
     let policy = Policy {
         ahead: destination.ahead(),
         limited: options.limit_rate.is_some(),
@@ -85,13 +85,13 @@ pub(crate) async fn run(
         ..Policy::default()
     };
     let shared = Arc::new(Shared::new(Beginning {
-        plan,
+        manifest,
         blocks,
-        access: Access::new(session),
+        access: DialledSource::new(session),
         events,
         path: destination.path().to_owned(),
         follower,
-        scheduler: Scheduler::new(plan, done, options.streams, policy, started.elapsed()),
+        scheduler: Scheduler::new(manifest, done, options.streams, policy, started.elapsed()),
         retries: Retries::new(options.retries, streams),
         digests,
         started,
@@ -100,7 +100,7 @@ pub(crate) async fn run(
     }));
     let received = receive(&shared, streams, &destination, digested.as_mut(), &cancel).await;
     let received = received.and_then(|digests| {
-        destination.check_whole(&plan, &shared.block_digests())?;
+        destination.check_whole(&manifest, &shared.block_digests())?;
         Ok(digests)
     });
     let digests = match received {
@@ -112,15 +112,15 @@ pub(crate) async fn run(
     };
     let (bytes_received, received_after, trouble) = shared.account();
     let is_resumable = destination.is_resumable();
-    let published = destination.publish(plan.size(), shared.options.durability);
+    let published = destination.publish(manifest.size(), shared.options.durability);
     let output = published.inspect_err(|error| {
         if is_resumable && !is_taken_away(error) {
-            shared.tell_kept();
+            shared.emit_resumable();
         }
     })?;
     Ok(Report {
         output,
-        bytes: plan.size(),
+        bytes: manifest.size(),
         protocol: 2,
         received: bytes_received,
         resumed,
@@ -146,7 +146,7 @@ async fn begin(
     let (events, cancel) = (events.clone(), cancel.clone());
     let mut told: Option<Instant> = None;
     let mut watch = move |checked: Checked| {
-        if told.is_none_or(|told| told.elapsed() >= TELL) {
+        if told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
             told = Some(Instant::now());
             events.offer(Event::Checking { bytes: checked.bytes, of: checked.of });
         }
@@ -172,12 +172,12 @@ fn leave(destination: Destination, shared: &Shared, error: &TransferError) {
     }
     if matches!(error, TransferError::LocalFile { .. }) {
         // A process that meddles with the file, or a disk that fails, may have taken what was right before.
-        destination.distrust();
+        destination.require_rehash();
     }
     // What is there of a source that changed stays too, but nothing of what comes may get into it.
     let is_of_use = !matches!(error, TransferError::SourceChanged { .. }) && !is_taken_away(error);
     if destination.is_resumable() && is_of_use {
-        shared.tell_kept();
+        shared.emit_resumable();
     }
 }
 
@@ -187,8 +187,8 @@ fn is_taken_away(error: &TransferError) -> bool {
 }
 
 /// As many streams as there are blocks to fetch; one at least, for the file's digests.
-fn useful_streams(plan: &BlockPlan, n_done: u32, wanted: StreamCount) -> usize {
-    let missing = usize::try_from(plan.n_blocks().saturating_sub(n_done)).unwrap_or(usize::MAX);
+fn useful_streams(manifest: &Manifest, n_done: u32, wanted: StreamCount) -> usize {
+    let missing = usize::try_from(manifest.n_blocks().saturating_sub(n_done)).unwrap_or(usize::MAX);
     missing.clamp(1, usize::from(wanted.value()))
 }
 
@@ -196,7 +196,7 @@ fn useful_streams(plan: &BlockPlan, n_done: u32, wanted: StreamCount) -> usize {
 fn follow(
     options: &Options,
     destination: &mut Destination,
-) -> Result<Option<(Follower, Outcome)>, TransferError> {
+) -> Result<Option<(InOrderReader, Outcome)>, TransferError> {
     let sink = destination.take_sink();
     let hasher = match options.digests() {
         WholeDigests::Blake3AndMd5 => FileHasher::default().with_md5(),
@@ -204,7 +204,7 @@ fn follow(
         WholeDigests::Blake3 => FileHasher::default(),
     };
     let duties = Duties { home: None, sink, path: destination.path().to_owned(), hasher };
-    Follower::spawn(duties).map(Some)
+    InOrderReader::spawn(duties).map(Some)
 }
 
 /// Runs the streams until all is received, digested and compared; afterwards none of them runs any more.
@@ -215,7 +215,7 @@ async fn receive(
     mut digested: Option<&mut Outcome>,
     cancel: &CancellationToken,
 ) -> Result<FileDigests, TransferError> {
-    if shared.plan.n_blocks() == 0 {
+    if shared.manifest.n_blocks() == 0 {
         return tokio::select! {
             biased;
             () = cancel.cancelled() => Err(TransferError::Cancelled),
@@ -258,7 +258,7 @@ async fn receive(
     };
     if matches!(result, Ok(_) | Err(TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. })) {
         // Server and client agree about the bytes, whatever the user expected of them.
-        shared.accept(FAREWELL).await;
+        shared.accept(LINGER_TIMEOUT).await;
     }
     workers.end().await;
     shared.tell();
@@ -286,7 +286,7 @@ async fn nothing(shared: &Shared, digested: Option<&mut Outcome>) -> Result<File
 
 /// Waits until the part file's name is gone, or another file's: what comes then comes in vain.
 async fn removed(destination: &Destination) -> TransferError {
-    let mut look = ticks(LOOK);
+    let mut look = ticks(NAME_CHECK_INTERVAL);
     loop {
         look.tick().await;
         if let Err(error) = destination.check_name() {
@@ -300,7 +300,7 @@ async fn watch(
     shared: &Shared,
     mut digested: Option<&mut Outcome>,
 ) -> Result<(Blake3Digest, WholeDigestsReply), TransferError> {
-    let (mut watch, mut tell) = (ticks(WATCH), ticks(TELL));
+    let (mut watch, mut tell) = (ticks(WATCH), ticks(PROGRESS_INTERVAL));
     loop {
         tokio::select! {
             biased;
@@ -329,7 +329,7 @@ async fn failed(digested: Option<&mut Outcome>) -> TransferError {
 
 /// Waits until the follower is through.
 async fn finish(shared: &Shared, digested: &mut Outcome) -> Result<FileDigests, TransferError> {
-    let mut tell = ticks(TELL);
+    let mut tell = ticks(PROGRESS_INTERVAL);
     loop {
         tokio::select! {
             biased;

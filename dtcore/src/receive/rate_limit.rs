@@ -34,10 +34,10 @@ impl TokenBucket {
     /// How long to wait before asking again.
     pub(crate) fn take(&mut self, now: Duration) -> Result<usize, Duration> {
         self.fill(now);
-        // Less than this is not worth a system call; but at a very low rate every byte is.
-        let worth = self.within(KEPT / 4).clamp(1, PIECE);
-        if self.tokens < worth {
-            return Err(self.time_for(worth - self.tokens).max(LEAST_WAIT));
+        // Less than this is not state a system call; but at a very low rate every byte is.
+        let state = self.within(KEPT / 4).clamp(1, PIECE);
+        if self.tokens < state {
+            return Err(self.time_for(state - self.tokens).max(LEAST_WAIT));
         }
         let taken = self.tokens.min(PIECE);
         self.tokens -= taken;

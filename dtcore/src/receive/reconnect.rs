@@ -10,9 +10,9 @@ use crate::error::TransferError;
 use crate::event::Event;
 use crate::manifest::StreamId;
 use crate::proto::v2::Replacing;
-use crate::receive::frame_reader::Inlet;
+use crate::receive::frame_reader::FrameReader;
 use crate::receive::shared::Shared;
-use crate::receive::stream_driver::{Conversation, End, Lost, Unheard};
+use crate::receive::stream_driver::{End, Lost, StreamDriver, Unheard};
 use crate::receive::wake::Line;
 use crate::schedule::Fault;
 
@@ -45,11 +45,11 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
         }
         line.clear();
         let way = dialled.way;
-        let greeting = dialled.greeting(stream, replacing);
-        let inlet = Inlet::new(dialled.socket);
+        let hello = dialled.hello(stream, replacing);
+        let reader = FrameReader::new(dialled.socket);
         // What was spent on finding another way is no round trip, but errs on the safe side.
         let rtt = begun.elapsed();
-        let end = Conversation::new(shared, stream, line, inlet, way).run(&greeting, rtt).await;
+        let end = StreamDriver::new(shared, stream, line, reader, way).run(&hello, rtt).await;
         replacing = Replacing::Former;
         if shared.is_over() {
             // The server resets what is in the middle of a frame when it is told the end: that is nobody's trouble.
@@ -61,7 +61,7 @@ async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), Tra
             End::Idle => {
                 sleep(shared.closed(stream)).await;
                 while !shared.is_needed() {
-                    line.poked().await;
+                    line.woken().await;
                 }
             }
             End::Replaced(fault) => shared.lost(stream, words(fault).to_owned()),
@@ -103,7 +103,7 @@ async fn elsewhere(
     shared.lost(stream, reason);
     match (shared.access.leave(way, &shared.options).await, unheard) {
         (Elsewhere::Found(dialled), _) => {
-            shared.excuse();
+            shared.reset_timers();
             return Ok(Some((begun, *dialled)));
         }
         (Elsewhere::Already, _) | (Elsewhere::No, Unheard::Replaced(_)) => {}

@@ -8,14 +8,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::client::dialled_source::Way;
 use crate::client::options::Verification;
 use crate::error::TransferError;
-use crate::manifest::{BlockIndex, StreamId};
+use crate::manifest::{BlockId, StreamId};
 use crate::proto::v2::{
-    BrokenProtocol, Coming, Demand, FRAME_LEN, Greeting, Problem, Receiving, TRAILER_LEN, Trailer,
+    BrokenProtocol, Coming, Demand, ErrorCode, FRAME_LEN, Hello, Requester, TRAILER_LEN, Trailer,
     WHOLE_DIGESTS_LEN, WholeDigests, WholeDigestsReply, reason_of,
 };
-use crate::receive::frame_reader::{Halt, Inlet};
+use crate::receive::frame_reader::{FrameReader, ReadInterrupt};
 use crate::receive::shared::{Shared, Turn};
-use crate::receive::wake::{Line, Poked};
+use crate::receive::wake::{Line, Woken};
 use crate::schedule::Fault;
 use crate::sink::{Leased, Unverified};
 
@@ -62,12 +62,12 @@ pub(crate) struct Lost {
 }
 
 /// One connection's conversation.
-pub(crate) struct Conversation<'a> {
+pub(crate) struct StreamDriver<'a> {
     shared: &'a Shared,
     stream: StreamId,
     line: &'a Line,
-    inlet: Inlet,
-    receiving: Receiving,
+    reader: FrameReader,
+    requester: Requester,
     /// What is to be sent next.
     demands: Vec<u8>,
     /// How many bytes of the file have come.
@@ -85,25 +85,31 @@ enum Target {
     Nowhere(u64),
 }
 
-impl<'a> Conversation<'a> {
-    pub(crate) fn new(shared: &'a Shared, stream: StreamId, line: &'a Line, inlet: Inlet, way: Way) -> Self {
-        let (receiving, unheard) = (Receiving::new(shared.plan), Some(way));
+impl<'a> StreamDriver<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        stream: StreamId,
+        line: &'a Line,
+        reader: FrameReader,
+        way: Way,
+    ) -> Self {
+        let (requester, unheard) = (Requester::new(shared.manifest), Some(way));
         let (demands, received, first_until) = (Vec::new(), 0, None);
-        Self { shared, stream, line, inlet, receiving, demands, received, unheard, first_until }
+        Self { shared, stream, line, reader, requester, demands, received, unheard, first_until }
     }
 
     /// Converses until the connection or the transfer ends.
     ///
     /// # Cancel safety
     /// What was received of a block and not stored is lost with the connection.
-    pub(crate) async fn run(mut self, greeting: &Greeting, rtt: Duration) -> End {
-        self.demands.extend_from_slice(&greeting.encode());
+    pub(crate) async fn run(mut self, hello: &Hello, rtt: Duration) -> End {
+        self.demands.extend_from_slice(&hello.encode());
         self.shared.opened(self.stream, rtt);
         let end = self.converse().await;
         if matches!(end, End::Over) && self.shared.is_accepted() {
             self.demands.extend_from_slice(&Demand::End.encode());
             // All is well, whatever becomes of these last bytes.
-            let _ = self.inlet.send(&self.demands, self.line).await;
+            let _ = self.reader.send(&self.demands, self.line).await;
         }
         self.shared.hung_up();
         if self.unheard.is_some() { end.unheard() } else { end }
@@ -111,7 +117,7 @@ impl<'a> Conversation<'a> {
 
     async fn converse(&mut self) -> End {
         loop {
-            match self.shared.turn(self.stream, &mut self.receiving, &mut self.demands) {
+            match self.shared.turn(self.stream, &mut self.requester, &mut self.demands) {
                 Turn::Over => return End::Over,
                 Turn::Go => {}
             }
@@ -123,20 +129,20 @@ impl<'a> Conversation<'a> {
 
     /// Sends the demands, and takes in one answer, unless there is something to do before one comes.
     async fn exchange(&mut self) -> Result<(), End> {
-        let sent = self.inlet.send(&self.demands, self.line).await;
+        let sent = self.reader.send(&self.demands, self.line).await;
         self.demands.clear();
-        sent.map_err(|halt| self.end(halt))?;
+        sent.map_err(|interrupt| self.end(interrupt))?;
         // Waits for something to ask for as well as for an answer.
         let limit = self.limit();
-        let header = self.inlet.ensure(FRAME_LEN, self.line);
+        let header = self.reader.ensure(FRAME_LEN, self.line);
         let ensured = match limit {
             Some(limit) => timeout_at(limit, header).await,
             None => Ok(header.await),
         };
         match ensured {
             Ok(Ok(())) => self.answer().await,
-            Ok(Err(Halt::Poked(Poked::Look))) => Ok(()),
-            Ok(Err(halt)) => Err(self.end(halt)),
+            Ok(Err(ReadInterrupt::Woken(Woken::Look))) => Ok(()),
+            Ok(Err(interrupt)) => Err(self.end(interrupt)),
             // Another stream was answered meanwhile, so that this one has only to wait for its turn.
             Err(_) if self.limit().is_none() => Ok(()),
             Err(_) => Err(End::Replaced(Fault::Stalled)),
@@ -146,7 +152,7 @@ impl<'a> Conversation<'a> {
     /// Until when the first frame is waited for: as long as for a connection, but not until the user gives up.
     fn limit(&mut self) -> Option<Instant> {
         let way = self.unheard?;
-        if self.receiving.n_unanswered() == 0 || !self.shared.access.is_doubtful(way) {
+        if self.requester.n_unanswered() == 0 || !self.shared.access.is_doubtful(way) {
             return None;
         }
         let options = &self.shared.options;
@@ -156,8 +162,8 @@ impl<'a> Conversation<'a> {
 
     /// Takes in one answer, of which the header is ahead.
     async fn answer(&mut self) -> Result<(), End> {
-        let header = self.inlet.take();
-        let coming = self.receiving.header(&header);
+        let header = self.reader.take();
+        let coming = self.requester.header(&header);
         match coming {
             Err(BrokenProtocol::NoFrame) => {}
             // Another server would say that too.
@@ -176,13 +182,13 @@ impl<'a> Conversation<'a> {
                 Ok(())
             }
             Coming::Drain => Err(End::Lost(self.lost(io::Error::other("the server is shutting down")))),
-            Coming::Refused(problem, len) => Err(self.refused(problem, len).await),
+            Coming::Refused(code, len) => Err(self.refused(code, len).await),
         }
     }
 
-    async fn block(&mut self, block: BlockIndex) -> Result<(), End> {
+    async fn block(&mut self, block: BlockId) -> Result<(), End> {
         let mut target = self.target(block);
-        let len = self.shared.plan.range(block).len();
+        let len = self.shared.manifest.range(block).len();
         let result = self.bytes(block, &mut target).await;
         if result.is_err() {
             self.shared.wasted(len - target.remaining());
@@ -193,12 +199,12 @@ impl<'a> Conversation<'a> {
             Ok(trailer) => Trailer::decode(&trailer).map_err(|_| self.broken(BrokenProtocol::NoFrame)),
             Err(end) => Err(end),
         };
-        self.receiving.answered();
+        self.requester.answered();
         let digest = match trailer {
             Ok(Trailer(Ok(digest))) => digest,
-            Ok(Trailer(Err(problem))) => {
+            Ok(Trailer(Err(code))) => {
                 self.vacate(target);
-                return Err(End::Failed(self.explain(problem, String::new())));
+                return Err(End::Failed(self.explain(code, String::new())));
             }
             Err(end) => {
                 self.shared.wasted(len);
@@ -233,24 +239,24 @@ impl<'a> Conversation<'a> {
     }
 
     /// Where `block` is received: in its place, beside the file while somebody else has the place, or nowhere.
-    fn target(&self, block: BlockIndex) -> Target {
+    fn target(&self, block: BlockId) -> Target {
         if !self.shared.is_wanted(block) {
-            return Target::Nowhere(self.shared.plan.range(block).len());
+            return Target::Nowhere(self.shared.manifest.range(block).len());
         }
         let blocks = &self.shared.blocks;
-        match blocks.lease(block).or_else(|| blocks.spare(block)) {
+        match blocks.lease(block).or_else(|| blocks.lease_scratch(block)) {
             Some(leased) => Target::Place(leased),
-            None => Target::Nowhere(self.shared.plan.range(block).len()),
+            None => Target::Nowhere(self.shared.manifest.range(block).len()),
         }
     }
 
     /// Receives all bytes of `block`, as long as somebody wants them; the rest goes nowhere.
-    async fn bytes(&mut self, block: BlockIndex, target: &mut Target) -> Result<(), End> {
+    async fn bytes(&mut self, block: BlockId, target: &mut Target) -> Result<(), End> {
         while target.remaining() > 0 {
             let allowed = self.shared.allowance().await;
             let received = match target {
-                Target::Place(leased) => self.inlet.receive(leased, allowed, self.line).await,
-                Target::Nowhere(rest) => self.inlet.discard(*rest, allowed, self.line).await,
+                Target::Place(leased) => self.reader.receive(leased, allowed, self.line).await,
+                Target::Nowhere(rest) => self.reader.discard(*rest, allowed, self.line).await,
             };
             self.shared.give_back(allowed, *received.as_ref().unwrap_or(&0));
             match received {
@@ -261,14 +267,14 @@ impl<'a> Conversation<'a> {
                     }
                     self.shared.progressed(self.stream, n);
                 }
-                Err(Halt::Poked(Poked::Look)) => {
+                Err(ReadInterrupt::Woken(Woken::Look)) => {
                     self.look()?;
                     if matches!(target, Target::Place(_)) && !self.shared.is_wanted(block) {
                         let rest = target.remaining();
                         self.vacate(std::mem::replace(target, Target::Nowhere(rest)));
                     }
                 }
-                Err(halt) => return Err(self.end(halt)),
+                Err(interrupt) => return Err(self.end(interrupt)),
             }
         }
         Ok(())
@@ -289,7 +295,7 @@ impl<'a> Conversation<'a> {
 
     async fn digests(&mut self, which: WholeDigests) -> Result<(), End> {
         let bytes = self.take_behind_data::<WHOLE_DIGESTS_LEN>().await?;
-        self.receiving.answered();
+        self.requester.answered();
         let digests = WholeDigestsReply::decode(which, &bytes);
         self.shared.whole(digests.map_err(|_| self.broken(BrokenProtocol::NoFrame))?);
         Ok(())
@@ -298,15 +304,15 @@ impl<'a> Conversation<'a> {
     /// Waits for `N` bytes that must come now, whatever else is to be done, and takes them.
     async fn take_behind_data<const N: usize>(&mut self) -> Result<[u8; N], End> {
         loop {
-            match self.inlet.ensure(N, self.line).await {
-                Ok(()) => return Ok(self.inlet.take()),
-                Err(Halt::Poked(Poked::Look)) => self.look()?,
-                Err(halt) => return Err(self.end(halt)),
+            match self.reader.ensure(N, self.line).await {
+                Ok(()) => return Ok(self.reader.take()),
+                Err(ReadInterrupt::Woken(Woken::Look)) => self.look()?,
+                Err(interrupt) => return Err(self.end(interrupt)),
             }
         }
     }
 
-    async fn refused(&mut self, problem: Problem, len: usize) -> End {
+    async fn refused(&mut self, code: ErrorCode, len: usize) -> End {
         let mut reason = Vec::new();
         while reason.len() < len {
             match self.take_behind_data::<1>().await {
@@ -315,30 +321,30 @@ impl<'a> Conversation<'a> {
             }
         }
         let reason = reason_of(&reason);
-        match problem {
-            Problem::NoSuchSession => {
+        match code {
+            ErrorCode::NoSuchSession => {
                 let reason = "the server does not know the session any more";
                 End::NoSuchSession(self.lost(io::Error::other(reason)))
             }
-            Problem::NoSuchStream | Problem::Busy => {
+            ErrorCode::NoSuchStream | ErrorCode::Busy => {
                 End::Lost(self.lost(io::Error::other(format!("the server refused it: {reason}"))))
             }
-            Problem::SourceChanged | Problem::SourceUnreadable | Problem::BrokenProtocol => {
-                End::Failed(self.explain(problem, reason))
+            ErrorCode::SourceChanged | ErrorCode::SourceUnreadable | ErrorCode::BrokenProtocol => {
+                End::Failed(self.explain(code, reason))
             }
         }
     }
 
-    /// The error that a problem of the server's is for the transfer.
-    fn explain(&self, problem: Problem, reason: String) -> TransferError {
+    /// The error that a code of the server's is for the transfer.
+    fn explain(&self, code: ErrorCode, reason: String) -> TransferError {
         let (server, name) = (self.shared.server(), self.shared.name());
-        match problem {
-            Problem::SourceChanged => TransferError::SourceChanged { server, name },
-            Problem::SourceUnreadable => TransferError::Unreadable { server, name, reason },
-            Problem::BrokenProtocol => {
+        match code {
+            ErrorCode::SourceChanged => TransferError::SourceChanged { server, name },
+            ErrorCode::SourceUnreadable => TransferError::Unreadable { server, name, reason },
+            ErrorCode::BrokenProtocol => {
                 TransferError::Protocol { server, what: format!("it says that this client does: {reason}") }
             }
-            Problem::NoSuchSession | Problem::NoSuchStream | Problem::Busy => {
+            ErrorCode::NoSuchSession | ErrorCode::NoSuchStream | ErrorCode::Busy => {
                 TransferError::Refused { server, status: 503, reason }
             }
         }
@@ -352,17 +358,17 @@ impl<'a> Conversation<'a> {
         End::Failed(self.shared.local(action, error))
     }
 
-    fn end(&self, halt: Halt) -> End {
-        match halt {
-            Halt::Poked(Poked::Replace(fault)) => End::Replaced(fault),
-            Halt::Poked(Poked::Look) => End::Lost(self.lost(io::Error::other("it was interrupted"))),
-            Halt::Ended if self.receiving.n_unanswered() == 0 => End::Idle,
-            Halt::Ended => {
+    fn end(&self, interrupt: ReadInterrupt) -> End {
+        match interrupt {
+            ReadInterrupt::Woken(Woken::Replace(fault)) => End::Replaced(fault),
+            ReadInterrupt::Woken(Woken::Look) => End::Lost(self.lost(io::Error::other("it was interrupted"))),
+            ReadInterrupt::Ended if self.requester.n_unanswered() == 0 => End::Idle,
+            ReadInterrupt::Ended => {
                 let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it");
                 End::Lost(self.lost(closed))
             }
-            Halt::Broken(error) => End::Lost(self.lost(error)),
-            Halt::Store(error) => self.failed("write", error),
+            ReadInterrupt::Broken(error) => End::Lost(self.lost(error)),
+            ReadInterrupt::Store(error) => self.failed("write", error),
         }
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct Line {
 
 /// Why a stream was made to look up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Poked {
+pub(crate) enum Woken {
     /// Something has changed: there may be blocks to ask for, or the one that is being received is not needed any more.
     Look,
     /// The connection shall be ended and made anew.
@@ -25,7 +25,7 @@ pub(crate) enum Poked {
 
 impl Line {
     /// Makes the stream look up.
-    pub(crate) fn poke(&self) {
+    pub(crate) fn wake(&self) {
         self.changed.notify_one();
     }
 
@@ -45,10 +45,10 @@ impl Line {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub(crate) async fn poked(&self) -> Poked {
+    pub(crate) async fn woken(&self) -> Woken {
         self.changed.notified().await;
         let fault = self.fault().take();
-        fault.map_or(Poked::Look, Poked::Replace)
+        fault.map_or(Woken::Look, Woken::Replace)
     }
 
     /// Waits until the stream shall be replaced.
@@ -78,14 +78,14 @@ mod tests {
     #[tokio::test]
     async fn what_was_said_before_anybody_listened_is_heard() {
         let line = Line::default();
-        line.poke();
-        assert_eq!(line.poked().await, Poked::Look);
+        line.wake();
+        assert_eq!(line.woken().await, Woken::Look);
         line.replace(Fault::Stalled);
-        assert_eq!(line.poked().await, Poked::Replace(Fault::Stalled));
+        assert_eq!(line.woken().await, Woken::Replace(Fault::Stalled));
         line.replace(Fault::Slow);
         assert_eq!(line.replaced().await, Fault::Slow);
         line.replace(Fault::Slow);
         line.clear();
-        assert_eq!(line.poked().await, Poked::Look, "the next connection is not to blame");
+        assert_eq!(line.woken().await, Woken::Look, "the next connection is not to blame");
     }
 }

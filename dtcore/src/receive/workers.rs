@@ -80,8 +80,8 @@ mod tests {
         let TransferError::System { source, .. } = workers.died().await else { panic!() };
         assert_eq!(source.to_string(), "the task of a stream died");
         let mut workers = Workers::start(1).unwrap();
-        let (ending, ended) = tokio::sync::oneshot::channel::<()>();
-        workers.spawn(async { drop(ending) });
+        let (session_end, ended) = tokio::sync::oneshot::channel::<()>();
+        workers.spawn(async { drop(session_end) });
         ended.await.unwrap_err();
         assert!(workers.died().now_or_never().is_none());
         workers.end().await;

@@ -7,13 +7,13 @@ use crate::manifest::StreamId;
 
 /// The first pause; the attempt before it follows at once, because most broken connections are nobody's trouble.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause: a server that is back is found after this time.
+/// The longest pause: a server that is returned is found after this time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The pauses between the attempts of one stream to connect.
 ///
 /// 0, then 100 ms, doubling up to 5 s. From each pause up to a quarter is taken off, by stream and attempt, so that the
-/// streams of one transfer do not come back to a server all at the same moment.
+/// streams of one transfer do not come returned to a server all at the same moment.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     stream: StreamId,
@@ -52,7 +52,7 @@ impl Backoff {
 /// How often all streams together have tried in vain, counted in rounds.
 ///
 /// A round is over when every stream has failed in it: a server that is gone fails eight streams at once, and that is one
-/// failure to the user. A stream that is refused for ever only comes back later and later, as long as another one has
+/// failure to the user. A stream that is refused for ever only comes returned later and later, as long as another one has
 /// not failed: that one may bring next to nothing for a long time, because the user limits the rate or the output takes
 /// no more, and still bring everything in the end.
 #[derive(Debug)]

@@ -3,52 +3,52 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::manifest::BlockIndex;
-use crate::schedule::throughput::{LastSecond, Meter, bytes_in, time_for};
+use crate::manifest::BlockId;
+use crate::schedule::throughput::{LastSecond, ThroughputEstimator, bytes_in, time_for};
 
 /// The least window: below it, a stream on a short path waits for its requests more than for its bytes.
-const LEAST_WINDOW: u64 = 1 << 20;
+const MIN_WINDOW: u64 = 1 << 20;
 /// The largest window, which bounds what a stream that breaks takes with it; 64 MB/s at a round trip of 250 ms.
-const LARGEST_WINDOW: u64 = 16 << 20;
+const MAX_WINDOW: u64 = 16 << 20;
 /// The most blocks in flight: half of the requests that a sender must be willing to keep.
-pub(super) const MOST_HELD: usize = 512;
+pub(super) const MAX_HELD: usize = 512;
 /// A stream that is without anything to do for less than that was busy all the time.
 const SHORT_IDLE: Duration = Duration::from_millis(50);
 /// A connection is judged when TCP has had so many round trips to find its rate: 2^8 initial windows are 3.7 MB a
 /// round trip.
 const ROUND_TRIPS_TO_START: u32 = 8;
 /// How often a stream is replaced for being slow before it is left alone.
-pub(super) const MOST_STRIKES: u8 = 2;
+pub(super) const MAX_SLOW_COUNT: u8 = 2;
 
 /// Where a stream's connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum ConnectionState {
     /// It has never been open and has not failed.
-    Awaited,
+    Pending,
     Open,
     /// It has been reported and shall be ended.
-    Condemned,
+    Faulty,
     Closed,
 }
 
-/// A block that was asked for on a connection.
+/// A block that was requested for on a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub(super) block: BlockIndex,
-    /// Where it ends among all bytes asked for on the connection.
+pub(super) struct Requested {
+    pub(super) block: BlockId,
+    /// Where it ends among all bytes requested for on the connection.
     pub(super) end: u64,
 }
 
 /// One stream.
 #[derive(Debug)]
-pub(super) struct Lane {
-    state: State,
+pub(super) struct StreamState {
+    connection: ConnectionState,
     rtt: Duration,
     opened: Duration,
-    queue: VecDeque<Asked>,
-    /// All bytes asked for on this connection, and those of them that came.
-    asked: u64,
-    came: u64,
+    queue: VecDeque<Requested>,
+    /// All bytes requested for on this connection, and those of them that received.
+    requested: u64,
+    received: u64,
     /// Behind this position of the queue no block is held by this stream alone.
     alone_until: u64,
     /// When the first request left after which no byte has come yet.
@@ -56,89 +56,89 @@ pub(super) struct Lane {
     /// Since when the stream has always had something to do, and since when it has had nothing.
     busy_since: Duration,
     idle_since: Duration,
-    /// When it last gave a sign, or something was asked for after it had had nothing to do.
-    heard: Duration,
-    pub(super) meter: Meter,
+    /// When it last gave a sign, or something was requested for after it had had nothing to do.
+    last_activity: Duration,
+    pub(super) throughput: ThroughputEstimator,
     pub(super) last_second: LastSecond,
-    pub(super) strikes: u8,
-    /// Whether what is asked for now comes behind something else that takes its time.
+    pub(super) slow_count: u8,
+    /// Whether what is requested for now comes behind something else that takes its time.
     pub(super) is_detained: bool,
 }
 
-impl Lane {
+impl StreamState {
     pub(super) fn new() -> Self {
         Self {
-            state: State::Awaited,
+            connection: ConnectionState::Pending,
             rtt: Duration::ZERO,
             opened: Duration::ZERO,
             queue: VecDeque::new(),
-            asked: 0,
-            came: 0,
+            requested: 0,
+            received: 0,
             alone_until: 0,
             awaiting: None,
             busy_since: Duration::ZERO,
             idle_since: Duration::ZERO,
-            heard: Duration::ZERO,
-            meter: Meter::new(Duration::ZERO),
+            last_activity: Duration::ZERO,
+            throughput: ThroughputEstimator::new(Duration::ZERO),
             last_second: LastSecond::default(),
-            strikes: 0,
+            slow_count: 0,
             is_detained: false,
         }
     }
 
     /// A new connection; what the former one had must have been taken by [`close`](Self::close).
     pub(super) fn open(&mut self, rtt: Duration, now: Duration) {
-        let mut meter = Meter::new(rtt);
-        if self.is_crawler() {
-            meter.inherit(&self.meter);
+        let mut throughput = ThroughputEstimator::new(rtt);
+        if self.is_chronically_slow() {
+            throughput.inherit(&self.throughput);
         }
         *self = Self {
-            state: State::Open,
+            connection: ConnectionState::Open,
             rtt,
             opened: now,
             busy_since: now,
             idle_since: now,
-            heard: now,
-            meter,
-            strikes: self.strikes,
+            last_activity: now,
+            throughput,
+            slow_count: self.slow_count,
             ..Self::new()
         };
     }
 
-    /// The connection is gone: gives what was asked for on it.
-    pub(super) fn close(&mut self) -> VecDeque<Asked> {
-        self.state = State::Closed;
+    /// The connection is gone: gives what was requested for on it.
+    pub(super) fn close(&mut self) -> VecDeque<Requested> {
+        self.connection = ConnectionState::Closed;
         std::mem::take(&mut self.queue)
     }
 
-    pub(super) fn condemn(&mut self) {
-        self.state = State::Condemned;
+    pub(super) fn mark_faulty(&mut self) {
+        self.connection = ConnectionState::Faulty;
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.state == State::Open
+        self.connection == ConnectionState::Open
     }
 
-    pub(super) fn is_awaited(&self) -> bool {
-        self.state == State::Awaited
+    pub(super) fn is_pending(&self) -> bool {
+        self.connection == ConnectionState::Pending
     }
 
     /// Whether it was replaced for being slow so often that it is left alone.
-    pub(super) fn is_crawler(&self) -> bool {
-        self.strikes >= MOST_STRIKES
+    pub(super) fn is_chronically_slow(&self) -> bool {
+        self.slow_count >= MAX_SLOW_COUNT
     }
 
     /// Whether it gets blocks like any other; one that does not gets some when there is no other.
-    pub(super) fn is_sound(&self) -> bool {
-        !self.is_crawler() && !self.is_detained
+    pub(super) fn is_healthy(&self) -> bool {
+        !self.is_chronically_slow() && !self.is_detained
     }
 
     pub(super) fn rtt(&self) -> Duration {
         self.rtt
     }
 
-    pub(super) fn heard(&self) -> Duration {
-        self.heard
+    pub(super) fn last_activity(&self) -> Duration {
+        self.last_activity
     }
 
     pub(super) fn n_held(&self) -> usize {
@@ -149,19 +149,19 @@ impl Lane {
         self.queue.is_empty()
     }
 
-    /// Where the last block ends among all bytes asked for on the connection.
+    /// Where the last block ends among all bytes requested for on the connection.
     pub(super) fn end(&self) -> u64 {
-        self.asked
+        self.requested
     }
 
     /// The bytes that are still to come.
     pub(super) fn outstanding(&self) -> u64 {
-        self.asked - self.came
+        self.requested - self.received
     }
 
     /// Whether no byte has come on this connection.
-    pub(super) fn is_mute(&self) -> bool {
-        self.came == 0
+    pub(super) fn is_silent_connection(&self) -> bool {
+        self.received == 0
     }
 
     /// Since when it could have shown its rate without a break, if it has something to do now.
@@ -170,59 +170,59 @@ impl Lane {
         (!self.is_idle()).then(|| self.busy_since.max(started))
     }
 
-    /// The block was asked for; gives its end among all bytes of the connection.
-    pub(super) fn ask(&mut self, block: BlockIndex, len: u64, now: Duration) -> u64 {
+    /// The block was requested for; gives its end among all bytes of the connection.
+    pub(super) fn request(&mut self, block: BlockId, len: u64, now: Duration) -> u64 {
         if self.is_idle() {
-            self.heard = now;
+            self.last_activity = now;
             if now.saturating_sub(self.idle_since) >= SHORT_IDLE {
                 self.busy_since = now;
             }
         }
         if self.outstanding() == 0 {
-            self.meter.begin(now.saturating_add(self.rtt));
+            self.throughput.begin(now.saturating_add(self.rtt));
             self.awaiting = Some(now);
         }
-        self.asked = self.asked.saturating_add(len);
-        self.queue.push_back(Asked { block, end: self.asked });
-        self.alone_until = self.asked;
-        self.asked
+        self.requested = self.requested.saturating_add(len);
+        self.queue.push_back(Requested { block, end: self.requested });
+        self.alone_until = self.requested;
+        self.requested
     }
 
-    /// `n` more bytes of data came.
+    /// `n` more bytes of data received.
     pub(super) fn receive(&mut self, n: u64, now: Duration) {
-        // Bytes that nobody asked for would otherwise make room for more.
-        self.came = self.came.saturating_add(n).min(self.asked);
-        self.heard = now;
-        if let Some(asked) = self.awaiting.take() {
+        // Bytes that nobody requested for would otherwise make room for more.
+        self.received = self.received.saturating_add(n).min(self.requested);
+        self.last_activity = now;
+        if let Some(requested) = self.awaiting.take() {
             // Connecting may have taken longer than a round trip, for a lost packet.
-            self.rtt = self.rtt.min(now.saturating_sub(asked));
+            self.rtt = self.rtt.min(now.saturating_sub(requested));
         }
-        self.meter.add(n, now);
+        self.throughput.add(n, now);
         self.last_second.add(n, now);
         if self.outstanding() == 0 {
-            self.meter.end(now);
+            self.throughput.end(now);
         }
     }
 
     /// Whatever did not come until `now` could not.
-    pub(super) fn excuse(&mut self, now: Duration) {
-        self.heard = now;
+    pub(super) fn reset_timers(&mut self, now: Duration) {
+        self.last_activity = now;
         if self.outstanding() > 0 {
-            self.meter.begin(now);
+            self.throughput.begin(now);
         }
     }
 
     /// The block has come wholly, whatever it is good for.
-    pub(super) fn finish(&mut self, block: BlockIndex, now: Duration) {
-        let Some(at) = self.queue.iter().position(|asked| asked.block == block) else { return };
-        let Some(asked) = self.queue.remove(at) else { return };
-        if self.came < asked.end {
-            self.came = asked.end;
+    pub(super) fn finish(&mut self, block: BlockId, now: Duration) {
+        let Some(at) = self.queue.iter().position(|requested| requested.block == block) else { return };
+        let Some(requested) = self.queue.remove(at) else { return };
+        if self.received < requested.end {
+            self.received = requested.end;
             if self.outstanding() == 0 {
-                self.meter.end(now);
+                self.throughput.end(now);
             }
         }
-        self.heard = now;
+        self.last_activity = now;
         if self.is_idle() {
             self.idle_since = now;
         }
@@ -236,25 +236,26 @@ impl Lane {
     /// The last block in the queue that `is_alone` says this stream alone holds.
     ///
     /// Blocks behind it are not looked at again, so that many calls cost no more than the queue is long.
-    pub(super) fn last_alone(&mut self, is_alone: impl Fn(BlockIndex) -> bool) -> Option<Asked> {
-        let n = self.queue.partition_point(|asked| asked.end <= self.alone_until);
-        let found = self.queue.range(..n).rev().find(|asked| is_alone(asked.block)).copied();
-        self.alone_until = found.map_or(0, |asked| asked.end);
+    pub(super) fn last_alone(&mut self, is_alone: impl Fn(BlockId) -> bool) -> Option<Requested> {
+        let n = self.queue.partition_point(|requested| requested.end <= self.alone_until);
+        let found = self.queue.range(..n).rev().find(|requested| is_alone(requested.block)).copied();
+        self.alone_until = found.map_or(0, |requested| requested.end);
         found
     }
 
     /// How long it is until the connection's bytes up to `end` are there.
     pub(super) fn time_to(&self, end: u64, now: Duration, guess: u64) -> Duration {
-        let left = end.saturating_sub(self.came);
-        let flowing = self.meter.wait(now).saturating_add(time_for(left, self.meter.rate(now, guess)));
+        let left = end.saturating_sub(self.received);
+        let flowing =
+            self.throughput.wait(now).saturating_add(time_for(left, self.throughput.rate(now, guess)));
         // What has been silent for a time is expected to be silent for as long again.
-        let expected = self.awaiting.map_or(Duration::ZERO, |asked| asked.saturating_add(self.rtt));
-        flowing.max(now.saturating_sub(self.heard.max(expected)))
+        let expected = self.awaiting.map_or(Duration::ZERO, |requested| requested.saturating_add(self.rtt));
+        flowing.max(now.saturating_sub(self.last_activity.max(expected)))
     }
 
-    /// How long it would be until `len` more bytes are there, if they were asked for now.
+    /// How long it would be until `len` more bytes are there, if they were requested for now.
     pub(super) fn time_for_more(&self, len: u64, now: Duration, guess: u64) -> Duration {
-        let rate = self.meter.rate(now, guess);
+        let rate = self.throughput.rate(now, guess);
         time_for(self.outstanding(), rate).max(self.rtt).saturating_add(time_for(len, rate))
     }
 
@@ -262,12 +263,12 @@ impl Lane {
     ///
     /// Twice what comes in a round trip, because that doubles from one to the next while TCP finds its rate.
     pub(super) fn window(&self, block: u64) -> u64 {
-        let flow = bytes_in(self.rtt, self.meter.peak());
-        flow.saturating_mul(2).saturating_add(2 * block).min(LARGEST_WINDOW).max(least_window(block))
+        let outages = bytes_in(self.rtt, self.throughput.peak());
+        outages.saturating_mul(2).saturating_add(2 * block).min(MAX_WINDOW).max(min_window(block))
     }
 }
 
 /// What may be in flight on every stream.
-pub(super) fn least_window(block: u64) -> u64 {
-    LEAST_WINDOW.max(2 * block)
+pub(super) fn min_window(block: u64) -> u64 {
+    MIN_WINDOW.max(2 * block)
 }

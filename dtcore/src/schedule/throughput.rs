@@ -21,7 +21,7 @@ pub(super) fn time_for(bytes: u64, rate: u64) -> Duration {
     micros.map_or(FOREVER, |micros| Duration::from_micros(narrow(micros)).min(FOREVER))
 }
 
-/// The rate at which `bytes` came in `time`, in bytes a second.
+/// The rate at which `bytes` received in `time`, in bytes a second.
 fn rate_of(bytes: u64, time: Duration) -> u64 {
     narrow(u128::from(bytes) * MICROS / time.as_micros().max(1))
 }
@@ -34,19 +34,19 @@ const MICROS: u128 = 1_000_000;
 
 /// The rate of one stream, measured only while something is expected on it.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(super) struct ThroughputEstimator {
     smooth: Option<u64>,
     peak: u64,
     period: Duration,
     memory: Duration,
-    /// The running period: when it began (perhaps in the future, when the first byte can be there), and what came.
+    /// The running period: when it began (perhaps in the future, when the first byte can be there), and what received.
     /// There is none while nothing is expected.
     since: Option<Duration>,
     bytes: u64,
 }
 
-impl Meter {
-    /// A meter for a path with that round-trip time, which knows nothing yet.
+impl ThroughputEstimator {
+    /// A throughput for a path with that round-trip time, which knows nothing yet.
     pub(super) fn new(rtt: Duration) -> Self {
         let (period, memory) = (rtt.max(PERIOD), rtt.max(MEMORY));
         Self { smooth: None, peak: 0, period, memory, since: None, bytes: 0 }
@@ -57,7 +57,7 @@ impl Meter {
         (self.since, self.bytes) = (Some(at), 0);
     }
 
-    /// `n` more bytes came.
+    /// `n` more bytes received.
     pub(super) fn add(&mut self, n: u64, now: Duration) {
         self.since = Some(self.since.map_or(now, |since| since.min(now)));
         self.bytes = self.bytes.saturating_add(n);
@@ -122,7 +122,7 @@ impl Meter {
     }
 }
 
-/// What came in the last second, in slots that begin at the same moments for all streams.
+/// What received in the last second, in slots that begin at the same moments for all streams.
 #[derive(Debug, Default)]
 pub(super) struct LastSecond {
     slots: [u64; N_SLOTS],
@@ -135,7 +135,7 @@ const N_SLOTS: usize = 11;
 const SLOT_MILLIS: u128 = 100;
 
 impl LastSecond {
-    /// `n` more bytes came.
+    /// `n` more bytes received.
     pub(super) fn add(&mut self, n: u64, now: Duration) {
         self.advance(now);
         if let Some(slot) = self.slots.get_mut(slot_of(self.newest)) {
@@ -187,38 +187,42 @@ mod tests {
 
     #[test]
     fn a_steady_stream_has_its_rate() {
-        let mut meter = Meter::new(ms(10));
-        meter.begin(ms(10));
+        let mut throughput = ThroughputEstimator::new(ms(10));
+        throughput.begin(ms(10));
         for millis in 11..1_011 {
-            meter.add(5_000, ms(millis));
+            throughput.add(5_000, ms(millis));
         }
-        assert!((4_900_000..=5_300_000).contains(&meter.rate(ms(1_010), 0)), "{}", meter.rate(ms(1_010), 0));
-        assert!((4_900_000..=5_300_000).contains(&meter.peak()));
+        assert!(
+            (4_900_000..=5_300_000).contains(&throughput.rate(ms(1_010), 0)),
+            "{}",
+            throughput.rate(ms(1_010), 0)
+        );
+        assert!((4_900_000..=5_300_000).contains(&throughput.peak()));
     }
 
     #[test]
     fn silence_lowers_the_forecast_and_idleness_does_not() {
-        let mut meter = Meter::new(ms(10));
-        meter.begin(ms(0));
+        let mut throughput = ThroughputEstimator::new(ms(10));
+        throughput.begin(ms(0));
         for millis in 1..=200 {
-            meter.add(1_000, ms(millis));
+            throughput.add(1_000, ms(millis));
         }
-        let before = meter.rate(ms(200), 0);
-        assert!(meter.rate(ms(500), 0) * 3 < before);
-        meter.end(ms(200));
-        let idle = meter.rate(ms(5_000), 0);
-        meter.begin(ms(5_010));
-        assert_eq!(idle, meter.rate(ms(5_010), 0));
-        assert!(meter.rate(ms(5_010), 0) * 10 > before * 9);
+        let before = throughput.rate(ms(200), 0);
+        assert!(throughput.rate(ms(500), 0) * 3 < before);
+        throughput.end(ms(200));
+        let idle = throughput.rate(ms(5_000), 0);
+        throughput.begin(ms(5_010));
+        assert_eq!(idle, throughput.rate(ms(5_010), 0));
+        assert!(throughput.rate(ms(5_010), 0) * 10 > before * 9);
     }
 
     #[test]
     fn an_unknown_stream_is_taken_for_the_guess_until_it_is_late() {
-        let mut meter = Meter::new(ms(10));
-        meter.begin(ms(50));
-        assert!(!meter.is_known());
-        assert_eq!(meter.rate(ms(40), 1_000), 1_000);
-        assert_eq!(meter.rate(ms(150), 1_000), 500);
+        let mut throughput = ThroughputEstimator::new(ms(10));
+        throughput.begin(ms(50));
+        assert!(!throughput.is_known());
+        assert_eq!(throughput.rate(ms(40), 1_000), 1_000);
+        assert_eq!(throughput.rate(ms(150), 1_000), 500);
     }
 
     #[test]

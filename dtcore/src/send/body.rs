@@ -21,7 +21,7 @@ const READ: u64 = 256 << 10;
 
 /// Sends a part of a file, from its beginning on.
 #[derive(Debug)]
-pub(crate) struct Outlet<'a> {
+pub(crate) struct BodySender<'a> {
     source: &'a Arc<SourceFile>,
     socket: &'a TcpStream,
     /// What is not sent yet.
@@ -38,7 +38,7 @@ enum Way {
     Copy(Bytes),
 }
 
-impl<'a> Outlet<'a> {
+impl<'a> BodySender<'a> {
     pub(crate) fn new(
         source: &'a Arc<SourceFile>,
         socket: &'a TcpStream,
@@ -172,16 +172,16 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let socket = listener.accept().await.unwrap().0;
         let source = Arc::new(SourceFile::new(file).unwrap());
-        let sending = async move {
-            let mut outlet = Outlet { way, ..Outlet::new(&source, &socket, range, PATIENCE) };
-            while !outlet.rest.is_empty() {
+        let responder = async move {
+            let mut body_sender = BodySender { way, ..BodySender::new(&source, &socket, range, PATIENCE) };
+            while !body_sender.rest.is_empty() {
                 // Ends that fall between and within the pieces that are read.
-                outlet.send(outlet.rest.start().saturating_add(300_000)).await?;
+                body_sender.send(body_sender.rest.start().saturating_add(300_000)).await?;
             }
-            Ok(outlet.way)
+            Ok(body_sender.way)
         };
         let mut bytes = Vec::new();
-        let (way, read) = tokio::join!(sending, client.read_to_end(&mut bytes));
+        let (way, read) = tokio::join!(responder, client.read_to_end(&mut bytes));
         read.unwrap();
         (bytes, way)
     }

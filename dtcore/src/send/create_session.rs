@@ -8,27 +8,27 @@ use http::StatusCode;
 
 use crate::backend::fs::{FileIdentity, SourceFile};
 use crate::digest::Blake3Digest;
-use crate::manifest::{BlockPlan, BlockSize};
+use crate::manifest::{BlockSize, Manifest};
 use crate::proto::v2::{Answer, Request, Secret, SessionId, SourceVersion, WholeDigests};
 use crate::send::session::{Session, Terms};
 use crate::server::Shared;
-use crate::server::admission::Admission;
+use crate::server::admission::Permit;
 use crate::server::refusal::Refusal;
 
 /// Grants a session for a file that was opened; nothing of it is read before.
 pub(crate) fn grant(
     shared: &Arc<Shared>,
-    asker: SocketAddr,
+    client_key: SocketAddr,
     wanted: Request,
     (source, path): (SourceFile, PathBuf),
-    place: Admission,
+    place: Permit,
 ) -> Result<Answer, Refusal> {
     let identity = source.identity();
-    let plan = BlockPlan::new(source.size(), BlockSize::for_file(source.size()))
+    let manifest = Manifest::new(source.size(), BlockSize::for_file(source.size()))
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let (id, secret) = (unused_id(shared)?, Secret::from(random()?));
     let answer = Answer {
-        plan,
+        manifest,
         modified: saturated(identity.modified()),
         version: version(&identity),
         port: shared.data_addr.port(),
@@ -38,9 +38,9 @@ pub(crate) fn grant(
         blake3: shared.digests.known_blake3(&identity),
     };
     let source = Arc::new(source);
-    let terms = Terms { id, secret, asker, source, plan, streams: wanted.streams };
+    let terms = Terms { id, secret, client_key, source, manifest, streams: wanted.streams };
     let session = Session::begin(shared, terms, path, place);
-    if wanted.digests == WholeDigests::Blake3AndMd5 && plan.n_blocks() > 0 {
+    if wanted.digests == WholeDigests::Blake3AndMd5 && manifest.n_blocks() > 0 {
         shared.tracker.spawn(session.hash_ahead());
     }
     Ok(answer)

@@ -19,22 +19,22 @@ const MOST_AWAY: usize = 64;
 /// Hands out turns, to the address that has had the fewest, of its sessions to the one that has had the fewest, and within
 /// a session first come, first served.
 #[derive(Debug)]
-pub(crate) struct FairTurns {
+pub(crate) struct FairQueue {
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     n_free: usize,
-    waiting: Rota<IpAddr, Rota<TransferId, Line>>,
+    waiting: RoundRobin<IpAddr, RoundRobin<TransferId, Line>>,
 }
 
 /// Streams that wait, in the order in which they came.
-type Line = VecDeque<oneshot::Sender<FairTurn>>;
+type Line = VecDeque<oneshot::Sender<FairPermit>>;
 
 /// Parties that wait, each with a line of its own.
 #[derive(Debug)]
-struct Rota<P, L> {
+struct RoundRobin<P, L> {
     /// The parties that wait, each once, by how many turns they have had.
     waiting: BTreeMap<(u64, P), L>,
     /// The turns that parties have had; who was away does not come back with more credit than the others have.
@@ -45,19 +45,19 @@ struct Rota<P, L> {
 
 /// The right to use a core for a moment; dropping it lets the next one go on.
 #[derive(Debug)]
-pub(crate) struct FairTurn {
+pub(crate) struct FairPermit {
     /// Taken when the turn goes back.
-    turns: Option<Arc<FairTurns>>,
+    turns: Option<Arc<FairQueue>>,
 }
 
-impl FairTurns {
+impl FairQueue {
     /// As many turns at once as there are cores.
     pub(crate) fn new() -> Arc<Self> {
         Self::with_turns(std::thread::available_parallelism().map_or(1, usize::from))
     }
 
     fn with_turns(n_free: usize) -> Arc<Self> {
-        let state = State { n_free, waiting: Rota::default() };
+        let state = State { n_free, waiting: RoundRobin::default() };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -69,7 +69,7 @@ impl FairTurns {
     ///
     /// # Cancel safety
     /// Dropping the future gives up the place in the queue.
-    pub(crate) async fn next(self: &Arc<Self>, address: IpAddr, session: TransferId) -> FairTurn {
+    pub(crate) async fn next(self: &Arc<Self>, address: IpAddr, session: TransferId) -> FairPermit {
         loop {
             let waiting = {
                 let mut state = self.state();
@@ -81,7 +81,7 @@ impl FairTurns {
                 }
             };
             let Some(waiting) = waiting else {
-                let turn = FairTurn { turns: Some(Arc::clone(self)) };
+                let turn = FairPermit { turns: Some(Arc::clone(self)) };
                 tokio::task::yield_now().await;
                 return turn;
             };
@@ -106,7 +106,7 @@ impl FairTurns {
                 next
             };
             let Some(next) = next else { return };
-            match next.send(FairTurn { turns: Some(turns) }) {
+            match next.send(FairPermit { turns: Some(turns) }) {
                 Ok(()) => return,
                 // That one has given up its place meanwhile.
                 Err(mut turn) => match turn.turns.take() {
@@ -124,14 +124,14 @@ impl FairTurns {
 }
 
 impl State {
-    fn enqueue(&mut self, address: IpAddr, session: TransferId) -> oneshot::Receiver<FairTurn> {
+    fn enqueue(&mut self, address: IpAddr, session: TransferId) -> oneshot::Receiver<FairPermit> {
         let (giver, turn) = oneshot::channel();
         self.waiting.line(address).line(session).push_back(giver);
         turn
     }
 
     /// The next of the address, and there of the session, that has had the fewest turns.
-    fn dequeue(&mut self) -> Option<oneshot::Sender<FairTurn>> {
+    fn dequeue(&mut self) -> Option<oneshot::Sender<FairPermit>> {
         self.waiting.next(|sessions| sessions.next(VecDeque::pop_front))
     }
 }
@@ -147,13 +147,13 @@ impl Waiting for Line {
     }
 }
 
-impl<P: Copy + Ord + Hash, L: Waiting> Waiting for Rota<P, L> {
+impl<P: Copy + Ord + Hash, L: Waiting> Waiting for RoundRobin<P, L> {
     fn is_over(&self) -> bool {
         self.waiting.is_empty()
     }
 }
 
-impl<P: Copy + Ord + Hash, L: Waiting> Rota<P, L> {
+impl<P: Copy + Ord + Hash, L: Waiting> RoundRobin<P, L> {
     /// The line of a party, for somebody who comes to stand in it.
     fn line(&mut self, party: P) -> &mut L {
         if self.had.len() > 2 * self.waiting.len() + MOST_AWAY {
@@ -178,13 +178,13 @@ impl<P: Copy + Ord + Hash, L: Waiting> Rota<P, L> {
     }
 }
 
-impl<P, L> Default for Rota<P, L> {
+impl<P, L> Default for RoundRobin<P, L> {
     fn default() -> Self {
         Self { waiting: BTreeMap::new(), had: HashMap::new(), level: 0 }
     }
 }
 
-impl Drop for FairTurn {
+impl Drop for FairPermit {
     fn drop(&mut self) {
         if let Some(turns) = self.turns.take() {
             turns.give();
@@ -220,7 +220,7 @@ mod tests {
 
     /// How many turns 255 streams and one get, in as much time; `party` says who they are, the one has number 0.
     async fn share(n_turns: usize, party: impl Fn(u64) -> (IpAddr, TransferId)) -> [usize; 2] {
-        let turns = FairTurns::with_turns(n_turns);
+        let turns = FairQueue::with_turns(n_turns);
         let counts: [Arc<AtomicUsize>; 2] = Default::default();
         let mut tasks = tokio::task::JoinSet::new();
         for n in (1..100).chain([0]).chain(100..256) {
@@ -243,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_gave_up_is_passed_over() {
-        let turns = FairTurns::with_turns(1);
+        let turns = FairQueue::with_turns(1);
         let held = turns.next(HERE, MANY).await;
         let mut given_up = Box::pin(turns.next(HERE, MANY));
         let mut waiting = Box::pin(turns.next(HERE, ONE));

@@ -1,4 +1,4 @@
-//! The sending engine: a receiver asks for ranges, over any stream of its session.
+//! The responder engine: a receiver asks for ranges, over any stream of its session.
 
 mod body;
 mod create_session;
@@ -13,9 +13,9 @@ mod stream;
 mod tests;
 mod write;
 
-pub(crate) use body::Outlet;
+pub(crate) use body::BodySender;
 pub(crate) use create_session::grant;
-pub(crate) use fair_queue::FairTurns;
-pub(crate) use handshake::greet;
+pub(crate) use fair_queue::FairQueue;
+pub(crate) use handshake::handshake;
 pub(crate) use port::keep;
 pub(crate) use session::Sessions;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::send::handshake::{greet, turn_away};
+use crate::send::handshake::{handshake, reject};
 use crate::server::Shared;
 use crate::transport::accept;
 
@@ -16,13 +16,13 @@ pub(crate) async fn keep(shared: Arc<Shared>, listener: TcpListener) {
             () = shared.draining.cancelled() => return,
             accepted = accept(&listener, |error| shared.accept_failed(&error)) => accepted,
         };
-        match shared.ungreeted.admit(peer.ip()) {
+        match shared.pending_handshakes.admit(peer.ip()) {
             Some(place) => {
                 let (shared, socket) = (Arc::clone(&shared), Arc::new(socket));
                 let tracker = shared.tracker.clone();
-                tracker.spawn(greet(shared, socket, bytes::Bytes::new(), peer, place));
+                tracker.spawn(handshake(shared, socket, bytes::Bytes::new(), peer, place));
             }
-            None => turn_away(&shared, &socket, peer),
+            None => reject(&shared, &socket, peer),
         }
     }
 }

@@ -7,11 +7,11 @@ use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::backend::fs::{Residency, SourceFile};
+use crate::backend::fs::{Prefetcher, SourceFile};
 use crate::digest::{RangeDigest, RangeHasher};
-use crate::manifest::{BlockIndex, ByteRange};
-use crate::proto::v2::{Problem, Trailer};
-use crate::send::Outlet;
+use crate::manifest::{BlockId, ByteRange};
+use crate::proto::v2::{ErrorCode, Trailer};
+use crate::send::BodySender;
 use crate::send::session::Session;
 use crate::send::write::write_zeros;
 use crate::server::event::StreamFailure;
@@ -23,7 +23,7 @@ const PIECE: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct RangeSender {
     session: Arc<Session>,
-    residency: Residency,
+    prefetcher: Prefetcher,
 }
 
 /// What is known of a range's digest before its last byte is sent.
@@ -37,8 +37,8 @@ enum Digest {
 
 impl RangeSender {
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        let residency = Residency::new(Arc::clone(session.source()));
-        Self { session, residency }
+        let prefetcher = Prefetcher::new(Arc::clone(session.source()));
+        Self { session, prefetcher }
     }
 
     /// Sends the bytes of `range`, zeros for those that are not to be had, and returns the trailer that says so.
@@ -55,12 +55,12 @@ impl RangeSender {
     ) -> Result<Trailer, StreamFailure> {
         let session = Arc::clone(&self.session);
         let stall_timeout = session.options().stall_timeout;
-        let (source, plan) = (session.source(), *session.plan());
+        let (source, manifest) = (session.source(), *session.manifest());
         let begin = SystemTime::now();
-        let block = plan.block_at(range);
+        let block = manifest.block_at(range);
         let blocks = session.shared().digests.blocks();
-        let known = block.and_then(|block| blocks.find(&source.identity(), &plan, block));
-        let mut digest = match (known, RangeHasher::new(plan.size(), range)) {
+        let known = block.and_then(|block| blocks.find(&source.identity(), &manifest, block));
+        let mut digest = match (known, RangeHasher::new(manifest.size(), range)) {
             (Some(known), Some(hasher)) if !block.is_some_and(|block| session.give_remembered(block)) => {
                 Digest::Doubted(known, Box::new(hasher))
             }
@@ -69,25 +69,25 @@ impl RangeSender {
             // Only subtrees come here.
             (None, None) => return Err(StreamFailure::BrokenProtocol),
         };
-        let mut outlet = Outlet::new(source, socket, range, stall_timeout);
-        let sent = self.send_pieces(&mut outlet, range, upcoming, &mut digest).await;
-        session.add_bytes_sent(outlet.position().saturating_sub(range.start()));
-        let problem = match sent {
+        let mut body_sender = BodySender::new(source, socket, range, stall_timeout);
+        let sent = self.send_pieces(&mut body_sender, range, upcoming, &mut digest).await;
+        session.add_bytes_sent(body_sender.position().saturating_sub(range.start()));
+        let code = match sent {
             Ok(()) => match self.finish(digest, range, block, begin).await {
                 Ok(digest) => return Ok(Trailer(Ok(digest))),
-                Err(problem) => problem,
+                Err(code) => code,
             },
-            Err(StreamFailure::SourceUnreadable) if source.unchanged() => Problem::SourceUnreadable,
-            Err(StreamFailure::SourceUnreadable | StreamFailure::SourceChanged) => Problem::SourceChanged,
+            Err(StreamFailure::SourceUnreadable) if source.unchanged() => ErrorCode::SourceUnreadable,
+            Err(StreamFailure::SourceUnreadable | StreamFailure::SourceChanged) => ErrorCode::SourceChanged,
             Err(failure) => return Err(failure),
         };
-        write_zeros(socket, range.end().saturating_sub(outlet.position()), stall_timeout).await?;
-        Ok(Trailer(Err(problem)))
+        write_zeros(socket, range.end().saturating_sub(body_sender.position()), stall_timeout).await?;
+        Ok(Trailer(Err(code)))
     }
 
     async fn send_pieces(
         &mut self,
-        outlet: &mut Outlet<'_>,
+        body_sender: &mut BodySender<'_>,
         range: ByteRange,
         upcoming: Option<ByteRange>,
         digest: &mut Digest,
@@ -100,13 +100,14 @@ impl RangeSender {
                 Some(upcoming) if next.is_empty() => piece_at(upcoming.start(), upcoming),
                 _ => next,
             };
-            let warm = timeout(session.options().stall_timeout, self.residency.warm(piece, ahead));
-            warm.await.map_err(|_| StreamFailure::SourceUnreadable)?;
+            let ensure_cached =
+                timeout(session.options().stall_timeout, self.prefetcher.ensure_cached(piece, ahead));
+            ensure_cached.await.map_err(|_| StreamFailure::SourceUnreadable)?;
             let mut unhashed = Some(piece);
-            while outlet.position() < piece.end() {
-                outlet.ready(piece.end()).await?;
+            while body_sender.position() < piece.end() {
+                body_sender.ready(piece.end()).await?;
                 let turn = session.next_turn().await;
-                outlet.send_now(piece.end())?;
+                body_sender.send_now(piece.end())?;
                 // While the receiver is busy with the first bytes, and the pages are in the cache.
                 if let (Digest::Computed(hasher) | Digest::Doubted(_, hasher), Some(piece)) =
                     (&mut *digest, unhashed.take())
@@ -125,13 +126,13 @@ impl RangeSender {
         &self,
         digest: Digest,
         range: ByteRange,
-        block: Option<BlockIndex>,
+        block: Option<BlockId>,
         begin: SystemTime,
-    ) -> Result<RangeDigest, Problem> {
+    ) -> Result<RangeDigest, ErrorCode> {
         let source = self.session.source();
         let (hasher, doubted) = match digest {
             Digest::Known(known) => {
-                let now = source.current_identity().map_err(|_| Problem::SourceUnreadable)?;
+                let now = source.current_identity().map_err(|_| ErrorCode::SourceUnreadable)?;
                 if now == source.identity() {
                     return Ok(known);
                 }
@@ -141,28 +142,29 @@ impl RangeSender {
             Digest::Computed(hasher) => (*hasher, None),
             Digest::Doubted(known, hasher) => (*hasher, Some(known)),
         };
-        let now = source.current_identity().map_err(|_| Problem::SourceUnreadable)?;
+        let now = source.current_identity().map_err(|_| ErrorCode::SourceUnreadable)?;
         if !source.same_content(&now) {
-            return Err(Problem::SourceChanged);
+            return Err(ErrorCode::SourceChanged);
         }
-        let digest = hasher.finish().ok_or(Problem::SourceChanged)?;
+        let digest = hasher.finish().ok_or(ErrorCode::SourceChanged)?;
         if doubted.is_some_and(|known| known != digest) {
             self.session.shared().digests.forget(&source.identity());
         }
         if let Some(block) = block {
             let blocks = self.session.shared().digests.blocks();
-            blocks.remember(source, self.session.plan(), block, digest, &now, begin);
+            blocks.remember(source, self.session.manifest(), block, digest, &now, begin);
         }
         Ok(digest)
     }
 
-    async fn hash_again(&self, range: ByteRange) -> Result<RangeHasher, Problem> {
+    async fn hash_again(&self, range: ByteRange) -> Result<RangeHasher, ErrorCode> {
         let session = &self.session;
-        let mut hasher = RangeHasher::new(session.plan().size(), range).ok_or(Problem::SourceChanged)?;
+        let mut hasher =
+            RangeHasher::new(session.manifest().size(), range).ok_or(ErrorCode::SourceChanged)?;
         let mut piece = piece_at(range.start(), range);
         while !piece.is_empty() {
             let _turn = session.next_turn().await;
-            hash(session, piece, &mut hasher).map_err(|_| Problem::SourceChanged)?;
+            hash(session, piece, &mut hasher).map_err(|_| ErrorCode::SourceChanged)?;
             piece = piece_at(piece.end(), range);
         }
         Ok(hasher)

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::fs::SourceFile;
 use crate::digest::{Blake3Digest, Md5Digest};
-use crate::manifest::{BlockIndex, BlockPlan, BlockSet, StreamCount, StreamId};
-use crate::proto::v2::{Greeting, Replacing, Secret, SessionId, WholeDigests, WholeDigestsReply};
+use crate::manifest::{BlockId, BlockSet, Manifest, StreamCount, StreamId};
+use crate::proto::v2::{Hello, Replacing, Secret, SessionId, WholeDigests, WholeDigestsReply};
 use crate::send::digest_cache::DigestError;
-use crate::send::fair_queue::FairTurn;
-use crate::server::admission::{Admission, share_of};
+use crate::send::fair_queue::FairPermit;
+use crate::server::admission::{Permit, client_key};
 use crate::server::event::{ServerEvent, StreamRefusal, TransferFailure, TransferId};
 use crate::server::{ServerOptions, Shared};
 
@@ -38,10 +38,10 @@ impl Sessions {
         self.all().contains_key(&id)
     }
 
-    /// The session that a greeting names with the right secret.
-    pub(crate) fn find(&self, greeting: &Greeting) -> Option<Arc<Session>> {
-        let session = self.all().get(&greeting.session).cloned()?;
-        (session.secret == greeting.secret).then_some(session)
+    /// The session that a hello names with the right secret.
+    pub(crate) fn find(&self, hello: &Hello) -> Option<Arc<Session>> {
+        let session = self.all().get(&hello.session).cloned()?;
+        (session.secret == hello.secret).then_some(session)
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
@@ -57,9 +57,9 @@ pub(crate) struct Session {
     secret: Secret,
     transfer: TransferId,
     /// Who waits with others of the same share for turns.
-    asker: IpAddr,
+    client_key: IpAddr,
     source: Arc<SourceFile>,
-    plan: BlockPlan,
+    manifest: Manifest,
     streams: StreamCount,
     table: Mutex<Table>,
     /// How many connections carry streams, with those that are replaced and have not told of it yet.
@@ -79,7 +79,7 @@ pub(crate) struct Session {
 struct Table {
     open: HashMap<u8, Open>,
     n_claims: u64,
-    ending: Option<Ending>,
+    session_end: Option<SessionEnd>,
 }
 
 /// A stream that a connection carries.
@@ -90,12 +90,12 @@ struct Open {
     /// The stream's place among all that are open at once.
     place: OwnedSemaphorePermit,
     /// Its connection's place, which the connection keeps until it is closed.
-    connected: Arc<Admission>,
+    connected: Arc<Permit>,
 }
 
 /// How a session came to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ending {
+pub(crate) enum SessionEnd {
     /// The receiver said so.
     Finished,
     Expired,
@@ -107,24 +107,24 @@ pub(crate) enum Ending {
 pub(crate) struct Terms {
     pub(crate) id: SessionId,
     pub(crate) secret: Secret,
-    pub(crate) asker: SocketAddr,
+    pub(crate) client_key: SocketAddr,
     pub(crate) source: Arc<SourceFile>,
-    pub(crate) plan: BlockPlan,
+    pub(crate) manifest: Manifest,
     pub(crate) streams: StreamCount,
 }
 
 impl Session {
     /// Begins a session; its streams find it from now on.
-    pub(crate) fn begin(shared: &Arc<Shared>, terms: Terms, path: PathBuf, place: Admission) -> Arc<Self> {
+    pub(crate) fn begin(shared: &Arc<Shared>, terms: Terms, path: PathBuf, place: Permit) -> Arc<Self> {
         let transfer = shared.next_transfer();
         let session = Arc::new(Self {
             shared: Arc::clone(shared),
             id: terms.id,
             secret: terms.secret,
             transfer,
-            asker: share_of(terms.asker.ip()),
+            client_key: client_key(terms.client_key.ip()),
             source: terms.source,
-            plan: terms.plan,
+            manifest: terms.manifest,
             streams: terms.streams,
             table: Mutex::default(),
             n_open: watch::Sender::new(0),
@@ -138,16 +138,16 @@ impl Session {
         shared.emit(ServerEvent::TransferStarted {
             transfer,
             protocol: 2,
-            peer: terms.asker,
+            peer: terms.client_key,
             path,
-            size: session.plan.size(),
+            size: session.manifest.size(),
             streams: session.streams,
             port: shared.data_addr.port(),
         });
-        if session.plan.n_blocks() == 0 {
+        if session.manifest.n_blocks() == 0 {
             // The answer is all there is.
             drop(place);
-            shared.emit(session.last_event(Ending::Finished));
+            shared.emit(session.last_event(SessionEnd::Finished));
         } else {
             shared.sessions.insert(&session);
             shared.tracker.spawn(Arc::clone(&session).run(place));
@@ -156,20 +156,20 @@ impl Session {
     }
 
     /// Keeps the session until it ends, and then closes everything that belongs to it.
-    async fn run(self: Arc<Self>, place: Admission) {
-        let ending = tokio::select! {
+    async fn run(self: Arc<Self>, place: Permit) {
+        let session_end = tokio::select! {
             biased;
             // Whoever ended it said how.
-            () = self.ended.cancelled() => Ending::Failed(TransferFailure::ShutDown),
-            () = self.expire() => Ending::Expired,
-            () = self.drain() => Ending::Failed(TransferFailure::ShutDown),
+            () = self.ended.cancelled() => SessionEnd::Failed(TransferFailure::ShutDown),
+            () = self.expire() => SessionEnd::Expired,
+            () = self.drain() => SessionEnd::Failed(TransferFailure::ShutDown),
         };
-        let ending = self.end(ending);
+        let session_end = self.end(session_end);
         self.shared.sessions.remove(self.id);
         self.all_closed().await;
         // Whoever sees the event may ask again at once.
         drop(place);
-        self.shared.emit(self.last_event(ending));
+        self.shared.emit(self.last_event(session_end));
     }
 
     /// Returns when no stream was open for the expiry time.
@@ -196,37 +196,37 @@ impl Session {
     }
 
     /// Ends the session and its streams; the first reason counts, and is returned.
-    pub(crate) fn end(&self, ending: Ending) -> Ending {
-        let ending = *self.table().ending.get_or_insert(ending);
+    pub(crate) fn end(&self, session_end: SessionEnd) -> SessionEnd {
+        let session_end = *self.table().session_end.get_or_insert(session_end);
         self.ended.cancel();
-        ending
+        session_end
     }
 
-    fn last_event(&self, ending: Ending) -> ServerEvent {
+    fn last_event(&self, session_end: SessionEnd) -> ServerEvent {
         let (transfer, bytes) = (self.transfer, self.bytes_sent.load(Ordering::Relaxed));
-        match ending {
-            Ending::Finished => {
+        match session_end {
+            SessionEnd::Finished => {
                 ServerEvent::TransferFinished { transfer, bytes, elapsed: self.granted.elapsed() }
             }
-            Ending::Expired => ServerEvent::TransferExpired {
+            SessionEnd::Expired => ServerEvent::TransferExpired {
                 transfer,
                 missing: usize::from(self.streams.value()),
                 bytes,
                 idle: self.options().session_expiry,
             },
-            Ending::Failed(reason) => ServerEvent::TransferFailed { transfer, reason },
+            SessionEnd::Failed(reason) => ServerEvent::TransferFailed { transfer, reason },
         }
     }
 
-    /// Gives the stream that a greeting names to its connection; a refusal changes nothing.
-    pub(crate) fn claim(self: &Arc<Self>, greeting: &Greeting, peer: IpAddr) -> Result<Claim, StreamRefusal> {
-        let byte = greeting.stream;
+    /// Gives the stream that a hello names to its connection; a refusal changes nothing.
+    pub(crate) fn claim(self: &Arc<Self>, hello: &Hello, peer: IpAddr) -> Result<StreamGuard, StreamRefusal> {
+        let byte = hello.stream;
         let stream = self.streams.stream(byte).ok_or(StreamRefusal::OutOfRange(byte))?;
         let mut table = self.table();
-        if table.ending.is_some() {
+        if table.session_end.is_some() {
             return Err(StreamRefusal::NoSession);
         }
-        let (place, connected) = match (table.open.remove(&byte), greeting.replacing) {
+        let (place, connected) = match (table.open.remove(&byte), hello.replacing) {
             (None, _) => {
                 let connected = self.shared.data_connections.admit(peer).ok_or(StreamRefusal::NoCapacity)?;
                 let place = Arc::clone(&self.shared.turns).try_acquire_owned();
@@ -247,13 +247,13 @@ impl Session {
         table.open.insert(byte, open);
         self.n_open.send_modify(|n| *n += 1);
         drop(table);
-        Ok(Claim { session: Arc::clone(self), stream, number, stop, connected })
+        Ok(StreamGuard { session: Arc::clone(self), stream, number, stop, connected })
     }
 
     /// Notes that the receiver gets the remembered digest of a block; `false` if it has got it before.
-    pub(crate) fn give_remembered(&self, block: BlockIndex) -> bool {
+    pub(crate) fn give_remembered(&self, block: BlockId) -> bool {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.get_or_insert_with(|| BlockSet::new(&self.plan)).insert(block)
+        remembered.get_or_insert_with(|| BlockSet::new(&self.manifest)).insert(block)
     }
 
     /// Computes the MD5 beside everything else, until the session ends.
@@ -269,7 +269,7 @@ impl Session {
 
     /// The file's digests; whoever asks a second time gets what the first one found.
     pub(crate) async fn whole_digests(&self, which: WholeDigests) -> Result<WholeDigestsReply, DigestError> {
-        let blake3 = || self.shared.digests.blake3(&self.source, self.plan, self.asker);
+        let blake3 = || self.shared.digests.blake3(&self.source, self.manifest, self.client_key);
         let blake3 = *self.blake3.get_or_try_init(blake3).await?;
         let md5 = match which {
             WholeDigests::Blake3 => None,
@@ -284,7 +284,7 @@ impl Session {
     }
 
     async fn md5(&self) -> Result<Md5Digest, DigestError> {
-        let md5 = || self.shared.digests.md5(&self.source, self.asker);
+        let md5 = || self.shared.digests.md5(&self.source, self.client_key);
         self.md5.get_or_try_init(md5).await.copied()
     }
 
@@ -309,13 +309,13 @@ impl Session {
         &self.source
     }
 
-    pub(crate) fn plan(&self) -> &BlockPlan {
-        &self.plan
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// The next turn to use a core, for the share of the address that asked for the session.
-    pub(crate) async fn next_turn(&self) -> FairTurn {
-        self.shared.fair_turns.next(self.asker, self.transfer).await
+    pub(crate) async fn next_turn(&self) -> FairPermit {
+        self.shared.fair_queue.next(self.client_key, self.transfer).await
     }
 
     /// The streams; the lock is never held across a wait.
@@ -326,15 +326,15 @@ impl Session {
 
 /// A stream that this connection carries; dropping it frees the stream for another.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct StreamGuard {
     session: Arc<Session>,
     stream: StreamId,
     number: u64,
     stop: CancellationToken,
-    connected: Arc<Admission>,
+    connected: Arc<Permit>,
 }
 
-impl Claim {
+impl StreamGuard {
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
     }
@@ -344,7 +344,7 @@ impl Claim {
     }
 
     /// The place of its connection, to be kept until that is closed.
-    pub(crate) fn connected(&self) -> Arc<Admission> {
+    pub(crate) fn connected(&self) -> Arc<Permit> {
         Arc::clone(&self.connected)
     }
 
@@ -361,11 +361,11 @@ impl Claim {
 
     /// Whether the session has ended as its receiver wished.
     pub(crate) fn is_finished(&self) -> bool {
-        self.session.table().ending == Some(Ending::Finished)
+        self.session.table().session_end == Some(SessionEnd::Finished)
     }
 }
 
-impl Drop for Claim {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         let mut table = self.session.table();
         let byte = self.stream.byte();

@@ -10,14 +10,14 @@ use socket2::SockRef;
 use tokio::time::{Instant, interval_at, timeout};
 
 use crate::manifest::ByteRange;
-use crate::proto::v2::{FRAME_LEN, Problem, Reply, Sending, Step, TRAILER_LEN, Trailer, WholeDigests};
+use crate::proto::v2::{ErrorCode, FRAME_LEN, Reply, Responder, Step, TRAILER_LEN, Trailer, WholeDigests};
 use crate::send::digest_cache::DigestError;
-use crate::send::handshake::{FAREWELL, SURPLUS, refuse};
+use crate::send::handshake::{LINGER_BYTES, LINGER_TIMEOUT, refuse};
 use crate::send::range::RangeSender;
-use crate::send::session::{Claim, Ending, Session};
+use crate::send::session::{Session, SessionEnd, StreamGuard};
 use crate::send::write::{Follows, write_all};
 use crate::server::event::{ServerEvent, StreamFailure};
-use crate::transport::{DataSocket, drain_until_closed};
+use crate::transport::{TcpConnection, drain_until_closed};
 
 /// How often a receiver that waits for digests is told that they are still being computed.
 const WAIT_EVERY: Duration = Duration::from_secs(1);
@@ -36,11 +36,11 @@ enum Ended {
     /// The receiver has ended the session.
     Finished,
     Drained,
-    Refused(Problem, String),
+    Refused(ErrorCode, String),
 }
 
 /// Carries a stream on its connection, on which `early` was read before, to its end.
-pub(crate) async fn serve(claim: Claim, socket: DataSocket, early: Bytes, peer: SocketAddr) {
+pub(crate) async fn serve(claim: StreamGuard, socket: TcpConnection, early: Bytes, peer: SocketAddr) {
     let session = Arc::clone(claim.session());
     let (transfer, id) = (session.transfer(), claim.stream());
     // It counts as long as it is open; what was replaced has no place of its own any more.
@@ -52,7 +52,7 @@ pub(crate) async fn serve(claim: Claim, socket: DataSocket, early: Bytes, peer: 
     let mut stream = Stream {
         session: Arc::clone(&session),
         ranges: RangeSender::new(Arc::clone(&session)),
-        sending: Sending::new(session.plan().size()),
+        responder: Responder::new(session.manifest().size()),
         socket,
         early,
         trailer: None,
@@ -66,8 +66,8 @@ pub(crate) async fn serve(claim: Claim, socket: DataSocket, early: Bytes, peer: 
     };
     let failure = match &outcome {
         Ok(Ended::Closed | Ended::Finished | Ended::Drained) => None,
-        Ok(Ended::Refused(Problem::SourceChanged, _)) => Some(StreamFailure::SourceChanged),
-        Ok(Ended::Refused(Problem::SourceUnreadable, _)) => Some(StreamFailure::SourceUnreadable),
+        Ok(Ended::Refused(ErrorCode::SourceChanged, _)) => Some(StreamFailure::SourceChanged),
+        Ok(Ended::Refused(ErrorCode::SourceUnreadable, _)) => Some(StreamFailure::SourceUnreadable),
         Ok(Ended::Refused(..)) => Some(StreamFailure::BrokenProtocol),
         Err(StreamFailure::Aborted) if claim.is_replaced() => Some(StreamFailure::Replaced),
         Err(StreamFailure::Aborted) if claim.is_finished() && !stream.is_mid_frame => None,
@@ -80,7 +80,7 @@ pub(crate) async fn serve(claim: Claim, socket: DataSocket, early: Bytes, peer: 
     });
     // Before the stream is free: a server that drains waits for nothing else, and would take it for a failure.
     if matches!(outcome, Ok(Ended::Finished)) {
-        session.end(Ending::Finished);
+        session.end(SessionEnd::Finished);
     }
     drop(claim);
     if failure == Some(StreamFailure::Replaced) {
@@ -96,9 +96,9 @@ pub(crate) async fn serve(claim: Claim, socket: DataSocket, early: Bytes, peer: 
 struct Stream {
     session: Arc<Session>,
     ranges: RangeSender,
-    sending: Sending,
-    socket: DataSocket,
-    /// What was read together with the greeting.
+    responder: Responder,
+    socket: TcpConnection,
+    /// What was read together with the hello.
     early: Bytes,
     /// That of the range sent last: it is written together with what comes next.
     trailer: Option<Trailer>,
@@ -112,14 +112,14 @@ impl Stream {
     /// Answers demands until the stream ends.
     async fn converse(&mut self) -> Result<Ended, StreamFailure> {
         loop {
-            if self.sending.is_empty() {
+            if self.responder.is_empty() {
                 // What has come meanwhile; mostly the next demand, so that its header goes with the trailer.
                 let _ = self.read_now()?;
             }
             if self.is_draining() {
                 return self.drain().await;
             }
-            match self.sending.next() {
+            match self.responder.next() {
                 Some(Step::Send(range)) => self.send(range).await?,
                 Some(Step::Digests(which)) => {
                     if let Some(ended) = self.send_digests(which).await? {
@@ -132,7 +132,7 @@ impl Stream {
                 }
                 Some(Step::Refuse(reason)) => {
                     self.flush().await?;
-                    return Ok(Ended::Refused(Problem::BrokenProtocol, reason.to_owned()));
+                    return Ok(Ended::Refused(ErrorCode::BrokenProtocol, reason.to_owned()));
                 }
                 None => {
                     self.flush().await?;
@@ -154,7 +154,7 @@ impl Stream {
         self.is_mid_frame = true;
         let head = head.get(..len).unwrap_or_default();
         write_all(&self.socket, head, Follows::More, self.session.options().stall_timeout).await?;
-        let upcoming = self.sending.upcoming();
+        let upcoming = self.responder.upcoming();
         self.trailer = Some(self.ranges.send(&self.socket, range, upcoming).await?);
         self.bytes = self.bytes.saturating_add(range.len());
         Ok(())
@@ -190,7 +190,7 @@ impl Stream {
             },
         }
         match self.read_now()? {
-            Read::End if self.sending.is_at_boundary() => Ok(Some(Ended::Closed)),
+            Read::End if self.responder.is_at_boundary() => Ok(Some(Ended::Closed)),
             Read::End => Err(StreamFailure::Disconnected),
             Read::Some | Read::Nothing => Ok(None),
         }
@@ -199,17 +199,17 @@ impl Stream {
     /// Reads what is there, without waiting.
     fn read_now(&mut self) -> Result<Read, StreamFailure> {
         if self.early.has_remaining() {
-            let n = self.sending.take(&self.early);
+            let n = self.responder.take(&self.early);
             self.early.advance(n);
             return Ok(Read::Some);
         }
         let mut buffer = [0; READ];
-        let room = self.sending.room().min(READ);
+        let room = self.responder.room().min(READ);
         match self.socket.try_read(buffer.get_mut(..room).unwrap_or_default()) {
             // Where there was room, it is the end.
             Ok(0) => Ok(if room > 0 { Read::End } else { Read::Nothing }),
             Ok(n) => {
-                self.sending.take(buffer.get(..n).unwrap_or_default());
+                self.responder.take(buffer.get(..n).unwrap_or_default());
                 Ok(Read::Some)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
@@ -235,17 +235,17 @@ impl Stream {
                 }
             }
         };
-        let problem = match &digests {
+        let code = match &digests {
             Ok(digests) => {
                 self.write(&digests.encode()).await?;
                 return Ok(None);
             }
-            Err(DigestError::Changed) => Problem::SourceChanged,
-            Err(DigestError::Unreadable | DigestError::Failed) => Problem::SourceUnreadable,
-            Err(DigestError::Shortage | DigestError::Cancelled) => Problem::Busy,
+            Err(DigestError::Changed) => ErrorCode::SourceChanged,
+            Err(DigestError::Unreadable | DigestError::Failed) => ErrorCode::SourceUnreadable,
+            Err(DigestError::Shortage | DigestError::Cancelled) => ErrorCode::Busy,
         };
         let reason = digests.map_or_else(|error| error.to_string(), |_| String::new());
-        Ok(Some(Ended::Refused(problem, reason)))
+        Ok(Some(Ended::Refused(code, reason)))
     }
 
     fn is_draining(&self) -> bool {
@@ -270,8 +270,8 @@ impl Stream {
     async fn close(self, outcome: Result<Ended, StreamFailure>) {
         let shared = self.session.shared();
         match outcome {
-            Ok(Ended::Refused(problem, reason)) => {
-                return refuse(shared, &self.socket, problem, &reason).await;
+            Ok(Ended::Refused(code, reason)) => {
+                return refuse(shared, &self.socket, code, &reason).await;
             }
             Ok(Ended::Closed | Ended::Finished | Ended::Drained) => {}
             Err(StreamFailure::Aborted) if !self.is_mid_frame => {}
@@ -281,7 +281,7 @@ impl Stream {
             tokio::select! {
                 biased;
                 () = shared.aborted.cancelled() => {}
-                _ = drain_until_closed(&self.socket, FAREWELL, SURPLUS) => {}
+                _ = drain_until_closed(&self.socket, LINGER_TIMEOUT, LINGER_BYTES) => {}
             }
         }
     }

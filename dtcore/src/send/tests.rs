@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::backend::fs::SourceFile;
-use crate::manifest::{BlockPlan, BlockSize, StreamCount};
-use crate::proto::v2::{Greeting, Replacing, Secret, SessionId};
-use crate::send::session::{Ending, Session, Terms};
+use crate::manifest::{BlockSize, Manifest, StreamCount};
+use crate::proto::v2::{Hello, Replacing, Secret, SessionId};
+use crate::send::session::{Session, SessionEnd, Terms};
 use crate::server::event::ServerEvent;
 use crate::server::{Server, ServerOptions};
 
@@ -25,19 +25,19 @@ async fn a_transfer_has_ended_when_what_was_replaced_has_told_of_it() {
     let terms = Terms {
         id,
         secret: secret.clone(),
-        asker: peer,
+        client_key: peer,
         source: Arc::new(SourceFile::new(file).unwrap()),
-        plan: BlockPlan::new(1, BlockSize::new(BlockSize::MIN).unwrap()).unwrap(),
+        manifest: Manifest::new(1, BlockSize::new(BlockSize::MIN).unwrap()).unwrap(),
         streams: StreamCount::default(),
     };
     let place = server.shared.transfers.admit(peer.ip()).unwrap();
     let session = Session::begin(&server.shared, terms, "f".into(), place);
-    let greeting = |replacing| Greeting { stream: 0, secret: secret.clone(), session: id, replacing };
-    let former = session.claim(&greeting(Replacing::Nothing), peer.ip()).unwrap();
-    let last = session.claim(&greeting(Replacing::Former), peer.ip()).unwrap();
+    let hello = |replacing| Hello { stream: 0, secret: secret.clone(), session: id, replacing };
+    let former = session.claim(&hello(Replacing::Nothing), peer.ip()).unwrap();
+    let last = session.claim(&hello(Replacing::Former), peer.ip()).unwrap();
     assert!(former.stop().is_cancelled() && former.is_replaced());
     assert_eq!(server.shared.data_connections.n_admitted(), 1, "one place for both");
-    session.end(Ending::Finished);
+    session.end(SessionEnd::Finished);
     drop(last);
     assert!(matches!(events.next().await, Some(ServerEvent::TransferStarted { .. })));
     let early = timeout(Duration::from_millis(50), events.next()).await;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 ///
 /// Of IPv6 the first 64 bits count: the rest is the host's own, which has as many addresses there as it likes (RFC 4291,
 /// 2.5.4; RFC 8981).
-pub(crate) fn share_of(address: IpAddr) -> IpAddr {
+pub(crate) fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !0 << 64)),
@@ -30,7 +30,7 @@ struct Admitted {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// What one transfer of the most streams holds: its streams, and the spare connections of protocol 1.
+/// What one transfer of the most streams holds: its streams, and the lease_scratch connections of protocol 1.
 const WHOLE_TRANSFER: usize = 255 + 16;
 
 impl AddressLimit {
@@ -48,8 +48,8 @@ impl AddressLimit {
     }
 
     /// Takes a place for `address`, and those that share with it, if there is one.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
-        let address = share_of(address);
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Permit> {
+        let address = client_key(address);
         let mut admitted = self.admitted();
         let of_address = admitted.by_address.get(&address).copied().unwrap_or(0);
         if admitted.total >= self.total || of_address >= self.per_address {
@@ -57,7 +57,7 @@ impl AddressLimit {
         }
         admitted.total += 1;
         admitted.by_address.insert(address, of_address + 1);
-        Some(Admission { limit: Arc::clone(self), address })
+        Some(Permit { limit: Arc::clone(self), address })
     }
 
     /// How many places are taken.
@@ -84,12 +84,12 @@ impl AddressLimit {
 
 /// A place that was taken; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct Permit {
     limit: Arc<AddressLimit>,
     address: IpAddr,
 }
 
-impl Drop for Admission {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.limit.leave(self.address);
     }
@@ -109,7 +109,11 @@ mod tests {
             ("2001:db8:1:3::", "2001:db8:1:3::"),
             ("::1", "::"),
         ] {
-            assert_eq!(share_of(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{address}");
+            assert_eq!(
+                client_key(address.parse().unwrap()),
+                expected.parse::<IpAddr>().unwrap(),
+                "{address}"
+            );
         }
         let n = |n| NonZeroUsize::new(n).unwrap();
         let limit = AddressLimit::new(n(3), n(1));

@@ -162,7 +162,7 @@ pub enum StreamRefusal {
     /// It came from an address that did not ask for the file.
     #[error("not the address that asked")]
     ForeignAddress,
-    /// It closed, broke or stayed silent instead of sending its id.
+    /// It closed, broke or stayed silent instead of responder its id.
     #[error("no stream id came")]
     NoId,
     /// Its id is not below the number of streams.
@@ -173,12 +173,12 @@ pub enum StreamRefusal {
     #[error("stream {0} is being served already")]
     #[non_exhaustive]
     Busy(StreamId),
-    /// It did not send all of a greeting in time.
-    #[error("no greeting came")]
-    NoGreeting,
-    /// What it sent is no greeting of this version.
-    #[error("not a greeting of protocol 2")]
-    NotAGreeting,
+    /// It did not send all of a hello in time.
+    #[error("no hello came")]
+    NoHello,
+    /// What it sent is no hello of this version.
+    #[error("not a hello of protocol 2")]
+    InvalidHello,
     /// It named no session, or not with its secret.
     #[error("no such session")]
     NoSession,

@@ -14,10 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::Shared;
-use crate::server::admission::Admission;
+use crate::server::admission::Permit;
 use crate::server::head::Head;
 use crate::server::refusal::Refusal;
-use crate::server::rewind::Rewound;
+use crate::server::rewind::Rewind;
 use crate::server::router::{self, Asked};
 use crate::transport::{accept, drain_until_closed, shut_down_sending};
 
@@ -25,9 +25,9 @@ use crate::transport::{accept, drain_until_closed, shut_down_sending};
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 16 << 10;
 
-/// How long, and for how many bytes, a client that is still sending is listened to after its answer.
-const FAREWELL: Duration = Duration::from_secs(2);
-const SURPLUS: usize = 1 << 20;
+/// How long, and for how many bytes, a client that is still responder is listened to after its answer.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
 
 /// Accepts and serves requests until the server shuts down; the listener is closed then.
 pub(crate) async fn keep(shared: Arc<Shared>, listener: TcpListener) {
@@ -41,13 +41,13 @@ pub(crate) async fn keep(shared: Arc<Shared>, listener: TcpListener) {
             Some(place) => {
                 shared.tracker.spawn(serve(Arc::clone(&shared), socket, peer, place));
             }
-            None => turn_away(&shared, &socket, peer),
+            None => reject(&shared, &socket, peer),
         }
     }
 }
 
 /// Refuses a connection without spending a task or a wait on it.
-fn turn_away(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
+fn reject(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
     let refusal = Refusal::busy("too many connections");
     // A fresh connection takes these few bytes at once; if not, closing it says enough.
     let _ = socket.try_write(&refusal.to_bytes());
@@ -55,7 +55,7 @@ fn turn_away(shared: &Shared, socket: &TcpStream, peer: SocketAddr) {
     shared.refused(peer, &refusal, None);
 }
 
-async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, place: Admission) {
+async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, place: Permit) {
     let socket = Arc::new(socket);
     let stream = tokio::select! {
         biased;
@@ -66,7 +66,7 @@ async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, place: 
         // It counts among the streams from now on.
         drop(place);
         let tracker = shared.tracker.clone();
-        tracker.spawn(crate::send::greet(shared, socket, early, peer, stream));
+        tracker.spawn(crate::send::handshake(shared, socket, early, peer, stream));
     }
 }
 
@@ -74,7 +74,7 @@ async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, place: 
 struct Upgraded {
     /// What was read of the stream already.
     early: Bytes,
-    place: Admission,
+    place: Permit,
 }
 
 /// Answers a request, and ends the connection or hands it on.
@@ -104,7 +104,7 @@ async fn converse(shared: &Arc<Shared>, socket: &Arc<TcpStream>, peer: SocketAdd
     tokio::select! {
         biased;
         () = shared.draining.cancelled() => {}
-        _ = drain_until_closed(socket, FAREWELL, SURPLUS) => {}
+        _ = drain_until_closed(socket, LINGER_TIMEOUT, LINGER_BYTES) => {}
     }
     None
 }
@@ -115,7 +115,7 @@ async fn serve_http(
     peer: SocketAddr,
     head: Head,
 ) -> Option<Upgraded> {
-    let io = TokioIo::new(Rewound::new(head.plain, Arc::clone(socket)));
+    let io = TokioIo::new(Rewind::new(head.plain, Arc::clone(socket)));
     let asked = Asked { peer, target: head.target, socket: Arc::clone(socket), stream: Mutex::default() };
     let service = service_fn(|request| {
         let answer = router::answer(shared, &asked, request);
@@ -126,7 +126,7 @@ async fn serve_http(
         // One request on a connection, as only its first line was rewritten: every answer says that it is the last.
         // Said here, a stream's answer would say so too.
         .keep_alive(true)
-        // A client may close its sending half behind its request, and still wants the answer.
+        // A client may close its responder half behind its request, and still wants the answer.
         .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(shared.options.request_timeout)

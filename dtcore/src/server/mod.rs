@@ -37,7 +37,7 @@ pub use stats::ServerStats;
 
 use crate::backend::fs::Root;
 use crate::send::digest_cache::DigestCache;
-use crate::send::{self, FairTurns, Sessions};
+use crate::send::{self, FairQueue, Sessions};
 use crate::transport::{PortUse, listen};
 use admission::AddressLimit;
 use refusal::Refusal;
@@ -153,11 +153,11 @@ pub(crate) struct Shared {
     pub(crate) transfers: Arc<AddressLimit>,
     pub(crate) sessions: Sessions,
     /// The connections that have not said yet which stream they are.
-    pub(crate) ungreeted: Arc<AddressLimit>,
+    pub(crate) pending_handshakes: Arc<AddressLimit>,
     /// The connections that carry files, in both protocols.
     pub(crate) data_connections: Arc<AddressLimit>,
     /// Who of the sessions uses a core when.
-    pub(crate) fair_turns: Arc<FairTurns>,
+    pub(crate) fair_queue: Arc<FairQueue>,
     /// The places among the streams that are sent at once.
     pub(crate) turns: Arc<Semaphore>,
     pub(crate) stats: ServerStats,
@@ -184,11 +184,14 @@ impl Shared {
             local_addr,
             data_addr,
             sessions: Sessions::default(),
-            ungreeted: AddressLimit::new(options.max_ungreeted, half(options.max_ungreeted)),
+            pending_handshakes: AddressLimit::new(
+                options.max_pending_handshakes,
+                half(options.max_pending_handshakes),
+            ),
             data_connections: AddressLimit::of_data_connections(options.max_streams),
-            fair_turns: FairTurns::new(),
+            fair_queue: FairQueue::new(),
             root: Arc::new(root),
-            digests: Arc::new(DigestCache::new(options.settling, &tracker, Arc::clone(&stats.bytes_hashed))),
+            digests: Arc::new(DigestCache::new(options.min_age, &tracker, Arc::clone(&stats.bytes_hashed))),
             connections: AddressLimit::new(options.max_connections, half(options.max_connections)),
             transfers: AddressLimit::new(
                 options.max_transfers,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::send::digest_cache::SETTLING;
+use crate::send::digest_cache::MIN_AGE;
 
 /// Longer than any server runs, and short enough to be added to a point in time.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -32,7 +32,7 @@ pub struct ServerOptions {
     pub(crate) max_transfers_per_address: NonZeroUsize,
     pub(crate) max_streams: NonZeroUsize,
     /// How many connections there may be that have not greeted yet, half of them from one address.
-    pub(crate) max_ungreeted: NonZeroUsize,
+    pub(crate) max_pending_handshakes: NonZeroUsize,
     pub(crate) request_timeout: Duration,
     pub(crate) transfer_expiry: Duration,
     pub(crate) session_expiry: Duration,
@@ -40,7 +40,7 @@ pub struct ServerOptions {
     pub(crate) stall_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     /// How long a file must have been left alone before its digests are remembered.
-    pub(crate) settling: Duration,
+    pub(crate) min_age: Duration,
 }
 
 /// Serves the current directory on a port of the system's choice.
@@ -57,14 +57,14 @@ impl Default for ServerOptions {
             max_transfers_per_address: n(256),
             max_streams: n(4096),
             // Two clients of one address may open 255 streams each at once.
-            max_ungreeted: n(1024),
+            max_pending_handshakes: n(1024),
             request_timeout: Duration::from_secs(10),
             transfer_expiry: Duration::from_secs(30),
             session_expiry: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(1),
-            settling: SETTLING,
+            min_age: MIN_AGE,
         }
     }
 }
@@ -128,7 +128,7 @@ impl ServerOptions {
         self
     }
 
-    /// How long a client may take for its request's head, then for its body, and for a stream's id or greeting.
+    /// How long a client may take for its request's head, then for its body, and for a stream's id or hello.
     /// Default 10 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;

@@ -16,12 +16,12 @@ use crate::transport::shut_down_sending;
 /// The socket is shared, so that whoever accepted it can watch it and close it in order, however the HTTP
 /// conversation in between ends.
 #[derive(Debug)]
-pub(crate) struct Rewound {
+pub(crate) struct Rewind {
     first: Bytes,
     socket: Arc<TcpStream>,
 }
 
-impl Rewound {
+impl Rewind {
     pub(crate) fn new(first: Bytes, socket: Arc<TcpStream>) -> Self {
         Self { first, socket }
     }
@@ -32,7 +32,7 @@ impl Rewound {
     }
 }
 
-impl AsyncRead for Rewound {
+impl AsyncRead for Rewind {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -57,7 +57,7 @@ impl AsyncRead for Rewound {
     }
 }
 
-impl AsyncWrite for Rewound {
+impl AsyncWrite for Rewind {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.socket.poll_write_ready(context))?;

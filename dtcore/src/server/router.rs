@@ -17,9 +17,9 @@ use super::Shared;
 use crate::backend::fs::SourceFile;
 use crate::digest::Md5Digest;
 use crate::manifest::StaticSplit;
-use crate::proto::{Marking, SIZE_HEADER, TARGET_HEADER, Target, Wanted, v1, v2};
+use crate::proto::{Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest, v1, v2};
 use crate::send::digest_cache::DigestError;
-use crate::server::admission::{Admission, share_of};
+use crate::server::admission::{Permit, client_key};
 use crate::server::legacy::Transfer;
 use crate::server::refusal::Refusal;
 
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
     /// Watched while the answer is worked on: nobody needs it when the connection has broken.
     pub(crate) socket: Arc<TcpStream>,
     /// The place of the stream that the connection becomes, if it asked for that and got it.
-    pub(crate) stream: Mutex<Option<Admission>>,
+    pub(crate) stream: Mutex<Option<Permit>>,
 }
 
 /// Answers a request, whatever it is.
@@ -51,7 +51,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     if wants_stream(asked, &request)
-        && let Some(place) = shared.ungreeted.admit(asked.peer.ip())
+        && let Some(place) = shared.pending_handshakes.admit(asked.peer.ip())
     {
         *asked.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
         return switching();
@@ -116,8 +116,8 @@ async fn grant(shared: &Arc<Shared>, asked: &Asked, request: Request<Incoming>) 
 
     let work = async {
         match wanted {
-            Wanted::V1(wanted) => grant_v1(shared, asked, wanted, names, place).await,
-            Wanted::V2(wanted) => {
+            TransferRequest::V1(wanted) => grant_v1(shared, asked, wanted, names, place).await,
+            TransferRequest::V2(wanted) => {
                 let found = open(shared, names.into()).await?;
                 crate::send::grant(shared, asked.peer, wanted, found, place).map(Granted::V2)
             }
@@ -139,9 +139,9 @@ async fn grant_v1(
     asked: &Asked,
     wanted: v1::Request,
     names: Vec<Vec<u8>>,
-    place: Admission,
+    place: Permit,
 ) -> Result<Granted, Refusal> {
-    let (source, path, md5) = find(shared, names, share_of(asked.peer.ip())).await?;
+    let (source, path, md5) = find(shared, names, client_key(asked.peer.ip())).await?;
     let listener = shared.transfer_listener().map_err(|error| Refusal::of_listening(&error))?;
     let port = listener.local_addr().map_err(|error| Refusal::of_listening(&error))?.port();
     let split = StaticSplit::new(source.size(), wanted.streams);
@@ -152,7 +152,7 @@ async fn grant_v1(
 }
 
 /// Reads and checks the body.
-async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<Wanted, Refusal> {
+async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<TransferRequest, Refusal> {
     let too_large =
         || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is over {} bytes", v1::MAX_BODY));
     let headers = request.headers();
@@ -173,7 +173,7 @@ async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<
                 Refusal::new(StatusCode::BAD_REQUEST, "the body is incomplete or broken")
             }
         })?;
-    Ok(Wanted::decode(&body.to_bytes())?)
+    Ok(TransferRequest::decode(&body.to_bytes())?)
 }
 
 /// Opens the file that `names` mean.
@@ -188,14 +188,14 @@ async fn open(shared: &Shared, names: Arc<[Vec<u8>]>) -> Result<(SourceFile, Pat
 async fn find(
     shared: &Arc<Shared>,
     names: Vec<Vec<u8>>,
-    asker: IpAddr,
+    client_key: IpAddr,
 ) -> Result<(Arc<SourceFile>, PathBuf, Md5Digest), Refusal> {
     let names: Arc<[Vec<u8>]> = names.into();
     let mut changed = Refusal::from(DigestError::Changed);
     for _ in 0..ATTEMPTS {
         let (source, path) = open(shared, Arc::clone(&names)).await?;
         let source = Arc::new(source);
-        match shared.digests.md5(&source, asker).await {
+        match shared.digests.md5(&source, client_key).await {
             Ok(md5) => return Ok((source, path, md5)),
             Err(DigestError::Changed) => {}
             Err(error) => {

@@ -26,7 +26,7 @@ struct Counters {
 }
 
 impl ServerStats {
-    /// Bytes of files handed to the system for sending.
+    /// Bytes of files handed to the system for responder.
     pub fn bytes_sent(&self) -> u64 {
         self.counters.bytes_sent.load(Ordering::Relaxed)
     }

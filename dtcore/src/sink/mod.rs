@@ -8,11 +8,11 @@ mod sidecar;
 mod sparse;
 pub(crate) mod store;
 
-pub(crate) use file::{BlockFile, CommitError, Leased, Unverified, Verified};
+pub(crate) use file::{CommitError, FileSink, Leased, Unverified, Verified};
 #[cfg(feature = "fuzzing")]
 pub(crate) use journal::Contents as JournalContents;
-pub(crate) use journal::{Checked, Origin, Outcome, Recovered, Watch};
-pub(crate) use ordered::Window;
+pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity, Watch};
+pub(crate) use ordered::ReorderBuffer;
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 pub use store::{Engine, InvalidEngine};
 pub(crate) use store::{FillError, GrowingWriter, Store, Writer, append, open, open_for_blocks};

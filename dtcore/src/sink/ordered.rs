@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::manifest::ByteRange;
 use crate::sink::store::{Buffers, Heap};
 use crate::sink::store::{FillError, Lease, Store, Writer, incomplete};
-use crate::sys::Ledger;
+use crate::sys::RangeLock;
 
 /// The part of a file that is kept in memory, from what was forgotten on.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct ReorderBuffer {
     capacity: u64,
     state: Arc<Mutex<State>>,
     buffers: Arc<Buffers>,
@@ -24,12 +24,12 @@ pub(crate) struct Window {
 struct State {
     /// What is before this offset was forgotten.
     forgotten: u64,
-    ledger: Ledger<u64>,
+    lock: RangeLock<u64>,
     /// What was committed, by where it begins.
     kept: BTreeMap<u64, Arc<Heap>>,
 }
 
-impl Window {
+impl ReorderBuffer {
     /// A window of `capacity` bytes, at the beginning of the file.
     pub(crate) fn new(capacity: u64) -> Self {
         Self { capacity, state: Arc::default(), buffers: Arc::default() }
@@ -54,7 +54,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Store for Window {
+impl Store for ReorderBuffer {
     /// The window is as large as it is: whatever the length, there is room for a part of it at a time.
     fn grow(&self, _len: u64) -> io::Result<()> {
         Ok(())
@@ -70,10 +70,10 @@ impl Store for Window {
         let mut state = self.state();
         let is_within = range.start() >= state.forgotten
             && range.end() <= state.forgotten.saturating_add(self.capacity)
-            && state.ledger.lend(range.start(), range.end());
+            && state.lock.lend(range.start(), range.end());
         drop(state);
         is_within.then(|| -> Box<dyn Lease> {
-            Box::new(WindowLease { state: Arc::clone(&self.state), range, heap: Some(heap) })
+            Box::new(ReorderLease { state: Arc::clone(&self.state), range, heap: Some(heap) })
         })
     }
 
@@ -119,14 +119,14 @@ fn not_there() -> io::Error {
 
 /// The exclusive right to a range of the window.
 #[derive(Debug)]
-struct WindowLease {
+struct ReorderLease {
     state: Arc<Mutex<State>>,
     range: ByteRange,
     /// There until it is committed.
     heap: Option<Heap>,
 }
 
-impl Lease for WindowLease {
+impl Lease for ReorderLease {
     fn remaining(&self) -> u64 {
         self.heap.as_ref().map_or(0, Heap::remaining)
     }
@@ -148,16 +148,16 @@ impl Lease for WindowLease {
     fn commit(mut self: Box<Self>) -> io::Result<()> {
         let heap = self.heap.take_if(|heap| heap.remaining() == 0).ok_or_else(incomplete)?;
         let mut state = lock(&self.state);
-        state.ledger.fill(self.range.start(), self.range.end());
+        state.lock.fill(self.range.start(), self.range.end());
         state.kept.insert(self.range.start(), Arc::new(heap));
         Ok(())
     }
 }
 
-impl Drop for WindowLease {
+impl Drop for ReorderLease {
     fn drop(&mut self) {
         if self.heap.is_some() {
-            lock(&self.state).ledger.take_back(self.range.start(), self.range.end());
+            lock(&self.state).lock.take_back(self.range.start(), self.range.end());
         }
     }
 }
@@ -166,7 +166,7 @@ impl Drop for WindowLease {
 mod tests {
     use super::*;
 
-    fn put(window: &Window, range: ByteRange, byte: u8) -> Option<()> {
+    fn put(window: &ReorderBuffer, range: ByteRange, byte: u8) -> Option<()> {
         let mut lease = window.lease(range)?;
         let mut source = |space: &mut [u8]| {
             space.fill(byte);
@@ -177,7 +177,7 @@ mod tests {
         Some(())
     }
 
-    fn content(window: &Window, range: ByteRange) -> io::Result<Vec<u8>> {
+    fn content(window: &ReorderBuffer, range: ByteRange) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut keep = |piece: &[u8]| {
             bytes.extend_from_slice(piece);
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn bytes_are_there_from_their_commit_until_they_are_forgotten() {
-        let window = Window::new(30);
+        let window = ReorderBuffer::new(30);
         put(&window, ByteRange::new(10, 20), 2).unwrap();
         assert!(content(&window, ByteRange::new(0, 20)).is_err(), "the beginning is missing");
         put(&window, ByteRange::new(0, 10), 1).unwrap();
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn nothing_is_leased_beyond_the_window_twice_or_again() {
-        let window = Window::new(30);
+        let window = ReorderBuffer::new(30);
         assert!(window.lease(ByteRange::new(30, 31)).is_none());
         let first = window.lease(ByteRange::new(0, 10)).unwrap();
         assert!(window.lease(ByteRange::new(9, 11)).is_none(), "leased");
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_not_complete_is_no_part_of_the_file() {
-        let window = Window::new(30);
+        let window = ReorderBuffer::new(30);
         let mut lease = window.lease(ByteRange::new(0, 10)).unwrap();
         lease.fill(&mut |_| Ok(9)).unwrap();
         assert!(lease.commit().is_err());

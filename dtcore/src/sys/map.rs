@@ -2,7 +2,7 @@
 //!
 //! Streams receive straight into the mapping, from several threads, while a digest reads what is complete. No slice
 //! over the whole mapping is ever formed: a [`MapWriter`] has its range to itself, and readers see filled ranges
-//! only, which nobody writes again. The ledger of each map enforces both.
+//! only, which nobody writes again. The lock of each map enforces both.
 //!
 //! What no program can enforce: another process may write to the file, and then bytes change under their readers; the
 //! digest finds that, as far as it still has the bytes to read. One that truncates the file makes pages vanish. A touch of such a
@@ -15,13 +15,13 @@ use std::{io, slice};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use crate::sys::range_lock::Ledger;
+use crate::sys::range_lock::RangeLock;
 
 /// A mapped window of a file.
 #[derive(Debug)]
 pub(crate) struct Map {
     raw: MmapRaw,
-    ledger: Mutex<Ledger<usize>>,
+    lock: Mutex<RangeLock<usize>>,
 }
 
 impl Map {
@@ -31,7 +31,7 @@ impl Map {
     /// What mmap says: for instance that the file system cannot map, or that address space is short.
     pub(crate) fn new(file: &File, offset: u64, len: usize) -> io::Result<Arc<Self>> {
         let raw = MmapOptions::new().offset(offset).len(len).map_raw(file)?;
-        Ok(Arc::new(Self { raw, ledger: Mutex::default() }))
+        Ok(Arc::new(Self { raw, lock: Mutex::default() }))
     }
 
     /// The window's length in bytes.
@@ -65,25 +65,25 @@ impl Map {
 
     /// Lends `[start, end)` to one writer; `None` when a byte of it is lent or filled already, or out of bounds.
     pub(crate) fn writer(self: &Arc<Self>, start: usize, end: usize) -> Option<MapWriter> {
-        let lent = end <= self.len() && self.ledger().lend(start, end);
+        let lent = end <= self.len() && self.lock().lend(start, end);
         lent.then(|| MapWriter { map: Arc::clone(self), position: start, end })
     }
 
     /// The bytes `[start, end)`, if all of them are filled.
     pub(crate) fn filled(&self, start: usize, end: usize) -> Option<&[u8]> {
-        if start > end || end > self.len() || !self.ledger().is_filled(start, end) {
+        if start > end || end > self.len() || !self.lock().is_filled(start, end) {
             return None;
         }
         // SAFETY: `start <= end <= len`, so the pointer stays within the mapping, which lives as long as `self`.
         let first = unsafe { self.raw.as_ptr().add(start) };
-        // SAFETY: the range is mapped and initialised (the kernel zeroes fresh pages). The ledger says that it is
+        // SAFETY: the range is mapped and initialised (the kernel zeroes fresh pages). The lock says that it is
         // filled: it is lent to no writer, and never will be, so nothing in this process writes it while the slice lives.
         Some(unsafe { slice::from_raw_parts(first, end - start) })
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger<usize>> {
-        // The ledger's methods leave it whole at every step, so a poisoned lock holds a whole ledger.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RangeLock<usize>> {
+        // The lock's methods leave it whole at every step, so a poisoned lock holds a whole lock.
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,7 +120,7 @@ impl MapWriter {
         let len = self.remaining().min(max);
         // SAFETY: `position <= end <= len of the map`, so the pointer stays within the mapping.
         let first = unsafe { self.map.raw.as_mut_ptr().add(self.position) };
-        // SAFETY: `[position, end)` is mapped and initialised, and the ledger lends it to this writer alone: no reader
+        // SAFETY: `[position, end)` is mapped and initialised, and the lock lends it to this writer alone: no reader
         // sees it before it is filled, and `&mut self` keeps this writer from handing it out twice.
         unsafe { slice::from_raw_parts_mut(first, len) }
     }
@@ -128,14 +128,14 @@ impl MapWriter {
     /// Declares the next `n` bytes filled: they can be read from now on, and never written again.
     pub(crate) fn fill(&mut self, n: usize) {
         let next = self.position.saturating_add(n).min(self.end);
-        self.map.ledger().fill(self.position, next);
+        self.map.lock().fill(self.position, next);
         self.position = next;
     }
 }
 
 impl Drop for MapWriter {
     fn drop(&mut self) {
-        self.map.ledger().take_back(self.position, self.end);
+        self.map.lock().take_back(self.position, self.end);
     }
 }
 

@@ -7,4 +7,4 @@ mod map;
 mod range_lock;
 
 pub(crate) use map::{Map, MapWriter};
-pub(crate) use range_lock::Ledger;
+pub(crate) use range_lock::RangeLock;

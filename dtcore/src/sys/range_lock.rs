@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 /// Bytes are free, lent to one writer, or filled. Only filled bytes may be read; filled bytes never change again.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger<T> {
+pub(crate) struct RangeLock<T> {
     lent: RangeSet<T>,
     filled: RangeSet<T>,
 }
 
-impl<T: Ord + Copy> Ledger<T> {
+impl<T: Ord + Copy> RangeLock<T> {
     /// Lends `[start, end)` to a writer, unless some byte of it is lent or filled already.
     pub(crate) fn lend(&mut self, start: T, end: T) -> bool {
         let free = start < end && !self.lent.overlaps(start, end) && !self.filled.overlaps(start, end);
@@ -99,10 +99,10 @@ mod tests {
     }
 
     proptest! {
-        /// The ledger against an array of bytes: a byte never has two writers, and filled bytes are never lent.
+        /// The lock against an array of bytes: a byte never has two writers, and filled bytes are never lent.
         #[test]
         fn the_ledger_agrees_with_a_model(steps in proptest::collection::vec((0..3_u8, 0..40_usize, 0..12_usize), 1..60)) {
-            let mut ledger = Ledger::default();
+            let mut lock = RangeLock::default();
             let mut model = [Byte::Free; 52];
             let mut writers: Vec<(usize, usize)> = Vec::new();
             for (step, at, n) in steps {
@@ -110,7 +110,7 @@ mod tests {
                     0 => {
                         let range = &mut model[at..at + n];
                         let free = n > 0 && range.iter().all(|byte| *byte == Byte::Free);
-                        prop_assert_eq!(ledger.lend(at, at + n), free);
+                        prop_assert_eq!(lock.lend(at, at + n), free);
                         if free {
                             range.fill(Byte::Lent(writers.len()));
                             writers.push((at, at + n));
@@ -119,13 +119,13 @@ mod tests {
                     1 => if let Some(writer) = writers.len().checked_sub(1).map(|last| at % (last + 1)) {
                         let (start, end) = writers[writer];
                         let n = n.min(end - start);
-                        ledger.fill(start, start + n);
+                        lock.fill(start, start + n);
                         model[start..start + n].fill(Byte::Filled);
                         writers[writer].0 += n;
                     },
                     _ => if let Some(writer) = writers.len().checked_sub(1).map(|last| at % (last + 1)) {
                         let (start, end) = writers[writer];
-                        ledger.take_back(start, end);
+                        lock.take_back(start, end);
                         model[start..end].fill(Byte::Free);
                         writers[writer].0 = end;
                     },
@@ -133,7 +133,7 @@ mod tests {
                 for start in 0..model.len() {
                     for end in start + 1..=model.len() {
                         let filled = model[start..end].iter().all(|byte| *byte == Byte::Filled);
-                        prop_assert_eq!(ledger.is_filled(start, end), filled);
+                        prop_assert_eq!(lock.is_filled(start, end), filled);
                     }
                 }
             }

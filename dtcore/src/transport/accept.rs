@@ -1,4 +1,4 @@
-//! Accepting connections without ever ending or spinning on an error.
+//! Accepting connections without ever session_end or spinning on an error.
 
 use std::io;
 use std::net::SocketAddr;

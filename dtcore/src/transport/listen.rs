@@ -38,7 +38,7 @@ fn bound(address: SocketAddr, port_use: PortUse) -> io::Result<TcpListener> {
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
-    // Whoever is started anew and chooses this very port shall not find it held by connections that are only ending.
+    // Whoever is started anew and chooses this very port shall not find it held by connections that are only session_end.
     socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())

@@ -7,7 +7,7 @@ mod listen;
 mod tcp;
 
 pub(crate) use accept::accept;
-pub(crate) use close::{Farewell, drain_until_closed, shut_down_sending};
+pub(crate) use close::{PeerClose, drain_until_closed, shut_down_sending};
 pub(crate) use connect::{connect, connect_retrying, prepared};
 pub(crate) use listen::{PortUse, listen};
-pub(crate) use tcp::DataSocket;
+pub(crate) use tcp::TcpConnection;

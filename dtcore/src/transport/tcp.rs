@@ -18,9 +18,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(0x7fff_ffff);
 /// From the beginning, closing it resets it, whoever closes it: a dropped task, or the system when the process is
 /// killed. Only a complete stream is given an orderly end.
 #[derive(Debug)]
-pub(crate) struct DataSocket(Arc<TcpStream>);
+pub(crate) struct TcpConnection(Arc<TcpStream>);
 
-impl DataSocket {
+impl TcpConnection {
     pub(crate) fn new(socket: Arc<TcpStream>) -> Self {
         // It can fail only on a connection that is gone already.
         let _ = socket.set_zero_linger();
@@ -29,7 +29,7 @@ impl DataSocket {
 
     /// Sends a FIN behind what was sent; from here on, closing loses nothing.
     ///
-    /// The system goes on sending until the client has acknowledged nothing for `stall_timeout`, or for as long as it waits
+    /// The system goes on responder until the client has acknowledged nothing for `stall_timeout`, or for as long as it waits
     /// by itself.
     pub(crate) fn end(&self, stall_timeout: Duration) -> io::Result<()> {
         let socket = SockRef::from(&*self.0);
@@ -40,7 +40,7 @@ impl DataSocket {
     }
 }
 
-impl Deref for DataSocket {
+impl Deref for TcpConnection {
     type Target = TcpStream;
 
     fn deref(&self) -> &TcpStream {
@@ -64,7 +64,7 @@ mod tests {
         {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let mut client = client;
-            let socket = DataSocket::new(Arc::new(listener.accept().await.unwrap().0));
+            let socket = TcpConnection::new(Arc::new(listener.accept().await.unwrap().0));
             assert_eq!(socket.try_write(b"abc").unwrap(), 3);
             if expected.is_ok() {
                 socket.end(patience).unwrap();

@@ -6,6 +6,6 @@ mod reader;
 mod root;
 
 pub(crate) use file::{FileIdentity, SourceFile};
-pub(crate) use prefetch::Residency;
+pub(crate) use prefetch::Prefetcher;
 pub(crate) use reader::{Flow, read_through};
 pub(crate) use root::{OpenError, Root, RootError};

@@ -19,13 +19,13 @@ const READ: u64 = 256 << 10;
 
 /// The state of one stream's way through a file.
 #[derive(Debug)]
-pub(crate) struct Residency {
+pub(crate) struct Prefetcher {
     source: Arc<SourceFile>,
     /// The chunk that is being read ahead while the one before it is sent.
     ahead: Option<JoinHandle<()>>,
 }
 
-impl Residency {
+impl Prefetcher {
     pub(crate) fn new(source: Arc<SourceFile>) -> Self {
         Self { source, ahead: None }
     }
@@ -36,17 +36,17 @@ impl Residency {
     ///
     /// # Cancel safety
     /// The chunk being read is still read, by a thread of its own, and nothing waits for it.
-    pub(crate) async fn warm(&mut self, chunk: ByteRange, next: ByteRange) {
+    pub(crate) async fn ensure_cached(&mut self, chunk: ByteRange, next: ByteRange) {
         let was_ahead = self.ahead.is_some();
         if let Some(ahead) = self.ahead.take() {
             let _ = ahead.await;
         }
         let mut cold = was_ahead;
-        if !is_resident(&self.source, chunk) {
+        if !is_cached(&self.source, chunk) {
             cold = true;
             let _ = self.read(chunk).await;
         }
-        if cold && !is_resident(&self.source, next) {
+        if cold && !is_cached(&self.source, next) {
             self.ahead = Some(self.read(next));
         }
     }
@@ -61,7 +61,7 @@ impl Residency {
 ///
 /// A chunk is read as a whole, but a kernel short of memory drops single pages again. Where it dropped others than
 /// these three, `sendfile` waits for the disk: late, never wrong. Asking for every page would cost 256 calls.
-fn is_resident(source: &SourceFile, chunk: ByteRange) -> bool {
+fn is_cached(source: &SourceFile, chunk: ByteRange) -> bool {
     if chunk.is_empty() {
         return true;
     }
@@ -109,16 +109,16 @@ mod tests {
         // Not every file system drops pages on request; where it does not, nothing is cold here.
         let _ = rustix::fs::fadvise(&*source, 0, None, rustix::fs::Advice::DontNeed);
         let (first, second) = (ByteRange::new(0, size / 2), ByteRange::new(size / 2, size));
-        let mut residency = Residency::new(Arc::clone(&source));
-        residency.warm(first, second).await;
-        assert!(is_resident(&source, first));
-        residency.warm(second, ByteRange::new(size, size)).await;
-        assert!(is_resident(&source, second));
+        let mut prefetcher = Prefetcher::new(Arc::clone(&source));
+        prefetcher.ensure_cached(first, second).await;
+        assert!(is_cached(&source, first));
+        prefetcher.ensure_cached(second, ByteRange::new(size, size)).await;
+        assert!(is_cached(&source, second));
     }
 
     #[test]
     fn who_cannot_say_is_resident_only_in_memory() {
-        let resident = |file| is_resident(&SourceFile::new(file).unwrap(), ByteRange::new(0, 10));
+        let resident = |file| is_cached(&SourceFile::new(file).unwrap(), ByteRange::new(0, 10));
         assert!(!resident(std::fs::File::open("/proc/self/limits").unwrap()));
         assert!(resident(tempfile::tempfile_in("/dev/shm").unwrap()));
     }
@@ -139,13 +139,13 @@ mod tests {
         };
         // A probe makes the kernel read the page, so each is asked for once after it was dropped.
         drop_pages(0, size);
-        if is_resident(&source, ByteRange::new(0, 1)) {
+        if is_cached(&source, ByteRange::new(0, 1)) {
             eprintln!("skipped: this file system keeps its pages");
             return;
         }
         for from in [0, size * 3 / 8, size * 3 / 4] {
             drop_pages(from, size / 4);
-            assert!(!is_resident(&source, chunk), "without the pages from {from}");
+            assert!(!is_cached(&source, chunk), "without the pages from {from}");
         }
     }
 }

@@ -17,11 +17,11 @@ use crate::client::options::Options;
 use crate::digest::Checksum;
 use crate::error::TransferError;
 use crate::manifest::StreamId;
-use crate::proto::v2::{Greeting, Replacing};
+use crate::proto::v2::{Hello, Replacing};
 
 /// The session and the route of a transfer.
 #[derive(Debug)]
-pub(crate) struct Access {
+pub(crate) struct DialledSource {
     current: StdMutex<Current>,
     /// Held by the one stream that looks for another way; the others wait and take what it has found.
     searching: Mutex<()>,
@@ -71,7 +71,7 @@ pub(crate) enum Elsewhere {
     No,
 }
 
-/// A connection that waits for its greeting.
+/// A connection that waits for its hello.
 #[derive(Debug)]
 pub(crate) struct Dialled {
     pub(crate) socket: TcpStream,
@@ -83,9 +83,9 @@ pub(crate) struct Dialled {
 }
 
 impl Dialled {
-    /// The greeting of `stream`.
-    pub(crate) fn greeting(&self, stream: StreamId, replacing: Replacing) -> Greeting {
-        Greeting {
+    /// The hello of `stream`.
+    pub(crate) fn hello(&self, stream: StreamId, replacing: Replacing) -> Hello {
+        Hello {
             stream: stream.byte(),
             secret: self.session.answer.secret.clone(),
             session: self.session.answer.session,
@@ -94,7 +94,7 @@ impl Dialled {
     }
 }
 
-impl Access {
+impl DialledSource {
     pub(crate) fn new(session: Session) -> Self {
         let route = Route::DataPort(session.data);
         let current = Current { session, route, epoch: 0, proven: Proven::NotYet };
@@ -246,7 +246,7 @@ impl Access {
         let mut current = self.lock();
         let same = |session: &Session| {
             let answer = &session.answer;
-            (answer.plan, answer.modified, answer.version)
+            (answer.manifest, answer.modified, answer.version)
         };
         if same(&session) != same(&current.session) {
             let name = options.name.to_string_lossy().into_owned();

@@ -1,7 +1,7 @@
 //! The way to a server whose ports do what the tests want.
 
 use super::*;
-use crate::manifest::{BlockPlan, BlockSize};
+use crate::manifest::{BlockSize, Manifest};
 use crate::proto::v2::Answer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 fn answer(version: u8, port: u16) -> Answer {
     Answer {
-        plan: BlockPlan::new(1 << 20, BlockSize::new(1 << 16).unwrap()).unwrap(),
+        manifest: Manifest::new(1 << 20, BlockSize::new(1 << 16).unwrap()).unwrap(),
         modified: 0,
         version: [version; 16].into(),
         port,
@@ -56,13 +56,13 @@ impl Control {
         Self { address, answer, upgrade }
     }
 
-    fn access(&self) -> (Access, Options) {
+    fn access(&self) -> (DialledSource, Options) {
         let answer = self.answer.lock().unwrap().clone();
         let mut data = self.address;
         data.set_port(answer.port);
         let mut options = Options::new(self.address.to_string().parse().unwrap(), "f".into());
         options.connect_timeout = Duration::from_secs(10);
-        (Access::new(Session { answer, control: self.address, data }), options)
+        (DialledSource::new(Session { answer, control: self.address, data }), options)
     }
 }
 
@@ -158,7 +158,7 @@ async fn a_session_of_another_version_is_no_way_to_go_on() {
 }
 
 /// A data port that somebody listens at, a server whose streams come there, and the way of the first one.
-async fn connected() -> (TcpListener, Control, Access, Options, Way) {
+async fn connected() -> (TcpListener, Control, DialledSource, Options, Way) {
     let data = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let control = Control::start(data.local_addr().unwrap().port()).await;
     let (access, options) = control.access();

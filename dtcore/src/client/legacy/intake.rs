@@ -17,14 +17,14 @@ use crate::client::legacy::lane::{Lane, Step};
 use crate::client::legacy::order::Order;
 use crate::client::legacy::pace::{Pace, Pacer, WINDOW};
 use crate::client::legacy::ration::Ration;
-use crate::receive::in_order::Follower;
+use crate::receive::in_order::InOrderReader;
 use crate::sink::FillError;
 
 /// A stream that was not looked at for so long is read before the earlier ones, however busy they are: its sender must
 /// see that somebody is there.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How much of a neglected stream is read then, in bytes: a receive buffer's worth, so that its sender can go on.
+/// How much of a neglected stream is read then, in bytes: a receive buffer's state, so that its sender can go on.
 const HELPING: u64 = 4 << 20;
 
 /// What each stream gets of a limited rate before those that come earlier get more, in bytes a second.
@@ -86,9 +86,10 @@ impl Intake {
     ///
     /// # Cancel safety
     /// Cancel safe: what was received is recorded.
-    pub(super) async fn receive(&mut self, follower: &Follower) -> Result<bool, Fault> {
+    pub(super) async fn receive(&mut self, follower: &InOrderReader) -> Result<bool, Fault> {
         self.rest(follower).await;
-        let pace = self.pacer.judge(self.begun.elapsed(), self.received, self.lanes.len(), follower.speed());
+        let pace =
+            self.pacer.check_journal(self.begun.elapsed(), self.received, self.lanes.len(), follower.speed());
         // A window without a byte must be judged too, so the wait ends with it.
         let steps = timeout(WINDOW, poll_fn(|cx| self.poll_receive(cx, pace, follower))).await;
         steps.unwrap_or(Ok(()))?;
@@ -102,7 +103,7 @@ impl Intake {
 
     /// Waits while the digest is far behind: it decides when the transfer ends, and to run further ahead of it would only
     /// take its core away. The limit keeps every stream read now and then, whatever the digest waits for.
-    async fn rest(&mut self, follower: &Follower) {
+    async fn rest(&mut self, follower: &InOrderReader) {
         if !follower.is_behind() && self.rest_until.is_none() {
             return;
         }
@@ -117,7 +118,7 @@ impl Intake {
         &mut self,
         cx: &mut Context<'_>,
         pace: Pace,
-        follower: &Follower,
+        follower: &InOrderReader,
     ) -> Poll<Result<(), Fault>> {
         let mut stepped = match self.ration {
             Ration::Unlimited => self.help_neglected(cx, follower)?,
@@ -141,7 +142,7 @@ impl Intake {
     }
 
     /// Reads all streams that were not looked at for too long; tells whether something came.
-    fn help_neglected(&mut self, cx: &mut Context<'_>, follower: &Follower) -> Result<bool, Fault> {
+    fn help_neglected(&mut self, cx: &mut Context<'_>, follower: &InOrderReader) -> Result<bool, Fault> {
         let now = Instant::now();
         let mut stepped = false;
         let mut index = 0;
@@ -164,7 +165,7 @@ impl Intake {
 
     /// Reads the streams that have had less than their subsistence, first those that have had least; tells whether
     /// something came.
-    fn feed_hungry(&mut self, cx: &mut Context<'_>, follower: &Follower) -> Result<bool, Fault> {
+    fn feed_hungry(&mut self, cx: &mut Context<'_>, follower: &InOrderReader) -> Result<bool, Fault> {
         let due = SUBSISTENCE * self.begun.elapsed().as_millis() / 1000;
         let lanes = self.lanes.iter().map(|lane| (lane.received(), lane.id));
         let mut hungry: Vec<_> = lanes.filter(|(received, _)| u128::from(*received) < due).collect();
@@ -196,7 +197,7 @@ impl Intake {
         &mut self,
         index: usize,
         cx: &mut Context<'_>,
-        follower: &Follower,
+        follower: &InOrderReader,
     ) -> Result<Poll<()>, Fault> {
         let Some(lane) = self.lanes.get_mut(index) else { return Ok(Poll::Pending) };
         let lost =

@@ -22,9 +22,9 @@ use crate::client::negotiate::compare;
 use crate::client::options::Options;
 use crate::digest::{Checksum, FileDigests, FileHasher};
 use crate::error::{DigestOrigin, TransferError};
-use crate::event::{Event, EventSender, Progress, Report, Trouble};
+use crate::event::{Event, EventSender, Progress, RecoveryStats, Report};
 use crate::manifest::{StaticSplit, StreamId};
-use crate::receive::in_order::{Duties, Follower, Outcome};
+use crate::receive::in_order::{Duties, InOrderReader, Outcome};
 use crate::sink::{GrowingWriter, Store};
 use crate::transport::connect_retrying;
 use intake::{Fault, Intake};
@@ -66,7 +66,7 @@ pub(super) async fn run(
             Some(Checksum::Md5(_)) | None => FileHasher::default().with_md5(),
         },
     };
-    let (follower, mut digested) = Follower::spawn(duties)?;
+    let (follower, mut digested) = InOrderReader::spawn(duties)?;
     let mut course = Course { options, offer, intake, follower, events, started };
     let bytes = course.receive(&mut digested, &destination).await?;
     let received_after = started.elapsed();
@@ -81,7 +81,7 @@ pub(super) async fn run(
         resumed: 0,
         blake3: digests.blake3,
         md5: digests.md5,
-        trouble: Trouble::default(),
+        trouble: RecoveryStats::default(),
         received_after,
         elapsed: started.elapsed(),
     })
@@ -162,7 +162,7 @@ struct Course {
     options: Options,
     offer: Transfer,
     intake: Intake,
-    follower: Follower,
+    follower: InOrderReader,
     events: EventSender,
     started: Instant,
 }

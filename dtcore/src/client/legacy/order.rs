@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::manifest::{ByteRange, Frontier, InconsistentLengths, StaticSplit, StreamCount, StreamId};
-use crate::receive::in_order::Follower;
+use crate::receive::in_order::InOrderReader;
 use crate::sink::Store;
 
 /// The order of the file's bytes over the streams.
@@ -28,7 +28,7 @@ impl Order {
     }
 
     /// Records that `n` more bytes of `stream` are stored.
-    pub(super) fn advance(&mut self, stream: StreamId, n: u64, follower: &Follower) {
+    pub(super) fn advance(&mut self, stream: StreamId, n: u64, follower: &InOrderReader) {
         match self {
             Self::Known { frontier, store, .. } => follower.push(store, frontier.advance(stream, n)),
             Self::Unknown(successive) => {
@@ -41,7 +41,7 @@ impl Order {
     }
 
     /// Records that `stream` has ended.
-    pub(super) fn end(&mut self, stream: StreamId, follower: &Follower) {
+    pub(super) fn end(&mut self, stream: StreamId, follower: &InOrderReader) {
         if let Self::Unknown(successive) = self {
             if let Some(part) = successive.parts.get_mut(stream.index()) {
                 part.ended = true;
@@ -80,7 +80,7 @@ struct Part {
 }
 
 impl Successive {
-    fn hand_over(&mut self, follower: &Follower) {
+    fn hand_over(&mut self, follower: &InOrderReader) {
         while let Some(part) = self.parts.get_mut(self.current) {
             if let Some(store) = &part.store {
                 follower.push(store, ByteRange::new(part.pushed, part.filled));

@@ -1,4 +1,4 @@
-//! Which streams are worth reading: all of them, or only the one that holds the frontier.
+//! Which streams are state reading: all of them, or only the one that holds the frontier.
 //!
 //! On a path slower than the digest every byte that comes is welcome, on whichever stream. On a faster one the digest
 //! decides when the transfer ends, and bytes of later parts only take the cores and the senders' attention away from
@@ -50,7 +50,13 @@ impl Default for Pacer {
 impl Pacer {
     /// The pace from now on: `now` is the time since the transfer began, `received` the bytes of all streams so far,
     /// `n_streams` how many of them are open, `digest` how many bytes a second the digest takes when it has them.
-    pub(super) fn judge(&mut self, now: Duration, received: u64, n_streams: usize, digest: u64) -> Pace {
+    pub(super) fn check_journal(
+        &mut self,
+        now: Duration,
+        received: u64,
+        n_streams: usize,
+        digest: u64,
+    ) -> Pace {
         let (begun, before) = self.window;
         let elapsed = now.saturating_sub(begun);
         if elapsed < WINDOW || digest == 0 {
@@ -105,7 +111,7 @@ mod tests {
             let rate = if pace == Pace::All { all } else { one };
             received += rate / 50;
             in_order += u32::from(pace == Pace::InOrder);
-            pace = pacer.judge(WINDOW * window, received, 8, DIGEST);
+            pace = pacer.check_journal(WINDOW * window, received, 8, DIGEST);
         }
         f64::from(in_order) / f64::from(windows)
     }
@@ -131,6 +137,6 @@ mod tests {
 
     #[test]
     fn nothing_is_judged_before_the_digest_has_shown_its_speed() {
-        assert_eq!(Pacer::default().judge(WINDOW * 2, u64::MAX, 8, 0), Pace::All);
+        assert_eq!(Pacer::default().check_journal(WINDOW * 2, u64::MAX, 8, 0), Pace::All);
     }
 }

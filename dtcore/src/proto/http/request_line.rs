@@ -49,7 +49,7 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// Whether a request can still begin with `byte`; a TLS greeting or other binary data does not.
+/// Whether a request can still begin with `byte`; a TLS hello or other binary data does not.
 pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

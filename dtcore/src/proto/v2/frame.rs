@@ -128,7 +128,7 @@ impl Demand {
 
 /// What is wrong, as trailer or as refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Problem {
+pub(crate) enum ErrorCode {
     NoSuchSession,
     NoSuchStream,
     SourceChanged,
@@ -137,7 +137,7 @@ pub(crate) enum Problem {
     Busy,
 }
 
-impl Problem {
+impl ErrorCode {
     fn code(self) -> u8 {
         match self {
             Self::NoSuchSession => 1,
@@ -174,7 +174,7 @@ pub(crate) enum Reply {
     /// The server stops; nothing follows.
     Drain,
     /// So many bytes of reason follow, at most [`MAX_REASON`]; then nothing.
-    Refused(Problem, usize),
+    Refused(ErrorCode, usize),
 }
 
 impl Reply {
@@ -185,8 +185,8 @@ impl Reply {
             Self::Digests(which) => (0x82, which.code(), 0, DIGESTS_LENGTH),
             Self::Wait { hashed } => (0x83, 0, hashed, 0),
             Self::Drain => (0x84, 0, 0, 0),
-            Self::Refused(problem, reason) => {
-                (0x8f, problem.code(), 0, u64::try_from(reason.min(MAX_REASON)).unwrap_or(0))
+            Self::Refused(code, reason) => {
+                (0x8f, code.code(), 0, u64::try_from(reason.min(MAX_REASON)).unwrap_or(0))
             }
         };
         Header { kind, code, offset, length }.encode()
@@ -204,20 +204,20 @@ impl Reply {
             Header { kind: 0x84, code: 0, offset: 0, length: 0 } => Ok(Self::Drain),
             Header { kind: 0x8f, code, offset: 0, length } => {
                 let length = usize::try_from(length).ok().filter(|length| *length <= MAX_REASON);
-                Ok(Self::Refused(Problem::of_code(code)?, length.ok_or(InvalidFrame)?))
+                Ok(Self::Refused(ErrorCode::of_code(code)?, length.ok_or(InvalidFrame)?))
             }
             _ => Err(InvalidFrame),
         }
     }
 
     /// A whole refusal: the header and the reason, cut to what fits.
-    pub(crate) fn refusal(problem: Problem, reason: &str) -> Vec<u8> {
+    pub(crate) fn refusal(code: ErrorCode, reason: &str) -> Vec<u8> {
         let mut end = reason.len().min(MAX_REASON);
         while !reason.is_char_boundary(end) {
             end -= 1;
         }
         let reason = reason.get(..end).unwrap_or_default();
-        let mut bytes = Self::Refused(problem, reason.len()).encode().to_vec();
+        let mut bytes = Self::Refused(code, reason.len()).encode().to_vec();
         bytes.extend_from_slice(reason.as_bytes());
         bytes
     }
@@ -228,14 +228,14 @@ const DIGESTS_LENGTH: u64 = 48;
 
 /// What follows the data: its digest, or why it is of no use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Trailer(pub(crate) Result<RangeDigest, Problem>);
+pub(crate) struct Trailer(pub(crate) Result<RangeDigest, ErrorCode>);
 
 impl Trailer {
     /// The bytes on the wire.
     pub(crate) fn encode(self) -> [u8; TRAILER_LEN] {
         let (code, digest): (u8, [u8; 32]) = match self.0 {
             Ok(digest) => (0, digest.into()),
-            Err(problem) => (problem.code(), [0; 32]),
+            Err(code) => (code.code(), [0; 32]),
         };
         let mut bytes = [0; TRAILER_LEN];
         let parts = [code, 0, 0, 0, 0, 0, 0, 0].into_iter().chain(digest);
@@ -249,10 +249,10 @@ impl Trailer {
             return Err(InvalidFrame);
         };
         let digest: &[u8; 32] = rest.first_chunk().ok_or(InvalidFrame)?;
-        match Problem::of_code(*code) {
+        match ErrorCode::of_code(*code) {
             Err(_) if *code == 0 => Ok(Self(Ok((*digest).into()))),
-            Ok(problem @ (Problem::SourceChanged | Problem::SourceUnreadable)) if *digest == [0; 32] => {
-                Ok(Self(Err(problem)))
+            Ok(code @ (ErrorCode::SourceChanged | ErrorCode::SourceUnreadable)) if *digest == [0; 32] => {
+                Ok(Self(Err(code)))
             }
             Ok(_) | Err(_) => Err(InvalidFrame),
         }
@@ -321,10 +321,10 @@ mod tests {
         assert_eq!(Reply::Digests(WholeDigests::Blake3).encode(), plain(0x82, 1, 16, 48));
         assert_eq!(Reply::Wait { hashed: 9 }.encode(), plain(0x83, 0, 8, 9));
         assert_eq!(Reply::Drain.encode(), plain(0x84, 0, 16, 0));
-        assert_eq!(Reply::refusal(Problem::Busy, "no"), [&plain(0x8f, 6, 16, 2)[..], b"no"].concat());
+        assert_eq!(Reply::refusal(ErrorCode::Busy, "no"), [&plain(0x8f, 6, 16, 2)[..], b"no"].concat());
         let digest = RangeDigest::from([7; 32]);
         assert_eq!(Trailer(Ok(digest)).encode(), array([[0; 8].as_slice(), &[7; 32]].concat().as_slice()));
-        assert_eq!(Trailer(Err(Problem::SourceChanged)).encode()[..2], [3, 0]);
+        assert_eq!(Trailer(Err(ErrorCode::SourceChanged)).encode()[..2], [3, 0]);
     }
 
     #[test]
@@ -346,8 +346,8 @@ mod tests {
 
     #[test]
     fn a_reason_is_cut_between_characters_and_cleaned() {
-        let bytes = Reply::refusal(Problem::Busy, &format!("x{}", "é".repeat(300)));
-        let Ok(Reply::Refused(Problem::Busy, len)) = Reply::decode(&array(&bytes[..FRAME_LEN])) else {
+        let bytes = Reply::refusal(ErrorCode::Busy, &format!("x{}", "é".repeat(300)));
+        let Ok(Reply::Refused(ErrorCode::Busy, len)) = Reply::decode(&array(&bytes[..FRAME_LEN])) else {
             panic!("{bytes:?}")
         };
         assert_eq!((len, bytes.len()), (511, FRAME_LEN + 511));

@@ -7,15 +7,15 @@ use subtle::ConstantTimeEq;
 
 use super::VERSION;
 
-/// A greeting's length in bytes.
-pub(crate) const GREETING_LEN: usize = 28;
+/// A hello's length in bytes.
+pub(crate) const HELLO_LEN: usize = 28;
 
 /// The flag that the connection replaces the stream's former one.
 const REPLACES: u8 = 1;
 
 /// The first bytes of a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Greeting {
+pub(crate) struct Hello {
     /// The stream's number; whether the session has it is not checked here.
     pub(crate) stream: u8,
     pub(crate) secret: Secret,
@@ -32,19 +32,19 @@ pub(crate) enum Replacing {
     Former,
 }
 
-/// Bytes that are no greeting of this version.
+/// Bytes that are no hello of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the stream does not begin with a greeting of protocol 2")]
-pub(crate) struct InvalidGreeting;
+#[error("the stream does not begin with a hello of protocol 2")]
+pub(crate) struct InvalidHello;
 
-impl Greeting {
+impl Hello {
     /// The bytes on the wire.
-    pub(crate) fn encode(&self) -> [u8; GREETING_LEN] {
+    pub(crate) fn encode(&self) -> [u8; HELLO_LEN] {
         let flags = match self.replacing {
             Replacing::Nothing => 0,
             Replacing::Former => REPLACES,
         };
-        let mut bytes = [0; GREETING_LEN];
+        let mut bytes = [0; HELLO_LEN];
         let parts = std::iter::once(self.stream)
             .chain(self.secret.0)
             .chain(self.session.0.to_le_bytes())
@@ -53,15 +53,15 @@ impl Greeting {
         bytes
     }
 
-    /// Reads a greeting.
-    pub(crate) fn decode(bytes: &[u8; GREETING_LEN]) -> Result<Self, InvalidGreeting> {
-        let (stream, rest) = bytes.split_first().ok_or(InvalidGreeting)?;
-        let (secret, rest) = rest.split_first_chunk().ok_or(InvalidGreeting)?;
-        let (session, rest) = rest.split_first_chunk().ok_or(InvalidGreeting)?;
+    /// Reads a hello.
+    pub(crate) fn decode(bytes: &[u8; HELLO_LEN]) -> Result<Self, InvalidHello> {
+        let (stream, rest) = bytes.split_first().ok_or(InvalidHello)?;
+        let (secret, rest) = rest.split_first_chunk().ok_or(InvalidHello)?;
+        let (session, rest) = rest.split_first_chunk().ok_or(InvalidHello)?;
         let replacing = match rest {
             [VERSION, 0, 0] => Replacing::Nothing,
             [VERSION, REPLACES, 0] => Replacing::Former,
-            _ => return Err(InvalidGreeting),
+            _ => return Err(InvalidHello),
         };
         Ok(Self {
             stream: *stream,
@@ -162,7 +162,7 @@ mod tests {
     /// The bytes on the wire, pinned: an old client must be understood for ever.
     #[test]
     fn a_greeting_is_these_28_bytes() {
-        let greeting = Greeting {
+        let hello = Hello {
             stream: 7,
             secret: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
             session: SessionId(0xa7),
@@ -170,18 +170,18 @@ mod tests {
         };
         let golden =
             [7, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xa7, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0];
-        assert_eq!(greeting.encode(), golden);
-        assert_eq!(Greeting::decode(&golden), Ok(greeting));
+        assert_eq!(hello.encode(), golden);
+        assert_eq!(Hello::decode(&golden), Ok(hello));
     }
 
     #[test]
     fn other_versions_and_flags_are_refused() {
         for (at, value) in [(25, 1), (25, 3), (26, 2), (26, 0xff), (27, 1)] {
-            let mut bytes = [0; GREETING_LEN];
+            let mut bytes = [0; HELLO_LEN];
             bytes[25] = VERSION;
-            assert!(Greeting::decode(&bytes).is_ok());
+            assert!(Hello::decode(&bytes).is_ok());
             bytes[at] = value;
-            assert_eq!(Greeting::decode(&bytes), Err(InvalidGreeting), "{at}");
+            assert_eq!(Hello::decode(&bytes), Err(InvalidHello), "{at}");
         }
     }
 
@@ -199,9 +199,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_any_bytes_gives_them_back_or_an_error(bytes: [u8; GREETING_LEN]) {
-            if let Ok(greeting) = Greeting::decode(&bytes) {
-                prop_assert_eq!(greeting.encode(), bytes);
+        fn decoding_any_bytes_gives_them_back_or_an_error(bytes: [u8; HELLO_LEN]) {
+            if let Ok(hello) = Hello::decode(&bytes) {
+                prop_assert_eq!(hello.encode(), bytes);
             }
         }
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::VERSION;
 use crate::digest::{Blake3Digest, Md5Digest};
-use crate::manifest::{BlockPlan, BlockSize, StreamCount};
+use crate::manifest::{BlockSize, Manifest, StreamCount};
 use crate::proto::v2::frame::WholeDigests;
 use crate::proto::v2::hello::{InvalidHex, Secret, SessionId, hex};
 
@@ -64,7 +64,7 @@ impl FromStr for SourceVersion {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
     /// The file's size and how it is cut.
-    pub(crate) plan: BlockPlan,
+    pub(crate) manifest: Manifest,
     /// The file's modification time in nanoseconds since 1970.
     pub(crate) modified: i64,
     pub(crate) version: SourceVersion,
@@ -86,10 +86,10 @@ impl Answer {
         format!(
             "{{\"protocol\": {VERSION}, \"size\": {}, \"modified\": {}, \"version\": \"{}\", \"block\": {}, \
              \"port\": {}, \"session\": \"{}\", \"secret\": \"{}\", \"hash\": {}, \"blake3\": {}}}",
-            self.plan.size(),
+            self.manifest.size(),
             self.modified,
             self.version,
-            self.plan.block_size().bytes(),
+            self.manifest.block_size().bytes(),
             self.port,
             self.session,
             self.secret.to_hex(),
@@ -123,7 +123,8 @@ impl Answer {
         let block = BlockSize::new(body.block).map_err(|_| InvalidAnswer("its block size is none"))?;
         let port = u16::try_from(body.port).ok().filter(|port| *port != 0);
         Ok(Self {
-            plan: BlockPlan::new(body.size, block).map_err(|_| InvalidAnswer("its blocks are too many"))?,
+            manifest: Manifest::new(body.size, block)
+                .map_err(|_| InvalidAnswer("its blocks are too many"))?,
             modified: body.modified,
             version: body.version.parse().map_err(|_| InvalidAnswer("its version is none"))?,
             port: port.ok_or(InvalidAnswer("its port is none"))?,
@@ -156,11 +157,11 @@ pub(crate) struct InvalidAnswer(&'static str);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Wanted, v1};
+    use crate::proto::{TransferRequest, v1};
 
     fn answer() -> Answer {
         Answer {
-            plan: BlockPlan::new(2 << 30, BlockSize::new(1 << 20).unwrap()).unwrap(),
+            manifest: Manifest::new(2 << 30, BlockSize::new(1 << 20).unwrap()).unwrap(),
             modified: -5,
             version: SourceVersion([0x9f; 16]),
             port: 36931,
@@ -215,7 +216,7 @@ mod tests {
         let request = Request { streams: StreamCount::default(), digests: WholeDigests::Blake3AndMd5 };
         let text = request.encode();
         assert_eq!(text, r#"{"threads": 8, "protocol": 2, "md5": true}"#);
-        assert_eq!(Wanted::decode(text.as_bytes()), Ok(Wanted::V2(request)));
+        assert_eq!(TransferRequest::decode(text.as_bytes()), Ok(TransferRequest::V2(request)));
         let old = v1::Request { streams: StreamCount::default() };
         assert_eq!(v1::Request::decode(text.as_bytes()), Ok(old));
     }

@@ -2,27 +2,27 @@
 
 use std::collections::VecDeque;
 
-use super::{Demand, FRAME_LEN, MAX_UNANSWERED, Problem, Reply, WholeDigests};
-use crate::manifest::{BlockIndex, BlockPlan};
+use super::{Demand, ErrorCode, FRAME_LEN, MAX_UNANSWERED, Reply, WholeDigests};
+use crate::manifest::{BlockId, Manifest};
 
 /// What was demanded on one stream and is not answered yet.
 #[derive(Debug)]
-pub(crate) struct Receiving {
-    plan: BlockPlan,
+pub(crate) struct Requester {
+    manifest: Manifest,
     unanswered: VecDeque<Asked>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asked {
-    Block(BlockIndex),
+    Block(BlockId),
     Digest(WholeDigests),
 }
 
 /// What comes behind a header of the sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Coming {
-    /// The bytes of this block, then their trailer; the demand counts as unanswered until [`Receiving::answered`].
-    Block(BlockIndex),
+    /// The bytes of this block, then their trailer; the demand counts as unanswered until [`Requester::answered`].
+    Block(BlockId),
     /// The digests of the file; the same.
     Digests(WholeDigests),
     /// Nothing: the digests are being computed.
@@ -33,7 +33,7 @@ pub(crate) enum Coming {
     /// Nothing any more: the server stops.
     Drain,
     /// A reason of so many bytes, and nothing any more.
-    Refused(Problem, usize),
+    Refused(ErrorCode, usize),
 }
 
 /// The sender said what it must not say now.
@@ -45,15 +45,15 @@ pub(crate) enum BrokenProtocol {
     NotAsked,
 }
 
-impl Receiving {
+impl Requester {
     /// A stream on which nothing was demanded yet.
-    pub(crate) fn new(plan: BlockPlan) -> Self {
-        Self { plan, unanswered: VecDeque::new() }
+    pub(crate) fn new(manifest: Manifest) -> Self {
+        Self { manifest, unanswered: VecDeque::new() }
     }
 
     /// The bytes that demand `block`; `None` if the sender need not read any more demands.
-    pub(crate) fn ask_block(&mut self, block: BlockIndex) -> Option<[u8; FRAME_LEN]> {
-        self.ask(Asked::Block(block), Demand::Range(self.plan.range(block)))
+    pub(crate) fn ask_block(&mut self, block: BlockId) -> Option<[u8; FRAME_LEN]> {
+        self.ask(Asked::Block(block), Demand::Range(self.manifest.range(block)))
     }
 
     /// The bytes that demand the file's digests; `None` as for a block.
@@ -78,7 +78,7 @@ impl Receiving {
         let reply = Reply::decode(bytes).map_err(|_| BrokenProtocol::NoFrame)?;
         let oldest = self.unanswered.front();
         match (reply, oldest) {
-            (Reply::Data(range), Some(Asked::Block(block))) if self.plan.range(*block) == range => {
+            (Reply::Data(range), Some(Asked::Block(block))) if self.manifest.range(*block) == range => {
                 Ok(Coming::Block(*block))
             }
             (Reply::Digests(which), Some(Asked::Digest(asked))) if which == *asked => {
@@ -86,7 +86,7 @@ impl Receiving {
             }
             (Reply::Wait { hashed }, Some(Asked::Digest(_))) => Ok(Coming::Wait { hashed }),
             (Reply::Drain, _) => Ok(Coming::Drain),
-            (Reply::Refused(problem, len), _) => Ok(Coming::Refused(problem, len)),
+            (Reply::Refused(code, len), _) => Ok(Coming::Refused(code, len)),
             (Reply::Data(_) | Reply::Digests(_) | Reply::Wait { .. }, _) => Err(BrokenProtocol::NotAsked),
         }
     }
@@ -102,18 +102,18 @@ mod tests {
     use super::*;
     use crate::manifest::{BlockSize, ByteRange};
 
-    fn plan() -> BlockPlan {
-        BlockPlan::new(100_000, BlockSize::new(1 << 14).unwrap()).unwrap()
+    fn manifest() -> Manifest {
+        Manifest::new(100_000, BlockSize::new(1 << 14).unwrap()).unwrap()
     }
 
     fn data(block: u64) -> [u8; FRAME_LEN] {
-        Reply::Data(plan().range(plan().block(block).unwrap())).encode()
+        Reply::Data(manifest().range(manifest().block(block).unwrap())).encode()
     }
 
     #[test]
     fn answers_come_in_the_order_of_the_demands() {
-        let (plan, mut stream) = (plan(), Receiving::new(plan()));
-        let [first, second] = [3, 1].map(|block| plan.block(block).unwrap());
+        let (manifest, mut stream) = (manifest(), Requester::new(manifest()));
+        let [first, second] = [3, 1].map(|block| manifest.block(block).unwrap());
         assert_eq!(
             stream.ask_block(first),
             Some(Demand::Range(ByteRange::with_len(3 << 14, 1 << 14)).encode())
@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn another_range_than_the_block_is_not_what_was_asked_for() {
-        let mut stream = Receiving::new(plan());
-        stream.ask_block(plan().block(0).unwrap()).unwrap();
+        let mut stream = Requester::new(manifest());
+        stream.ask_block(manifest().block(0).unwrap()).unwrap();
         let half = Reply::Data(ByteRange::with_len(0, 1 << 13)).encode();
         assert_eq!(stream.header(&half), Err(BrokenProtocol::NotAsked));
         assert_eq!(stream.header(&[0xff; FRAME_LEN]), Err(BrokenProtocol::NoFrame));
@@ -148,16 +148,16 @@ mod tests {
 
     #[test]
     fn an_end_may_come_at_any_time() {
-        let stream = Receiving::new(plan());
+        let stream = Requester::new(manifest());
         assert_eq!(stream.header(&Reply::Drain.encode()), Ok(Coming::Drain));
-        let refused = Reply::Refused(Problem::Busy, 3).encode();
-        assert_eq!(stream.header(&refused), Ok(Coming::Refused(Problem::Busy, 3)));
+        let refused = Reply::Refused(ErrorCode::Busy, 3).encode();
+        assert_eq!(stream.header(&refused), Ok(Coming::Refused(ErrorCode::Busy, 3)));
     }
 
     #[test]
     fn demands_are_bounded() {
-        let mut stream = Receiving::new(plan());
-        let block = plan().block(0).unwrap();
+        let mut stream = Requester::new(manifest());
+        let block = manifest().block(0).unwrap();
         let n = (0..2 * MAX_UNANSWERED).filter(|_| stream.ask_block(block).is_some()).count();
         assert_eq!(n, MAX_UNANSWERED);
     }

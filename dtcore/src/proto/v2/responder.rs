@@ -26,7 +26,7 @@ pub(crate) enum Step {
 
 /// Takes the receiver's bytes, in whatever pieces they come, and yields the steps in their order.
 #[derive(Debug)]
-pub(crate) struct Sending {
+pub(crate) struct Responder {
     size: u64,
     /// The beginning of a frame whose end has not come.
     partial: [u8; FRAME_LEN],
@@ -36,7 +36,7 @@ pub(crate) struct Sending {
     is_over: bool,
 }
 
-impl Sending {
+impl Responder {
     /// A stream of a file of `size` bytes, from which nothing was read yet.
     pub(crate) fn new(size: u64) -> Self {
         Self { size, partial: [0; FRAME_LEN], n_partial: 0, steps: VecDeque::new(), is_over: false }
@@ -123,11 +123,11 @@ mod tests {
     }
 
     fn steps(size: u64, demands: &[Demand]) -> Vec<Step> {
-        let mut sending = Sending::new(size);
+        let mut responder = Responder::new(size);
         for demand in demands {
-            sending.take(&demand.encode());
+            responder.take(&demand.encode());
         }
-        std::iter::from_fn(|| sending.next()).collect()
+        std::iter::from_fn(|| responder.next()).collect()
     }
 
     #[test]
@@ -164,25 +164,25 @@ mod tests {
         let steps = steps(2048, &[range(0, 1024), digest, Demand::End, range(0, 1024)]);
         let expected = [Step::Send(ByteRange::new(0, 1024)), Step::Digests(WholeDigests::Blake3), Step::End];
         assert_eq!(steps, expected);
-        let mut sending = Sending::new(2048);
-        assert_eq!(sending.take(&[7; 100]), FRAME_LEN);
-        assert_eq!((sending.room(), sending.take(&range(0, 1024).encode())), (0, 0));
-        assert_eq!(sending.next(), Some(Step::Refuse("not a frame of this protocol")));
-        assert_eq!(sending.next(), None);
+        let mut responder = Responder::new(2048);
+        assert_eq!(responder.take(&[7; 100]), FRAME_LEN);
+        assert_eq!((responder.room(), responder.take(&range(0, 1024).encode())), (0, 0));
+        assert_eq!(responder.next(), Some(Step::Refuse("not a frame of this protocol")));
+        assert_eq!(responder.next(), None);
     }
 
     #[test]
     fn what_waits_is_bounded() {
         let frames = range(0, 1024).encode().repeat(100);
-        let mut sending = Sending::new(2048);
-        assert_eq!(sending.take(&frames[..3]), 3);
-        assert!(!sending.is_at_boundary());
-        assert_eq!(sending.take(&frames[3..]), MOST_STEPS * FRAME_LEN - 3);
-        assert!(sending.is_at_boundary());
-        assert_eq!(sending.room(), 0);
-        assert_eq!(sending.upcoming(), Some(ByteRange::new(0, 1024)));
-        assert!(sending.next().is_some());
-        assert_eq!(sending.room(), FRAME_LEN);
+        let mut responder = Responder::new(2048);
+        assert_eq!(responder.take(&frames[..3]), 3);
+        assert!(!responder.is_at_boundary());
+        assert_eq!(responder.take(&frames[3..]), MOST_STEPS * FRAME_LEN - 3);
+        assert!(responder.is_at_boundary());
+        assert_eq!(responder.room(), 0);
+        assert_eq!(responder.upcoming(), Some(ByteRange::new(0, 1024)));
+        assert!(responder.next().is_some());
+        assert_eq!(responder.room(), FRAME_LEN);
     }
 
     proptest! {
@@ -191,7 +191,7 @@ mod tests {
             bytes in proptest::collection::vec(0..4_u8, 0..200),
             cut in 1..30_usize,
         ) {
-            let (mut whole, mut pieces) = (Sending::new(2048), Sending::new(2048));
+            let (mut whole, mut pieces) = (Responder::new(2048), Responder::new(2048));
             let taken = whole.take(&bytes);
             let in_pieces: usize = bytes.chunks(cut).map(|piece| pieces.take(piece)).sum();
             prop_assert_eq!(taken, in_pieces);

@@ -6,7 +6,7 @@ use super::Shared;
 use crate::digest::RangeDigest;
 use crate::error::TransferError;
 use crate::event::Event;
-use crate::manifest::{BlockIndex, StreamId};
+use crate::manifest::{BlockId, StreamId};
 use crate::receive::wake::Line;
 use crate::schedule::{Corrupt, Verified as Copy};
 use crate::sink::{CommitError, Verified};
@@ -38,7 +38,7 @@ impl Shared {
         if placed == Placed::Another {
             state.scheduler.skipped(stream, block, now);
             drop(state);
-            self.wasted(self.plan.range(block).len());
+            self.wasted(self.manifest.range(block).len());
             return Ok(());
         }
         // The digest of what is in the file and no other may be merged into the file's.
@@ -49,30 +49,30 @@ impl Shared {
         let copy = state.scheduler.verified(stream, block, now);
         match copy {
             Copy::First { also_held_by } => {
-                state.verified = state.verified.saturating_add(self.plan.range(block).len());
+                state.verified = state.verified.saturating_add(self.manifest.range(block).len());
                 self.follow(&mut state);
                 if state.scheduler.is_complete() {
                     (state.received_after, state.whole_heard) = (now, now);
                     state.hashing.begin(now);
                     drop(state);
-                    self.poke_all();
+                    self.wake_all();
                     self.look_at_end();
                 } else {
                     drop(state);
-                    also_held_by.and_then(|other| self.line(other)).into_iter().for_each(Line::poke);
+                    also_held_by.and_then(|other| self.line(other)).into_iter().for_each(Line::wake);
                 }
                 Ok(())
             }
             Copy::Duplicate => {
                 drop(state);
-                self.wasted(self.plan.range(block).len());
+                self.wasted(self.manifest.range(block).len());
                 Ok(())
             }
         }
     }
 
     /// Notes that a copy of a block is proven by this digest; another copy must have been proven by the same.
-    fn prove(&self, block: BlockIndex, digest: RangeDigest) -> Result<(), TransferError> {
+    fn prove(&self, block: BlockId, digest: RangeDigest) -> Result<(), TransferError> {
         let mut state = self.state();
         let known = state.digests.get(block.index()).copied().flatten();
         let known = known.unwrap_or_else(|| *state.proven.entry(block).or_insert(digest));
@@ -95,16 +95,16 @@ impl Shared {
                 Err(CommitError::Store(error)) => return Err(error),
                 Err(CommitError::Occupied(again)) => verified = again,
             }
-            self.poke_all();
+            self.wake_all();
             released.await;
         }
     }
 
     /// What came of `block` does not match its digest.
-    pub(crate) fn corrupt(&self, stream: StreamId, block: BlockIndex) -> Result<(), TransferError> {
+    pub(crate) fn corrupt(&self, stream: StreamId, block: BlockId) -> Result<(), TransferError> {
         let now = self.now();
         let mut state = self.state();
-        let range = self.plan.range(block);
+        let range = self.manifest.range(block);
         state.trouble.wasted_bytes = state.trouble.wasted_bytes.saturating_add(range.len());
         state.trouble.repaired_blocks = state.trouble.repaired_blocks.saturating_add(1);
         let verdict = state.scheduler.corrupt(stream, block, now);
@@ -112,7 +112,7 @@ impl Shared {
         self.events.offer(Event::BlockCorrupt { block: block.value(), stream });
         match verdict {
             Corrupt::Again => {
-                self.poke_all();
+                self.wake_all();
                 Ok(())
             }
             Corrupt::GiveUp { times } => Err(TransferError::CorruptBlock {
@@ -129,30 +129,32 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::BlockIndex;
+    use crate::manifest::BlockId;
     use crate::receive::tests::{Scene, shared_of, stream};
     use crate::sink::Leased;
 
-    fn block(shared: &Shared) -> BlockIndex {
-        shared.plan.block(0).unwrap()
+    fn block(shared: &Shared) -> BlockId {
+        shared.manifest.block(0).unwrap()
     }
 
     /// The block, all of that byte, with the digest that fits.
     fn proven(shared: &Shared, mut leased: Leased, byte: u8) -> Verified {
-        let range = shared.plan.range(block(shared));
+        let range = shared.manifest.range(block(shared));
         let bytes = vec![byte; usize::try_from(range.len()).unwrap()];
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             leased.fill(&mut |space| io::Read::read(&mut rest, space)).unwrap();
         }
-        leased.verify(RangeDigest::of(shared.plan.size(), range, &bytes).unwrap()).unwrap()
+        leased.verify(RangeDigest::of(shared.manifest.size(), range, &bytes).unwrap()).unwrap()
     }
 
     /// A block's copies in its place and beside it.
     fn copies(shared: &Shared, bytes: [u8; 2]) -> [Verified; 2] {
-        let (own, spare) =
-            (shared.blocks.lease(block(shared)).unwrap(), shared.blocks.spare(block(shared)).unwrap());
-        [proven(shared, own, bytes[0]), proven(shared, spare, bytes[1])]
+        let (own, lease_scratch) = (
+            shared.blocks.lease(block(shared)).unwrap(),
+            shared.blocks.lease_scratch(block(shared)).unwrap(),
+        );
+        [proven(shared, own, bytes[0]), proven(shared, lease_scratch, bytes[1])]
     }
 
     fn wasted(shared: &Shared) -> u64 {
@@ -162,16 +164,16 @@ mod tests {
     #[tokio::test]
     async fn two_copies_with_different_digests_are_of_two_files() {
         let shared = shared_of(Scene::default());
-        let [own, spare] = copies(&shared, [1, 2]);
+        let [own, lease_scratch] = copies(&shared, [1, 2]);
         let digest = own.digest();
         shared.store(stream(0), own).await.unwrap();
-        let error = shared.store(stream(1), spare).await.unwrap_err();
+        let error = shared.store(stream(1), lease_scratch).await.unwrap_err();
         assert!(matches!(error, TransferError::SourceChanged { .. }), "{error}");
         assert_eq!(shared.state().digests[0], Some(digest));
 
         let shared = shared_of(Scene::default());
-        let [own, spare] = copies(&shared, [1, 2]);
-        let (digest, waiting) = (spare.digest(), shared.store(stream(1), spare));
+        let [own, lease_scratch] = copies(&shared, [1, 2]);
+        let (digest, waiting) = (lease_scratch.digest(), shared.store(stream(1), lease_scratch));
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "its place is taken");
         let error = shared.store(stream(0), own).await.unwrap_err();
@@ -185,12 +187,12 @@ mod tests {
     #[tokio::test]
     async fn who_finds_a_block_there_says_nothing_of_what_is_there() {
         let shared = shared_of(Scene::default());
-        let [own, spare] = copies(&shared, [1, 2]);
+        let [own, lease_scratch] = copies(&shared, [1, 2]);
         // The first stream has put its copy into its place and not come to say so.
         shared.blocks.commit(own).unwrap();
-        shared.store(stream(1), spare).await.unwrap();
+        shared.store(stream(1), lease_scratch).await.unwrap();
         assert_eq!(shared.state().digests[0], None);
-        assert_eq!(wasted(&shared), shared.plan.range(block(&shared)).len());
+        assert_eq!(wasted(&shared), shared.manifest.range(block(&shared)).len());
         assert!(!shared.is_wanted(block(&shared)));
     }
 
@@ -198,21 +200,21 @@ mod tests {
     async fn the_second_of_two_equal_copies_is_wasted() {
         for is_own_first in [true, false] {
             let shared = shared_of(Scene::default());
-            let [own, spare] = copies(&shared, [1, 1]);
+            let [own, lease_scratch] = copies(&shared, [1, 1]);
             let digest = own.digest();
             if is_own_first {
                 shared.store(stream(0), own).await.unwrap();
-                shared.store(stream(1), spare).await.unwrap();
+                shared.store(stream(1), lease_scratch).await.unwrap();
             } else {
-                let waiting = shared.store(stream(1), spare);
+                let waiting = shared.store(stream(1), lease_scratch);
                 tokio::pin!(waiting);
                 assert!(futures_util::poll!(waiting.as_mut()).is_pending());
                 shared.store(stream(0), own).await.unwrap();
                 waiting.await.unwrap();
             }
             assert_eq!(shared.state().digests[0], Some(digest));
-            assert_eq!(wasted(&shared), shared.plan.range(block(&shared)).len());
-            assert_eq!(shared.state().verified, shared.plan.range(block(&shared)).len());
+            assert_eq!(wasted(&shared), shared.manifest.range(block(&shared)).len());
+            assert_eq!(shared.state().verified, shared.manifest.range(block(&shared)).len());
         }
     }
 }

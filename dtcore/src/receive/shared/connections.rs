@@ -41,7 +41,7 @@ impl Shared {
         }
         drop(state);
         self.events.offer(Event::StreamLost { stream, reason });
-        self.poke_all();
+        self.wake_all();
     }
 
     /// The connection of `stream` was closed with nothing asked for, by which nothing is lost: how long it stays so at
@@ -55,10 +55,10 @@ impl Shared {
         state.backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default()
     }
 
-    /// Whether a stream that was closed with nothing to do should be there again; its line is poked when that changes.
+    /// Whether a stream that was closed with nothing to do should be there again; its line is woken when that changes.
     pub(crate) fn is_needed(&self) -> bool {
         let state = self.state();
-        let is_digest_to_ask = state.whole == Whole::NotAsked && state.scheduler.is_all_asked();
+        let is_digest_to_ask = state.whole == Whole::NotAsked && state.scheduler.is_all_assigned();
         state.failure.is_some() || state.is_done() || is_digest_to_ask || state.scheduler.is_anything_to_ask()
     }
 

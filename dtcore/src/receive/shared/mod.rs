@@ -14,31 +14,31 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::client::dialled_source::Access;
+use crate::client::dialled_source::DialledSource;
 use crate::client::options::Options;
 use crate::digest::RangeDigest;
 use crate::error::TransferError;
-use crate::event::{EventSender, Trouble};
-use crate::manifest::{BlockIndex, BlockPlan, ByteRange, StreamId};
-use crate::proto::v2::{Receiving, WholeDigestsReply};
-use crate::receive::in_order::Follower;
+use crate::event::{EventSender, RecoveryStats};
+use crate::manifest::{BlockId, ByteRange, Manifest, StreamId};
+use crate::proto::v2::{Requester, WholeDigestsReply};
+use crate::receive::in_order::InOrderReader;
 use crate::receive::rate_limit::TokenBucket;
 use crate::receive::wake::Line;
 use crate::schedule::{Backoff, Next, Retries, Scheduler};
-use crate::sink::BlockFile;
+use crate::sink::FileSink;
 use hashing::{Hashing, Heard};
 
 /// What the tasks of one transfer share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
-    pub(crate) plan: BlockPlan,
-    pub(crate) blocks: BlockFile,
-    pub(crate) access: Access,
+    pub(crate) manifest: Manifest,
+    pub(crate) blocks: FileSink,
+    pub(crate) access: DialledSource,
     pub(crate) events: EventSender,
     /// The file that errors name.
     path: PathBuf,
-    follower: Option<Follower>,
+    follower: Option<InOrderReader>,
     lines: Vec<Line>,
     state: Mutex<State>,
     limiter: Option<Mutex<TokenBucket>>,
@@ -68,7 +68,7 @@ struct State {
     /// The streams that wait for something to ask for.
     idle: BTreeSet<StreamId>,
     /// Blocks of which a proven copy waits for its place, and what it was proven by.
-    proven: BTreeMap<BlockIndex, RangeDigest>,
+    proven: BTreeMap<BlockId, RangeDigest>,
     /// How far the follower was told to go.
     followed: u64,
     /// Bytes that were there already.
@@ -77,7 +77,7 @@ struct State {
     /// Bytes of blocks that are there and proven.
     verified: u64,
     received_after: Duration,
-    trouble: Trouble,
+    trouble: RecoveryStats,
     failure: Option<TransferError>,
     /// How many connections converse.
     n_talking: usize,
@@ -109,8 +109,8 @@ impl State {
     }
 
     /// That nothing came until `now` is no fault of any stream's.
-    fn excuse(&mut self, now: Duration) {
-        self.scheduler.excuse(now);
+    fn reset_timers(&mut self, now: Duration) {
+        self.scheduler.reset_timers(now);
         (self.whole_asked, self.whole_heard) = (now, now);
     }
 }
@@ -118,12 +118,12 @@ impl State {
 /// What a transfer starts with.
 pub(crate) struct Beginning {
     pub(crate) options: Options,
-    pub(crate) plan: BlockPlan,
-    pub(crate) blocks: BlockFile,
-    pub(crate) access: Access,
+    pub(crate) manifest: Manifest,
+    pub(crate) blocks: FileSink,
+    pub(crate) access: DialledSource,
     pub(crate) events: EventSender,
     pub(crate) path: PathBuf,
-    pub(crate) follower: Option<Follower>,
+    pub(crate) follower: Option<InOrderReader>,
     pub(crate) scheduler: Scheduler,
     pub(crate) retries: Retries,
     pub(crate) digests: Vec<Option<RangeDigest>>,
@@ -134,7 +134,7 @@ pub(crate) struct Beginning {
 
 impl Shared {
     pub(crate) fn new(beginning: Beginning) -> Self {
-        let Beginning { options, plan, blocks, access, events, path, follower, .. } = beginning;
+        let Beginning { options, manifest, blocks, access, events, path, follower, .. } = beginning;
         let Beginning { scheduler, retries, digests, started, resumed, .. } = beginning;
         // What was done before, such as proving what is there, may have taken minutes.
         let now = started.elapsed();
@@ -157,7 +157,7 @@ impl Shared {
             received: 0,
             verified: resumed,
             received_after: Duration::ZERO,
-            trouble: Trouble::default(),
+            trouble: RecoveryStats::default(),
             failure: None,
             n_talking: 0,
             is_accepted: false,
@@ -165,7 +165,7 @@ impl Shared {
         let lines = options.streams.ids().map(|_| Line::default()).collect();
         let shared = Self {
             options,
-            plan,
+            manifest,
             blocks,
             access,
             events,
@@ -193,7 +193,7 @@ impl Shared {
     }
 
     /// Puts the demands that `stream` shall make now into `demands`.
-    pub(crate) fn turn(&self, stream: StreamId, receiving: &mut Receiving, demands: &mut Vec<u8>) -> Turn {
+    pub(crate) fn turn(&self, stream: StreamId, requester: &mut Requester, demands: &mut Vec<u8>) -> Turn {
         let now = self.now();
         let mut state = self.state();
         if state.failure.is_some() || state.is_accepted {
@@ -201,13 +201,13 @@ impl Shared {
         }
         while let Next::Ask(block) = state.scheduler.next(stream, now) {
             // The scheduler has fewer in flight than may be unanswered.
-            let Some(demand) = receiving.ask_block(block) else { break };
+            let Some(demand) = requester.ask_block(block) else { break };
             demands.extend_from_slice(&demand);
         }
         // The sender can compute what is missing while the last blocks are on their way.
         if state.whole == Whole::NotAsked
-            && state.scheduler.is_all_asked()
-            && let Some(demand) = receiving.ask_digests(self.options.digests())
+            && state.scheduler.is_all_assigned()
+            && let Some(demand) = requester.ask_digests(self.options.digests())
         {
             state.whole = Whole::AskedOn(stream);
             state.whole_asked = now;
@@ -215,7 +215,7 @@ impl Shared {
             state.scheduler.detain(stream);
             demands.extend_from_slice(&demand);
         }
-        if receiving.n_unanswered() == 0 {
+        if requester.n_unanswered() == 0 {
             state.idle.insert(stream);
         } else {
             state.idle.remove(&stream);
@@ -248,13 +248,13 @@ impl Shared {
     }
 
     /// Whether nobody has a proven copy of `block` yet.
-    pub(crate) fn is_wanted(&self, block: BlockIndex) -> bool {
+    pub(crate) fn is_wanted(&self, block: BlockId) -> bool {
         let state = self.state();
         !state.proven.contains_key(&block) && state.scheduler.is_wanted(block)
     }
 
     /// The answer with `block` has come on `stream` to its end and was thrown away, because another copy was faster.
-    pub(crate) fn skipped(&self, stream: StreamId, block: BlockIndex) {
+    pub(crate) fn skipped(&self, stream: StreamId, block: BlockId) {
         let now = self.now();
         self.state().scheduler.skipped(stream, block, now);
     }
@@ -272,7 +272,7 @@ impl Shared {
         }
         state.whole = Whole::Known(digests);
         drop(state);
-        self.poke_all();
+        self.wake_all();
         self.look_at_end();
     }
 
@@ -295,7 +295,7 @@ impl Shared {
 
     /// The local file's error.
     pub(crate) fn local(&self, action: &'static str, error: io::Error) -> TransferError {
-        TransferError::local(action, &self.path, self.plan.size(), error)
+        TransferError::local(action, &self.path, self.manifest.size(), error)
     }
 
     /// Waits until so many bytes may be received as it returns, at least one.
@@ -334,8 +334,8 @@ impl Shared {
         state.followed = frontier;
     }
 
-    fn poke_all(&self) {
-        self.lines.iter().for_each(Line::poke);
+    fn wake_all(&self) {
+        self.lines.iter().for_each(Line::wake);
     }
 
     pub(crate) fn server(&self) -> String {

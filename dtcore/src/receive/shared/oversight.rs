@@ -7,9 +7,9 @@ use tokio::time::timeout;
 use super::{Shared, Whole};
 use crate::digest::Blake3Digest;
 use crate::error::TransferError;
-use crate::event::{Event, Progress, Trouble};
+use crate::event::{Event, Progress, RecoveryStats};
 use crate::proto::v2::WholeDigestsReply;
-use crate::receive::in_order::Follower;
+use crate::receive::in_order::InOrderReader;
 use crate::receive::wake::Line;
 use crate::schedule::Fault;
 
@@ -35,7 +35,7 @@ impl Shared {
         match state.whole {
             Whole::Known(whole) if state.scheduler.is_complete() => {
                 let digests: Option<Vec<_>> = state.digests.iter().copied().collect();
-                let own = digests.and_then(|digests| Blake3Digest::of_blocks(&self.plan, &digests));
+                let own = digests.and_then(|digests| Blake3Digest::of_blocks(&self.manifest, &digests));
                 Ok(own.map(|own| (own, whole)))
             }
             Whole::Known(_) | Whole::NotAsked | Whole::AskedOn(_) => Ok(None),
@@ -46,7 +46,7 @@ impl Shared {
     pub(crate) fn watch(&self, now: Duration) -> Result<(), TransferError> {
         let mut state = self.state();
         if now.saturating_sub(state.watched) > STOPPED {
-            state.excuse(now);
+            state.reset_timers(now);
         }
         state.watched = now;
         let mut faults = state.scheduler.tick(now);
@@ -61,11 +61,11 @@ impl Shared {
                 faults.push((stream, Fault::Stalled));
             }
         }
-        // Whether a second copy of a block is worth its bytes is a matter of time.
-        if state.scheduler.is_all_asked() {
-            self.poke_all();
+        // Whether a second copy of a block is state its bytes is a matter of time.
+        if state.scheduler.is_all_assigned() {
+            self.wake_all();
         } else {
-            state.idle.iter().filter_map(|stream| self.line(*stream)).for_each(Line::poke);
+            state.idle.iter().filter_map(|stream| self.line(*stream)).for_each(Line::wake);
         }
         drop(state);
         for (stream, fault) in faults {
@@ -85,15 +85,15 @@ impl Shared {
     }
 
     /// Nothing could come so far, because all streams went a way that leads nowhere.
-    pub(crate) fn excuse(&self) {
+    pub(crate) fn reset_timers(&self) {
         let now = self.now();
-        self.state().excuse(now);
+        self.state().reset_timers(now);
     }
 
     /// Everything has come and is right: tells the server so on every connection, and waits until it is told, or until `limit`.
     pub(crate) async fn accept(&self, limit: Duration) {
         self.state().is_accepted = true;
-        self.poke_all();
+        self.wake_all();
         let told = async {
             while self.state().n_talking > 0 {
                 self.quiet.notified().await;
@@ -119,11 +119,11 @@ impl Shared {
     pub(crate) fn consumed(&self) {
         if let Some(follower) = &self.follower {
             self.state().scheduler.consumed(follower.position());
-            self.poke_all();
+            self.wake_all();
         }
     }
 
-    pub(crate) fn follower(&self) -> Option<&Follower> {
+    pub(crate) fn follower(&self) -> Option<&InOrderReader> {
         self.follower.as_ref()
     }
 
@@ -133,10 +133,10 @@ impl Shared {
     }
 
     /// Tells that what is proven stays, if anything is.
-    pub(crate) fn tell_kept(&self) {
+    pub(crate) fn emit_resumable(&self) {
         let bytes = self.state().verified;
         if bytes > 0 {
-            self.events.send(Event::Kept { bytes });
+            self.events.send(Event::Resumable { bytes });
         }
     }
 
@@ -144,8 +144,8 @@ impl Shared {
         let state = self.state();
         let there = state.resumed.saturating_add(state.received);
         Progress {
-            size: Some(self.plan.size()),
-            received: there.saturating_sub(state.trouble.wasted_bytes).min(self.plan.size()),
+            size: Some(self.manifest.size()),
+            received: there.saturating_sub(state.trouble.wasted_bytes).min(self.manifest.size()),
             verified: state.verified,
             open_streams: state.n_open,
             elapsed: self.now(),
@@ -153,7 +153,7 @@ impl Shared {
     }
 
     /// Bytes received, how long it took, and what went wrong.
-    pub(crate) fn account(&self) -> (u64, Duration, Trouble) {
+    pub(crate) fn account(&self) -> (u64, Duration, RecoveryStats) {
         let state = self.state();
         (state.received, state.received_after, state.trouble)
     }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::client::control::Session;
-use crate::client::dialled_source::Access;
+use crate::client::dialled_source::DialledSource;
 use crate::client::options::Options;
 use crate::event;
-use crate::manifest::{BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::manifest::{BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::proto::v2::Answer;
 use crate::receive::shared::{Beginning, Shared};
 use crate::schedule::{Policy, Retries, Scheduler};
-use crate::sink::{BlockFile, Engine, open};
+use crate::sink::{Engine, FileSink, open};
 
 /// The block of all transfers here.
 pub(crate) const BLOCK: u64 = 16 << 10;
@@ -47,12 +47,12 @@ impl Default for Scene {
 
 /// What the streams of such a transfer share.
 pub(crate) fn shared_of(scene: Scene) -> Shared {
-    let plan = BlockPlan::new(scene.size, BlockSize::new(BLOCK).unwrap()).unwrap();
+    let manifest = Manifest::new(scene.size, BlockSize::new(BLOCK).unwrap()).unwrap();
     let streams = StreamCount::new(scene.streams).unwrap();
     let mut options = Options::new("127.0.0.1:1".parse().unwrap(), "f".into());
     (options.streams, options.stall_timeout) = (streams, scene.stall_timeout);
     let answer = Answer {
-        plan,
+        manifest,
         modified: 0,
         version: [1; 16].into(),
         port: 1,
@@ -62,25 +62,25 @@ pub(crate) fn shared_of(scene: Scene) -> Shared {
         blake3: None,
     };
     let server = ([127, 0, 0, 1], 1).into();
-    let store = open(&tempfile::tempfile().unwrap(), Engine::Write, Some(plan.size())).unwrap();
-    let mut done = BlockSet::new(&plan);
+    let store = open(&tempfile::tempfile().unwrap(), Engine::Write, Some(manifest.size())).unwrap();
+    let mut done = BlockSet::new(&manifest);
     if scene.is_there {
-        for block in plan.blocks() {
+        for block in manifest.blocks() {
             done.insert(block);
         }
     }
     let started = Instant::now().checked_sub(scene.took).unwrap();
     let policy = Policy { stall_timeout: scene.stall_timeout, ..Policy::default() };
     Shared::new(Beginning {
-        plan,
-        blocks: BlockFile::new(plan, store, None, done.clone()).unwrap(),
-        access: Access::new(Session { answer, control: server, data: server }),
+        manifest,
+        blocks: FileSink::new(manifest, store, None, done.clone()).unwrap(),
+        access: DialledSource::new(Session { answer, control: server, data: server }),
         events: event::channel().0,
         path: PathBuf::from("out"),
         follower: None,
-        scheduler: Scheduler::new(plan, done, streams, policy, started.elapsed()),
+        scheduler: Scheduler::new(manifest, done, streams, policy, started.elapsed()),
         retries: Retries::new(3, usize::from(streams.value())),
-        digests: plan.blocks().map(|_| None).collect(),
+        digests: manifest.blocks().map(|_| None).collect(),
         started,
         resumed: 0,
         options,

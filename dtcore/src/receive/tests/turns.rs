@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use super::{BLOCK, Scene, shared_of, stream};
 use crate::manifest::StreamId;
-use crate::proto::v2::{Demand, FRAME_LEN, Receiving, WholeDigests, WholeDigestsReply};
+use crate::proto::v2::{Demand, FRAME_LEN, Requester, WholeDigests, WholeDigestsReply};
 use crate::receive::shared::{Shared, Turn};
 
 const RTT: Duration = Duration::from_millis(1);
 
 /// What the stream asks for in its turn: where the ranges begin, or `None` for the file's digests.
-fn asks(shared: &Shared, stream: StreamId, receiving: &mut Receiving) -> Vec<Option<u64>> {
+fn asks(shared: &Shared, stream: StreamId, requester: &mut Requester) -> Vec<Option<u64>> {
     let mut demands = Vec::new();
-    assert_eq!(shared.turn(stream, receiving, &mut demands), Turn::Go);
+    assert_eq!(shared.turn(stream, requester, &mut demands), Turn::Go);
     let (frames, rest) = demands.as_chunks::<FRAME_LEN>();
     assert!(rest.is_empty());
     let told = |demand| match demand {
@@ -24,13 +24,13 @@ fn asks(shared: &Shared, stream: StreamId, receiving: &mut Receiving) -> Vec<Opt
 }
 
 /// A transfer of one block in which the second stream has asked for it and for the digests, and gives the block back.
-fn with_digests_asked_for() -> (Shared, [(StreamId, Receiving); 2]) {
+fn with_digests_asked_for() -> (Shared, [(StreamId, Requester); 2]) {
     let shared = shared_of(Scene { size: BLOCK, ..Scene::default() });
-    let [one, mut digests] = [0, 1].map(|number| (stream(number), Receiving::new(shared.plan)));
+    let [one, mut digests] = [0, 1].map(|number| (stream(number), Requester::new(shared.manifest)));
     shared.opened(digests.0, RTT);
     assert_eq!(asks(&shared, digests.0, &mut digests.1), [Some(0), None]);
     shared.opened(one.0, RTT);
-    shared.skipped(digests.0, shared.plan.block(0).unwrap());
+    shared.skipped(digests.0, shared.manifest.block(0).unwrap());
     (shared, [one, digests])
 }
 

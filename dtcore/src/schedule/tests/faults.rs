@@ -67,8 +67,8 @@ fn an_outage_that_goes_on_replaces_the_streams_later_and_later() {
 
 #[test]
 fn streams_that_come_back_a_moment_apart_after_an_outage_are_not_stalled() {
-    let path = |back: u64| -> Path {
-        Box::new(move |now, _| Some(if (ms(500)..ms(back)).contains(&now) { 0 } else { RATE }))
+    let path = |returned: u64| -> Path {
+        Box::new(move |now, _| Some(if (ms(500)..ms(returned)).contains(&now) { 0 } else { RATE }))
     };
     let mut simulation = simulation(6 * RATE, vec![path(3_500), path(3_900), path(4_200)]);
     simulation.run();

@@ -1,11 +1,11 @@
-//! Random schedules of events, with a model beside the scheduler that knows only who was asked for what.
+//! Random schedules of events, with a model beside the scheduler that knows only who was requested for what.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::manifest::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::schedule::tests::simulation::ms;
 use crate::schedule::{Corrupt, Next, Policy, Scheduler, Verified};
 
@@ -43,32 +43,32 @@ fn steps() -> impl Strategy<Value = Vec<(u8, Step)>> {
 /// A driver that does as it is told, and knows who holds what.
 struct Model {
     scheduler: Scheduler,
-    plan: BlockPlan,
+    manifest: Manifest,
     streams: StreamCount,
     policy: Policy,
     now: Duration,
     open: Vec<bool>,
     condemned: Vec<bool>,
-    queues: Vec<VecDeque<BlockIndex>>,
-    verified: BTreeSet<BlockIndex>,
+    queues: Vec<VecDeque<BlockId>>,
+    verified: BTreeSet<BlockId>,
     duplicated: u64,
     consumed: u64,
 }
 
 impl Model {
     fn new(n_blocks: u64, done: &[u64], n_streams: u64, ahead: Option<u64>) -> Self {
-        let plan = BlockPlan::new(n_blocks * LEN - 7, BlockSize::new(LEN).unwrap()).unwrap();
+        let manifest = Manifest::new(n_blocks * LEN - 7, BlockSize::new(LEN).unwrap()).unwrap();
         let streams = StreamCount::new(n_streams).unwrap();
         let policy = Policy { max_corrupt: u32::MAX, ahead, ..Policy::default() };
-        let (mut set, mut verified) = (BlockSet::new(&plan), BTreeSet::new());
-        for block in done.iter().filter_map(|index| plan.block(*index)) {
+        let (mut set, mut verified) = (BlockSet::new(&manifest), BTreeSet::new());
+        for block in done.iter().filter_map(|index| manifest.block(*index)) {
             set.insert(block);
             verified.insert(block);
         }
         let n = usize::from(streams.value());
         Self {
-            scheduler: Scheduler::new(plan, set, streams, policy, Duration::ZERO),
-            plan,
+            scheduler: Scheduler::new(manifest, set, streams, policy, Duration::ZERO),
+            manifest,
             streams,
             policy,
             now: Duration::ZERO,
@@ -90,7 +90,7 @@ impl Model {
             }
 
             Step::Lose => self.lose(stream),
-            Step::Ask { times } => drop((0..times).take_while(|_| self.ask(stream)).count()),
+            Step::Ask { times } => drop((0..times).take_while(|_| self.request(stream)).count()),
             Step::Receive { part } if !self.queues[id].is_empty() => {
                 self.scheduler.received(stream, part, self.now);
             }
@@ -104,31 +104,32 @@ impl Model {
                 self.scheduler.consumed(self.consumed);
             }
         }
-        let missing: Vec<_> = self.plan.blocks().filter(|block| !self.verified.contains(block)).collect();
-        let sum: u64 = missing.iter().map(|block| self.plan.range(*block).len()).sum();
+        let missing: Vec<_> = self.manifest.blocks().filter(|block| !self.verified.contains(block)).collect();
+        let sum: u64 = missing.iter().map(|block| self.manifest.range(*block).len()).sum();
         assert_eq!(self.scheduler.missing(), sum);
-        let frontier = missing.first().map_or(self.plan.size(), |block| self.plan.range(*block).start());
+        let frontier =
+            missing.first().map_or(self.manifest.size(), |block| self.manifest.range(*block).start());
         assert_eq!(self.scheduler.frontier(), frontier);
-        let is_all_asked = missing.iter().all(|block| self.holders(*block).next().is_some());
-        assert_eq!(self.scheduler.is_all_asked(), is_all_asked);
+        let is_all_assigned = missing.iter().all(|block| self.holders(*block).next().is_some());
+        assert_eq!(self.scheduler.is_all_assigned(), is_all_assigned);
         assert_eq!(self.scheduler.duplicated(), self.duplicated);
         assert!(
-            self.plan
+            self.manifest
                 .blocks()
                 .all(|block| self.scheduler.done().contains(block) == self.verified.contains(&block))
         );
     }
 
-    fn holders(&self, block: BlockIndex) -> impl Iterator<Item = StreamId> {
+    fn holders(&self, block: BlockId) -> impl Iterator<Item = StreamId> {
         self.streams.ids().filter(move |stream| self.queues[stream.index()].contains(&block))
     }
 
-    fn ask(&mut self, stream: StreamId) -> bool {
+    fn request(&mut self, stream: StreamId) -> bool {
         let id = stream.index();
         let block = match self.scheduler.next(stream, self.now) {
             Next::Ask(block) => block,
             Next::Complete => {
-                assert_eq!(self.verified.len(), usize::try_from(self.plan.n_blocks()).unwrap());
+                assert_eq!(self.verified.len(), usize::try_from(self.manifest.n_blocks()).unwrap());
                 return false;
             }
             Next::Full | Next::Idle => return false,
@@ -137,13 +138,14 @@ impl Model {
         assert!(!self.verified.contains(&block), "{block} is there already");
         assert!(!self.queues[id].contains(&block), "{stream} has {block} already");
         let reach = self.policy.ahead.map_or(u64::MAX, |ahead| self.consumed + ahead);
-        assert!(self.plan.range(block).start() < reach, "{block} is too far ahead");
+        assert!(self.manifest.range(block).start() < reach, "{block} is too far ahead");
         let n_holders = self.holders(block).count();
         assert!(n_holders < 2, "{block} has three holders");
         if n_holders == 1 {
-            self.duplicated += self.plan.range(block).len();
-            let most = (self.plan.size() / 50).max(2 * LEN * u64::from(self.streams.value())).max(2 << 20);
-            assert!(self.duplicated <= most, "{} bytes were asked for twice", self.duplicated);
+            self.duplicated += self.manifest.range(block).len();
+            let most =
+                (self.manifest.size() / 50).max(2 * LEN * u64::from(self.streams.value())).max(2 << 20);
+            assert!(self.duplicated <= most, "{} bytes were requested for twice", self.duplicated);
         }
         self.queues[id].push_back(block);
         assert!(self.queues[id].len() <= 512);
@@ -185,7 +187,7 @@ impl Model {
         }
     }
 
-    /// All faults are over: one stream brings what it is asked for. The others bring nothing and do not come back.
+    /// All faults are over: one stream brings what it is requested for. The others bring nothing and do not come returned.
     fn survive(&mut self, survivor: StreamId) {
         if self.condemned[survivor.index()] {
             self.lose(survivor);
@@ -244,14 +246,14 @@ fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
     let mut model = Model::new(2, &[], 2, None);
     model.scheduler = {
         let policy = Policy { max_corrupt: 5, ..model.policy };
-        Scheduler::new(model.plan, BlockSet::new(&model.plan), model.streams, policy, Duration::ZERO)
+        Scheduler::new(model.manifest, BlockSet::new(&model.manifest), model.streams, policy, Duration::ZERO)
     };
     let [one, two] = [0, 1].map(|id| model.streams.stream(id).unwrap());
     let scheduler = &mut model.scheduler;
     for stream in [one, two] {
         scheduler.opened(stream, RTT, ms(0));
     }
-    let mut asked = Vec::new();
+    let mut requested = Vec::new();
     let corrupts: Vec<_> = (0..5)
         .map(|_| {
             let (stream, block) = [one, two]
@@ -265,14 +267,14 @@ fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
                 scheduler.verified(stream, block, ms(20));
                 return None;
             }
-            asked.push(stream);
+            requested.push(stream);
             Some(scheduler.corrupt(stream, block, ms(20)))
         })
         .collect();
     // The other stream has it the second time; while both are open they take turns.
     assert_eq!(corrupts[0], Some(Corrupt::Again));
-    assert_eq!(asked, [one, two, one, two]);
-    let block = model.plan.block(0).unwrap();
+    assert_eq!(requested, [one, two, one, two]);
+    let block = model.manifest.block(0).unwrap();
     assert_eq!(scheduler.next(one, ms(20)), Next::Ask(block));
     assert_eq!(scheduler.corrupt(one, block, ms(20)), Corrupt::GiveUp { times: 5 });
 }

@@ -22,7 +22,7 @@ fn a_slow_stream_does_not_starve_the_frontier() {
         let mut simulation = simulation(30 * RATE, slow, 1_000 * MB);
         let took = simulation.run();
         println!(
-            "{took:?}, {} bytes asked for twice, {:?}",
+            "{took:?}, {} bytes requested for twice, {:?}",
             simulation.scheduler.duplicated(),
             simulation.faults
         );

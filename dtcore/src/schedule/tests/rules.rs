@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::manifest::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::schedule::tests::simulation::ms;
 use crate::schedule::{Corrupt, Fault, Next, Policy, Scheduler, Verified};
 
@@ -11,9 +11,9 @@ const RTT: Duration = ms(10);
 
 /// A transfer of blocks of 16 KiB, and the streams that are open.
 fn transfer<const N: usize>(n_blocks: u64, policy: Policy) -> (Scheduler, [StreamId; N]) {
-    let plan = BlockPlan::new(n_blocks * LEN, BlockSize::new(LEN).unwrap()).unwrap();
+    let manifest = Manifest::new(n_blocks * LEN, BlockSize::new(LEN).unwrap()).unwrap();
     let streams = StreamCount::new(u64::try_from(N).unwrap()).unwrap();
-    let mut scheduler = Scheduler::new(plan, BlockSet::new(&plan), streams, policy, Duration::ZERO);
+    let mut scheduler = Scheduler::new(manifest, BlockSet::new(&manifest), streams, policy, Duration::ZERO);
     let ids: Vec<_> = streams.ids().collect();
     for id in &ids {
         scheduler.opened(*id, RTT, ms(0));
@@ -22,14 +22,14 @@ fn transfer<const N: usize>(n_blocks: u64, policy: Policy) -> (Scheduler, [Strea
 }
 
 #[track_caller]
-fn ask(scheduler: &mut Scheduler, stream: StreamId, now: Duration) -> BlockIndex {
+fn request(scheduler: &mut Scheduler, stream: StreamId, now: Duration) -> BlockId {
     match scheduler.next(stream, now) {
         Next::Ask(block) => block,
         next @ (Next::Full | Next::Idle | Next::Complete) => panic!("{next:?}"),
     }
 }
 
-fn ask_all(scheduler: &mut Scheduler, stream: StreamId, now: Duration) -> Vec<BlockIndex> {
+fn ask_all(scheduler: &mut Scheduler, stream: StreamId, now: Duration) -> Vec<BlockId> {
     let next = |_| match scheduler.next(stream, now) {
         Next::Ask(block) => Some(block),
         Next::Full | Next::Idle | Next::Complete => None,
@@ -38,7 +38,7 @@ fn ask_all(scheduler: &mut Scheduler, stream: StreamId, now: Duration) -> Vec<Bl
 }
 
 /// The block comes within 10 ms.
-fn bring(scheduler: &mut Scheduler, stream: StreamId, block: BlockIndex, now: Duration) -> Verified {
+fn bring(scheduler: &mut Scheduler, stream: StreamId, block: BlockId, now: Duration) -> Verified {
     for millis in 1..=10 {
         scheduler.received(stream, LEN / 10, now + ms(millis));
     }
@@ -48,9 +48,9 @@ fn bring(scheduler: &mut Scheduler, stream: StreamId, block: BlockIndex, now: Du
 #[test]
 fn a_block_that_its_second_holder_loses_can_be_asked_for_twice_again() {
     let (mut scheduler, [slow, one, two]) = transfer(3, Policy::default());
-    let last = ask(&mut scheduler, slow, ms(0));
+    let last = request(&mut scheduler, slow, ms(0));
     for stream in [one, two] {
-        let block = ask(&mut scheduler, stream, ms(0));
+        let block = request(&mut scheduler, stream, ms(0));
         assert_eq!(bring(&mut scheduler, stream, block, ms(10)), Verified::First { also_held_by: None });
     }
     // It is late by now.
@@ -69,8 +69,8 @@ fn a_block_that_its_second_holder_loses_can_be_asked_for_twice_again() {
 #[test]
 fn a_corrupt_copy_of_what_is_there_is_no_reason_to_give_up() {
     let (mut scheduler, [slow, one]) = transfer(2, Policy { max_corrupt: 1, ..Policy::default() });
-    let late = ask(&mut scheduler, slow, ms(0));
-    let early = ask(&mut scheduler, one, ms(0));
+    let late = request(&mut scheduler, slow, ms(0));
+    let early = request(&mut scheduler, one, ms(0));
     bring(&mut scheduler, one, early, ms(10));
     assert_eq!(scheduler.next(one, ms(400)), Next::Ask(late));
     bring(&mut scheduler, one, late, ms(410));
@@ -81,7 +81,7 @@ fn a_corrupt_copy_of_what_is_there_is_no_reason_to_give_up() {
 #[test]
 fn what_may_be_asked_for_twice_is_bounded() {
     let (mut scheduler, [slow, steady, flapping]) = transfer(60, Policy::default());
-    let block = ask(&mut scheduler, steady, ms(0));
+    let block = request(&mut scheduler, steady, ms(0));
     let held = ask_all(&mut scheduler, slow, ms(0));
     bring(&mut scheduler, steady, block, ms(10));
     while let Next::Ask(block) = scheduler.next(steady, ms(20)) {
@@ -116,12 +116,12 @@ fn at_most_512_blocks_are_in_flight_on_a_stream() {
 #[test]
 fn a_stream_does_not_get_what_it_spoiled_while_another_one_tries() {
     let (mut scheduler, [mute, one]) = transfer(2, Policy::default());
-    let spoiled = ask(&mut scheduler, one, ms(0));
-    assert_eq!(scheduler.corrupt(one, spoiled, ms(20)), Corrupt::Again);
-    let good = ask(&mut scheduler, one, ms(20));
+    let corrupted = request(&mut scheduler, one, ms(0));
+    assert_eq!(scheduler.corrupt(one, corrupted, ms(20)), Corrupt::Again);
+    let good = request(&mut scheduler, one, ms(20));
     bring(&mut scheduler, one, good, ms(20));
     assert_eq!(scheduler.next(one, ms(30)), Next::Idle);
-    assert_eq!(scheduler.next(mute, ms(30)), Next::Ask(spoiled));
+    assert_eq!(scheduler.next(mute, ms(30)), Next::Ask(corrupted));
     for tenth in 1..20 {
         assert_eq!(scheduler.next(one, ms(100 * tenth)), Next::Idle);
         assert_eq!(scheduler.tick(ms(100 * tenth)), []);
@@ -129,17 +129,17 @@ fn a_stream_does_not_get_what_it_spoiled_while_another_one_tries() {
     // Nothing flows, but there is one that could bring it: this is no reason to wait as long as in an outage.
     assert_eq!(scheduler.tick(ms(2_100)), [(mute, Fault::Stalled)]);
     scheduler.lost(mute, ms(2_100));
-    assert_eq!(scheduler.next(one, ms(2_100)), Next::Ask(spoiled));
+    assert_eq!(scheduler.next(one, ms(2_100)), Next::Ask(corrupted));
 }
 
 #[test]
 fn a_stream_has_its_time_again_when_the_program_was_stopped() {
     let (mut scheduler, [mute, free]) = transfer(2, Policy::default());
-    ask(&mut scheduler, mute, ms(0));
-    let block = ask(&mut scheduler, free, ms(0));
+    request(&mut scheduler, mute, ms(0));
+    let block = request(&mut scheduler, free, ms(0));
     bring(&mut scheduler, free, block, ms(10));
     let later = ms(600_000);
-    scheduler.excuse(later);
+    scheduler.reset_timers(later);
     assert_eq!(scheduler.silent_for(later), Duration::ZERO);
     assert_eq!(scheduler.tick(later + ms(1_900)), []);
     assert_eq!(scheduler.tick(later + ms(2_100)), [(mute, Fault::Stalled)]);
@@ -167,8 +167,8 @@ fn a_slow_handshake_does_not_make_a_stall_long() {
 #[test]
 fn a_stream_that_is_detained_gets_nothing_while_there_are_others() {
     let (mut scheduler, [detained, one]) = transfer(3, Policy::default());
-    let first = ask(&mut scheduler, detained, ms(0));
-    let returned = ask(&mut scheduler, one, ms(0));
+    let first = request(&mut scheduler, detained, ms(0));
+    let returned = request(&mut scheduler, one, ms(0));
     scheduler.detain(detained);
     scheduler.lost(one, ms(10));
     // There is nobody else.
@@ -177,10 +177,10 @@ fn a_stream_that_is_detained_gets_nothing_while_there_are_others() {
     bring(&mut scheduler, detained, returned, ms(20));
     scheduler.opened(one, RTT, ms(30));
     assert_eq!(scheduler.next(detained, ms(30)), Next::Idle);
-    let last = ask(&mut scheduler, one, ms(30));
-    // It would have asked for a second copy long ago.
+    let last = request(&mut scheduler, one, ms(30));
+    // It would have requested for a second copy long ago.
     assert_eq!(scheduler.next(detained, ms(400)), Next::Idle);
-    // What one stream spoiled it gets again itself: the other one would bring it later.
+    // What one stream corrupted it gets again itself: the other one would bring it later.
     assert_eq!(scheduler.corrupt(one, last, ms(500)), Corrupt::Again);
     assert_eq!(scheduler.next(detained, ms(500)), Next::Idle);
     assert_eq!(scheduler.next(one, ms(500)), Next::Ask(last));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::manifest::{BlockIndex, BlockPlan, BlockSet, BlockSize, StreamCount, StreamId};
+use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::schedule::{Backoff, Corrupt, Fault, Next, Policy, Retries, Scheduler, Verified};
 
 /// The virtual time that passes in one step.
@@ -38,8 +38,8 @@ struct Line {
     /// When the next attempt to connect succeeds or fails; `None` while connected.
     dialled: Option<Duration>,
     opened: Duration,
-    /// What was asked for: block, bytes to come, and when the first byte can be here.
-    answers: VecDeque<(BlockIndex, u64, Duration)>,
+    /// What was requested for: block, bytes to come, and when the first byte can be here.
+    answers: VecDeque<(BlockId, u64, Duration)>,
     /// Millionths of a byte that are due.
     credit: u128,
 }
@@ -47,7 +47,7 @@ struct Line {
 /// A transfer over simulated streams.
 pub(super) struct Simulation {
     pub(super) scheduler: Scheduler,
-    plan: BlockPlan,
+    manifest: Manifest,
     streams: StreamCount,
     rtt: Duration,
     lines: Vec<Line>,
@@ -55,12 +55,12 @@ pub(super) struct Simulation {
     /// Whether TCP has to find the rate first.
     pub(super) slow_start: bool,
     /// Which blocks come corrupt on which streams.
-    pub(super) corrupts: Box<dyn Fn(StreamId, BlockIndex) -> bool>,
+    pub(super) corrupts: Box<dyn Fn(StreamId, BlockId) -> bool>,
     /// The rate of an in-order consumer.
     pub(super) consumer: Option<u64>,
     pub(super) now: Duration,
     pub(super) faults: Vec<(Duration, StreamId, Fault)>,
-    /// The bytes that came on each stream, and those that were thrown away.
+    /// The bytes that received on each stream, and those that were thrown away.
     pub(super) brought: Vec<u64>,
     pub(super) wasted: u64,
     /// The most bytes that were in flight on one stream.
@@ -69,7 +69,7 @@ pub(super) struct Simulation {
 
 impl Simulation {
     pub(super) fn new(size: u64, rtt: Duration, policy: Policy, paths: Vec<Path>) -> Self {
-        let plan = BlockPlan::new(size, BlockSize::for_file(size)).unwrap();
+        let manifest = Manifest::new(size, BlockSize::for_file(size)).unwrap();
         let streams = StreamCount::new(u64::try_from(paths.len()).unwrap()).unwrap();
         let line = |(path, stream)| Line {
             path,
@@ -81,8 +81,8 @@ impl Simulation {
             credit: 0,
         };
         Self {
-            scheduler: Scheduler::new(plan, BlockSet::new(&plan), streams, policy, Duration::ZERO),
-            plan,
+            scheduler: Scheduler::new(manifest, BlockSet::new(&manifest), streams, policy, Duration::ZERO),
+            manifest,
             streams,
             rtt,
             brought: vec![0; paths.len()],
@@ -120,7 +120,7 @@ impl Simulation {
             self.scheduler.missing()
         );
         for (line, brought) in self.lines.iter().zip(&self.brought) {
-            assert!(line.answers.len() <= 512 && *brought <= 3 * self.plan.size());
+            assert!(line.answers.len() <= 512 && *brought <= 3 * self.manifest.size());
         }
         self.now
     }
@@ -144,7 +144,7 @@ impl Simulation {
                 }
             }
             for stream in self.streams.ids() {
-                self.ask(stream);
+                self.request(stream);
             }
         }
         self.scheduler.is_complete()
@@ -174,11 +174,11 @@ impl Simulation {
         self.scheduler.lost(stream, self.now);
     }
 
-    fn ask(&mut self, stream: StreamId) {
+    fn request(&mut self, stream: StreamId) {
         while let Next::Ask(block) = self.scheduler.next(stream, self.now) {
             let line = &mut self.lines[stream.index()];
-            assert_eq!(line.dialled, None, "a stream that is not open was asked");
-            line.answers.push_back((block, self.plan.range(block).len(), self.now + self.rtt));
+            assert_eq!(line.dialled, None, "a stream that is not open was requested");
+            line.answers.push_back((block, self.manifest.range(block).len(), self.now + self.rtt));
             let in_flight = line.answers.iter().map(|(_, left, _)| left).sum();
             self.most_in_flight = self.most_in_flight.max(in_flight);
         }
@@ -217,14 +217,14 @@ impl Simulation {
             if is_whole {
                 self.lines[stream.index()].answers.pop_front();
                 self.finish(stream, block);
-                self.ask(stream);
+                self.request(stream);
             }
         }
     }
 
-    fn finish(&mut self, stream: StreamId, block: BlockIndex) {
+    fn finish(&mut self, stream: StreamId, block: BlockId) {
         if !self.scheduler.is_wanted(block) {
-            self.wasted += self.plan.range(block).len();
+            self.wasted += self.manifest.range(block).len();
             self.scheduler.skipped(stream, block, self.now);
         } else if (self.corrupts)(stream, block) {
             let corrupt = self.scheduler.corrupt(stream, block, self.now);

@@ -69,7 +69,7 @@ fn the_last_block_is_taken_away_from_a_stream_that_is_left_alone() {
     let mut simulation = beside(path, ms(20), 10);
     simulation.run_until(ms(3_000));
     assert_eq!(simulation.faults.len(), 2);
-    simulation.scheduler.most_duplicated = 0;
+    simulation.scheduler.max_duplicated = 0;
     let took = simulation.run();
     assert!(took <= ms(12_000), "{took:?}");
 }

@@ -21,13 +21,13 @@ fn one_of(n: usize, path: Path) -> Vec<Path> {
     std::iter::once(path).chain(alike(n - 1, RATE)).collect()
 }
 
-/// Runs it and demands that it ends at most `late` after `ideal`, having asked for few bytes twice.
+/// Runs it and demands that it ends at most `late` after `ideal`, having requested for few bytes twice.
 #[track_caller]
 fn check(mut simulation: Simulation, ideal: Duration, late: Duration) -> Simulation {
     let took = simulation.run();
     let (twice, wasted) = (simulation.scheduler.duplicated(), simulation.wasted);
     println!(
-        "{took:?}, ideal {ideal:?}, {twice} bytes asked for twice, {wasted} wasted, {:?}",
+        "{took:?}, ideal {ideal:?}, {twice} bytes requested for twice, {wasted} wasted, {:?}",
         simulation.faults
     );
     assert!(took <= ideal + late, "took {took:?}, ideal is {ideal:?}");

@@ -9,7 +9,7 @@ use rustix::io::{Errno, pread};
 
 use super::{FileIdentity, SourceFile};
 use crate::digest::{RangeDigest, RangeHasher};
-use crate::manifest::{BlockIndex, BlockPlan, BlockSize, ByteRange};
+use crate::manifest::{BlockId, BlockSize, ByteRange, Manifest};
 use crate::send::digest_cache::hashing::{Lasting, lasting};
 
 /// How many bytes the digests of all files may take: those of a million blocks, half a terabyte.
@@ -34,7 +34,7 @@ pub(crate) struct BlockDigests {
     buffers: Mutex<Vec<Vec<u8>>>,
     bytes_hashed: Arc<AtomicU64>,
     /// How long a file must have been left alone before it was read.
-    settling: Duration,
+    min_age: Duration,
 }
 
 #[derive(Debug)]
@@ -67,19 +67,19 @@ impl Page {
 
 impl BlockDigests {
     /// Remembers up to `capacity` bytes of digests; what is hashed is added to `bytes_hashed`.
-    pub(crate) fn new(capacity: usize, settling: Duration, bytes_hashed: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(capacity: usize, min_age: Duration, bytes_hashed: Arc<AtomicU64>) -> Self {
         let pages = Pages { by_key: HashMap::new(), bytes: 0, capacity, uses: 0 };
-        Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed, settling }
+        Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed, min_age }
     }
 
     /// The digest of a block of that version of a file, if it is known.
     pub(crate) fn find(
         &self,
         identity: &FileIdentity,
-        plan: &BlockPlan,
-        block: BlockIndex,
+        manifest: &Manifest,
+        block: BlockId,
     ) -> Option<RangeDigest> {
-        let (key, at) = place(identity, plan, block);
+        let (key, at) = place(identity, manifest, block);
         let mut pages = self.pages();
         pages.uses += 1;
         let now = pages.uses;
@@ -93,17 +93,17 @@ impl BlockDigests {
     pub(crate) fn remember(
         &self,
         source: &SourceFile,
-        plan: &BlockPlan,
-        block: BlockIndex,
+        manifest: &Manifest,
+        block: BlockId,
         digest: RangeDigest,
         now: &FileIdentity,
         begin: SystemTime,
     ) {
-        if lasting(source, now, begin, self.settling) == Lasting::No {
+        if lasting(source, now, begin, self.min_age) == Lasting::No {
             return;
         }
-        let (key, at) = place(now, plan, block);
-        let len = plan.n_blocks().saturating_sub(key.page.saturating_mul(PAGE)).min(PAGE);
+        let (key, at) = place(now, manifest, block);
+        let len = manifest.n_blocks().saturating_sub(key.page.saturating_mul(PAGE)).min(PAGE);
         let len = usize::try_from(len).unwrap_or(0);
         self.pages().set(key, len, at, digest);
     }
@@ -180,8 +180,8 @@ impl Pages {
     }
 }
 
-fn place(identity: &FileIdentity, plan: &BlockPlan, block: BlockIndex) -> (Key, usize) {
-    let key = Key { identity: *identity, block: plan.block_size(), page: block.value() / PAGE };
+fn place(identity: &FileIdentity, manifest: &Manifest, block: BlockId) -> (Key, usize) {
+    let key = Key { identity: *identity, block: manifest.block_size(), page: block.value() / PAGE };
     (key, usize::try_from(block.value() % PAGE).unwrap_or(usize::MAX))
 }
 
@@ -210,7 +210,7 @@ fn read_into(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::send::digest_cache::hashing::SETTLING;
+    use crate::send::digest_cache::hashing::MIN_AGE;
     use std::io::Write;
 
     const LATER: Duration = Duration::from_secs(3);
@@ -221,42 +221,42 @@ mod tests {
         SourceFile::new(file).unwrap()
     }
 
-    fn plan(len: u64) -> BlockPlan {
-        BlockPlan::new(len, BlockSize::new(BlockSize::MIN).unwrap()).unwrap()
+    fn manifest(len: u64) -> Manifest {
+        Manifest::new(len, BlockSize::new(BlockSize::MIN).unwrap()).unwrap()
     }
 
     #[test]
     fn only_what_was_left_alone_is_remembered() {
-        let (source, plan) = (source(40_000), plan(40_000));
+        let (source, manifest) = (source(40_000), manifest(40_000));
         let (identity, digest) = (source.identity(), RangeDigest::from([7; 32]));
-        let block = plan.block(2).unwrap();
-        let digests = BlockDigests::new(CAPACITY, SETTLING, Arc::default());
+        let block = manifest.block(2).unwrap();
+        let digests = BlockDigests::new(CAPACITY, MIN_AGE, Arc::default());
         let now = SystemTime::now();
         for (begin, found) in [(now - LATER, None), (now, None), (now + LATER, Some(digest))] {
-            digests.remember(&source, &plan, block, digest, &identity, begin);
-            assert_eq!(digests.find(&identity, &plan, block), found);
+            digests.remember(&source, &manifest, block, digest, &identity, begin);
+            assert_eq!(digests.find(&identity, &manifest, block), found);
         }
-        assert_eq!(digests.find(&identity, &plan, plan.block(1).unwrap()), None);
-        let other = BlockPlan::new(40_000, BlockSize::new(BlockSize::MAX).unwrap()).unwrap();
-        assert_eq!(digests.find(&identity, &other, plan.block(2).unwrap()), None);
+        assert_eq!(digests.find(&identity, &manifest, manifest.block(1).unwrap()), None);
+        let other = Manifest::new(40_000, BlockSize::new(BlockSize::MAX).unwrap()).unwrap();
+        assert_eq!(digests.find(&identity, &other, manifest.block(2).unwrap()), None);
     }
 
     #[test]
     fn the_longest_unused_make_room() {
-        let digests = BlockDigests::new(20 * (OVERHEAD + 33), SETTLING, Arc::default());
-        let plan = plan(1);
-        let block = plan.block(0).unwrap();
+        let digests = BlockDigests::new(20 * (OVERHEAD + 33), MIN_AGE, Arc::default());
+        let manifest = manifest(1);
+        let block = manifest.block(0).unwrap();
         let sources: Vec<_> = (0..50).map(|_| source(1)).collect();
         for source in &sources {
             let (digest, begin) = (RangeDigest::from([7; 32]), SystemTime::now() + LATER);
-            digests.remember(source, &plan, block, digest, &source.identity(), begin);
-            assert!(digests.find(&sources[0].identity(), &plan, block).is_some(), "it is used");
+            digests.remember(source, &manifest, block, digest, &source.identity(), begin);
+            assert!(digests.find(&sources[0].identity(), &manifest, block).is_some(), "it is used");
             let pages = digests.pages();
             assert!(pages.bytes <= pages.capacity);
             assert_eq!(pages.bytes, pages.by_key.len() * (OVERHEAD + 33));
         }
-        assert!(digests.find(&sources[1].identity(), &plan, block).is_none());
-        assert!(digests.find(&sources[49].identity(), &plan, block).is_some());
+        assert!(digests.find(&sources[1].identity(), &manifest, block).is_none());
+        assert!(digests.find(&sources[49].identity(), &manifest, block).is_some());
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         let source = SourceFile::new(file).unwrap();
-        let digests = BlockDigests::new(CAPACITY, SETTLING, Arc::default());
+        let digests = BlockDigests::new(CAPACITY, MIN_AGE, Arc::default());
         let range = ByteRange::new(262_144, 400_000);
         let mut hasher = RangeHasher::new(400_000, range).unwrap();
         for part in [ByteRange::new(262_144, 262_145), ByteRange::new(262_145, 400_000)] {

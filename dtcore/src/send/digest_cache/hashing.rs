@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::{BlockDigests, DigestError, FileIdentity, SourceFile};
 use crate::backend::fs::{Flow, read_through};
 use crate::digest::{Blake3Digest, Md5Digest, Md5Hasher, RangeDigest, RangeHasher};
-use crate::manifest::{BlockIndex, BlockPlan, ByteRange};
+use crate::manifest::{BlockId, ByteRange, Manifest};
 
 /// How long a file must have been left alone before what is read of it is remembered.
 ///
 /// Two writes within one tick of the file system's clock leave the same change time, so a file changed this recently could
 /// change again without its identity showing it. The kernel's clock ticks every 10 ms at most (`CONFIG_HZ=100`), but times
 /// are kept in seconds by ext4 with inodes of 128 bytes and by some NFS servers, in 2 s by FAT.
-pub(crate) const SETTLING: Duration = Duration::from_millis(2100);
+pub(crate) const MIN_AGE: Duration = Duration::from_millis(2100);
 
 /// How many blocks are read in one go, and remembered when they are through.
 const RUN: usize = 256;
@@ -44,7 +44,7 @@ pub(crate) struct Reading {
     /// The bytes of all readings.
     pub(crate) bytes_hashed: Arc<AtomicU64>,
     /// How long the file must have been left alone before.
-    pub(crate) settling: Duration,
+    pub(crate) min_age: Duration,
 }
 
 impl Reading {
@@ -79,19 +79,19 @@ pub(crate) fn md5(source: &SourceFile, reading: &Reading) -> Result<Hashed<Md5Di
     if read != source.size() {
         return Err(DigestError::Changed);
     }
-    Ok(Hashed { digest: hasher.finish(), lasting: lasting(source, &after, begin, reading.settling) })
+    Ok(Hashed { digest: hasher.finish(), lasting: lasting(source, &after, begin, reading.min_age) })
 }
 
 /// The file's BLAKE3 hash, if the digests of all its blocks are known.
 pub(crate) fn blake3_of_known(
     source: &SourceFile,
-    plan: &BlockPlan,
+    manifest: &Manifest,
     blocks: &BlockDigests,
 ) -> Option<Blake3Digest> {
     // What is known is known of this version only.
     let now = source.current_identity().ok().filter(|now| *now == source.identity())?;
-    let digests: Option<Vec<_>> = plan.blocks().map(|block| blocks.find(&now, plan, block)).collect();
-    Blake3Digest::of_blocks(plan, &digests?)
+    let digests: Option<Vec<_>> = manifest.blocks().map(|block| blocks.find(&now, manifest, block)).collect();
+    Blake3Digest::of_blocks(manifest, &digests?)
 }
 
 /// Reads the blocks that are not known for the file's BLAKE3 hash; blocks the calling thread.
@@ -99,17 +99,17 @@ pub(crate) fn blake3_of_known(
 /// It holds the digests of all blocks: 8 MiB for a file of 4 TiB.
 pub(crate) fn blake3(
     source: &SourceFile,
-    plan: &BlockPlan,
+    manifest: &Manifest,
     blocks: &BlockDigests,
     reading: &Reading,
 ) -> Result<Hashed<Blake3Digest>, DigestError> {
     let begin = SystemTime::now();
     let mut now = opened_content(source)?;
     let mut digests = Vec::new();
-    let mut rest = plan.blocks().peekable();
+    let mut rest = manifest.blocks().peekable();
     while let Some(first) = rest.next() {
         // What is known is known of this version only.
-        let known = |block| (now == source.identity()).then(|| blocks.find(&now, plan, block)).flatten();
+        let known = |block| (now == source.identity()).then(|| blocks.find(&now, manifest, block)).flatten();
         if let Some(digest) = known(first) {
             digests.push(digest);
             continue;
@@ -121,30 +121,30 @@ pub(crate) fn blake3(
             run.push(block);
         }
         let run_begin = SystemTime::now();
-        let hashed = hash_run(source, plan, &run, reading)?;
+        let hashed = hash_run(source, manifest, &run, reading)?;
         now = opened_content(source)?;
         for (block, digest) in run.iter().zip(&hashed) {
-            blocks.remember(source, plan, *block, *digest, &now, run_begin);
+            blocks.remember(source, manifest, *block, *digest, &now, run_begin);
         }
         digests.extend(hashed);
     }
     let after = opened_content(source)?;
-    let digest = Blake3Digest::of_blocks(plan, &digests).ok_or(DigestError::Changed)?;
-    Ok(Hashed { digest, lasting: lasting(source, &after, begin, reading.settling) })
+    let digest = Blake3Digest::of_blocks(manifest, &digests).ok_or(DigestError::Changed)?;
+    Ok(Hashed { digest, lasting: lasting(source, &after, begin, reading.min_age) })
 }
 
 /// The digests of neighbouring blocks.
 fn hash_run(
     source: &SourceFile,
-    plan: &BlockPlan,
-    run: &[BlockIndex],
+    manifest: &Manifest,
+    run: &[BlockId],
     reading: &Reading,
 ) -> Result<Vec<RangeDigest>, DigestError> {
-    let of_run = |block: Option<&BlockIndex>| block.map(|block| plan.range(*block)).unwrap_or_default();
+    let of_run = |block: Option<&BlockId>| block.map(|block| manifest.range(*block)).unwrap_or_default();
     let whole = ByteRange::new(of_run(run.first()).start(), of_run(run.last()).end());
     let mut digests = Vec::with_capacity(run.len());
     let mut hasher: Option<RangeHasher> = None;
-    let mut ranges = run.iter().map(|block| plan.range(*block));
+    let mut ranges = run.iter().map(|block| manifest.range(*block));
     let mut left = 0_u64;
     let visit = |mut bytes: &[u8]| {
         let flow = reading.count(bytes);
@@ -152,7 +152,7 @@ fn hash_run(
             if left == 0 {
                 let Some(range) = ranges.next() else { return Flow::Stop };
                 left = range.len();
-                hasher = RangeHasher::new(plan.size(), range);
+                hasher = RangeHasher::new(manifest.size(), range);
             }
             let n = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let (now, later) = bytes.split_at_checked(n).unwrap_or((bytes, &[]));
@@ -193,14 +193,14 @@ pub(crate) fn lasting(
     source: &SourceFile,
     now: &FileIdentity,
     begin: SystemTime,
-    settling: Duration,
+    min_age: Duration,
 ) -> Lasting {
-    if *now == source.identity() { settled(now, begin, settling) } else { Lasting::No }
+    if *now == source.identity() { settled(now, begin, min_age) } else { Lasting::No }
 }
 
-/// Whether the file had been left alone for `settling` when the hash began.
-pub(crate) fn settled(identity: &FileIdentity, begin: SystemTime, settling: Duration) -> Lasting {
-    let begin = begin.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(settling);
+/// Whether the file had been left alone for `min_age` when the hash began.
+pub(crate) fn settled(identity: &FileIdentity, begin: SystemTime, min_age: Duration) -> Lasting {
+    let begin = begin.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(min_age);
     match i128::try_from(begin.as_nanos()) {
         Ok(begin) if identity.changed() <= begin => Lasting::Yes,
         _ => Lasting::No,

@@ -16,17 +16,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::fs::{FileIdentity, SourceFile};
 use crate::digest::{Blake3Digest, Md5Digest};
-use crate::manifest::BlockPlan;
+use crate::manifest::Manifest;
 pub(crate) use blocks::BlockDigests;
-pub(crate) use hashing::SETTLING;
-use single_flight::Desk;
+pub(crate) use hashing::MIN_AGE;
+use single_flight::SingleFlight;
 use turns::Turns;
 
 /// Remembers digests by file identity; a file that several ask for at once is read once.
 #[derive(Debug)]
 pub(crate) struct DigestCache {
-    md5: Arc<Desk<Md5Digest>>,
-    blake3: Arc<Desk<Blake3Digest>>,
+    md5: Arc<SingleFlight<Md5Digest>>,
+    blake3: Arc<SingleFlight<Blake3Digest>>,
     blocks: Arc<BlockDigests>,
 }
 
@@ -45,52 +45,52 @@ pub(crate) enum DigestError {
     /// The work on it ended without a result.
     #[error("the file's digest could not be computed")]
     Failed,
-    /// The server is ending.
+    /// The server is session_end.
     #[error("the server is shutting down")]
     Cancelled,
 }
 
 impl DigestCache {
-    /// An empty cache, which remembers what is read of files that were left alone for `settling` before.
+    /// An empty cache, which remembers what is read of files that were left alone for `min_age` before.
     ///
     /// Its work runs as tasks of `tracker`, and adds to `bytes_hashed` what it reads.
-    pub(crate) fn new(settling: Duration, tracker: &TaskTracker, bytes_hashed: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(min_age: Duration, tracker: &TaskTracker, bytes_hashed: Arc<AtomicU64>) -> Self {
         let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_turns(n_cores, settling, tracker, bytes_hashed)
+        Self::with_turns(n_cores, min_age, tracker, bytes_hashed)
     }
 
     fn with_turns(
         n_cores: usize,
-        settling: Duration,
+        min_age: Duration,
         tracker: &TaskTracker,
         bytes_hashed: Arc<AtomicU64>,
     ) -> Self {
         let desk_hashed = Arc::clone(&bytes_hashed);
         Self {
-            md5: Arc::new(Desk::new(Turns::new(n_cores), tracker.clone(), settling, desk_hashed)),
+            md5: Arc::new(SingleFlight::new(Turns::new(n_cores), tracker.clone(), min_age, desk_hashed)),
             // Turns of its own: what a whole BLAKE3 lacks is often little, and an MD5 takes minutes.
-            blake3: Arc::new(Desk::new(
+            blake3: Arc::new(SingleFlight::new(
                 Turns::new(n_cores),
                 tracker.clone(),
-                settling,
+                min_age,
                 Arc::clone(&bytes_hashed),
             )),
-            blocks: Arc::new(BlockDigests::new(blocks::CAPACITY, settling, bytes_hashed)),
+            blocks: Arc::new(BlockDigests::new(blocks::CAPACITY, min_age, bytes_hashed)),
         }
     }
 
     /// The MD5 of `source`, from memory if this version of the file is known.
     ///
-    /// A file that must be read waits until `asker` has its turn, or somebody else who wants the same file.
+    /// A file that must be read waits until `client_key` has its turn, or somebody else who wants the same file.
     ///
     /// # Cancel safety
     /// Dropping the future gives up this caller's interest; the file is read on only while somebody waits.
     pub(crate) async fn md5(
         &self,
         source: &Arc<SourceFile>,
-        asker: IpAddr,
+        client_key: IpAddr,
     ) -> Result<Md5Digest, DigestError> {
-        self.md5.digest(source, asker, hashing::md5).await
+        self.md5.digest(source, client_key, hashing::md5).await
     }
 
     /// The BLAKE3 hash of `source`, from the digests of its blocks; those that are not known are read.
@@ -99,21 +99,23 @@ impl DigestCache {
     pub(crate) async fn blake3(
         &self,
         source: &Arc<SourceFile>,
-        plan: BlockPlan,
-        asker: IpAddr,
+        manifest: Manifest,
+        client_key: IpAddr,
     ) -> Result<Blake3Digest, DigestError> {
         if let Some(known) = self.known_blake3(&source.identity()) {
             return Ok(known);
         }
         let (known, file) = (Arc::clone(&self.blocks), Arc::clone(source));
-        let merging = tokio::task::spawn_blocking(move || hashing::blake3_of_known(&file, &plan, &known));
+        let merging = tokio::task::spawn_blocking(move || hashing::blake3_of_known(&file, &manifest, &known));
         if let Ok(Some(digest)) = merging.await {
             self.blake3.remember(source.identity(), digest);
             return Ok(digest);
         }
         let blocks = Arc::clone(&self.blocks);
         self.blake3
-            .digest(source, asker, move |source, reading| hashing::blake3(source, &plan, &blocks, reading))
+            .digest(source, client_key, move |source, reading| {
+                hashing::blake3(source, &manifest, &blocks, reading)
+            })
             .await
     }
 

@@ -20,20 +20,20 @@ pub(crate) const CAPACITY: usize = 4096;
 
 /// Remembers digests by file identity; a file that several ask for at once is read once.
 #[derive(Debug)]
-pub(crate) struct Desk<D> {
+pub(crate) struct SingleFlight<D> {
     state: Mutex<State<D>>,
     /// Hashing takes a whole core, so there are hardly more at once than cores.
     pub(crate) turns: Turns,
     pub(crate) tracker: TaskTracker,
     bytes_hashed: Arc<AtomicU64>,
     /// How long a file must have been left alone before it was read.
-    settling: Duration,
+    min_age: Duration,
 }
 
 #[derive(Debug)]
 pub(crate) struct State<D> {
     pub(crate) known: HashMap<FileIdentity, Known<D>>,
-    flights: HashMap<FileIdentity, Weak<Flight<D>>>,
+    flights: HashMap<FileIdentity, Weak<InFlight<D>>>,
     /// Counts lookups: the age of an entry is the lookup that last found it.
     pub(crate) lookups: u64,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Known<D> {
 
 /// A hash on its way. Each waiter holds it; when the last one lets go, the work is cancelled.
 #[derive(Debug)]
-struct Flight<D> {
+struct InFlight<D> {
     progress: watch::Receiver<Progress<D>>,
     hashed: Arc<AtomicU64>,
     /// The job takes the first turn that any of the waiters gets: who asks for a file that somebody else asked for
@@ -64,32 +64,32 @@ enum Progress<D> {
 
 enum Found<D> {
     Known(D),
-    Flight(Arc<Flight<D>>),
-    Begin(Arc<Flight<D>>, Job<D>),
+    InFlight(Arc<InFlight<D>>),
+    Begin(Arc<InFlight<D>>, Job<D>),
 }
 
 struct Job<D> {
     progress: watch::Sender<Progress<D>>,
     reading: Reading,
     turn: mpsc::Receiver<Turn>,
-    flight: Weak<Flight<D>>,
+    flight: Weak<InFlight<D>>,
 }
 
-impl<D: Copy + Send + Sync + 'static> Desk<D> {
+impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
     pub(crate) fn new(
         turns: Turns,
         tracker: TaskTracker,
-        settling: Duration,
+        min_age: Duration,
         bytes_hashed: Arc<AtomicU64>,
     ) -> Self {
-        Self { state: Mutex::default(), turns, tracker, bytes_hashed, settling }
+        Self { state: Mutex::default(), turns, tracker, bytes_hashed, min_age }
     }
 
     /// The digest of `source`, from memory, from somebody else's work, or from `work` on a thread that may block.
     pub(crate) async fn digest<W>(
         self: &Arc<Self>,
         source: &Arc<SourceFile>,
-        asker: IpAddr,
+        client_key: IpAddr,
         work: W,
     ) -> Result<D, DigestError>
     where
@@ -97,7 +97,7 @@ impl<D: Copy + Send + Sync + 'static> Desk<D> {
     {
         let flight = match self.look_up(source.identity()) {
             Found::Known(digest) => return Ok(digest),
-            Found::Flight(flight) => flight,
+            Found::InFlight(flight) => flight,
             Found::Begin(flight, job) => {
                 self.tracker.spawn(Arc::clone(self).run(Arc::clone(source), job, work));
                 flight
@@ -107,7 +107,7 @@ impl<D: Copy + Send + Sync + 'static> Desk<D> {
         tokio::select! {
             biased;
             _ = progress.wait_for(|progress| !matches!(progress, Progress::Waiting)) => {}
-            Some(turn) = self.turns.next(asker) => {
+            Some(turn) = self.turns.next(client_key) => {
                 // The job may have got another turn meanwhile; then this one is free again.
                 let _ = flight.turn.try_send(turn);
             }
@@ -153,20 +153,20 @@ impl<D: Copy + Send + Sync + 'static> Desk<D> {
             return Found::Known(known.digest);
         }
         if let Some(flight) = state.flights.get(&identity).and_then(Weak::upgrade) {
-            return Found::Flight(flight);
+            return Found::InFlight(flight);
         }
         let (teller, progress) = watch::channel(Progress::Waiting);
         let (giver, turn) = mpsc::channel(1);
         let cancel = CancellationToken::new();
         let hashed = Arc::default();
-        let flight = Arc::new(Flight {
+        let flight = Arc::new(InFlight {
             progress,
             hashed: Arc::clone(&hashed),
             turn: giver,
             _cancel: cancel.clone().drop_guard(),
         });
         let bytes_hashed = Arc::clone(&self.bytes_hashed);
-        let reading = Reading { cancel, hashed, bytes_hashed, settling: self.settling };
+        let reading = Reading { cancel, hashed, bytes_hashed, min_age: self.min_age };
         let job = Job { progress: teller, reading, turn, flight: Arc::downgrade(&flight) };
         state.flights.insert(identity, Weak::clone(&job.flight));
         Found::Begin(flight, job)

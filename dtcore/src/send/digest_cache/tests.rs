@@ -95,13 +95,13 @@ async fn a_file_that_changed_lately_is_not_remembered() {
     let source = fixture.settled(b"abc").await;
     let nanoseconds = u64::try_from(source.identity().changed()).unwrap();
     let changed = UNIX_EPOCH + Duration::from_nanos(nanoseconds);
-    let settled = |after| settled(&source.identity(), changed + after, SETTLING);
+    let settled = |after| settled(&source.identity(), changed + after, MIN_AGE);
     // Times that are whole even numbers of seconds stand still for two.
     for (after, expected) in [
         (Duration::ZERO, Lasting::No),
         (Duration::from_secs(2), Lasting::No),
-        (SETTLING.saturating_sub(Duration::from_nanos(1)), Lasting::No),
-        (SETTLING, Lasting::Yes),
+        (MIN_AGE.saturating_sub(Duration::from_nanos(1)), Lasting::No),
+        (MIN_AGE, Lasting::Yes),
     ] {
         assert_eq!(settled(after), expected, "{after:?}");
     }
@@ -164,21 +164,21 @@ async fn a_blake3_reads_only_the_blocks_that_are_not_known() {
     // More than one run, and a last block that is not full.
     let content: Vec<u8> = (0..5_000_000_usize).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
     let source = fixture.settled(&content).await;
-    let plan = BlockPlan::new(source.size(), BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
+    let manifest = Manifest::new(source.size(), BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
     let identity = source.identity();
     for index in [0, 7, 8, 300] {
-        let block = plan.block(index).unwrap();
-        let range = plan.range(block);
-        let mut hasher = RangeHasher::new(plan.size(), range).unwrap();
+        let block = manifest.block(index).unwrap();
+        let range = manifest.range(block);
+        let mut hasher = RangeHasher::new(manifest.size(), range).unwrap();
         fixture.cache.blocks().hash(&source, range, &mut hasher).unwrap();
         let digest = hasher.finish().unwrap();
-        fixture.cache.blocks().remember(&source, &plan, block, digest, &identity, SystemTime::now());
+        fixture.cache.blocks().remember(&source, &manifest, block, digest, &identity, SystemTime::now());
     }
     assert_eq!(fixture.bytes_hashed(), 4 * BlockSize::MIN);
     assert_eq!(fixture.cache.known_blake3(&identity), None);
     let expected = Blake3Digest::of(&content);
     for _ in 0..2 {
-        assert_eq!(fixture.cache.blake3(&source, plan, ASKER).await, Ok(expected));
+        assert_eq!(fixture.cache.blake3(&source, manifest, ASKER).await, Ok(expected));
         assert_eq!(fixture.bytes_hashed(), 5_000_000);
     }
     assert_eq!(fixture.cache.known_blake3(&identity), Some(expected));
@@ -188,13 +188,13 @@ async fn a_blake3_reads_only_the_blocks_that_are_not_known() {
 async fn blocks_of_which_all_are_known_need_no_turn() {
     let fixture = Fixture::new();
     let source = fixture.settled(b"abc").await;
-    let plan = BlockPlan::new(3, BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
+    let manifest = Manifest::new(3, BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
     let (block, digest) =
-        (plan.block(0).unwrap(), RangeDigest::from(<[u8; 32]>::from(Blake3Digest::of(b"abc"))));
-    fixture.cache.blocks().remember(&source, &plan, block, digest, &source.identity(), SystemTime::now());
+        (manifest.block(0).unwrap(), RangeDigest::from(<[u8; 32]>::from(Blake3Digest::of(b"abc"))));
+    fixture.cache.blocks().remember(&source, &manifest, block, digest, &source.identity(), SystemTime::now());
     let turns = &fixture.cache.blake3.turns;
     let _held = [turns.next(ASKER).await, turns.next(ASKER).await];
-    let found = tokio::time::timeout(Duration::from_secs(10), fixture.cache.blake3(&source, plan, ASKER));
+    let found = tokio::time::timeout(Duration::from_secs(10), fixture.cache.blake3(&source, manifest, ASKER));
     assert_eq!(found.await.unwrap(), Ok(Blake3Digest::of(b"abc")));
     assert_eq!(fixture.bytes_hashed(), 0);
 }
@@ -203,9 +203,9 @@ async fn blocks_of_which_all_are_known_need_no_turn() {
 async fn a_blake3_of_a_changed_file_is_an_error() {
     let fixture = Fixture::new();
     let source = fixture.settled(b"abc").await;
-    let plan = BlockPlan::new(3, BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
+    let manifest = Manifest::new(3, BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
     std::fs::write(fixture.folder.path().join("f"), b"ab").unwrap();
-    assert_eq!(fixture.cache.blake3(&source, plan, ASKER).await, Err(DigestError::Changed));
+    assert_eq!(fixture.cache.blake3(&source, manifest, ASKER).await, Err(DigestError::Changed));
 }
 
 #[tokio::test]

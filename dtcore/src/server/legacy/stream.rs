@@ -8,23 +8,23 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::backend::fs::Residency;
+use crate::backend::fs::Prefetcher;
 use crate::manifest::{ByteRange, StreamId};
-use crate::send::Outlet;
-use crate::server::admission::Admission;
+use crate::send::BodySender;
+use crate::server::admission::Permit;
 use crate::server::event::{ServerEvent, StreamFailure, StreamRefusal};
 use crate::server::legacy::transfer::Transfer;
-use crate::transport::DataSocket;
-use crate::transport::{Farewell, drain_until_closed};
+use crate::transport::TcpConnection;
+use crate::transport::{PeerClose, drain_until_closed};
 
 /// How much is sent in one call: it keeps a thread for about a third of a millisecond, so others get their turn.
 const CHUNK: u64 = 1 << 20;
 
 /// How long a client may take to close that has nothing more to receive.
-const FAREWELL: Duration = Duration::from_secs(2);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many surplus bytes of a client are discarded before its connection is closed on it.
-const SURPLUS: usize = 64 << 10;
+const LINGER_BYTES: usize = 64 << 10;
 
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,9 +40,9 @@ pub(super) enum StreamEnd {
 /// Serves one connection from its id to its end; it has its place as long.
 pub(super) async fn serve(
     transfer: Arc<Transfer>,
-    socket: DataSocket,
+    socket: TcpConnection,
     peer: SocketAddr,
-    _place: Admission,
+    _place: Permit,
 ) -> StreamEnd {
     let refuse = |reason| {
         transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
@@ -51,12 +51,12 @@ pub(super) async fn serve(
     let Some(byte) = read_id(&transfer, &socket).await else {
         return refuse(StreamRefusal::NoId);
     };
-    let claim = match Claim::new(&transfer, byte) {
+    let claim = match StreamGuard::new(&transfer, byte) {
         Ok(claim) => claim,
         Err(reason) => {
             let end = refuse(reason);
             // An empty stream is what the original sends for an id it does not have.
-            let _ = finish(&transfer, socket, FAREWELL).await;
+            let _ = finish(&transfer, socket, LINGER_TIMEOUT).await;
             return end;
         }
     };
@@ -76,8 +76,8 @@ pub(super) async fn serve(
         return failed(reason, sent);
     }
     // The last bytes may still be in the kernel's hands: a client that breaks before they arrive may connect again.
-    let patience = transfer.options().stall_timeout.saturating_add(FAREWELL);
-    if finish(&transfer, socket, patience).await == Farewell::Broken {
+    let patience = transfer.options().stall_timeout.saturating_add(LINGER_TIMEOUT);
+    if finish(&transfer, socket, patience).await == PeerClose::Broken {
         return failed(StreamFailure::Disconnected, sent);
     }
     claim.complete();
@@ -120,16 +120,16 @@ async fn send_in_turn(
         return Err(StreamFailure::SourceChanged);
     }
     let range = transfer.split().range(stream);
-    let mut residency = Residency::new(Arc::clone(source));
-    let mut outlet = Outlet::new(source, socket, range, transfer.options().stall_timeout);
+    let mut prefetcher = Prefetcher::new(Arc::clone(source));
+    let mut body_sender = BodySender::new(source, socket, range, transfer.options().stall_timeout);
     let mut chunk = chunk_at(range.start(), range);
     while !chunk.is_empty() {
         let next = chunk_at(chunk.end(), range);
-        let warm = timeout(transfer.options().stall_timeout, residency.warm(chunk, next));
-        warm.await.map_err(|_| StreamFailure::SourceUnreadable)?;
+        let ensure_cached = timeout(transfer.options().stall_timeout, prefetcher.ensure_cached(chunk, next));
+        ensure_cached.await.map_err(|_| StreamFailure::SourceUnreadable)?;
         let mut left = chunk.len();
         while left > 0 {
-            let n = outlet.send(chunk.end()).await?;
+            let n = body_sender.send(chunk.end()).await?;
             left = left.saturating_sub(n);
             *sent = sent.saturating_add(n);
             transfer.add_bytes_sent(n);
@@ -151,26 +151,26 @@ fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
 /// when nothing is acknowledged for the stall timeout, so with a patience above that, what is not broken at its end
 /// has been received, or was still being received lately: a link that takes longer than that for the bytes in the
 /// kernel (some MB at most) can lose the last ones unnoticed. So it is with a client that ended its side early.
-async fn finish(transfer: &Transfer, socket: DataSocket, patience: Duration) -> Farewell {
+async fn finish(transfer: &Transfer, socket: TcpConnection, patience: Duration) -> PeerClose {
     if socket.end(transfer.options().stall_timeout).is_err() {
-        return Farewell::Broken;
+        return PeerClose::Broken;
     }
     tokio::select! {
         biased;
         // The FIN is on its way behind the last byte; the system goes on without us.
-        () = transfer.draining() => Farewell::Open,
-        farewell = drain_until_closed(&socket, patience, SURPLUS) => farewell,
+        () = transfer.draining() => PeerClose::Open,
+        farewell = drain_until_closed(&socket, patience, LINGER_BYTES) => farewell,
     }
 }
 
 /// A stream that this connection serves; dropping it frees the stream for another.
-struct Claim<'a> {
+struct StreamGuard<'a> {
     transfer: &'a Transfer,
     stream: StreamId,
     completed: bool,
 }
 
-impl<'a> Claim<'a> {
+impl<'a> StreamGuard<'a> {
     fn new(transfer: &'a Transfer, byte: u8) -> Result<Self, StreamRefusal> {
         let stream = transfer.slots().claim(byte)?;
         Ok(Self { transfer, stream, completed: false })
@@ -182,7 +182,7 @@ impl<'a> Claim<'a> {
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for StreamGuard<'_> {
     fn drop(&mut self) {
         if !self.completed {
             self.transfer.slots().release(self.stream);

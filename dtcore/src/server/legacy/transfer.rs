@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::fs::SourceFile;
 use crate::manifest::StaticSplit;
-use crate::server::admission::Admission;
+use crate::server::admission::Permit;
 use crate::server::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId};
 use crate::server::legacy::slots::Slots;
 use crate::server::legacy::stream::{self, StreamEnd};
 use crate::server::{ServerOptions, Shared};
-use crate::transport::{DataSocket, accept};
+use crate::transport::{TcpConnection, accept};
 
 /// How many connections beyond its streams a transfer holds; the rest wait in the listener's backlog.
 const SPARE_CONNECTIONS: usize = 16;
@@ -27,7 +27,7 @@ const SPARE_CONNECTIONS: usize = 16;
 pub(crate) struct Transfer {
     shared: Arc<Shared>,
     id: TransferId,
-    asker: IpAddr,
+    client_key: IpAddr,
     source: Arc<SourceFile>,
     split: StaticSplit,
     slots: Mutex<Slots>,
@@ -37,7 +37,7 @@ pub(crate) struct Transfer {
 }
 
 /// How a transfer's conversation came to its end.
-enum Ending {
+enum SessionEnd {
     Finished,
     Expired,
     Failed(TransferFailure),
@@ -47,14 +47,14 @@ impl Transfer {
     pub(crate) fn new(
         shared: &Arc<Shared>,
         id: TransferId,
-        asker: SocketAddr,
+        client_key: SocketAddr,
         source: Arc<SourceFile>,
         split: StaticSplit,
     ) -> Self {
         Self {
             shared: Arc::clone(shared),
             id,
-            asker: asker.ip(),
+            client_key: client_key.ip(),
             source,
             split,
             slots: Mutex::new(Slots::new(split.streams())),
@@ -65,11 +65,11 @@ impl Transfer {
     }
 
     /// Serves the transfer on `listener` until it ends, and closes everything that belongs to it.
-    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, place: Admission) {
+    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, place: Permit) {
         let mut connections = JoinSet::new();
-        let ending = self.serve(&listener, &mut connections).await;
+        let session_end = self.serve(&listener, &mut connections).await;
         drop(listener);
-        if matches!(ending, Ending::Failed(TransferFailure::ShutDown)) {
+        if matches!(session_end, SessionEnd::Failed(TransferFailure::ShutDown)) {
             // The drain timeout aborts those that do not end by themselves.
             while connections.join_next().await.is_some() {}
         }
@@ -77,10 +77,14 @@ impl Transfer {
         connections.shutdown().await;
         // Whoever sees the event may ask again at once.
         drop(place);
-        self.emit(self.last_event(&ending));
+        self.emit(self.last_event(&session_end));
     }
 
-    async fn serve(self: &Arc<Self>, listener: &TcpListener, connections: &mut JoinSet<StreamEnd>) -> Ending {
+    async fn serve(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        connections: &mut JoinSet<StreamEnd>,
+    ) -> SessionEnd {
         let expiry = self.options().transfer_expiry;
         let bound = usize::from(self.split.streams().value()) + SPARE_CONNECTIONS;
         let expired = tokio::time::sleep(expiry);
@@ -89,11 +93,11 @@ impl Transfer {
             let accepting = accept(listener, |error| self.shared.accept_failed(&error));
             tokio::select! {
                 biased;
-                () = self.draining() => return Ending::Failed(TransferFailure::ShutDown),
+                () = self.draining() => return SessionEnd::Failed(TransferFailure::ShutDown),
                 Some(end) = connections.join_next() => match end {
-                    Ok(StreamEnd::Complete) if self.slots().n_missing() == 0 => return Ending::Finished,
+                    Ok(StreamEnd::Complete) if self.slots().n_missing() == 0 => return SessionEnd::Finished,
                     Ok(StreamEnd::Failed(StreamFailure::SourceChanged)) => {
-                        return Ending::Failed(TransferFailure::SourceChanged);
+                        return SessionEnd::Failed(TransferFailure::SourceChanged);
                     }
                     Ok(StreamEnd::Complete | StreamEnd::Failed(_)) => {
                         expired.as_mut().reset(Instant::now() + expiry);
@@ -102,7 +106,7 @@ impl Transfer {
                 },
                 () = &mut expired => {
                     if self.slots().n_serving() == 0 {
-                        return Ending::Expired;
+                        return SessionEnd::Expired;
                     }
                     expired.as_mut().reset(Instant::now() + expiry);
                 }
@@ -115,12 +119,12 @@ impl Transfer {
 
     fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<StreamEnd>) {
         let refused = |reason| self.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
-        if peer.ip() != self.asker {
+        if peer.ip() != self.client_key {
             drop(socket);
             return refused(StreamRefusal::ForeignAddress);
         }
         // Where there is no place, dropping it resets it: a client that is in its right must not take it for empty.
-        let socket = DataSocket::new(Arc::new(socket));
+        let socket = TcpConnection::new(Arc::new(socket));
         let Some(place) = self.shared.data_connections.admit(peer.ip()) else {
             drop(socket);
             return refused(StreamRefusal::NoCapacity);
@@ -128,19 +132,19 @@ impl Transfer {
         connections.spawn(stream::serve(Arc::clone(self), socket, peer, place));
     }
 
-    fn last_event(&self, ending: &Ending) -> ServerEvent {
+    fn last_event(&self, session_end: &SessionEnd) -> ServerEvent {
         let (transfer, missing) = (self.id, self.slots().n_missing());
-        match ending {
-            Ending::Failed(reason) if missing > 0 => {
+        match session_end {
+            SessionEnd::Failed(reason) if missing > 0 => {
                 ServerEvent::TransferFailed { transfer, reason: *reason }
             }
-            Ending::Expired => ServerEvent::TransferExpired {
+            SessionEnd::Expired => ServerEvent::TransferExpired {
                 transfer,
                 missing,
                 bytes: self.bytes_sent.load(Ordering::Relaxed),
                 idle: self.options().transfer_expiry,
             },
-            Ending::Finished | Ending::Failed(_) => ServerEvent::TransferFinished {
+            SessionEnd::Finished | SessionEnd::Failed(_) => ServerEvent::TransferFinished {
                 transfer,
                 bytes: self.split.size(),
                 elapsed: self.granted.elapsed(),
@@ -149,11 +153,11 @@ impl Transfer {
     }
 
     /// The event that announces the transfer on `port`.
-    pub(crate) fn started(&self, asker: SocketAddr, path: std::path::PathBuf, port: u16) -> ServerEvent {
+    pub(crate) fn started(&self, client_key: SocketAddr, path: std::path::PathBuf, port: u16) -> ServerEvent {
         ServerEvent::TransferStarted {
             transfer: self.id,
             protocol: 1,
-            peer: asker,
+            peer: client_key,
             path,
             size: self.split.size(),
             streams: self.split.streams(),

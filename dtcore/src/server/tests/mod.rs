@@ -49,7 +49,7 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let mut options = adjust(ServerOptions::new(folder.path()));
         // Enough for the clocks of the file systems that tests run on, and soon over.
-        options.settling = Duration::from_millis(20);
+        options.min_age = Duration::from_millis(20);
         let server = Server::bind(options).await.unwrap();
         let shared = Arc::downgrade(&server.shared);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.local_addr().port()));

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::digest::RangeDigest;
-use crate::manifest::{BlockIndex, BlockPlan, BlockSet, ByteRange};
+use crate::manifest::{BlockId, BlockSet, ByteRange, Manifest};
 use crate::sink::journal::Journal;
 use crate::sink::store::BUFFERS;
 use crate::sink::store::{Buffers, Heap};
@@ -15,8 +15,8 @@ use crate::sink::store::{FillError, Lease, Store};
 
 /// A file that is received block by block, by tasks on several threads.
 #[derive(Debug)]
-pub(crate) struct BlockFile {
-    plan: BlockPlan,
+pub(crate) struct FileSink {
+    manifest: Manifest,
     store: Arc<dyn Store>,
     journal: Option<Journal>,
     done: Mutex<BlockSet>,
@@ -24,24 +24,24 @@ pub(crate) struct BlockFile {
     buffers: Arc<Buffers>,
 }
 
-impl BlockFile {
+impl FileSink {
     /// The file in `store`, in which the blocks `done` are already, and whose others are recorded in `journal`.
     ///
     /// # Errors
     /// The store has not room for all blocks that are done, or others are working on it.
     pub(crate) fn new(
-        plan: BlockPlan,
+        manifest: Manifest,
         store: Arc<dyn Store>,
         journal: Option<Journal>,
         done: BlockSet,
     ) -> io::Result<Self> {
-        for block in plan.blocks().filter(|block| done.contains(*block)) {
-            if !store.declare_filled(plan.range(block)) {
+        for block in manifest.blocks().filter(|block| done.contains(*block)) {
+            if !store.declare_filled(manifest.range(block)) {
                 return Err(io::Error::other("there is no place for what was received before"));
             }
         }
         let buffers = Arc::new(Buffers::with_room(BUFFERS));
-        Ok(Self { plan, store, journal, done: Mutex::new(done), buffers })
+        Ok(Self { manifest, store, journal, done: Mutex::new(done), buffers })
     }
 
     /// The store, to read what was committed.
@@ -56,30 +56,30 @@ impl BlockFile {
         if !self.store.is_buffered() {
             return usize::MAX;
         }
-        usize::try_from(BUFFERS / self.plan.block_size().bytes()).map_or(usize::MAX, |most| most.max(1))
+        usize::try_from(BUFFERS / self.manifest.block_size().bytes()).map_or(usize::MAX, |most| most.max(1))
     }
 
     /// The exclusive right to receive `block` into its place; `None` if somebody has it, or it is there already.
-    pub(crate) fn lease(&self, block: BlockIndex) -> Option<Leased> {
-        let lease = self.store.lease(self.plan.range(block))?;
+    pub(crate) fn lease(&self, block: BlockId) -> Option<Leased> {
+        let lease = self.store.lease(self.manifest.range(block))?;
         Some(self.leased(block, Place::Own(lease)))
     }
 
     /// Room beside the file for a second copy of a block that somebody else has leased; `None` if such copies take all that
     /// they may.
-    pub(crate) fn spare(&self, block: BlockIndex) -> Option<Leased> {
-        let heap = Heap::new(&self.buffers, self.plan.range(block).len())?;
+    pub(crate) fn lease_scratch(&self, block: BlockId) -> Option<Leased> {
+        let heap = Heap::new(&self.buffers, self.manifest.range(block).len())?;
         Some(self.leased(block, Place::Spare(heap)))
     }
 
-    fn leased(&self, block: BlockIndex, place: Place) -> Leased {
-        Leased { block, size: self.plan.size(), range: self.plan.range(block), place }
+    fn leased(&self, block: BlockId, place: Place) -> Leased {
+        Leased { block, size: self.manifest.size(), range: self.manifest.range(block), place }
     }
 
     /// Puts a block into its place, and records it then.
     ///
     /// # Errors
-    /// [`CommitError::Occupied`] gives a spare copy back whose place somebody else has at the moment.
+    /// [`CommitError::Occupied`] gives a lease_scratch copy back whose place somebody else has at the moment.
     pub(crate) fn commit(&self, verified: Verified) -> Result<(), CommitError> {
         let Verified { leased, digest } = verified;
         let block = leased.block;
@@ -125,7 +125,7 @@ fn copied(heap: &Heap, mut lease: Box<dyn Lease>) -> io::Result<Box<dyn Lease>> 
 /// The exclusive right to receive one block; dropping it gives the block back.
 #[derive(Debug)]
 pub(crate) struct Leased {
-    block: BlockIndex,
+    block: BlockId,
     /// The file's size, which decides what the block's digest is.
     size: u64,
     range: ByteRange,
@@ -144,7 +144,7 @@ enum Place {
 impl Leased {
     /// Which block it is.
     #[cfg(test)]
-    pub(crate) fn block(&self) -> BlockIndex {
+    pub(crate) fn block(&self) -> BlockId {
         self.block
     }
 
@@ -216,7 +216,7 @@ pub(crate) struct Verified {
 
 impl Verified {
     /// Which block it is.
-    pub(crate) fn block(&self) -> BlockIndex {
+    pub(crate) fn block(&self) -> BlockId {
         self.leased.block
     }
 

@@ -1,7 +1,7 @@
 //! The journal's bytes: header and records, as pure functions. `docs/journal.md` is the normative text.
 
 use crate::digest::{Blake3Digest, RangeDigest};
-use crate::manifest::{BlockIndex, BlockPlan, BlockSize};
+use crate::manifest::{BlockId, BlockSize, Manifest};
 use crate::proto::v2::SourceVersion;
 
 /// The header's length in bytes.
@@ -20,7 +20,7 @@ const CHECKED: usize = 128;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
     /// What is being received.
-    pub(crate) origin: Origin,
+    pub(crate) source_identity: SourceIdentity,
     /// The boot in which the journal was begun or last proven; zeros if that could not be told.
     pub(crate) boot: [u8; 16],
     /// The file that the records are about.
@@ -31,16 +31,16 @@ pub(crate) struct Header {
 
 /// Which version of which remote file is received, and in which blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Origin {
-    pub(crate) plan: BlockPlan,
+pub(crate) struct SourceIdentity {
+    pub(crate) manifest: Manifest,
     /// The source's modification time, in nanoseconds since 1970.
     pub(crate) modified: i64,
     pub(crate) version: SourceVersion,
-    /// As [`Origin::remote`] makes it.
+    /// As [`SourceIdentity::remote`] makes it.
     pub(crate) remote: [u8; 32],
 }
 
-impl Origin {
+impl SourceIdentity {
     /// Which remote file it is: of the server's address as the user wrote it, and the file's name, which is the same with
     /// and without a `/` or `./` before it.
     pub(crate) fn remote(server: &str, name: &[u8]) -> [u8; 32] {
@@ -62,17 +62,17 @@ pub(crate) struct PartIdentity {
 impl Header {
     /// The header's bytes.
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
-        let block = u32::try_from(self.origin.plan.block_size().bytes()).unwrap_or(u32::MAX);
+        let block = u32::try_from(self.source_identity.manifest.block_size().bytes()).unwrap_or(u32::MAX);
         let mut bytes = [0; HEADER_LEN];
         let parts = MAGIC
             .into_iter()
             .chain(FORMAT.to_le_bytes())
             .chain(block.to_le_bytes())
-            .chain(self.origin.plan.size().to_le_bytes())
-            .chain(self.origin.modified.to_le_bytes())
-            .chain(<[u8; 16]>::from(self.origin.version))
+            .chain(self.source_identity.manifest.size().to_le_bytes())
+            .chain(self.source_identity.modified.to_le_bytes())
+            .chain(<[u8; 16]>::from(self.source_identity.version))
             .chain(self.boot)
-            .chain(self.origin.remote)
+            .chain(self.source_identity.remote)
             .chain(self.part.device.to_le_bytes())
             .chain(self.part.inode.to_le_bytes())
             .chain(self.nonce);
@@ -103,21 +103,21 @@ impl Header {
             return None;
         }
         let block = BlockSize::new(u64::from(u32::from_le_bytes(*block))).ok()?;
-        let origin = Origin {
-            plan: BlockPlan::new(u64::from_le_bytes(*size), block).ok()?,
+        let source_identity = SourceIdentity {
+            manifest: Manifest::new(u64::from_le_bytes(*size), block).ok()?,
             modified: i64::from_le_bytes(*modified),
             version: SourceVersion::from(*version),
             remote: *remote,
         };
         let part = PartIdentity { device: u64::from_le_bytes(*device), inode: u64::from_le_bytes(*inode) };
-        Some(Self { origin, boot: *boot, part, nonce: *nonce })
+        Some(Self { source_identity, boot: *boot, part, nonce: *nonce })
     }
 }
 
 /// A block is in the part file, and has this digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Record {
-    pub(crate) block: BlockIndex,
+    pub(crate) block: BlockId,
     pub(crate) digest: RangeDigest,
 }
 
@@ -139,11 +139,11 @@ impl Record {
     }
 
     /// Reads a record of the journal with that nonce, about a file that is cut like that.
-    fn decode(bytes: &[u8; RECORD_LEN], nonce: &[u8; 16], plan: &BlockPlan) -> Option<Self> {
+    fn decode(bytes: &[u8; RECORD_LEN], nonce: &[u8; 16], manifest: &Manifest) -> Option<Self> {
         let (checked, check) = bytes.split_first_chunk::<RECORD_CHECKED>()?;
         let (index, digest) = checked.split_first_chunk()?;
         let is_ours = check == record_check(nonce, checked);
-        let block = plan.block(u64::from_le_bytes(*index)).filter(|_| is_ours)?;
+        let block = manifest.block(u64::from_le_bytes(*index)).filter(|_| is_ours)?;
         Some(Self { block, digest: RangeDigest::from(*digest.first_chunk::<{ RangeDigest::LEN }>()?) })
     }
 }
@@ -170,7 +170,9 @@ impl Contents {
         let records = bytes
             .get(HEADER_LEN..)?
             .chunks_exact(RECORD_LEN)
-            .map_while(|record| Record::decode(record.first_chunk()?, &header.nonce, &header.origin.plan))
+            .map_while(|record| {
+                Record::decode(record.first_chunk()?, &header.nonce, &header.source_identity.manifest)
+            })
             .collect();
         Some(Self { header, records })
     }
@@ -189,18 +191,21 @@ mod tests {
 
     fn header(n_blocks: u64) -> Header {
         let block = BlockSize::new(64 << 10).unwrap();
-        let origin = Origin {
-            plan: BlockPlan::new((n_blocks << 16) - 1, block).unwrap(),
+        let source_identity = SourceIdentity {
+            manifest: Manifest::new((n_blocks << 16) - 1, block).unwrap(),
             modified: -2,
             version: SourceVersion::from([0x11; 16]),
             remote: [0x33; 32],
         };
         let part = PartIdentity { device: 0x0102, inode: 0x0304 };
-        Header { origin, boot: [0x22; 16], part, nonce: [0x44; 16] }
+        Header { source_identity, boot: [0x22; 16], part, nonce: [0x44; 16] }
     }
 
     fn record(header: &Header, index: u64, byte: u8) -> Record {
-        Record { block: header.origin.plan.block(index).unwrap(), digest: RangeDigest::from([byte; 32]) }
+        Record {
+            block: header.source_identity.manifest.block(index).unwrap(),
+            digest: RangeDigest::from([byte; 32]),
+        }
     }
 
     fn journal(header: &Header, records: &[Record]) -> Vec<u8> {
@@ -244,16 +249,19 @@ mod tests {
 
     #[test]
     fn the_remote_file_is_server_and_name() {
-        assert_eq!(Origin::remote("host:1", b"name"), <[u8; 32]>::from(Blake3Digest::of(b"host:1\0name")));
-        assert_ne!(Origin::remote("host:1", b"2"), Origin::remote("host:12", b""));
+        assert_eq!(
+            SourceIdentity::remote("host:1", b"name"),
+            <[u8; 32]>::from(Blake3Digest::of(b"host:1\0name"))
+        );
+        assert_ne!(SourceIdentity::remote("host:1", b"2"), SourceIdentity::remote("host:12", b""));
         for name in ["/name", "./name", ".//./name"] {
             assert_eq!(
-                Origin::remote("host:1", name.as_bytes()),
-                Origin::remote("host:1", b"name"),
+                SourceIdentity::remote("host:1", name.as_bytes()),
+                SourceIdentity::remote("host:1", b"name"),
                 "{name}"
             );
         }
-        assert_ne!(Origin::remote("host:1", b".name"), Origin::remote("host:1", b"name"));
+        assert_ne!(SourceIdentity::remote("host:1", b".name"), SourceIdentity::remote("host:1", b"name"));
     }
 
     /// The check is right in all of these, so that nothing but the bounds can refuse them.

@@ -17,13 +17,13 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::sidecar;
 use crate::digest::RangeDigest;
 use crate::error::is_disk_full;
-use crate::manifest::BlockIndex;
+use crate::manifest::BlockId;
 pub(crate) use format::Contents;
 use format::Record;
 pub(super) use format::{HEADER_LEN, Header, RECORD_LEN};
-pub(crate) use format::{Origin, PartIdentity};
+pub(crate) use format::{PartIdentity, SourceIdentity};
 pub(crate) use recovery::{Checked, Outcome, Recovered, Watch};
-pub(super) use recovery::{RecoverError, Trust, Verdict, is_whole, judge, recover};
+pub(super) use recovery::{RecoverError, ResumeDecision, Trust, check_journal, is_whole, recover};
 
 /// An open journal; its clones are the same one.
 #[derive(Clone, Debug)]
@@ -40,21 +40,25 @@ struct Open {
 
 impl Journal {
     /// A journal without records at `path`, where there must be none.
-    pub(super) fn create(path: &Path, origin: &Origin, part: PartIdentity) -> io::Result<Self> {
-        let (file, nonce) = write(path, origin, part, &[])?;
+    pub(super) fn create(
+        path: &Path,
+        source_identity: &SourceIdentity,
+        part: PartIdentity,
+    ) -> io::Result<Self> {
+        let (file, nonce) = write(path, source_identity, part, &[])?;
         Ok(Self::new(file, path, nonce, len_of(0)))
     }
 
     /// Puts a journal with these records in the place of the one at `path`, in one step.
     pub(super) fn replace(
         path: &Path,
-        origin: &Origin,
+        source_identity: &SourceIdentity,
         part: PartIdentity,
         records: &[Record],
     ) -> io::Result<Self> {
         let new = path_of_new(path);
         remove(&new)?;
-        let (file, nonce) = write(&new, origin, part, records)?;
+        let (file, nonce) = write(&new, source_identity, part, records)?;
         // Else a power cut could leave the new name and no bytes.
         file.sync_data()?;
         fs::rename(&new, path)?;
@@ -62,7 +66,7 @@ impl Journal {
     }
 
     /// Goes on with the journal `found` at `path`, and cuts off what comes behind its last good record.
-    pub(super) fn go_on(found: Found, path: &Path) -> io::Result<Self> {
+    pub(super) fn resume(found: Found, path: &Path) -> io::Result<Self> {
         let Found { file, contents } = found;
         let len = contents.len();
         if file.metadata()?.len() > len {
@@ -76,7 +80,7 @@ impl Journal {
     }
 
     /// Records that `block` is in the part file and has this digest.
-    pub(crate) fn record(&self, block: BlockIndex, digest: RangeDigest) -> io::Result<()> {
+    pub(crate) fn record(&self, block: BlockId, digest: RangeDigest) -> io::Result<()> {
         let bytes = Record { block, digest }.encode(&self.0.nonce);
         let mut len = self.len();
         // One write at the journal's end, so that a death leaves all of it or nothing. What a failed one left there is
@@ -94,7 +98,7 @@ impl Journal {
     }
 
     /// Lets whoever goes on with it prove every block first, as after another boot.
-    pub(super) fn distrust(&self) -> io::Result<()> {
+    pub(super) fn require_rehash(&self) -> io::Result<()> {
         let Some(header) = read_header(&self.0.file)? else { return Ok(()) };
         self.0.file.write_all_at(&Header { boot: [0; 16], ..header }.encode(), 0)
     }
@@ -123,16 +127,17 @@ fn len_of(n_records: usize) -> u64 {
 /// Writes a journal to a new file, and returns that with the journal's nonce.
 fn write(
     path: &Path,
-    origin: &Origin,
+    source_identity: &SourceIdentity,
     part: PartIdentity,
     records: &[Record],
 ) -> io::Result<(File, [u8; 16])> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
-    let header = Header { origin: origin.clone(), boot: boot_id().unwrap_or_default(), part, nonce };
+    let header =
+        Header { source_identity: source_identity.clone(), boot: boot_id().unwrap_or_default(), part, nonce };
     let file = sidecar::create(path, 0o600)?;
     sidecar::mark(&file);
-    let written = reserve(&file, origin).and_then(|()| {
+    let written = reserve(&file, source_identity).and_then(|()| {
         let mut writer = BufWriter::with_capacity(BUFFER, &file);
         writer.write_all(&header.encode())?;
         for record in records {
@@ -151,8 +156,8 @@ fn write(
 const BUFFER: usize = 1 << 20;
 
 /// Takes the room that the journal of a whole transfer needs, so that a full disk shows at the beginning.
-fn reserve(file: &File, origin: &Origin) -> io::Result<()> {
-    let n_blocks = usize::try_from(origin.plan.n_blocks()).unwrap_or(usize::MAX);
+fn reserve(file: &File, source_identity: &SourceIdentity) -> io::Result<()> {
+    let n_blocks = usize::try_from(source_identity.manifest.n_blocks()).unwrap_or(usize::MAX);
     match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len_of(n_blocks)).map_err(io::Error::from) {
         Err(error) if is_disk_full(&error) => Err(error),
         // Not every file system can.
@@ -176,7 +181,7 @@ impl Found {
         let Some(file) = open(path)? else { return Ok(None) };
         let Some(header) = read_header(&file)? else { return Ok(None) };
         // Each block has one record, unless some were received twice: what is far more than that is not a journal's.
-        let most = 2 * u64::from(header.origin.plan.n_blocks()) + 1;
+        let most = 2 * u64::from(header.source_identity.manifest.n_blocks()) + 1;
         let most = len_of(usize::try_from(most).unwrap_or(usize::MAX));
         let mut bytes = header.encode().to_vec();
         (&file).take(most).read_to_end(&mut bytes)?;
@@ -274,11 +279,11 @@ pub(super) fn identity(file: &File) -> io::Result<PartIdentity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{BlockPlan, BlockSize};
+    use crate::manifest::{BlockSize, Manifest};
 
-    fn origin() -> Origin {
-        let plan = BlockPlan::new(3 << 16, BlockSize::new(1 << 16).unwrap()).unwrap();
-        Origin { plan, modified: 0, version: [0; 16].into(), remote: [0; 32] }
+    fn source_identity() -> SourceIdentity {
+        let manifest = Manifest::new(3 << 16, BlockSize::new(1 << 16).unwrap()).unwrap();
+        SourceIdentity { manifest, modified: 0, version: [0; 16].into(), remote: [0; 32] }
     }
 
     fn digest(byte: u8) -> RangeDigest {
@@ -291,8 +296,8 @@ mod tests {
     fn the_last_record_of_a_block_counts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.dtjournal");
-        let journal = Journal::create(&path, &origin(), PART).unwrap();
-        let block = origin().plan.block(1).unwrap();
+        let journal = Journal::create(&path, &source_identity(), PART).unwrap();
+        let block = source_identity().manifest.block(1).unwrap();
         for byte in [7, 8] {
             journal.record(block, digest(byte)).unwrap();
         }
@@ -309,7 +314,9 @@ mod tests {
     fn a_record_that_could_not_be_written_is_none() {
         let full = sidecar::open_found_to_write(Path::new("/dev/full")).unwrap();
         let journal = Journal::new(full, Path::new("/dev/full"), [0; 16], len_of(0));
-        assert!(is_disk_full(&journal.record(origin().plan.block(0).unwrap(), digest(1)).unwrap_err()));
+        assert!(is_disk_full(
+            &journal.record(source_identity().manifest.block(0).unwrap(), digest(1)).unwrap_err()
+        ));
         assert!(!journal.has_records());
     }
 
@@ -317,9 +324,9 @@ mod tests {
     fn half_a_record_is_written_over_by_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.dtjournal");
-        let journal = Journal::create(&path, &origin(), PART).unwrap();
+        let journal = Journal::create(&path, &source_identity(), PART).unwrap();
         journal.0.file.write_all_at(&[9; 20], len_of(0)).unwrap();
-        journal.record(origin().plan.block(2).unwrap(), digest(1)).unwrap();
+        journal.record(source_identity().manifest.block(2).unwrap(), digest(1)).unwrap();
         assert_eq!(Found::read(&path).unwrap().unwrap().contents().records.len(), 1);
     }
 
@@ -327,9 +334,9 @@ mod tests {
     fn of_a_very_long_journal_no_more_is_read_than_it_can_have() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.dtjournal");
-        let journal = Journal::create(&path, &origin(), PART).unwrap();
+        let journal = Journal::create(&path, &source_identity(), PART).unwrap();
         for _ in 0..100 {
-            journal.record(origin().plan.block(2).unwrap(), digest(1)).unwrap();
+            journal.record(source_identity().manifest.block(2).unwrap(), digest(1)).unwrap();
         }
         let n_read = Found::read(&path).unwrap().unwrap().contents().records.len();
         assert!((3..20).contains(&n_read), "{n_read}");
@@ -339,9 +346,9 @@ mod tests {
     fn a_journal_is_removed_under_its_own_name_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.dtjournal");
-        let first = Journal::create(&path, &origin(), PART).unwrap();
+        let first = Journal::create(&path, &source_identity(), PART).unwrap();
         fs::remove_file(&path).unwrap();
-        let second = Journal::create(&path, &origin(), PART).unwrap();
+        let second = Journal::create(&path, &source_identity(), PART).unwrap();
         first.remove().unwrap();
         assert!(path.exists());
         second.remove().unwrap();

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use crate::digest::{RangeDigest, RangeHasher};
-use crate::manifest::{BlockIndex, BlockPlan, BlockSet};
-use crate::sink::journal::format::{Contents, Origin, PartIdentity, Record};
+use crate::manifest::{BlockId, BlockSet, Manifest};
+use crate::sink::journal::format::{Contents, PartIdentity, Record, SourceIdentity};
 use crate::sink::sparse::Holes;
 use crate::sys::filesystem;
 
@@ -36,23 +36,23 @@ pub(crate) enum Outcome {
 
 impl Recovered {
     /// Nothing at all.
-    pub(crate) fn nothing(plan: &BlockPlan, outcome: Outcome) -> Self {
-        let n_blocks = usize::try_from(plan.n_blocks()).unwrap_or(usize::MAX);
-        Self { done: BlockSet::new(plan), digests: vec![None; n_blocks], bytes: 0, outcome }
+    pub(crate) fn nothing(manifest: &Manifest, outcome: Outcome) -> Self {
+        let n_blocks = usize::try_from(manifest.n_blocks()).unwrap_or(usize::MAX);
+        Self { done: BlockSet::new(manifest), digests: vec![None; n_blocks], bytes: 0, outcome }
     }
 
-    fn add(&mut self, plan: &BlockPlan, block: BlockIndex, digest: RangeDigest) {
+    fn add(&mut self, manifest: &Manifest, block: BlockId, digest: RangeDigest) {
         if self.done.insert(block) {
-            self.bytes = self.bytes.saturating_add(plan.range(block).len());
+            self.bytes = self.bytes.saturating_add(manifest.range(block).len());
         }
         if let Some(place) = self.digests.get_mut(block.index()) {
             *place = Some(digest);
         }
     }
 
-    fn forget(&mut self, plan: &BlockPlan, block: BlockIndex) {
+    fn forget(&mut self, manifest: &Manifest, block: BlockId) {
         if self.done.remove(block) {
-            self.bytes = self.bytes.saturating_sub(plan.range(block).len());
+            self.bytes = self.bytes.saturating_sub(manifest.range(block).len());
         }
         if let Some(place) = self.digests.get_mut(block.index()) {
             *place = None;
@@ -60,16 +60,16 @@ impl Recovered {
     }
 
     /// The records of all that is there.
-    pub(in super::super) fn records(&self, plan: &BlockPlan) -> Vec<Record> {
-        let known = plan.blocks().zip(&self.digests);
+    pub(in super::super) fn records(&self, manifest: &Manifest) -> Vec<Record> {
+        let known = manifest.blocks().zip(&self.digests);
         known.filter_map(|(block, digest)| digest.map(|digest| Record { block, digest })).collect()
     }
 }
 
 /// What is to be done with a journal that was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in super::super) enum Verdict {
-    GoOn(Trust),
+pub(in super::super) enum ResumeDecision {
+    Resume(Trust),
     StartOver(&'static str),
     SourceChanged,
 }
@@ -83,34 +83,34 @@ pub(in super::super) enum Trust {
     AfterProof,
 }
 
-/// Whether the journal found is one of a transfer from `origin` into `part`, in the boot that is now.
-pub(in super::super) fn judge(
+/// Whether the journal found is one of a transfer from `source_identity` into `part`, in the boot that is now.
+pub(in super::super) fn check_journal(
     found: &Contents,
-    origin: &Origin,
+    source_identity: &SourceIdentity,
     part: PartIdentity,
     boot: Option<[u8; 16]>,
-) -> Verdict {
-    let then = &found.header.origin;
-    if then.remote != origin.remote {
-        return Verdict::StartOver("it was of another remote file");
+) -> ResumeDecision {
+    let then = &found.header.source_identity;
+    if then.remote != source_identity.remote {
+        return ResumeDecision::StartOver("it was of another remote file");
     }
     // A device's number may be another each time it is mounted.
     if found.header.part.inode != part.inode {
-        return Verdict::StartOver("its journal was about another file");
+        return ResumeDecision::StartOver("its journal was about another file");
     }
     if found.records.is_empty() {
-        return Verdict::StartOver("no block of it was complete");
+        return ResumeDecision::StartOver("no block of it was complete");
     }
-    if (then.plan.size(), then.modified, then.version)
-        != (origin.plan.size(), origin.modified, origin.version)
+    if (then.manifest.size(), then.modified, then.version)
+        != (source_identity.manifest.size(), source_identity.modified, source_identity.version)
     {
-        return Verdict::SourceChanged;
+        return ResumeDecision::SourceChanged;
     }
-    if then.plan != origin.plan {
-        return Verdict::StartOver("the server cuts the file into other blocks now");
+    if then.manifest != source_identity.manifest {
+        return ResumeDecision::StartOver("the server cuts the file into other blocks now");
     }
     let is_same_mount = boot == Some(found.header.boot) && found.header.part.device == part.device;
-    Verdict::GoOn(if is_same_mount { Trust::Complete } else { Trust::AfterProof })
+    ResumeDecision::Resume(if is_same_mount { Trust::Complete } else { Trust::AfterProof })
 }
 
 /// How far what is there has been read back and compared with its digests.
@@ -149,29 +149,29 @@ pub(in super::super) fn recover(
     trust: Trust,
     watch: &mut Watch<'_>,
 ) -> Result<(Recovered, bool), RecoverError> {
-    let plan = &found.header.origin.plan;
-    let mut recovered = Recovered::nothing(plan, Outcome::Continued);
+    let manifest = &found.header.source_identity.manifest;
+    let mut recovered = Recovered::nothing(manifest, Outcome::Continued);
     for record in &found.records {
-        recovered.add(plan, record.block, record.digest);
+        recovered.add(manifest, record.block, record.digest);
     }
     let (n_recorded, of) = (recovered.done.len(), recovered.bytes);
     let len = part.metadata()?.len();
     // In memory nothing is reserved; elsewhere the file had room for all of it from the beginning.
-    let least_room = if filesystem::is_tmpfs(part)? { of } else { plan.size() };
+    let least_room = if filesystem::is_tmpfs(part)? { of } else { manifest.size() };
     let mut holes = Holes::of(part, least_room)?;
     let mut buffer = Vec::new();
     let mut bytes = 0_u64;
-    for Record { block, digest } in recovered.records(plan) {
+    for Record { block, digest } in recovered.records(manifest) {
         if trust == Trust::AfterProof && watch(Checked { bytes, of }).is_break() {
             return Err(RecoverError::Stopped);
         }
-        let range = plan.range(block);
+        let range = manifest.range(block);
         let is_right = range.end() <= len
             // What cannot be read is fetched again.
             && ((trust == Trust::Complete && !holes.may_have_cut(range))
-                || digest_of(part, plan, block, &mut buffer).ok().flatten() == Some(digest));
+                || digest_of(part, manifest, block, &mut buffer).ok().flatten() == Some(digest));
         if !is_right {
-            recovered.forget(plan, block);
+            recovered.forget(manifest, block);
         }
         bytes = bytes.saturating_add(range.len());
     }
@@ -182,13 +182,15 @@ pub(in super::super) fn recover(
 /// Whether no cut has taken bytes of `part`, in which each block has its digest: those that touch a hole are read back.
 pub(in super::super) fn is_whole(
     part: &File,
-    plan: &BlockPlan,
+    manifest: &Manifest,
     digests: &[Option<RangeDigest>],
 ) -> io::Result<bool> {
-    let mut holes = Holes::of(part, plan.size())?;
+    let mut holes = Holes::of(part, manifest.size())?;
     let mut buffer = Vec::new();
-    for (block, digest) in plan.blocks().zip(digests) {
-        if holes.may_have_cut(plan.range(block)) && digest_of(part, plan, block, &mut buffer)? != *digest {
+    for (block, digest) in manifest.blocks().zip(digests) {
+        if holes.may_have_cut(manifest.range(block))
+            && digest_of(part, manifest, block, &mut buffer)? != *digest
+        {
             return Ok(false);
         }
     }
@@ -201,12 +203,12 @@ const PIECE: u64 = 512 << 10;
 /// Reads a block of the part file and hashes it.
 fn digest_of(
     part: &File,
-    plan: &BlockPlan,
-    block: BlockIndex,
+    manifest: &Manifest,
+    block: BlockId,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Option<RangeDigest>> {
-    let range = plan.range(block);
-    let Some(mut hasher) = RangeHasher::new(plan.size(), range) else { return Ok(None) };
+    let range = manifest.range(block);
+    let Some(mut hasher) = RangeHasher::new(manifest.size(), range) else { return Ok(None) };
     let mut next = range.start();
     while next < range.end() {
         let len = (range.end() - next).min(PIECE);

@@ -26,7 +26,7 @@ pub(super) fn create_locked(path: &Path) -> io::Result<Option<File>> {
 
 /// A part file that an earlier transfer left, with a lock on it.
 #[derive(Debug)]
-pub(super) struct Leftover {
+pub(super) struct StalePartFile {
     file: File,
     path: PathBuf,
     opened: Opened,
@@ -41,7 +41,7 @@ enum Opened {
     ToRead,
 }
 
-impl Leftover {
+impl StalePartFile {
     /// Locks the part file at `path`; `None` if it has gone meanwhile.
     ///
     /// # Errors
@@ -160,9 +160,9 @@ mod tests {
         (folder, path)
     }
 
-    fn lock(path: &Path) -> Leftover {
+    fn lock(path: &Path) -> StalePartFile {
         let (journal, output) = (path.with_extension("dtjournal"), path.with_extension(""));
-        Leftover::lock(path, &journal, &output).unwrap().unwrap()
+        StalePartFile::lock(path, &journal, &output).unwrap().unwrap()
     }
 
     #[test]
@@ -180,8 +180,11 @@ mod tests {
     fn what_may_not_be_written_is_locked_all_the_same() {
         let (_folder, path) = left(0o400);
         // Whoever runs this may be allowed everything.
-        let leftover =
-            Leftover { file: sidecar::open_found(&path).unwrap(), opened: Opened::ToRead, ..lock(&path) };
+        let leftover = StalePartFile {
+            file: sidecar::open_found(&path).unwrap(),
+            opened: Opened::ToRead,
+            ..lock(&path)
+        };
         let file = leftover.take_over().unwrap().unwrap();
         assert!(fcntl_getfl(&file).unwrap().contains(OFlags::RDWR));
         assert!(is_locked(&path));

@@ -21,7 +21,7 @@ use crate::error::TransferError;
 use crate::sink::journal::{self, Journal};
 use crate::sink::sidecar::{is_named, mark};
 use crate::sys::filesystem;
-use lock::{Leftover, create_locked, is_locked, protect_like};
+use lock::{StalePartFile, create_locked, is_locked, protect_like};
 use naming::{folder_of, journal_path, part_path, resolve};
 pub(crate) use resume::BeginError;
 
@@ -55,12 +55,12 @@ pub(crate) struct PartFile {
     journal: PathBuf,
     output: PathBuf,
     clobber: Clobber,
-    worth: Worth,
+    state: PartState,
 }
 
 /// What there is to lose with a part file.
 #[derive(Debug)]
-enum Worth {
+enum PartState {
     /// Nothing.
     Nothing,
     /// What an earlier transfer left, and nobody has looked at yet.
@@ -101,15 +101,15 @@ impl PartFile {
         // Each further round means that another transfer came or went at the same moment.
         for _ in 0..100 {
             let claimed = match create_locked(&path) {
-                Ok(file) => file.map(|file| (file, Worth::Nothing)),
+                Ok(file) => file.map(|file| (file, PartState::Nothing)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let Some(left) = Leftover::lock(&path, &journal, &output)? else { continue };
+                    let Some(left) = StalePartFile::lock(&path, &journal, &output)? else { continue };
                     let has_journal = journal::is_there(&journal).map_err(of_journal("take over"))?;
                     if resume == Resume::Allowed && has_journal {
                         let file = left
                             .take_over()
                             .map_err(|error| TransferError::local("take over", &path, 0, error))?;
-                        file.map(|file| (file, Worth::Found))
+                        file.map(|file| (file, PartState::Found))
                     } else {
                         // In this order: a new part file may get the number of this one, by which journals know it.
                         journal::remove_all(&journal).map_err(of_journal("remove"))?;
@@ -119,13 +119,13 @@ impl PartFile {
                 }
                 Err(error) => return Err(TransferError::local("create", path, 0, error)),
             };
-            let Some((file, worth)) = claimed else { continue };
-            let part = Self { file, path, journal: journal.clone(), output, clobber, worth };
+            let Some((file, state)) = claimed else { continue };
+            let part = Self { file, path, journal: journal.clone(), output, clobber, state };
             // Whoever held the name until now may have been about to publish.
             if clobber == Clobber::Refuse && fs::symlink_metadata(&part.output).is_ok() {
                 return Err(TransferError::OutputExists { path: part.output.clone() });
             }
-            if matches!(part.worth, Worth::Nothing) {
+            if matches!(part.state, PartState::Nothing) {
                 journal::remove_all(&journal).map_err(of_journal("remove"))?;
             }
             part.prepare().map_err(|error| TransferError::local("prepare", &part.path, 0, error))?;
@@ -181,12 +181,12 @@ impl PartFile {
         if !is_named(&self.file, &self.output) {
             return Err(self.taken_away("publish"));
         }
-        let worth = std::mem::replace(&mut self.worth, Worth::Published);
+        let state = std::mem::replace(&mut self.state, PartState::Published);
         if durability == Durability::Synced {
             let folder = folder_of(&self.output);
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(local("sync", folder))?;
         }
-        if let Worth::Journaled(journal) = worth {
+        if let PartState::Journaled(journal) = state {
             // The output is there. A journal that is left is about no part file, and is removed with the next transfer.
             let _ = journal.remove();
         }
@@ -199,7 +199,7 @@ impl PartFile {
     }
 
     fn taken_away(&self, action: &'static str) -> TransferError {
-        self.distrust();
+        self.require_rehash();
         // Of the same kind as the error of a store whose file was cut: nobody knows how much of it is left.
         let what = "another process removed, replaced or truncated it meanwhile";
         let source = io::Error::new(io::ErrorKind::UnexpectedEof, what);
@@ -234,10 +234,10 @@ impl Drop for PartFile {
         if self.is_resumable() {
             return;
         }
-        let journal = match &self.worth {
-            Worth::Published => return,
-            Worth::Journaled(journal) => Some(journal),
-            Worth::Found | Worth::Nothing => None,
+        let journal = match &self.state {
+            PartState::Published => return,
+            PartState::Journaled(journal) => Some(journal),
+            PartState::Found | PartState::Nothing => None,
         };
         let is_named = is_named(&self.file, &self.path);
         // Nobody is left to hear of a failure. What was moved away has its journal, should it be moved back.

@@ -1,12 +1,12 @@
 //! Going on with a part file: what is there already, and the journal of what comes.
 
-use super::{PartFile, Worth};
+use super::{PartFile, PartState};
 use crate::digest::RangeDigest;
 use crate::error::TransferError;
-use crate::manifest::BlockPlan;
+use crate::manifest::Manifest;
 use crate::sink::journal::{
-    self, Found, Journal, Origin, Outcome, PartIdentity, RecoverError, Recovered, Trust, Verdict, Watch,
-    judge, recover,
+    self, Found, Journal, Outcome, PartIdentity, RecoverError, Recovered, ResumeDecision, SourceIdentity,
+    Trust, Watch, check_journal, recover,
 };
 use crate::sink::sidecar::is_named;
 
@@ -38,47 +38,55 @@ impl PartFile {
     ///
     /// # Errors
     /// [`BeginError::SourceChanged`] and [`BeginError::Stopped`] leave everything as it is.
-    pub(crate) fn begin(&mut self, origin: &Origin, watch: &mut Watch<'_>) -> Result<Begun, BeginError> {
-        let Worth::Found = self.worth else { return self.begin_anew(origin, Outcome::Fresh) };
+    pub(crate) fn begin(
+        &mut self,
+        source_identity: &SourceIdentity,
+        watch: &mut Watch<'_>,
+    ) -> Result<Begun, BeginError> {
+        let PartState::Found = self.state else { return self.start_fresh(source_identity, Outcome::Fresh) };
         let found = Found::read(&self.journal).map_err(|source| self.of_journal("read", source))?;
-        let Some(found) = found else { return self.begin_over(origin, "its journal is damaged") };
+        let Some(found) = found else { return self.restart(source_identity, "its journal is damaged") };
         let part = journal::identity(&self.file)
             .map_err(|source| TransferError::local("inspect", &self.path, 0, source))?;
-        match judge(found.contents(), origin, part, journal::boot_id()) {
-            Verdict::GoOn(trust) => self.go_on(origin, part, found, trust, watch),
-            Verdict::SourceChanged => Err(BeginError::SourceChanged),
-            Verdict::StartOver(why) => self.begin_over(origin, why),
+        match check_journal(found.contents(), source_identity, part, journal::boot_id()) {
+            ResumeDecision::Resume(trust) => self.resume(source_identity, part, found, trust, watch),
+            ResumeDecision::SourceChanged => Err(BeginError::SourceChanged),
+            ResumeDecision::StartOver(why) => self.restart(source_identity, why),
         }
     }
 
-    fn begin_over(&mut self, origin: &Origin, why: &'static str) -> Result<Begun, BeginError> {
+    fn restart(&mut self, source_identity: &SourceIdentity, why: &'static str) -> Result<Begun, BeginError> {
         self.start_over()?;
-        self.begin_anew(origin, Outcome::StartedOver { why })
+        self.start_fresh(source_identity, Outcome::StartedOver { why })
     }
 
-    fn begin_anew(&mut self, origin: &Origin, outcome: Outcome) -> Result<Begun, BeginError> {
-        let journal = if origin.plan.n_blocks() > 1 {
+    fn start_fresh(
+        &mut self,
+        source_identity: &SourceIdentity,
+        outcome: Outcome,
+    ) -> Result<Begun, BeginError> {
+        let journal = if source_identity.manifest.n_blocks() > 1 {
             let journal = journal::identity(&self.file)
-                .and_then(|part| Journal::create(&self.journal, origin, part))
+                .and_then(|part| Journal::create(&self.journal, source_identity, part))
                 .map_err(|source| self.of_journal("create", source))?;
-            self.worth = Worth::Journaled(journal.clone());
+            self.state = PartState::Journaled(journal.clone());
             Some(journal)
         } else {
             None
         };
-        Ok((journal, Recovered::nothing(&origin.plan, outcome)))
+        Ok((journal, Recovered::nothing(&source_identity.manifest, outcome)))
     }
 
-    fn go_on(
+    fn resume(
         &mut self,
-        origin: &Origin,
+        source_identity: &SourceIdentity,
         part: PartIdentity,
         found: Found,
         trust: Trust,
         watch: &mut Watch<'_>,
     ) -> Result<Begun, BeginError> {
         let of_part = |source| TransferError::local("read back", &self.path, 0, source);
-        let size = origin.plan.size();
+        let size = source_identity.manifest.size();
         if self.file.metadata().map_err(of_part)?.len() > size {
             self.file.set_len(size).map_err(of_part)?;
         }
@@ -89,31 +97,36 @@ impl PartFile {
         })?;
         // What is forgotten must be forgotten by the journal too, before its place has bytes again.
         let journal = if is_less || trust == Trust::AfterProof {
-            Journal::replace(&self.journal, origin, part, &recovered.records(&origin.plan))
+            Journal::replace(
+                &self.journal,
+                source_identity,
+                part,
+                &recovered.records(&source_identity.manifest),
+            )
         } else {
-            Journal::go_on(found, &self.journal)
+            Journal::resume(found, &self.journal)
         }
         .map_err(|source| self.of_journal("go on with", source))?;
-        self.worth = Worth::Journaled(journal.clone());
+        self.state = PartState::Journaled(journal.clone());
         Ok((Some(journal), recovered))
     }
 
     /// Whether it stays when it is dropped, to be gone on with.
     pub(crate) fn is_resumable(&self) -> bool {
-        match &self.worth {
-            Worth::Found => true,
-            Worth::Journaled(journal) => journal.has_records() && is_named(&self.file, &self.path),
-            Worth::Nothing | Worth::Published => false,
+        match &self.state {
+            PartState::Found => true,
+            PartState::Journaled(journal) => journal.has_records() && is_named(&self.file, &self.path),
+            PartState::Nothing | PartState::Published => false,
         }
     }
 
     /// Fails if another process has cut the file, in which each block has its digest. Reads back what may have been cut.
     pub(crate) fn check_whole(
         &self,
-        plan: &BlockPlan,
+        manifest: &Manifest,
         digests: &[Option<RangeDigest>],
     ) -> Result<(), TransferError> {
-        let is_whole = journal::is_whole(&self.file, plan, digests);
+        let is_whole = journal::is_whole(&self.file, manifest, digests);
         if is_whole.map_err(|source| TransferError::local("read back", &self.path, 0, source))? {
             Ok(())
         } else {
@@ -122,10 +135,10 @@ impl PartFile {
     }
 
     /// Whoever goes on with what is there proves all of it: another process has meddled with it, or its disk fails.
-    pub(crate) fn distrust(&self) {
-        if let Worth::Journaled(journal) = &self.worth {
+    pub(crate) fn require_rehash(&self) {
+        if let PartState::Journaled(journal) = &self.state {
             // What cannot be written to cannot be removed either; the holes that a cut leaves are found all the same.
-            let _ = journal.distrust();
+            let _ = journal.require_rehash();
         }
     }
 
@@ -133,11 +146,11 @@ impl PartFile {
     pub(crate) fn start_over(&mut self) -> Result<(), TransferError> {
         // In this order: records without bytes would be a lie.
         journal::remove_all(&self.journal).map_err(|source| self.of_journal("remove", source))?;
-        self.worth = Worth::Nothing;
+        self.state = PartState::Nothing;
         self.file.set_len(0).map_err(|source| TransferError::local("empty", &self.path, 0, source))
     }
 
-    /// Removes the part file and its journal, whatever they are worth.
+    /// Removes the part file and its journal, whatever they are state.
     pub(crate) fn discard(mut self) -> Result<(), TransferError> {
         self.start_over()
     }

@@ -1,6 +1,6 @@
 //! The two engines behind the storage trait, and which of them serves a file.
 //!
-//! [`Mapped`] receives straight into a memory mapping, [`Positioned`] writes at offsets, for file systems that cannot map
+//! [`MmapStore`] receives straight into a memory mapping, [`PwriteStore`] writes at offsets, for file systems that cannot map
 //! or preallocate. Streams and digests see the trait alone.
 
 use std::fs::File;
@@ -11,8 +11,8 @@ use std::{fmt, io};
 use super::Store;
 use crate::error::is_disk_full;
 use crate::sink::store::growing::FIRST_GROWTH;
-use crate::sink::store::mmap::Mapped;
-use crate::sink::store::pwrite::Positioned;
+use crate::sink::store::mmap::MmapStore;
+use crate::sink::store::pwrite::PwriteStore;
 use crate::sys::filesystem;
 
 /// Files below this size are written rather than mapped: two system calls against mapping, faults and unmapping.
@@ -94,7 +94,7 @@ pub(crate) fn open(file: &File, engine: Engine, len: Option<u64>) -> io::Result<
         Engine::Write => false,
     };
     if map {
-        let mapped = Mapped::new(file.try_clone()?)?;
+        let mapped = MmapStore::new(file.try_clone()?)?;
         // An unknown length starts with one small window, to learn whether this file system can do it at all.
         match mapped.grow(len.unwrap_or(FIRST_GROWTH)) {
             Ok(()) => return Ok(Arc::new(mapped)),
@@ -103,7 +103,7 @@ pub(crate) fn open(file: &File, engine: Engine, len: Option<u64>) -> io::Result<
             Err(_) => {}
         }
     }
-    let positioned = Positioned::new(file.try_clone()?)?;
+    let positioned = PwriteStore::new(file.try_clone()?)?;
     positioned.grow(room)?;
     Ok(Arc::new(positioned))
 }

@@ -15,7 +15,7 @@ use super::{FillError, Lease, MAX_FILL, Store, Writer, incomplete, truncated};
 use crate::manifest::ByteRange;
 use crate::sys::{Map, MapWriter, filesystem};
 
-/// How far ahead of the received bytes pages are taken at most: a millisecond's work, so that receiving never faults.
+/// How far ahead of the received bytes pages are taken at most: a millisecond's work, so that requester never faults.
 const POPULATE_AHEAD: usize = 4 << 20;
 
 /// How far ahead at first; as bytes come it doubles, so that 255 empty streams do not take pages for nothing.
@@ -26,33 +26,33 @@ const READ_PIECE: usize = 1 << 20;
 
 /// A file that is received into through mappings: one for a known length, one more for each growth otherwise.
 #[derive(Debug)]
-pub(crate) struct Mapped {
+pub(crate) struct MmapStore {
     file: Arc<File>,
     preallocates: bool,
-    windows: RwLock<Vec<Window>>,
+    windows: RwLock<Vec<ReorderBuffer>>,
 }
 
 #[derive(Clone, Debug)]
-struct Window {
+struct ReorderBuffer {
     range: ByteRange,
     map: Arc<Map>,
 }
 
-impl Mapped {
+impl MmapStore {
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let preallocates = !filesystem::is_tmpfs(&file)?;
         Ok(Self { file: Arc::new(file), preallocates, windows: RwLock::default() })
     }
 
     /// The window that holds the byte at `offset`, which is not behind the end.
-    fn window(&self, offset: u64) -> Option<Window> {
+    fn window(&self, offset: u64) -> Option<ReorderBuffer> {
         let windows = self.windows.read().unwrap_or_else(PoisonError::into_inner);
         let after = windows.partition_point(|window| window.range.end() <= offset);
         windows.get(after).cloned()
     }
 
     /// The exclusive right to all of `range`, which must lie within one window.
-    fn lend(&self, range: ByteRange) -> Option<(Window, MapWriter)> {
+    fn lend(&self, range: ByteRange) -> Option<(ReorderBuffer, MapWriter)> {
         let window = self.window(range.start()).filter(|window| range.end() <= window.range.end())?;
         let start = size(range.start() - window.range.start()).ok()?;
         let writer = window.map.writer(start, start.checked_add(size(range.len()).ok()?)?)?;
@@ -60,7 +60,7 @@ impl Mapped {
     }
 }
 
-impl Store for Mapped {
+impl Store for MmapStore {
     fn grow(&self, len: u64) -> io::Result<()> {
         let mut windows = self.windows.write().unwrap_or_else(PoisonError::into_inner);
         let range = ByteRange::new(windows.last().map_or(0, |window| window.range.end()), len);
@@ -83,7 +83,7 @@ impl Store for Mapped {
         let map = Map::new(&self.file, range.start(), size(range.len())?)?;
         // Kernels before 5.14 cannot take pages without a touch, which a full disk would make a signal.
         take_pages(&self.file, range.start(), &map, 0, 1)?;
-        windows.push(Window { range, map });
+        windows.push(ReorderBuffer { range, map });
         Ok(())
     }
 
@@ -92,18 +92,12 @@ impl Store for Mapped {
         let start = size(range.start() - window.range.start()).ok()?;
         let end = size(range.end().min(window.range.end()) - window.range.start()).ok()?;
         let writer = window.map.writer(start, end)?;
-        Some(Box::new(MappedWriter { file: Arc::clone(&self.file), window, writer, populated: start, start }))
+        Some(Box::new(MmapWriter { file: Arc::clone(&self.file), window, writer, populated: start, start }))
     }
 
     fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>> {
         let (window, writer) = self.lend(range)?;
-        Some(Box::new(MappedLease {
-            file: Arc::clone(&self.file),
-            window,
-            writer,
-            populated: 0,
-            received: 0,
-        }))
+        Some(Box::new(MmapLease { file: Arc::clone(&self.file), window, writer, populated: 0, received: 0 }))
     }
 
     fn is_buffered(&self) -> bool {
@@ -137,9 +131,9 @@ impl Store for Mapped {
 }
 
 /// A mapping's writer that takes the pages just before the bytes come.
-struct MappedWriter {
+struct MmapWriter {
     file: Arc<File>,
-    window: Window,
+    window: ReorderBuffer,
     writer: MapWriter,
     /// Up to where, within the window, the pages have been taken.
     populated: usize,
@@ -147,7 +141,7 @@ struct MappedWriter {
     start: usize,
 }
 
-impl MappedWriter {
+impl MmapWriter {
     fn populate(&mut self) -> io::Result<()> {
         let position = self.writer.position();
         if self.populated > position || self.writer.remaining() == 0 {
@@ -161,7 +155,7 @@ impl MappedWriter {
     }
 }
 
-impl Writer for MappedWriter {
+impl Writer for MmapWriter {
     fn remaining(&self) -> u64 {
         offset(self.writer.remaining())
     }
@@ -178,9 +172,9 @@ impl Writer for MappedWriter {
 
 /// The exclusive right to a range of a mapping that its owner may still throw away.
 #[derive(Debug)]
-struct MappedLease {
+struct MmapLease {
     file: Arc<File>,
-    window: Window,
+    window: ReorderBuffer,
     writer: MapWriter,
     /// How many bytes from the beginning have their pages.
     populated: usize,
@@ -188,14 +182,14 @@ struct MappedLease {
     received: usize,
 }
 
-impl MappedLease {
+impl MmapLease {
     /// The window's offsets between which the first `end` bytes of the range behind `start` lie.
     fn within(&self, start: usize, end: usize) -> (usize, usize) {
         (self.writer.position() + start, self.writer.position() + end)
     }
 }
 
-impl Lease for MappedLease {
+impl Lease for MmapLease {
     fn remaining(&self) -> u64 {
         offset(self.writer.remaining() - self.received)
     }
@@ -287,7 +281,7 @@ mod tests {
     fn what_an_earlier_transfer_left_survives_a_growth_that_fails() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(b"received before", 0).unwrap();
-        assert!(Mapped::new(file.try_clone().unwrap()).unwrap().grow(1 << 60).is_err());
+        assert!(MmapStore::new(file.try_clone().unwrap()).unwrap().grow(1 << 60).is_err());
         assert_eq!(file.metadata().unwrap().len(), 15);
     }
 
@@ -296,7 +290,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
         file.write_all_at(b"received before", 1000).unwrap();
-        let mapped = Mapped::new(file.try_clone().unwrap()).unwrap();
+        let mapped = MmapStore::new(file.try_clone().unwrap()).unwrap();
         mapped.grow(1 << 20).unwrap();
         assert!(!mapped.preallocates || file.metadata().unwrap().blocks() >= 2048);
         let mut bytes = [0; 15];

@@ -14,7 +14,7 @@ pub use engine::{Engine, InvalidEngine};
 pub(crate) use engine::{open, open_for_blocks};
 pub(crate) use growing::{GrowingWriter, append};
 #[cfg(test)]
-pub(crate) use pwrite::Positioned;
+pub(crate) use pwrite::PwriteStore;
 
 use crate::manifest::ByteRange;
 

@@ -14,14 +14,14 @@ use rustix::io::Errno;
 use super::{FillError, Lease, Store, Writer, incomplete, truncated};
 use crate::manifest::ByteRange;
 use crate::sink::store::{Buffers, Heap};
-use crate::sys::{Ledger, filesystem};
+use crate::sys::{RangeLock, filesystem};
 
 /// The buffer of a writer or reader: with 255 streams 32 MiB in all, and a system call's cost already vanishes.
 const BUFFER: usize = 128 << 10;
 
 /// A file that is written at offsets.
 #[derive(Debug)]
-pub(crate) struct Positioned {
+pub(crate) struct PwriteStore {
     file: Arc<Ledgered>,
     buffers: Arc<Buffers>,
 }
@@ -30,15 +30,15 @@ pub(crate) struct Positioned {
 #[derive(Debug)]
 struct Ledgered {
     file: File,
-    ledger: Mutex<Ledger<u64>>,
+    lock: Mutex<RangeLock<u64>>,
     /// How many bytes from the beginning were reserved. The file is never shorter, unless another process cuts it.
     reserved: AtomicU64,
 }
 
 impl Ledgered {
-    fn ledger(&self) -> MutexGuard<'_, Ledger<u64>> {
-        // The ledger's methods leave it whole at every step, so a poisoned lock holds a whole ledger.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RangeLock<u64>> {
+        // The lock's methods leave it whole at every step, so a poisoned lock holds a whole lock.
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fails if another process has cut the file: what is written behind its end would leave a hole before it.
@@ -50,7 +50,7 @@ impl Ledgered {
     /// The exclusive right to `range`, all of which must have been reserved.
     fn lend(self: &Arc<Self>, range: ByteRange) -> Option<Lent> {
         let is_reserved = range.end() <= self.reserved.load(Ordering::Relaxed);
-        let is_lent = is_reserved && self.ledger().lend(range.start(), range.end());
+        let is_lent = is_reserved && self.lock().lend(range.start(), range.end());
         is_lent.then(|| Lent { file: Arc::clone(self), range })
     }
 }
@@ -66,26 +66,26 @@ impl Lent {
     /// Declares the next `n` bytes filled.
     fn fill(&mut self, n: u64) {
         let next = self.range.start().saturating_add(n).min(self.range.end());
-        self.file.ledger().fill(self.range.start(), next);
+        self.file.lock().fill(self.range.start(), next);
         self.range = ByteRange::new(next, self.range.end());
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.file.ledger().take_back(self.range.start(), self.range.end());
+        self.file.lock().take_back(self.range.start(), self.range.end());
     }
 }
 
-impl Positioned {
+impl PwriteStore {
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let reserved = AtomicU64::new(file.metadata()?.len());
-        let file = Arc::new(Ledgered { file, ledger: Mutex::default(), reserved });
+        let file = Arc::new(Ledgered { file, lock: Mutex::default(), reserved });
         Ok(Self { file, buffers: Arc::default() })
     }
 }
 
-impl Store for Positioned {
+impl Store for PwriteStore {
     fn grow(&self, len: u64) -> io::Result<()> {
         let file = &self.file.file;
         let present = file.metadata()?.len();
@@ -113,12 +113,12 @@ impl Store for Positioned {
     fn writer(&self, range: ByteRange) -> Option<Box<dyn Writer>> {
         let end = self.file.reserved.load(Ordering::Relaxed).min(range.end());
         let lent = self.file.lend(ByteRange::new(range.start(), end))?;
-        Some(Box::new(PositionedWriter { lent, buffer: Vec::new() }))
+        Some(Box::new(PwriteWriter { lent, buffer: Vec::new() }))
     }
 
     fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>> {
         let heap = Heap::new(&self.buffers, range.len())?;
-        Some(Box::new(PositionedLease { lent: self.file.lend(range)?, heap }))
+        Some(Box::new(PwriteLease { lent: self.file.lend(range)?, heap }))
     }
 
     fn is_buffered(&self) -> bool {
@@ -130,7 +130,7 @@ impl Store for Positioned {
     }
 
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        if !self.file.ledger().is_filled(range.start(), range.end()) {
+        if !self.file.lock().is_filled(range.start(), range.end()) {
             return Err(io::Error::other("read before it was written"));
         }
         let mut buffer = vec![0; capped(range.len())];
@@ -145,13 +145,13 @@ impl Store for Positioned {
     }
 }
 
-struct PositionedWriter {
+struct PwriteWriter {
     /// What is still to be written.
     lent: Lent,
     buffer: Vec<u8>,
 }
 
-impl Writer for PositionedWriter {
+impl Writer for PwriteWriter {
     fn remaining(&self) -> u64 {
         self.lent.range.len()
     }
@@ -174,12 +174,12 @@ impl Writer for PositionedWriter {
 
 /// The exclusive right to a range, which is written as a whole when it is committed.
 #[derive(Debug)]
-struct PositionedLease {
+struct PwriteLease {
     lent: Lent,
     heap: Heap,
 }
 
-impl Lease for PositionedLease {
+impl Lease for PwriteLease {
     fn remaining(&self) -> u64 {
         self.heap.remaining()
     }
@@ -226,7 +226,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
         file.write_all_at(b"received before", 1000).unwrap();
-        Positioned::new(file.try_clone().unwrap()).unwrap().grow(1 << 20).unwrap();
+        PwriteStore::new(file.try_clone().unwrap()).unwrap().grow(1 << 20).unwrap();
         assert!(file.metadata().unwrap().blocks() >= 2048);
         let mut bytes = [0; 15];
         file.read_exact_at(&mut bytes, 1000).unwrap();
@@ -237,7 +237,7 @@ mod tests {
     fn a_file_that_was_cut_is_not_written_behind_its_end() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1000).unwrap();
-        let store = Positioned::new(file.try_clone().unwrap()).unwrap();
+        let store = PwriteStore::new(file.try_clone().unwrap()).unwrap();
         let mut lease = store.lease(ByteRange::new(0, 10)).unwrap();
         let mut writer = store.writer(ByteRange::new(10, 20)).unwrap();
         lease.fill(&mut |_| Ok(10)).unwrap();
@@ -251,7 +251,7 @@ mod tests {
     fn bytes_have_one_writer_and_are_read_when_they_are_written() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1000).unwrap();
-        let store = Positioned::new(file).unwrap();
+        let store = PwriteStore::new(file).unwrap();
         let (mut nobody, first) = (|_: &[u8]| Ok(()), ByteRange::new(0, 10));
         let mut writer = store.writer(ByteRange::new(0, 100)).unwrap();
         assert!(store.writer(ByteRange::new(99, 200)).is_none());

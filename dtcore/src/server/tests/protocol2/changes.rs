@@ -18,12 +18,12 @@ async fn a_file_that_grew_has_changed() {
     let answer = served.session("f", 1).await;
     std::fs::File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap();
     let mut stream = Stream2::open(&answer, 0).await;
-    let (bytes, problem) = stream.fetch(ByteRange::new(0, 65_536)).await.problem();
+    let (bytes, code) = stream.fetch(ByteRange::new(0, 65_536)).await.code();
     assert!(bytes == content(100_000)[..65_536]);
-    assert_eq!(problem, Problem::SourceChanged);
+    assert_eq!(code, ErrorCode::SourceChanged);
     // The stream goes on; its digests are not to be had.
     stream.demand(&[Demand::Digest(WholeDigests::Blake3)]).await;
-    assert_eq!(stream.got().await.refused(), Problem::SourceChanged);
+    assert_eq!(stream.got().await.refused(), ErrorCode::SourceChanged);
     assert_eq!(stream.got().await, Got::End);
     assert_eq!(served.failed().await, StreamFailure::SourceChanged);
 }
@@ -37,7 +37,7 @@ async fn digests_that_were_told_before_a_change_are_not_told_after_it() {
     assert_eq!(stream.digests(WholeDigests::Blake3).await.blake3, Blake3Digest::of(b"abc"));
     std::fs::File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap();
     stream.demand(&[Demand::Digest(WholeDigests::Blake3)]).await;
-    assert_eq!(stream.got().await.refused(), Problem::SourceChanged);
+    assert_eq!(stream.got().await.refused(), ErrorCode::SourceChanged);
 }
 
 #[tokio::test]
@@ -53,8 +53,8 @@ async fn what_a_shorter_file_lacks_comes_as_zeros() {
         (ByteRange::new(2 * MIB, 3_000_000), 0),
         (ByteRange::new(0, 1024), 1024),
     ] {
-        let (bytes, problem) = stream.fetch(range).await.problem();
-        assert_eq!(problem, Problem::SourceChanged, "{range}");
+        let (bytes, code) = stream.fetch(range).await.code();
+        assert_eq!(code, ErrorCode::SourceChanged, "{range}");
         assert_eq!(u64::try_from(bytes.len()).unwrap(), range.len());
         let sent = bytes.iter().take_while(|byte| **byte == 7).count();
         assert!(sent <= n && bytes[sent..].iter().all(|byte| *byte == 0), "{range}");
@@ -77,12 +77,12 @@ async fn a_change_within_a_range_is_told_at_its_end() {
         // So that not all of the range is on its way when the file changes.
         socket.set_recv_buffer_size(64 << 10).unwrap();
         let mut stream = Stream2 { socket: within(socket.connect(data_port(&answer))).await.unwrap() };
-        stream.socket.write_all(&greeting(&answer, 0, Replacing::Nothing)).await.unwrap();
+        stream.socket.write_all(&hello(&answer, 0, Replacing::Nothing)).await.unwrap();
         stream.demand(&[Demand::Range(ByteRange::new(0, 16 * MIB))]).await;
         stream.answering().await;
         change(&path);
-        let (bytes, problem) = stream.got().await.problem();
-        assert_eq!((bytes.len(), problem), (16 << 20, Problem::SourceChanged));
+        let (bytes, code) = stream.got().await.code();
+        assert_eq!((bytes.len(), code), (16 << 20, ErrorCode::SourceChanged));
     }
 }
 
@@ -111,10 +111,10 @@ async fn a_wrong_digest_that_is_remembered_is_forgotten_when_it_is_doubted() {
     let wrong = RangeDigest::of(1000, range, &[2; 1000]).unwrap();
     {
         let source = SourceFile::new(std::fs::File::open(&path).unwrap()).unwrap();
-        let plan = served.session("f", 1).await.plan;
-        let (shared, block) = (served.shared.upgrade().unwrap(), plan.block(0).unwrap());
+        let manifest = served.session("f", 1).await.manifest;
+        let (shared, block) = (served.shared.upgrade().unwrap(), manifest.block(0).unwrap());
         let (now, begin) = (source.identity(), SystemTime::now());
-        shared.digests.blocks().remember(&source, &plan, block, wrong, &now, begin);
+        shared.digests.blocks().remember(&source, &manifest, block, wrong, &now, begin);
     }
     let answer = served.session("f", 1).await;
     let mut stream = Stream2::open(&answer, 0).await;
@@ -162,7 +162,7 @@ async fn who_asks_for_what_cannot_be_is_refused_after_what_can() {
         let demands = [range(65_536, 34_464), bad, range(0, 1024)].concat();
         within(stream.socket.write_all(&demands)).await.unwrap();
         assert!(stream.got().await.verified(100_000).1 == content[65_536..]);
-        assert_eq!(stream.got().await.refused(), Problem::BrokenProtocol, "{bad:?}");
+        assert_eq!(stream.got().await.refused(), ErrorCode::BrokenProtocol, "{bad:?}");
         assert_eq!(stream.got().await, Got::End);
         assert_eq!(served.failed().await, StreamFailure::BrokenProtocol);
     }

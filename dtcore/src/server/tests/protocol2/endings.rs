@@ -8,15 +8,15 @@ async fn an_end_forgets_the_session_and_closes_its_streams() {
     served.file("f", &content(100_000));
     let answer = served.session("f", 3).await;
     let mut idle = Stream2::begun(&answer, 0).await;
-    let mut ending = Stream2::begun(&answer, 1).await;
-    ending.fetch(ByteRange::new(0, 65_536)).await.verified(100_000);
-    ending.demand(&[Demand::End]).await;
-    assert_eq!((ending.got().await, idle.got().await), (Got::End, Got::End));
+    let mut session_end = Stream2::begun(&answer, 1).await;
+    session_end.fetch(ByteRange::new(0, 65_536)).await.verified(100_000);
+    session_end.demand(&[Demand::End]).await;
+    assert_eq!((session_end.got().await, idle.got().await), (Got::End, Got::End));
     let bytes = served.event(|event| {
         if let ServerEvent::TransferFinished { bytes, .. } = event { Some(*bytes) } else { None }
     });
     assert_eq!(bytes.await, 2 * 1024 + 65_536);
-    assert_eq!(Stream2::open(&answer, 2).await.got().await.refused(), Problem::NoSuchSession);
+    assert_eq!(Stream2::open(&answer, 2).await.got().await.refused(), ErrorCode::NoSuchSession);
     let stats = &served.stats;
     assert_eq!((stats.streams_opened(), stats.streams_finished(), stats.streams_failed()), (2, 2, 0));
     assert_eq!((stats.transfers_finished(), stats.bytes_sent()), (1, 2 * 1024 + 65_536));
@@ -39,7 +39,7 @@ async fn a_session_expires_when_no_stream_is_open() {
         Some((*missing, *bytes, *idle))
     });
     assert_eq!(expired.await, (2, 9, expiry));
-    assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), Problem::NoSuchSession);
+    assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), ErrorCode::NoSuchSession);
 }
 
 #[tokio::test]

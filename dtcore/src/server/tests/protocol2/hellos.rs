@@ -34,7 +34,7 @@ async fn an_unknown_session_and_a_wrong_secret_look_alike() {
         replies.push(read_to_end(stream.socket).await.unwrap());
         assert_eq!(reason(&mut served).await, StreamRefusal::NoSession);
     }
-    assert_eq!(replies[0], Reply::refusal(Problem::NoSuchSession, "no such session"));
+    assert_eq!(replies[0], Reply::refusal(ErrorCode::NoSuchSession, "no such session"));
     assert_eq!(replies[0], replies[1]);
     Stream2::begun(&answer, 0).await;
 }
@@ -51,7 +51,7 @@ async fn a_refused_stream_disturbs_no_open_one() {
         (1, "stream 1 is being served already"),
     ] {
         let mut stream = Stream2::open(&answer, id).await;
-        assert_eq!(stream.got().await, Got::Refused(Problem::NoSuchStream, expected.to_owned()));
+        assert_eq!(stream.got().await, Got::Refused(ErrorCode::NoSuchStream, expected.to_owned()));
         assert_eq!(stream.got().await, Got::End);
         assert_eq!(reason(&mut served).await.to_string(), expected);
     }
@@ -66,7 +66,7 @@ async fn the_flag_ends_the_former_connection() {
     let answer = served.session("f", 2).await;
     // Even where there is room for one stream only.
     let mut idle = Stream2::begun(&answer, 0).await;
-    let mut busy = Stream2::with(&answer, &greeting(&answer, 0, Replacing::Former)).await;
+    let mut busy = Stream2::with(&answer, &hello(&answer, 0, Replacing::Former)).await;
     assert_eq!(idle.got().await, Got::End);
     assert_eq!(served.failed().await, StreamFailure::Replaced);
     // Far more than fits into the connection, so it is in the middle of a range.
@@ -74,15 +74,15 @@ async fn the_flag_ends_the_former_connection() {
         [ByteRange::with_len(0, 16 << 20), ByteRange::with_len(16 << 20, 16 << 20)].map(Demand::Range);
     busy.demand(&demands).await;
     busy.answering().await;
-    let mut last = Stream2::with(&answer, &greeting(&answer, 0, Replacing::Former)).await;
+    let mut last = Stream2::with(&answer, &hello(&answer, 0, Replacing::Former)).await;
     assert_eq!(served.failed().await, StreamFailure::Replaced);
     assert!(
         matches!(read_to_end(busy.socket).await, Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
     );
     last.fetch(ByteRange::new(0, 1024)).await.verified(LARGE);
     // Its end does not free the stream of the one that replaced it.
-    assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), Problem::NoSuchStream);
-    assert_eq!(Stream2::open(&answer, 1).await.got().await.refused(), Problem::Busy);
+    assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), ErrorCode::NoSuchStream);
+    assert_eq!(Stream2::open(&answer, 1).await.got().await.refused(), ErrorCode::Busy);
     drop(last);
     served.stream_finished().await;
     Stream2::begun(&answer, 1).await;
@@ -94,11 +94,11 @@ async fn other_versions_and_flags_are_refused() {
     served.file("f", b"abc");
     let answer = served.session("f", 1).await;
     for (at, value) in [(25, 1), (25, 3), (26, 2), (27, 1)] {
-        let mut bytes = greeting(&answer, 0, Replacing::Nothing);
+        let mut bytes = hello(&answer, 0, Replacing::Nothing);
         bytes[at] = value;
         let mut stream = Stream2::with(&answer, &bytes).await;
-        assert_eq!(stream.got().await.refused(), Problem::BrokenProtocol);
-        assert_eq!(reason(&mut served).await, StreamRefusal::NotAGreeting);
+        assert_eq!(stream.got().await.refused(), ErrorCode::BrokenProtocol);
+        assert_eq!(reason(&mut served).await, StreamRefusal::InvalidHello);
     }
     Stream2::begun(&answer, 0).await;
 }
@@ -109,15 +109,15 @@ async fn late_and_cut_off_greetings_are_closed_without_a_word() {
     let mut served = Served::with(|options| options.request_timeout(timeout)).await;
     served.file("f", b"abc");
     let answer = served.session("f", 1).await;
-    let bytes = greeting(&answer, 0, Replacing::Nothing);
+    let bytes = hello(&answer, 0, Replacing::Nothing);
     for n in [0, 27] {
         let late = Stream2::with(&answer, &bytes[..n]).await;
         assert!(read_to_end(late.socket).await.unwrap_or_default().is_empty());
-        assert_eq!(reason(&mut served).await, StreamRefusal::NoGreeting);
+        assert_eq!(reason(&mut served).await, StreamRefusal::NoHello);
         let mut cut = Stream2::with(&answer, &bytes[..n]).await;
         cut.socket.shutdown().await.unwrap();
         assert!(read_to_end(cut.socket).await.unwrap_or_default().is_empty());
-        assert_eq!(reason(&mut served).await, StreamRefusal::NoGreeting);
+        assert_eq!(reason(&mut served).await, StreamRefusal::NoHello);
     }
     // In pieces, but in time.
     let mut slow = Stream2::with(&answer, &bytes[..1]).await;
@@ -129,7 +129,7 @@ async fn late_and_cut_off_greetings_are_closed_without_a_word() {
 #[tokio::test]
 async fn mute_connections_are_limited_and_open_streams_are_not_among_them() {
     let mut served = Served::with(|mut options| {
-        options.max_ungreeted = NonZeroUsize::new(4).unwrap();
+        options.max_pending_handshakes = NonZeroUsize::new(4).unwrap();
         options
     })
     .await;
@@ -142,11 +142,11 @@ async fn mute_connections_are_limited_and_open_streams_are_not_among_them() {
     // Half of them for one address.
     let mute = [Stream2::with(&answer, b"").await, Stream2::with(&answer, b"").await];
     let mut over = Stream2::with(&answer, b"").await;
-    assert_eq!(over.got().await.refused(), Problem::Busy);
+    assert_eq!(over.got().await.refused(), ErrorCode::Busy);
     assert_eq!(reason(&mut served).await, StreamRefusal::NoCapacity);
     drop(mute);
-    assert_eq!(reason(&mut served).await, StreamRefusal::NoGreeting);
-    assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), Problem::NoSuchStream);
+    assert_eq!(reason(&mut served).await, StreamRefusal::NoHello);
+    assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), ErrorCode::NoSuchStream);
 }
 
 #[tokio::test]

@@ -44,11 +44,11 @@ async fn one_address_cannot_take_the_places_of_all() {
     for n in 0..300 {
         streams.push(Stream2::begun(&sessions[usize::from(n >= 255)], u8::try_from(n % 255).unwrap()).await);
     }
-    assert_eq!(Stream2::open(&sessions[1], 200).await.got().await.refused(), Problem::Busy);
+    assert_eq!(Stream2::open(&sessions[1], 200).await.got().await.refused(), ErrorCode::Busy);
     let other = TcpSocket::new_v4().unwrap();
     other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut other = Stream2 { socket: within(other.connect(data_port(&sessions[1]))).await.unwrap() };
-    other.socket.write_all(&greeting(&sessions[1], 200, Replacing::Nothing)).await.unwrap();
+    other.socket.write_all(&hello(&sessions[1], 200, Replacing::Nothing)).await.unwrap();
     other.fetch(ByteRange::new(0, 1000)).await.verified(1000);
 }
 

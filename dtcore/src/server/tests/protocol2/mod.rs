@@ -11,9 +11,9 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::digest::{Blake3Digest, Md5Digest, RangeDigest};
-use crate::manifest::{BlockPlan, ByteRange};
+use crate::manifest::{ByteRange, Manifest};
 use crate::proto::v2::{
-    Answer, Demand, FRAME_LEN, Greeting, MAX_REASON, Problem, Replacing, Reply, Secret, SessionId,
+    Answer, Demand, ErrorCode, FRAME_LEN, Hello, MAX_REASON, Replacing, Reply, Secret, SessionId,
     TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN, WholeDigests, WholeDigestsReply,
 };
 
@@ -69,7 +69,7 @@ enum Got {
     Digests(WholeDigestsReply),
     Wait,
     Drain,
-    Refused(Problem, String),
+    Refused(ErrorCode, String),
     End,
     Reset,
 }
@@ -84,16 +84,16 @@ impl Got {
     }
 
     #[track_caller]
-    fn problem(self) -> (Vec<u8>, Problem) {
-        let Self::Data(_, bytes, Trailer(Err(problem))) = self else { panic!("{self:?}") };
-        (bytes, problem)
+    fn code(self) -> (Vec<u8>, ErrorCode) {
+        let Self::Data(_, bytes, Trailer(Err(code))) = self else { panic!("{self:?}") };
+        (bytes, code)
     }
 
     #[track_caller]
-    fn refused(self) -> Problem {
-        let Self::Refused(problem, reason) = self else { panic!("{self:?}") };
+    fn refused(self) -> ErrorCode {
+        let Self::Refused(code, reason) = self else { panic!("{self:?}") };
         assert!(!reason.is_empty());
-        problem
+        code
     }
 }
 
@@ -102,9 +102,9 @@ struct Stream2 {
     socket: TcpStream,
 }
 
-fn greeting(answer: &Answer, stream: u8, replacing: Replacing) -> Vec<u8> {
-    let greeting = Greeting { stream, secret: answer.secret.clone(), session: answer.session, replacing };
-    greeting.encode().to_vec()
+fn hello(answer: &Answer, stream: u8, replacing: Replacing) -> Vec<u8> {
+    let hello = Hello { stream, secret: answer.secret.clone(), session: answer.session, replacing };
+    hello.encode().to_vec()
 }
 
 fn data_port(answer: &Answer) -> SocketAddr {
@@ -120,13 +120,16 @@ impl Stream2 {
     }
 
     async fn open(answer: &Answer, stream: u8) -> Self {
-        Self::with(answer, &greeting(answer, stream, Replacing::Nothing)).await
+        Self::with(answer, &hello(answer, stream, Replacing::Nothing)).await
     }
 
     /// A stream that is surely open: it has brought a range.
     async fn begun(answer: &Answer, stream: u8) -> Self {
         let mut stream = Self::open(answer, stream).await;
-        stream.fetch(ByteRange::with_len(0, answer.plan.size().min(1024))).await.verified(answer.plan.size());
+        stream
+            .fetch(ByteRange::with_len(0, answer.manifest.size().min(1024)))
+            .await
+            .verified(answer.manifest.size());
         stream
     }
 
@@ -179,9 +182,9 @@ impl Stream2 {
             }
             Reply::Wait { .. } => Got::Wait,
             Reply::Drain => Got::Drain,
-            Reply::Refused(problem, len) => {
+            Reply::Refused(code, len) => {
                 assert!(len <= MAX_REASON);
-                Got::Refused(problem, String::from_utf8(self.exactly(len).await.unwrap()).unwrap())
+                Got::Refused(code, String::from_utf8(self.exactly(len).await.unwrap()).unwrap())
             }
         }
     }

@@ -12,10 +12,10 @@ async fn files_of_every_size_come_whole() {
         let content = content(len);
         served.file("f", &content);
         let answer = served.session("f", 2).await;
-        let plan = answer.plan;
-        assert_eq!((plan.size(), plan.block_size().bytes()), (u64::try_from(len).unwrap(), 64 << 10));
+        let manifest = answer.manifest;
+        assert_eq!((manifest.size(), manifest.block_size().bytes()), (u64::try_from(len).unwrap(), 64 << 10));
         let mut stream = Stream2::open(&answer, 1).await;
-        let ranges: Vec<_> = plan.blocks().map(|block| plan.range(block)).collect();
+        let ranges: Vec<_> = manifest.blocks().map(|block| manifest.range(block)).collect();
         let demands: Vec<_> = ranges.iter().map(|range| Demand::Range(*range)).collect();
         stream.demand(&demands).await;
         let mut digests = Vec::new();
@@ -23,14 +23,14 @@ async fn files_of_every_size_come_whole() {
             let got = stream.got().await;
             let Got::Data(_, _, Trailer(Ok(digest))) = got else { panic!("{got:?}") };
             digests.push(digest);
-            let (of, bytes) = got.verified(plan.size());
+            let (of, bytes) = got.verified(manifest.size());
             assert_eq!(of, range);
             assert!(bytes == part(&content, range), "{len}: {range}");
         }
         let whole = stream.digests(WholeDigests::Blake3AndMd5).await;
         assert_eq!(whole.md5, Some(Md5Digest::of(&content)));
         assert_eq!(whole.blake3, Blake3Digest::of(&content));
-        assert_eq!(Blake3Digest::of_blocks(&plan, &digests), Some(whole.blake3));
+        assert_eq!(Blake3Digest::of_blocks(&manifest, &digests), Some(whole.blake3));
         stream.demand(&[Demand::End]).await;
         assert_eq!(stream.got().await, Got::End);
     }
@@ -68,10 +68,10 @@ async fn offsets_beyond_four_gigabytes_are_right() {
         file.write_all_at(b"x", at).unwrap();
     }
     let answer = served.session("f", 1).await;
-    let plan = answer.plan;
+    let manifest = answer.manifest;
     let mut stream = Stream2::open(&answer, 0).await;
     for at in [(1 << 32) - 1, 1 << 32, size - 1] {
-        let range = plan.range(plan.block(at / plan.block_size().bytes()).unwrap());
+        let range = manifest.range(manifest.block(at / manifest.block_size().bytes()).unwrap());
         let (_, bytes) = stream.fetch(range).await.verified(size);
         let place = usize::try_from(at - range.start()).unwrap();
         assert!(bytes.iter().enumerate().all(|(i, byte)| (*byte == b'x') == (i == place)), "{at}");
@@ -111,8 +111,8 @@ async fn what_is_unchanged_is_hashed_once() {
         let known = (round > 0).then(|| (Md5Digest::of(&content), Blake3Digest::of(&content)));
         assert_eq!(answer.md5.zip(answer.blake3), known);
         let mut stream = Stream2::open(&answer, 0).await;
-        for block in answer.plan.blocks().take(2) {
-            stream.fetch(answer.plan.range(block)).await.verified(300_000);
+        for block in answer.manifest.blocks().take(2) {
+            stream.fetch(answer.manifest.range(block)).await.verified(300_000);
         }
         let whole = stream.digests(WholeDigests::Blake3AndMd5).await;
         assert_eq!((whole.md5, whole.blake3), (Some(Md5Digest::of(&content)), Blake3Digest::of(&content)));
@@ -179,9 +179,9 @@ async fn an_empty_file_is_its_answer() {
     let mut served = Served::start().await;
     served.file("f", b"");
     let answer = served.session("f", 3).await;
-    assert_eq!(answer.plan.size(), 0);
+    assert_eq!(answer.manifest.size(), 0);
     served.finished().await;
-    assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), Problem::NoSuchSession);
+    assert_eq!(Stream2::open(&answer, 0).await.got().await.refused(), ErrorCode::NoSuchSession);
 }
 
 #[tokio::test]
@@ -196,5 +196,5 @@ async fn a_version_stands_for_one_content() {
     let third = served.session("f", 1).await;
     assert_eq!(third.modified, 0);
     assert_ne!(third.version, second.version);
-    assert_eq!(BlockPlan::new(3, third.plan.block_size()), Ok(third.plan));
+    assert_eq!(Manifest::new(3, third.manifest.block_size()), Ok(third.manifest));
 }

@@ -21,7 +21,7 @@ async fn a_connection_becomes_a_stream_and_no_longer_counts_as_a_request() {
     let answer = served.session("f", 2).await;
     // With much or nothing behind the request in the same segment.
     for early in [0, 28, 100_000] {
-        let mut bytes = greeting(&answer, 0, Replacing::Nothing);
+        let mut bytes = hello(&answer, 0, Replacing::Nothing);
         let demands =
             Demand::Range(ByteRange::new(0, 65_536)).encode().repeat(if early > 28 { 4000 } else { 3 });
         bytes.extend(demands);
@@ -44,7 +44,7 @@ async fn a_connection_becomes_a_stream_and_no_longer_counts_as_a_request() {
             assert!(stream.got().await.verified(300_000).1 == content[..65_536]);
         }
         drop(stream);
-        let mut next = Stream2::with(&answer, &greeting(&answer, 0, Replacing::Former)).await;
+        let mut next = Stream2::with(&answer, &hello(&answer, 0, Replacing::Former)).await;
         next.fetch(ByteRange::new(0, 1024)).await.verified(300_000);
         drop(next);
         while Stream2::begun_if_free(&answer).await.is_none() {}
@@ -73,20 +73,20 @@ async fn a_stream_that_came_so_is_held_to_the_same_rules() {
     served.file("f", b"abc");
     let answer = served.session("f", 1).await;
     for (bytes, refused) in [
-        (greeting(&answer, 7, Replacing::Nothing), Some(Problem::NoSuchStream)),
-        (vec![1; 28], Some(Problem::BrokenProtocol)),
+        (hello(&answer, 7, Replacing::Nothing), Some(ErrorCode::NoSuchStream)),
+        (vec![1; 28], Some(ErrorCode::BrokenProtocol)),
         (vec![0; 27], None),
     ] {
         let mut stream = Stream2 { socket: connect(served.address).await.unwrap() };
         stream.socket.write_all(&[UPGRADE.as_bytes(), &bytes].concat()).await.unwrap();
         head(&mut stream).await;
         match refused {
-            Some(problem) => assert_eq!(stream.got().await.refused(), problem),
+            Some(code) => assert_eq!(stream.got().await.refused(), code),
             None => assert!(matches!(stream.got().await, Got::End | Got::Reset)),
         }
     }
     let mut stream = Stream2 { socket: connect(served.address).await.unwrap() };
-    let bytes = greeting(&answer, 0, Replacing::Nothing);
+    let bytes = hello(&answer, 0, Replacing::Nothing);
     stream.socket.write_all(&[UPGRADE.as_bytes(), &bytes].concat()).await.unwrap();
     head(&mut stream).await;
     served.event(|event| matches!(event, ServerEvent::StreamOpened { .. }).then_some(())).await;

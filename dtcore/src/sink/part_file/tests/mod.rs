@@ -16,7 +16,7 @@ fn publish(mut part: PartFile, content: &[u8]) -> Result<PathBuf, TransferError>
 
 /// Leaves the part file as kill -9 does.
 fn kill(mut part: PartFile) {
-    part.worth = Worth::Published;
+    part.state = PartState::Published;
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -7,17 +7,22 @@ use std::sync::Arc;
 
 use super::{kill, names};
 use crate::digest::RangeDigest;
-use crate::manifest::{BlockIndex, BlockPlan, BlockSet, BlockSize, ByteRange};
-use crate::sink::journal::{HEADER_LEN, Header, Origin, Outcome, Recovered};
+use crate::manifest::{BlockId, BlockSet, BlockSize, ByteRange, Manifest};
+use crate::sink::journal::{HEADER_LEN, Header, Outcome, Recovered, SourceIdentity};
 use crate::sink::part_file::*;
-use crate::sink::{BlockFile, Engine, open};
+use crate::sink::{Engine, FileSink, open};
 
 pub(super) const BLOCK: u64 = 64 << 10;
 
 /// Of a file of three whole blocks and a short one.
-pub(super) fn origin() -> Origin {
-    let plan = BlockPlan::new(3 * BLOCK + 1000, BlockSize::new(BLOCK).unwrap()).unwrap();
-    Origin { plan, modified: 1, version: [2; 16].into(), remote: Origin::remote("host:1", b"name") }
+pub(super) fn source_identity() -> SourceIdentity {
+    let manifest = Manifest::new(3 * BLOCK + 1000, BlockSize::new(BLOCK).unwrap()).unwrap();
+    SourceIdentity {
+        manifest,
+        modified: 1,
+        version: [2; 16].into(),
+        remote: SourceIdentity::remote("host:1", b"name"),
+    }
 }
 
 /// The right bytes, each of which tells its place.
@@ -25,17 +30,17 @@ pub(super) fn bytes_of(range: ByteRange) -> Vec<u8> {
     (range.start()..range.end()).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
 }
 
-pub(super) fn digest_of(block: BlockIndex) -> RangeDigest {
-    let plan = origin().plan;
-    RangeDigest::of(plan.size(), plan.range(block), &bytes_of(plan.range(block))).unwrap()
+pub(super) fn digest_of(block: BlockId) -> RangeDigest {
+    let manifest = source_identity().manifest;
+    RangeDigest::of(manifest.size(), manifest.range(block), &bytes_of(manifest.range(block))).unwrap()
 }
 
 /// Begins a transfer that nobody watches.
 pub(super) fn begin(
     part: &mut PartFile,
-    origin: &Origin,
+    source_identity: &SourceIdentity,
 ) -> Result<(Option<Journal>, Recovered), BeginError> {
-    part.begin(origin, &mut |_| ControlFlow::Continue(()))
+    part.begin(source_identity, &mut |_| ControlFlow::Continue(()))
 }
 
 /// A folder with an output to be.
@@ -78,25 +83,25 @@ impl Place {
     /// A part file that has begun, and has received these blocks if they were not there.
     pub(super) fn received(&self, engine: Engine, indices: &[u64]) -> (PartFile, Recovered) {
         let mut part = self.claim();
-        let (journal, recovered) = begin(&mut part, &origin()).unwrap();
-        let plan = origin().plan;
-        let store = open(part.file(), engine, Some(plan.size())).unwrap();
-        let blocks = BlockFile::new(plan, Arc::clone(&store), journal, recovered.done.clone()).unwrap();
+        let (journal, recovered) = begin(&mut part, &source_identity()).unwrap();
+        let manifest = source_identity().manifest;
+        let store = open(part.file(), engine, Some(manifest.size())).unwrap();
+        let blocks = FileSink::new(manifest, Arc::clone(&store), journal, recovered.done.clone()).unwrap();
         for index in indices {
-            let block = plan.block(*index).unwrap();
+            let block = manifest.block(*index).unwrap();
             let Some(mut leased) = blocks.lease(block) else { continue };
-            let bytes = bytes_of(plan.range(block));
+            let bytes = bytes_of(manifest.range(block));
             let mut left = bytes.as_slice();
             while leased.remaining() > 0 {
                 leased.fill(&mut |space| io::Read::read(&mut left, space)).unwrap();
             }
             blocks.commit(leased.verify(digest_of(block)).unwrap()).unwrap();
         }
-        for block in plan.blocks().filter(|block| recovered.done.contains(*block)) {
+        for block in manifest.blocks().filter(|block| recovered.done.contains(*block)) {
             let mut bytes = Vec::new();
             let mut keep = |piece: &[u8]| io::Write::write_all(&mut bytes, piece);
-            store.read(plan.range(block), &mut keep).unwrap();
-            assert_eq!(bytes, bytes_of(plan.range(block)), "block {block} is said to be there");
+            store.read(manifest.range(block), &mut keep).unwrap();
+            assert_eq!(bytes, bytes_of(manifest.range(block)), "block {block} is said to be there");
         }
         (part, recovered)
     }
@@ -105,8 +110,11 @@ impl Place {
     #[track_caller]
     pub(super) fn finish(&self) -> (Vec<u64>, Outcome) {
         let (part, recovered) = self.received(Engine::Auto, &[0, 1, 2, 3]);
-        part.publish(origin().plan.size(), Durability::Cached).unwrap();
-        assert_eq!(fs::read(&self.output).unwrap(), bytes_of(ByteRange::new(0, origin().plan.size())));
+        part.publish(source_identity().manifest.size(), Durability::Cached).unwrap();
+        assert_eq!(
+            fs::read(&self.output).unwrap(),
+            bytes_of(ByteRange::new(0, source_identity().manifest.size()))
+        );
         assert_eq!(self.names(), ["out"]);
         (indices(&recovered.done), recovered.outcome)
     }
@@ -129,7 +137,12 @@ impl Place {
 }
 
 pub(super) fn indices(done: &BlockSet) -> Vec<u64> {
-    origin().plan.blocks().filter(|block| done.contains(*block)).map(|block| block.value().into()).collect()
+    source_identity()
+        .manifest
+        .blocks()
+        .filter(|block| done.contains(*block))
+        .map(|block| block.value().into())
+        .collect()
 }
 
 pub(super) fn is_over(outcome: Outcome) -> bool {

@@ -1,9 +1,9 @@
 //! Transfers that are gone on with, and those that cannot be.
 
 use super::kill;
-use crate::manifest::{BlockPlan, BlockSize};
+use crate::manifest::{BlockSize, Manifest};
 use crate::sink::Engine;
-use crate::sink::journal::{Checked, HEADER_LEN, Header, Origin, Outcome, RECORD_LEN, Recovered};
+use crate::sink::journal::{Checked, HEADER_LEN, Header, Outcome, RECORD_LEN, Recovered, SourceIdentity};
 use crate::sink::part_file::tests::publishing::*;
 use crate::sink::part_file::*;
 use std::fs::OpenOptions;
@@ -21,8 +21,8 @@ fn a_killed_transfer_is_gone_on_with() {
         let (part, recovered) = place.received(second, &[3]);
         assert_eq!((recovered.outcome, indices(&recovered.done)), (Outcome::Continued, vec![0, 2]));
         assert_eq!(recovered.bytes, 2 * BLOCK);
-        let plan = origin().plan;
-        let known = plan
+        let manifest = source_identity().manifest;
+        let known = manifest
             .blocks()
             .map(|block| recovered.done.contains(block).then(|| digest_of(block)))
             .collect::<Vec<_>>();
@@ -71,8 +71,8 @@ fn who_refuses_to_go_on_begins_empty() {
         assert_eq!(part.file().metadata().unwrap().len(), 0);
         assert_eq!(place.names(), ["out.dtpart"]);
         assert_eq!(
-            begin(&mut part, &origin()).unwrap().1,
-            Recovered::nothing(&origin().plan, Outcome::Fresh)
+            begin(&mut part, &source_identity()).unwrap().1,
+            Recovered::nothing(&source_identity().manifest, Outcome::Fresh)
         );
         drop(part);
         assert!(place.names().is_empty());
@@ -82,10 +82,10 @@ fn who_refuses_to_go_on_begins_empty() {
 #[test]
 fn a_file_of_one_block_has_no_journal() {
     let place = Place::new();
-    let mut origin = origin();
-    origin.plan = BlockPlan::new(BLOCK, origin.plan.block_size()).unwrap();
+    let mut source_identity = source_identity();
+    source_identity.manifest = Manifest::new(BLOCK, source_identity.manifest.block_size()).unwrap();
     let mut part = place.claim();
-    assert!(begin(&mut part, &origin).unwrap().0.is_none());
+    assert!(begin(&mut part, &source_identity).unwrap().0.is_none());
     assert_eq!(place.names(), ["out.dtpart"]);
     assert!(!part.is_resumable());
     drop(part);
@@ -95,19 +95,21 @@ fn a_file_of_one_block_has_no_journal() {
 #[test]
 fn another_version_of_the_source_touches_nothing() {
     for change in [
-        |origin: &mut Origin| origin.modified += 1,
-        |origin: &mut Origin| origin.version = [3; 16].into(),
-        |origin: &mut Origin| {
-            origin.plan = BlockPlan::new(origin.plan.size() + 1, origin.plan.block_size()).unwrap();
+        |source_identity: &mut SourceIdentity| source_identity.modified += 1,
+        |source_identity: &mut SourceIdentity| source_identity.version = [3; 16].into(),
+        |source_identity: &mut SourceIdentity| {
+            source_identity.manifest =
+                Manifest::new(source_identity.manifest.size() + 1, source_identity.manifest.block_size())
+                    .unwrap();
         },
         // Other blocks as well.
-        |origin: &mut Origin| {
+        |source_identity: &mut SourceIdentity| {
             let block = BlockSize::new(2 * BLOCK).unwrap();
-            origin.plan = BlockPlan::new(origin.plan.size() - 1, block).unwrap();
+            source_identity.manifest = Manifest::new(source_identity.manifest.size() - 1, block).unwrap();
         },
     ] {
         let place = Place::after_death();
-        let mut changed = origin();
+        let mut changed = source_identity();
         change(&mut changed);
         let mut part = place.claim();
         assert!(matches!(begin(&mut part, &changed), Err(BeginError::SourceChanged)));
@@ -125,14 +127,16 @@ fn another_version_of_the_source_touches_nothing() {
 #[test]
 fn what_is_of_something_else_is_begun_anew() {
     for change in [
-        |origin: &mut Origin| origin.remote = Origin::remote("host:1", b"other"),
-        |origin: &mut Origin| {
+        |source_identity: &mut SourceIdentity| {
+            source_identity.remote = SourceIdentity::remote("host:1", b"other")
+        },
+        |source_identity: &mut SourceIdentity| {
             let block = BlockSize::new(2 * BLOCK).unwrap();
-            origin.plan = BlockPlan::new(origin.plan.size(), block).unwrap();
+            source_identity.manifest = Manifest::new(source_identity.manifest.size(), block).unwrap();
         },
     ] {
         let place = Place::after_death();
-        let mut changed = origin();
+        let mut changed = source_identity();
         change(&mut changed);
         let mut part = place.claim();
         let (_, recovered) = begin(&mut part, &changed).unwrap();
@@ -179,7 +183,7 @@ fn who_watches_is_told_of_every_block_and_can_end_it() {
             if told.len() > n_allowed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let mut part = place.claim();
-        assert!(matches!(part.begin(&origin(), &mut watch), Err(BeginError::Stopped)));
+        assert!(matches!(part.begin(&source_identity(), &mut watch), Err(BeginError::Stopped)));
         assert_eq!(told, [(0, 2 * BLOCK), (BLOCK, 2 * BLOCK)][..=n_allowed]);
         drop(part);
         assert_eq!(fs::read(place.journal()).unwrap(), journal, "nothing of it is proven yet");
@@ -192,7 +196,7 @@ fn in_the_same_boot_nothing_is_read_back() {
     let place = Place::after_death();
     place.flip_byte(5);
     let mut part = place.claim();
-    assert_eq!(indices(&begin(&mut part, &origin()).unwrap().1.done), [0, 2]);
+    assert_eq!(indices(&begin(&mut part, &source_identity()).unwrap().1.done), [0, 2]);
 }
 
 #[test]
@@ -211,7 +215,7 @@ fn what_was_cut_and_has_grown_again_is_proven() {
     let place = Place::after_death();
     let part = OpenOptions::new().write(true).open(place.part()).unwrap();
     part.set_len(2 * BLOCK + 1).unwrap();
-    part.set_len(origin().plan.size()).unwrap();
+    part.set_len(source_identity().manifest.size()).unwrap();
     assert_eq!(place.finish(), (vec![0], Outcome::Continued));
 }
 
@@ -219,11 +223,11 @@ fn what_was_cut_and_has_grown_again_is_proven() {
 fn a_complete_file_that_was_cut_is_not_whole() {
     let place = Place::new();
     let (part, _) = place.received(Engine::Write, &[0, 1, 2, 3]);
-    let digests: Vec<_> = origin().plan.blocks().map(|block| Some(digest_of(block))).collect();
-    part.check_whole(&origin().plan, &digests).unwrap();
+    let digests: Vec<_> = source_identity().manifest.blocks().map(|block| Some(digest_of(block))).collect();
+    part.check_whole(&source_identity().manifest, &digests).unwrap();
     part.file().set_len(BLOCK + 1).unwrap();
-    part.file().set_len(origin().plan.size()).unwrap();
-    part.check_whole(&origin().plan, &digests).unwrap_err();
+    part.file().set_len(source_identity().manifest.size()).unwrap();
+    part.check_whole(&source_identity().manifest, &digests).unwrap_err();
 }
 
 #[test]
@@ -250,8 +254,8 @@ fn a_longer_file_is_cut() {
     let place = Place::after_death();
     OpenOptions::new().write(true).open(place.part()).unwrap().set_len(10 * BLOCK).unwrap();
     let mut part = place.claim();
-    begin(&mut part, &origin()).unwrap();
-    assert_eq!(part.file().metadata().unwrap().len(), origin().plan.size());
+    begin(&mut part, &source_identity()).unwrap();
+    assert_eq!(part.file().metadata().unwrap().len(), source_identity().manifest.size());
     drop(part);
     assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
 }
