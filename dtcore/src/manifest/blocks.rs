@@ -136,6 +136,55 @@ impl Manifest {
     }
 }
 
+/// Consecutive blocks, which one request names and one response carries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct BlockRun {
+    pub(crate) first: BlockId,
+    pub(crate) count: u32,
+}
+
+impl BlockRun {
+    /// The most bytes of a run.
+    pub(crate) const MAX: u64 = 16 << 20;
+}
+
+impl Manifest {
+    /// The run of `count` blocks from number `first` on, as a peer named it; `None` if the manifest lacks one of them, or they
+    /// have more than [`BlockRun::MAX`] bytes.
+    pub(crate) fn run(&self, first: u64, count: u32) -> Option<BlockRun> {
+        let run = BlockRun { first: self.block(first)?, count };
+        self.run_len(run).filter(|len| *len <= BlockRun::MAX).map(|_| run)
+    }
+
+    /// The bytes of a run; `None` if it has no block, or one that the manifest lacks.
+    pub(crate) fn run_range(&self, run: BlockRun) -> Option<ByteRange> {
+        let last = self.block(u64::from(run.first.0) + u64::from(run.count.checked_sub(1)?))?;
+        Some(ByteRange::new(self.range(run.first).start(), self.range(last).end()))
+    }
+
+    /// How many bytes a run has; `None` as for [`run_range`](Self::run_range).
+    pub(crate) fn run_len(&self, run: BlockRun) -> Option<u64> {
+        self.run_range(run).map(|range| range.len())
+    }
+
+    /// The blocks of a run, in order.
+    pub(crate) fn blocks_of(&self, run: BlockRun) -> impl ExactSizeIterator<Item = BlockId> + use<> {
+        let end = run.first.0.saturating_add(run.count).min(self.n_blocks);
+        (run.first.0..end.max(run.first.0)).map(BlockId)
+    }
+
+    /// The run that a sender pushes with its offer: as many complete blocks as fit into `push` bytes, beginning with the block
+    /// that holds byte `from`.
+    pub(crate) fn pushed_run(&self, from: u64, push: u64) -> Option<BlockRun> {
+        let first = self.block(from / self.block.bytes()).filter(|_| from < self.size)?;
+        let room = push.min(BlockRun::MAX);
+        let start = self.range(first).start();
+        let fits = |block: &BlockId| self.range(*block).end() - start <= room;
+        let count = (first.0..self.n_blocks).map(BlockId).take_while(fits).count();
+        u32::try_from(count).ok().filter(|count| *count > 0).map(|count| BlockRun { first, count })
+    }
+}
+
 /// A set of blocks of one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct BlockSet {

@@ -6,7 +6,7 @@ mod range;
 mod static_split;
 mod streams;
 
-pub(crate) use blocks::{BlockId, BlockSet, BlockSize, Manifest};
+pub(crate) use blocks::{BlockId, BlockRun, BlockSet, BlockSize, Manifest};
 pub(crate) use frontier::Frontier;
 pub(crate) use range::ByteRange;
 pub(crate) use static_split::{InconsistentLengths, StaticSplit};

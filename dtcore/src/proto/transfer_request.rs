@@ -4,13 +4,13 @@ use serde_json::Value;
 
 use super::v1;
 use crate::proto::v1::InvalidRequest;
-use crate::proto::v2::{self, WholeDigests};
+use crate::proto::v2::{Push, SessionRequest, WholeDigests};
 
 /// A request, in the protocol that it is to be answered in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TransferRequest {
     V1(v1::Request),
-    V2(v2::Request),
+    V2(SessionRequest),
 }
 
 impl TransferRequest {
@@ -21,14 +21,20 @@ impl TransferRequest {
         match value.get("protocol").map(Value::as_u64) {
             None | Some(Some(1)) => Ok(Self::V1(v1)),
             Some(None | Some(0)) => Err(InvalidRequest::Protocol),
-            // Whoever speaks a later one is answered in the highest that is known here.
+            // A client of a later protocol is answered in the highest one known here.
             Some(Some(_)) => {
                 let digests = match value.get("md5") {
                     None | Some(Value::Bool(false)) => WholeDigests::Blake3,
                     Some(Value::Bool(true)) => WholeDigests::Blake3AndMd5,
                     Some(_) => return Err(InvalidRequest::Md5),
                 };
-                Ok(Self::V2(v2::Request { streams: v1.streams, digests }))
+                let number = |key| match value.get(key).map(Value::as_u64) {
+                    None => Ok(0),
+                    Some(Some(number)) => Ok(number),
+                    Some(None) => Err(InvalidRequest::Push),
+                };
+                let push = Push { from: number("from")?, length: number("push")? };
+                Ok(Self::V2(SessionRequest { streams: v1.streams, digests, push }))
             }
         }
     }
@@ -40,10 +46,10 @@ mod tests {
     use crate::manifest::StreamCount;
 
     #[test]
-    fn the_protocol_is_the_highest_that_both_have() {
+    fn protocol_is_the_highest_that_both_sides_know() {
         let streams = StreamCount::default();
         let (v1, v2) = (TransferRequest::V1(v1::Request { streams }), |digests| {
-            Ok(TransferRequest::V2(v2::Request { streams, digests }))
+            Ok(TransferRequest::V2(SessionRequest { streams, digests, push: Push::default() }))
         });
         for (rest, expected) in [
             ("", Ok(v1)),
@@ -53,6 +59,8 @@ mod tests {
             (r#", "protocol": 99, "md5": false"#, v2(WholeDigests::Blake3)),
             (r#", "protocol": 2, "md5": true, "x": []"#, v2(WholeDigests::Blake3AndMd5)),
             (r#", "protocol": 2, "md5": 1"#, Err(InvalidRequest::Md5)),
+            (r#", "protocol": 2, "push": -1"#, Err(InvalidRequest::Push)),
+            (r#", "protocol": 2, "from": "0""#, Err(InvalidRequest::Push)),
             (r#", "protocol": 0"#, Err(InvalidRequest::Protocol)),
             (r#", "protocol": "2""#, Err(InvalidRequest::Protocol)),
             (r#", "protocol": null"#, Err(InvalidRequest::Protocol)),

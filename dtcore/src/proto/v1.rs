@@ -50,6 +50,8 @@ pub(crate) enum InvalidRequest {
     Protocol,
     #[error("\"md5\" must be true or false")]
     Md5,
+    #[error("\"from\" and \"push\" must be whole numbers from 0")]
+    Push,
 }
 
 /// `{"hash": "<md5>", "port": P}`: what the file is, and where its streams are served.

@@ -1,162 +1,72 @@
-//! The frames: what the receiver demands, and what the sender replies.
+//! The frames: what the receiver requests, and what the sender responds.
 
-use crate::digest::{Blake3Digest, Md5Digest, RangeDigest};
-use crate::manifest::ByteRange;
+use super::header::{FRAME_LEN, Header, InvalidFrame, with_payload};
+use super::{ErrorCode, WholeDigests};
+use crate::num::to_u64;
 use crate::proto::v1;
-
-/// A frame header's length in bytes.
-pub(crate) const FRAME_LEN: usize = 24;
-
-/// The length in bytes of what follows the data.
-pub(crate) const TRAILER_LEN: usize = 40;
-
-/// The length in bytes of what follows the header of the file's digests.
-pub(crate) const WHOLE_DIGESTS_LEN: usize = 48;
 
 /// The longest reason of a refusal, in bytes.
 pub(crate) const MAX_REASON: usize = 512;
 
-/// The most demands that may be unanswered on one stream.
+/// The longest offer, in bytes.
+pub(crate) const MAX_OFFER: usize = 16 << 10;
+
+/// The most requests that may be unanswered on one stream.
 pub(crate) const MAX_UNANSWERED: usize = 1024;
 
-/// The header that all frames share.
+/// A run of blocks as the wire names it. Whether the manifest has it, and with this length, is not checked here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Header {
-    kind: u8,
-    code: u8,
-    offset: u64,
-    length: u64,
+pub(crate) struct WireRun {
+    /// The number of the first block.
+    pub(crate) first: u64,
+    /// How many blocks, at least 1.
+    pub(crate) count: u32,
+    /// How many bytes they have.
+    pub(crate) length: u64,
 }
 
-/// Bytes that are no frame of this protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("not a frame of protocol 2")]
-pub(crate) struct InvalidFrame;
-
-impl Header {
-    fn encode(self) -> [u8; FRAME_LEN] {
-        let mut bytes = [0; FRAME_LEN];
-        // Two bytes that are 0, and the file's index, which is 0 as long as a session serves one file.
-        let parts = [self.kind, self.code, 0, 0, 0, 0, 0, 0]
-            .into_iter()
-            .chain(self.offset.to_le_bytes())
-            .chain(self.length.to_le_bytes());
-        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
-        bytes
+impl WireRun {
+    fn header(self, kind: u8) -> Header {
+        Header { kind, code: 0, count: self.count, first: self.first, length: self.length }
     }
 
-    fn decode(bytes: &[u8; FRAME_LEN]) -> Result<Self, InvalidFrame> {
-        let ([kind, code, 0, 0, 0, 0, 0, 0], rest) = bytes.split_first_chunk().ok_or(InvalidFrame)? else {
-            return Err(InvalidFrame);
-        };
-        let (offset, rest) = rest.split_first_chunk().ok_or(InvalidFrame)?;
-        let length = rest.first_chunk().ok_or(InvalidFrame)?;
-        Ok(Self {
-            kind: *kind,
-            code: *code,
-            offset: u64::from_le_bytes(*offset),
-            length: u64::from_le_bytes(*length),
-        })
-    }
-
-    /// The range that offset and length name; none if it is empty or ends behind the largest offset.
-    fn range(self) -> Result<ByteRange, InvalidFrame> {
-        let end = self.offset.checked_add(self.length).ok_or(InvalidFrame)?;
-        if self.length == 0 { Err(InvalidFrame) } else { Ok(ByteRange::new(self.offset, end)) }
-    }
-}
-
-/// Which digests of the whole file are meant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum WholeDigests {
-    Blake3,
-    Blake3AndMd5,
-}
-
-impl WholeDigests {
-    fn code(self) -> u8 {
-        match self {
-            Self::Blake3 => 1,
-            Self::Blake3AndMd5 => 3,
-        }
-    }
-
-    fn of_code(code: u8) -> Result<Self, InvalidFrame> {
-        match code {
-            1 => Ok(Self::Blake3),
-            3 => Ok(Self::Blake3AndMd5),
-            _ => Err(InvalidFrame),
-        }
+    fn of(header: Header) -> Result<Self, InvalidFrame> {
+        let Header { count, first, length, .. } = header;
+        if count == 0 || length == 0 { Err(InvalidFrame) } else { Ok(Self { first, count, length }) }
     }
 }
 
 /// A frame of the receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Demand {
-    /// Send this range. Whether the file has it, and whether it is a subtree, is not checked here.
-    Range(ByteRange),
-    /// Send the file's digests.
+pub(crate) enum Request {
+    /// Send this run.
+    Run(WireRun),
+    /// Send the digests of the file.
     Digest(WholeDigests),
     /// The transfer is over.
     End,
 }
 
-impl Demand {
+impl Request {
     /// The bytes on the wire.
     pub(crate) fn encode(self) -> [u8; FRAME_LEN] {
-        let (kind, code, range) = match self {
-            Self::Range(range) => (0x01, 0, range),
-            Self::Digest(which) => (0x02, which.code(), ByteRange::default()),
-            Self::End => (0x03, 0, ByteRange::default()),
-        };
-        Header { kind, code, offset: range.start(), length: range.len() }.encode()
+        match self {
+            Self::Run(run) => run.header(0x01),
+            Self::Digest(which) => Header { kind: 0x02, code: which.encode(), ..Header::default() },
+            Self::End => Header { kind: 0x03, ..Header::default() },
+        }
+        .encode()
     }
 
     /// Reads a frame of the receiver.
     pub(crate) fn decode(bytes: &[u8; FRAME_LEN]) -> Result<Self, InvalidFrame> {
         let header = Header::decode(bytes)?;
         match header {
-            Header { kind: 0x01, code: 0, .. } => header.range().map(Self::Range),
-            Header { kind: 0x02, code, offset: 0, length: 0 } => {
-                WholeDigests::of_code(code).map(Self::Digest)
+            Header { kind: 0x01, code: 0, .. } => WireRun::of(header).map(Self::Run),
+            Header { kind: 0x02, code, count: 0, first: 0, length: 0 } => {
+                WholeDigests::decode(code).map(Self::Digest)
             }
-            Header { kind: 0x03, code: 0, offset: 0, length: 0 } => Ok(Self::End),
-            _ => Err(InvalidFrame),
-        }
-    }
-}
-
-/// What is wrong, as trailer or as refusal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ErrorCode {
-    NoSuchSession,
-    NoSuchStream,
-    SourceChanged,
-    SourceUnreadable,
-    BrokenProtocol,
-    Busy,
-}
-
-impl ErrorCode {
-    fn code(self) -> u8 {
-        match self {
-            Self::NoSuchSession => 1,
-            Self::NoSuchStream => 2,
-            Self::SourceChanged => 3,
-            Self::SourceUnreadable => 4,
-            Self::BrokenProtocol => 5,
-            Self::Busy => 6,
-        }
-    }
-
-    fn of_code(code: u8) -> Result<Self, InvalidFrame> {
-        match code {
-            1 => Ok(Self::NoSuchSession),
-            2 => Ok(Self::NoSuchStream),
-            3 => Ok(Self::SourceChanged),
-            4 => Ok(Self::SourceUnreadable),
-            5 => Ok(Self::BrokenProtocol),
-            6 => Ok(Self::Busy),
+            Header { kind: 0x03, code: 0, count: 0, first: 0, length: 0 } => Ok(Self::End),
             _ => Err(InvalidFrame),
         }
     }
@@ -164,230 +74,222 @@ impl ErrorCode {
 
 /// A frame of the sender: its header, which says what follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reply {
-    /// The bytes of this range follow, then a [`Trailer`].
-    Data(ByteRange),
-    /// [`WholeDigestsReply`] follows.
+pub(crate) enum Response {
+    /// An offer of so many bytes follows, 1 to [`MAX_OFFER`], and a payload check.
+    Offer(usize),
+    /// The data of this run follows, then a trailer.
+    Data(WireRun),
+    /// The digests of the file follow, and a payload check.
     Digests(WholeDigests),
-    /// The file's digests are being computed; so many bytes are through.
+    /// The digests of the file are being computed; so many bytes have been read for them.
     Wait { hashed: u64 },
-    /// The server stops; nothing follows.
+    /// The server shuts down; nothing follows.
     Drain,
-    /// So many bytes of reason follow, at most [`MAX_REASON`]; then nothing.
+    /// A reason of so many bytes follows, at most [`MAX_REASON`], and a payload check; then nothing.
     Refused(ErrorCode, usize),
 }
 
-impl Reply {
-    /// The bytes on the wire.
+impl Response {
+    /// The bytes of the header on the wire.
     pub(crate) fn encode(self) -> [u8; FRAME_LEN] {
-        let (kind, code, offset, length) = match self {
-            Self::Data(range) => (0x81, 0, range.start(), range.len()),
-            Self::Digests(which) => (0x82, which.code(), 0, DIGESTS_LENGTH),
-            Self::Wait { hashed } => (0x83, 0, hashed, 0),
-            Self::Drain => (0x84, 0, 0, 0),
-            Self::Refused(code, reason) => {
-                (0x8f, code.code(), 0, u64::try_from(reason.min(MAX_REASON)).unwrap_or(0))
+        self.header().encode()
+    }
+
+    fn header(self) -> Header {
+        match self {
+            Self::Offer(len) => Header { kind: 0x80, length: to_u64(len), ..Header::default() },
+            Self::Data(run) => run.header(0x81),
+            Self::Digests(which) => {
+                Header { kind: 0x82, code: which.encode(), length: DIGESTS_LENGTH, ..Header::default() }
             }
-        };
-        Header { kind, code, offset, length }.encode()
+            Self::Wait { hashed } => Header { kind: 0x83, first: hashed, ..Header::default() },
+            Self::Drain => Header { kind: 0x84, ..Header::default() },
+            Self::Refused(code, len) => {
+                Header { kind: 0x8f, code: code.encode(), length: to_u64(len), ..Header::default() }
+            }
+        }
     }
 
     /// Reads a frame header of the sender.
     pub(crate) fn decode(bytes: &[u8; FRAME_LEN]) -> Result<Self, InvalidFrame> {
+        let bounded =
+            |length, max| usize::try_from(length).ok().filter(|length| *length <= max).ok_or(InvalidFrame);
         let header = Header::decode(bytes)?;
         match header {
-            Header { kind: 0x81, code: 0, .. } => header.range().map(Self::Data),
-            Header { kind: 0x82, code, offset: 0, length: DIGESTS_LENGTH } => {
-                WholeDigests::of_code(code).map(Self::Digests)
+            Header { kind: 0x80, code: 0, count: 0, first: 0, length } if length > 0 => {
+                bounded(length, MAX_OFFER).map(Self::Offer)
             }
-            Header { kind: 0x83, code: 0, offset, length: 0 } => Ok(Self::Wait { hashed: offset }),
-            Header { kind: 0x84, code: 0, offset: 0, length: 0 } => Ok(Self::Drain),
-            Header { kind: 0x8f, code, offset: 0, length } => {
-                let length = usize::try_from(length).ok().filter(|length| *length <= MAX_REASON);
-                Ok(Self::Refused(ErrorCode::of_code(code)?, length.ok_or(InvalidFrame)?))
+            Header { kind: 0x81, code: 0, .. } => WireRun::of(header).map(Self::Data),
+            Header { kind: 0x82, code, count: 0, first: 0, length: DIGESTS_LENGTH } => {
+                WholeDigests::decode(code).map(Self::Digests)
+            }
+            Header { kind: 0x83, code: 0, count: 0, first, length: 0 } => Ok(Self::Wait { hashed: first }),
+            Header { kind: 0x84, code: 0, count: 0, first: 0, length: 0 } => Ok(Self::Drain),
+            Header { kind: 0x8f, code, count: 0, first: 0, length } => {
+                Ok(Self::Refused(ErrorCode::decode(code)?, bounded(length, MAX_REASON)?))
             }
             _ => Err(InvalidFrame),
         }
     }
 
-    /// A whole refusal: the header and the reason, cut to what fits.
+    /// A complete refusal: header, reason and check. A reason that is too long is cut between two characters.
     pub(crate) fn refusal(code: ErrorCode, reason: &str) -> Vec<u8> {
         let mut end = reason.len().min(MAX_REASON);
         while !reason.is_char_boundary(end) {
             end -= 1;
         }
         let reason = reason.get(..end).unwrap_or_default();
-        let mut bytes = Self::Refused(code, reason.len()).encode().to_vec();
-        bytes.extend_from_slice(reason.as_bytes());
-        bytes
+        with_payload(Self::Refused(code, reason.len()).header(), reason.as_bytes())
+    }
+
+    /// A complete offer: header, JSON and check.
+    pub(crate) fn offer(json: &str) -> Vec<u8> {
+        with_payload(Self::Offer(json.len()).header(), json.as_bytes())
+    }
+
+    /// Complete digests of a file: header, digests and check.
+    pub(super) fn digests(which: WholeDigests, payload: &[u8]) -> Vec<u8> {
+        with_payload(Self::Digests(which).header(), payload)
     }
 }
 
-/// The length of the digests, as it stands in their header.
+/// The length of the digests, as their header names it.
 const DIGESTS_LENGTH: u64 = 48;
 
-/// What follows the data: its digest, or why it is of no use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Trailer(pub(crate) Result<RangeDigest, ErrorCode>);
-
-impl Trailer {
-    /// The bytes on the wire.
-    pub(crate) fn encode(self) -> [u8; TRAILER_LEN] {
-        let (code, digest): (u8, [u8; 32]) = match self.0 {
-            Ok(digest) => (0, digest.into()),
-            Err(code) => (code.code(), [0; 32]),
-        };
-        let mut bytes = [0; TRAILER_LEN];
-        let parts = [code, 0, 0, 0, 0, 0, 0, 0].into_iter().chain(digest);
-        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
-        bytes
-    }
-
-    /// Reads a trailer.
-    pub(crate) fn decode(bytes: &[u8; TRAILER_LEN]) -> Result<Self, InvalidFrame> {
-        let ([code, 0, 0, 0, 0, 0, 0, 0], rest) = bytes.split_first_chunk().ok_or(InvalidFrame)? else {
-            return Err(InvalidFrame);
-        };
-        let digest: &[u8; 32] = rest.first_chunk().ok_or(InvalidFrame)?;
-        match ErrorCode::of_code(*code) {
-            Err(_) if *code == 0 => Ok(Self(Ok((*digest).into()))),
-            Ok(code @ (ErrorCode::SourceChanged | ErrorCode::SourceUnreadable)) if *digest == [0; 32] => {
-                Ok(Self(Err(code)))
-            }
-            Ok(_) | Err(_) => Err(InvalidFrame),
-        }
-    }
-}
-
-/// The digests of the whole file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct WholeDigestsReply {
-    pub(crate) blake3: Blake3Digest,
-    /// There if it was asked for.
-    pub(crate) md5: Option<Md5Digest>,
-}
-
-impl WholeDigestsReply {
-    /// The header and the digests.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let which = if self.md5.is_some() { WholeDigests::Blake3AndMd5 } else { WholeDigests::Blake3 };
-        let mut bytes = Reply::Digests(which).encode().to_vec();
-        bytes.extend_from_slice(&<[u8; 32]>::from(self.blake3));
-        bytes.extend_from_slice(&self.md5.map_or([0; 16], <[u8; 16]>::from));
-        bytes
-    }
-
-    /// Reads what follows the header.
-    pub(crate) fn decode(which: WholeDigests, bytes: &[u8; WHOLE_DIGESTS_LEN]) -> Result<Self, InvalidFrame> {
-        let (blake3, rest) = bytes.split_first_chunk::<32>().ok_or(InvalidFrame)?;
-        let md5 = rest.first_chunk::<16>().ok_or(InvalidFrame)?;
-        let md5 = match which {
-            WholeDigests::Blake3AndMd5 => Some((*md5).into()),
-            WholeDigests::Blake3 if *md5 == [0; 16] => None,
-            WholeDigests::Blake3 => return Err(InvalidFrame),
-        };
-        Ok(Self { blake3: (*blake3).into(), md5 })
-    }
-}
-
-/// The reason of a refusal as it came: without control characters, and text whatever it was.
+/// The reason of a refusal as text, without control characters.
 pub(crate) fn reason_of(bytes: &[u8]) -> String {
     v1::printable(&String::from_utf8_lossy(bytes))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::checked_payload;
     use super::*;
     use proptest::prelude::*;
-
-    fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-        bytes.try_into().unwrap()
-    }
 
     /// The bytes on the wire, pinned.
     #[test]
     fn frames_are_these_bytes() {
-        let range = ByteRange::with_len(0x0102_0000, 0x8_0000);
-        let ranged = |kind| [kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0];
-        assert_eq!(Demand::Range(range).encode(), ranged(1));
-        assert_eq!(Reply::Data(range).encode(), ranged(0x81));
-        let plain = |kind, code, at: usize, value| {
-            let mut bytes = [0; FRAME_LEN];
-            (bytes[0], bytes[1], bytes[at]) = (kind, code, value);
-            bytes
+        let run = WireRun { first: 0x0102, count: 3, length: 0x18_0000 };
+        let ranged = |kind, check: [u8; 2]| {
+            let [a, b] = check;
+            [kind, 0, a, b, 3, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x18, 0, 0, 0, 0, 0]
         };
-        assert_eq!(Demand::Digest(WholeDigests::Blake3AndMd5).encode(), plain(2, 3, 16, 0));
-        assert_eq!(Demand::End.encode(), plain(3, 0, 16, 0));
-        assert_eq!(Reply::Digests(WholeDigests::Blake3).encode(), plain(0x82, 1, 16, 48));
-        assert_eq!(Reply::Wait { hashed: 9 }.encode(), plain(0x83, 0, 8, 9));
-        assert_eq!(Reply::Drain.encode(), plain(0x84, 0, 16, 0));
-        assert_eq!(Reply::refusal(ErrorCode::Busy, "no"), [&plain(0x8f, 6, 16, 2)[..], b"no"].concat());
-        let digest = RangeDigest::from([7; 32]);
-        assert_eq!(Trailer(Ok(digest)).encode(), array([[0; 8].as_slice(), &[7; 32]].concat().as_slice()));
-        assert_eq!(Trailer(Err(ErrorCode::SourceChanged)).encode()[..2], [3, 0]);
+        assert_eq!(Request::Run(run).encode(), ranged(0x01, GOLDEN_RUN));
+        assert_eq!(Response::Data(run).encode(), ranged(0x81, GOLDEN_DATA));
+        let plain = |bytes: [u8; FRAME_LEN]| {
+            let [kind, code, _, _, rest @ ..] = bytes;
+            (kind, code, rest)
+        };
+        let zeros = |at: usize, value| {
+            let mut rest = [0; FRAME_LEN - 4];
+            rest[at] = value;
+            rest
+        };
+        for (bytes, expected) in [
+            (Request::Digest(WholeDigests::Blake3AndMd5).encode(), (2, 3, zeros(0, 0))),
+            (Request::End.encode(), (3, 0, zeros(0, 0))),
+            (Response::Offer(9).encode(), (0x80, 0, zeros(12, 9))),
+            (Response::Digests(WholeDigests::Blake3).encode(), (0x82, 1, zeros(12, 48))),
+            (Response::Wait { hashed: 9 }.encode(), (0x83, 0, zeros(4, 9))),
+            (Response::Drain.encode(), (0x84, 0, zeros(0, 0))),
+            (Response::Refused(ErrorCode::Busy, 2).encode(), (0x8f, 6, zeros(12, 2))),
+        ] {
+            assert_eq!(plain(bytes), expected);
+        }
+    }
+
+    /// Computed with another implementation of BLAKE3.
+    const GOLDEN_RUN: [u8; 2] = [52, 157];
+    const GOLDEN_DATA: [u8; 2] = [130, 224];
+
+    #[test]
+    fn flipped_bit_in_any_field_is_detected() {
+        let run = WireRun { first: 7, count: 2, length: 1 << 20 };
+        let frames = [
+            Request::Run(run).encode(),
+            Request::Digest(WholeDigests::Blake3).encode(),
+            Request::End.encode(),
+            Response::Offer(300).encode(),
+            Response::Data(run).encode(),
+            Response::Digests(WholeDigests::Blake3AndMd5).encode(),
+            Response::Wait { hashed: 5 }.encode(),
+            Response::Drain.encode(),
+            Response::Refused(ErrorCode::Busy, 3).encode(),
+        ];
+        for frame in frames {
+            for bit in 0..FRAME_LEN * 8 {
+                let mut flipped = frame;
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(Request::decode(&flipped).is_err(), "{frame:?}, bit {bit}");
+                assert!(Response::decode(&flipped).is_err(), "{frame:?}, bit {bit}");
+            }
+        }
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
-        let good = Demand::Range(ByteRange::with_len(0, 1024)).encode();
-        for (at, value) in [(0, 0), (0, 4), (0, 0x81), (1, 1), (2, 1), (3, 1), (4, 1), (7, 1), (8, 0xff)] {
-            let mut bytes = good;
-            bytes[at] = value;
-            let expected = if at == 8 { Ok(()) } else { Err(InvalidFrame) };
-            assert_eq!(Demand::decode(&bytes).map(|_| ()), expected, "{at}");
+    fn fields_out_of_bounds_are_rejected() {
+        let run = Header { kind: 0x81, count: 1, length: 1, ..Header::default() };
+        assert!(Response::decode(&run.encode()).is_ok());
+        for header in [
+            Header { count: 0, ..run },
+            Header { length: 0, ..run },
+            Header { code: 1, ..run },
+            Header { kind: 0x80, length: 0, ..Header::default() },
+            Header { kind: 0x80, length: 16_385, ..Header::default() },
+            Header { kind: 0x82, code: 2, length: 48, ..Header::default() },
+            Header { kind: 0x82, code: 1, length: 49, ..Header::default() },
+            Header { kind: 0x83, count: 1, ..Header::default() },
+            Header { kind: 0x8f, code: 7, ..Header::default() },
+            Header { kind: 0x8f, code: 1, length: 513, ..Header::default() },
+            Header { kind: 0x8f, code: 1, length: u64::MAX, ..Header::default() },
+        ] {
+            assert_eq!(Response::decode(&header.encode()), Err(InvalidFrame), "{header:?}");
         }
-        let at_the_end = Header { kind: 1, code: 0, offset: u64::MAX, length: 1 };
-        for header in [Header { length: 2, ..at_the_end }, Header { length: 0, ..at_the_end }, at_the_end] {
-            assert_eq!(Demand::decode(&header.encode()), Err(InvalidFrame), "{header:?}");
-        }
-        let too_long = Header { kind: 0x8f, code: 1, offset: 0, length: 513 };
-        assert_eq!(Reply::decode(&too_long.encode()), Err(InvalidFrame));
     }
 
     #[test]
-    fn a_reason_is_cut_between_characters_and_cleaned() {
-        let bytes = Reply::refusal(ErrorCode::Busy, &format!("x{}", "é".repeat(300)));
-        let Ok(Reply::Refused(ErrorCode::Busy, len)) = Reply::decode(&array(&bytes[..FRAME_LEN])) else {
-            panic!("{bytes:?}")
-        };
-        assert_eq!((len, bytes.len()), (511, FRAME_LEN + 511));
+    fn reason_is_cut_between_characters_and_cleaned() {
+        let bytes = Response::refusal(ErrorCode::Busy, &format!("x{}", "é".repeat(300)));
+        let header = bytes.first_chunk().unwrap();
+        assert_eq!(Response::decode(header), Ok(Response::Refused(ErrorCode::Busy, 511)));
+        assert_eq!(checked_payload(header, &bytes[FRAME_LEN..]).map(<[u8]>::len), Ok(511));
         assert_eq!(reason_of(b"a\x1b[2Jb\xff"), "a[2Jb\u{fffd}");
     }
 
     #[test]
-    fn digests_are_read_back() {
-        for md5 in [None, Some(Md5Digest::of(b"abc"))] {
-            let reply = WholeDigestsReply { blake3: Blake3Digest::of(b"abc"), md5 };
-            let bytes = reply.encode();
-            assert_eq!(bytes.len(), FRAME_LEN + WHOLE_DIGESTS_LEN);
-            let Ok(Reply::Digests(which)) = Reply::decode(&array(&bytes[..FRAME_LEN])) else {
-                panic!("{bytes:?}")
-            };
-            assert_eq!(WholeDigestsReply::decode(which, &array(&bytes[FRAME_LEN..])), Ok(reply));
+    fn offer_is_these_bytes() {
+        let golden = [
+            &[128, 0, 155, 77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0][..],
+            b"{}",
+            &[148, 203, 23, 38, 13, 39, 229, 73],
+        ];
+        assert_eq!(Response::offer("{}"), golden.concat());
+    }
+
+    #[test]
+    fn flipped_bit_in_a_payload_is_detected() {
+        let bytes = Response::offer("{}");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let header = flipped.first_chunk().unwrap();
+            let is_valid =
+                Response::decode(header).is_ok() && checked_payload(header, &flipped[FRAME_LEN..]).is_ok();
+            assert!(!is_valid, "bit {bit}");
         }
     }
 
     proptest! {
         #[test]
-        fn decoding_any_bytes_gives_them_back_or_an_error(bytes: [u8; FRAME_LEN], kind in 0..10_u8) {
-            let mut bytes = bytes;
-            bytes[0] = if kind < 5 { kind } else { 0x7c + kind };
-            bytes[2..8].fill(0);
-            if let Ok(demand) = Demand::decode(&bytes) {
-                prop_assert_eq!(demand.encode(), bytes);
+        fn decoded_frames_encode_to_the_same_bytes(kind in 0..10_u8, code in 0..8_u8, count in 0..3_u32, first: u64, length in 0..600_u64) {
+            let kind = if kind < 5 { kind } else { 0x7c + kind };
+            let bytes = Header { kind, code, count, first, length }.encode();
+            if let Ok(request) = Request::decode(&bytes) {
+                prop_assert_eq!(request.encode(), bytes);
             }
-            if let Ok(reply) = Reply::decode(&bytes) {
-                prop_assert_eq!(reply.encode(), bytes);
-            }
-        }
-
-        #[test]
-        fn decoding_any_trailer_gives_it_back_or_an_error(bytes: [u8; TRAILER_LEN], code in 0..8_u8) {
-            let mut bytes = bytes;
-            bytes[0] = code;
-            bytes[1..8].fill(0);
-            if let Ok(trailer) = Trailer::decode(&bytes) {
-                prop_assert_eq!(trailer.encode(), bytes);
+            if let Ok(response) = Response::decode(&bytes) {
+                prop_assert_eq!(response.encode(), bytes);
             }
         }
     }

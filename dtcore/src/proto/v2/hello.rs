@@ -1,4 +1,4 @@
-//! How a stream says which one it is, and that it may.
+//! The hello: which stream of which session a connection is, and the secret that proves it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,12 @@ use subtle::ConstantTimeEq;
 
 use super::VERSION;
 
-/// A hello's length in bytes.
+/// The length of a hello in bytes.
 pub(crate) const HELLO_LEN: usize = 28;
+
+/// The second byte of a hello: neither ASCII, as in HTTP, nor a version of TLS, so the first two bytes of a connection tell
+/// what it is.
+pub(crate) const MAGIC: u8 = 0xd7;
 
 /// The flag that the connection replaces the stream's former one.
 const REPLACES: u8 = 1;
@@ -32,7 +36,7 @@ pub(crate) enum Replacing {
     Former,
 }
 
-/// Bytes that are no hello of this version.
+/// Bytes that are not a hello of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the stream does not begin with a hello of protocol 2")]
 pub(crate) struct InvalidHello;
@@ -45,30 +49,26 @@ impl Hello {
             Replacing::Former => REPLACES,
         };
         let mut bytes = [0; HELLO_LEN];
-        let parts = std::iter::once(self.stream)
-            .chain(self.secret.0)
+        let fields = [self.stream, MAGIC, VERSION, flags]
+            .into_iter()
             .chain(self.session.0.to_le_bytes())
-            .chain([VERSION, flags, 0]);
-        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+            .chain(self.secret.0);
+        bytes.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
         bytes
     }
 
     /// Reads a hello.
     pub(crate) fn decode(bytes: &[u8; HELLO_LEN]) -> Result<Self, InvalidHello> {
-        let (stream, rest) = bytes.split_first().ok_or(InvalidHello)?;
-        let (secret, rest) = rest.split_first_chunk().ok_or(InvalidHello)?;
+        let ([stream, magic, version, flags], rest) = bytes.split_first_chunk().ok_or(InvalidHello)?;
         let (session, rest) = rest.split_first_chunk().ok_or(InvalidHello)?;
-        let replacing = match rest {
-            [VERSION, 0, 0] => Replacing::Nothing,
-            [VERSION, REPLACES, 0] => Replacing::Former,
+        let secret = rest.first_chunk().ok_or(InvalidHello)?;
+        let replacing = match (*magic, *version, *flags) {
+            (MAGIC, VERSION, 0) => Replacing::Nothing,
+            (MAGIC, VERSION, REPLACES) => Replacing::Former,
             _ => return Err(InvalidHello),
         };
-        Ok(Self {
-            stream: *stream,
-            secret: Secret(*secret),
-            session: SessionId(u64::from_le_bytes(*session)),
-            replacing,
-        })
+        let (session, secret) = (SessionId(u64::from_le_bytes(*session)), Secret(*secret));
+        Ok(Self { stream: *stream, secret, session, replacing })
     }
 }
 
@@ -159,9 +159,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The bytes on the wire, pinned: an old client must be understood for ever.
+    /// The bytes on the wire, pinned.
     #[test]
-    fn a_greeting_is_these_28_bytes() {
+    fn hello_is_these_28_bytes() {
         let hello = Hello {
             stream: 7,
             secret: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
@@ -169,16 +169,16 @@ mod tests {
             replacing: Replacing::Former,
         };
         let golden =
-            [7, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xa7, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0];
+            [7, 0xd7, 2, 1, 0xa7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         assert_eq!(hello.encode(), golden);
         assert_eq!(Hello::decode(&golden), Ok(hello));
     }
 
     #[test]
-    fn other_versions_and_flags_are_refused() {
-        for (at, value) in [(25, 1), (25, 3), (26, 2), (26, 0xff), (27, 1)] {
+    fn other_versions_and_flags_are_rejected() {
+        for (at, value) in [(1, 0xd6), (1, b'O'), (2, 1), (2, 3), (3, 2), (3, 0xff)] {
             let mut bytes = [0; HELLO_LEN];
-            bytes[25] = VERSION;
+            (bytes[1], bytes[2]) = (MAGIC, VERSION);
             assert!(Hello::decode(&bytes).is_ok());
             bytes[at] = value;
             assert_eq!(Hello::decode(&bytes), Err(InvalidHello), "{at}");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_back_and_other_text_is_refused() {
+    fn numbers_are_read_back_and_other_text_is_rejected() {
         let session = SessionId(0x0123_4567_89ab_cdef);
         assert_eq!(session.to_string(), "0123456789abcdef");
         assert_eq!(session.to_string().parse(), Ok(session));
@@ -199,7 +199,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_any_bytes_gives_them_back_or_an_error(bytes: [u8; HELLO_LEN]) {
+        fn decoded_hellos_encode_to_the_same_bytes(mut bytes: [u8; HELLO_LEN], flags in 0..3_u8) {
+            (bytes[1], bytes[2], bytes[3]) = (MAGIC, VERSION, flags);
             if let Ok(hello) = Hello::decode(&bytes) {
                 prop_assert_eq!(hello.encode(), bytes);
             }

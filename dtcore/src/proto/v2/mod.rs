@@ -1,24 +1,31 @@
-//! The messages of protocol 2: the answer that grants a session, the hello of a stream, and the frames behind it.
+//! The messages of protocol 2: the offer that opens a session, the hello of a stream, and the frames after it.
+//!
+//! `docs/protocol.md`, section 3, is the normative text.
 
+mod code;
+mod digests;
 mod frame;
+mod header;
 mod hello;
 mod offer;
 mod requester;
 mod responder;
+mod trailer;
 
+pub(crate) use code::{ErrorCode, WholeDigests};
+pub(crate) use digests::{ReportedDigests, WHOLE_DIGESTS_LEN};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use frame::MAX_REASON;
-pub(crate) use frame::{
-    Demand, ErrorCode, FRAME_LEN, MAX_UNANSWERED, Reply, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN,
-    WholeDigests, WholeDigestsReply, reason_of,
-};
-pub(crate) use hello::{HELLO_LEN, Hello, Replacing, Secret, SessionId};
-pub(crate) use offer::{Answer, Request, SourceVersion};
-pub(crate) use requester::{BrokenProtocol, Coming, Requester};
+pub(crate) use frame::{Request, Response, WireRun, reason_of};
+pub(crate) use header::{FRAME_LEN, InvalidFrame, PAYLOAD_CHECK_LEN, checked_payload};
+pub(crate) use hello::{HELLO_LEN, Hello, MAGIC, Replacing, Secret, SessionId};
+pub(crate) use offer::{Push, SessionOffer, SessionRequest, SourceVersion};
+pub(crate) use requester::{Incoming, Requester, Violation};
 pub(crate) use responder::{Responder, Step};
+pub(crate) use trailer::{TRAILER_LEN, TrailerHead, encode_trailer};
 
-/// The protocol's number, in JSON and in the hello.
+/// The number of the protocol, in JSON and in the hello.
 pub(crate) const VERSION: u8 = 2;
 
-/// What stands in the `Upgrade` header of a stream that comes over the control port.
+/// The protocol's name in the `Upgrade` header.
 pub(crate) const UPGRADE: &str = "dt2";

@@ -1,4 +1,4 @@
-//! The bodies of the request for a session, and of the answer that grants it.
+//! The bodies of the request that opens a session, and of the offer that answers it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,31 +6,53 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::VERSION;
+use super::WholeDigests;
+use super::hello::{InvalidHex, Secret, SessionId, hex};
 use crate::digest::{Blake3Digest, Md5Digest};
-use crate::manifest::{BlockSize, Manifest, StreamCount};
-use crate::proto::v2::frame::WholeDigests;
-use crate::proto::v2::hello::{InvalidHex, Secret, SessionId, hex};
+use crate::manifest::{BlockRun, BlockSize, Manifest, StreamCount};
 
-/// The file shall come over so many streams.
+/// The request for a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Request {
+pub(crate) struct SessionRequest {
     pub(crate) streams: StreamCount,
-    /// Which digests of the whole file will be asked for in the end.
+    /// Which digests of the file will be requested in the end.
     pub(crate) digests: WholeDigests,
+    /// What the sender may send with the offer.
+    pub(crate) push: Push,
 }
 
-impl Request {
-    /// The body; a server of protocol 1 finds in it what it needs.
-    pub(crate) fn encode(self) -> String {
-        let wishes = match self.digests {
-            WholeDigests::Blake3 => "",
-            WholeDigests::Blake3AndMd5 => ", \"md5\": true",
-        };
-        format!("{{\"threads\": {}, \"protocol\": {VERSION}{wishes}}}", self.streams)
+/// What a sender may send with its offer, without a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Push {
+    /// The first byte of the file that the receiver lacks.
+    pub(crate) from: u64,
+    /// How many bytes of data, at most.
+    pub(crate) length: u64,
+}
+
+impl Push {
+    /// The run that this allows, which both sides compute.
+    pub(crate) fn run(self, manifest: &Manifest) -> Option<BlockRun> {
+        manifest.pushed_run(self.from, self.length)
     }
 }
 
-/// What tells one version of one file from another; only equality counts.
+impl SessionRequest {
+    /// The body. A server of protocol 1 finds in it what it needs.
+    pub(crate) fn encode(self) -> String {
+        let digests = match self.digests {
+            WholeDigests::Blake3 => "",
+            WholeDigests::Blake3AndMd5 => ", \"md5\": true",
+        };
+        let push = match self.push {
+            Push { length: 0, .. } => String::new(),
+            Push { from, length } => format!(", \"from\": {from}, \"push\": {length}"),
+        };
+        format!("{{\"threads\": {}, \"protocol\": {VERSION}{digests}{push}}}", self.streams)
+    }
+}
+
+/// Identifies one version of one file; only equality has a meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct SourceVersion([u8; 16]);
 
@@ -60,37 +82,34 @@ impl FromStr for SourceVersion {
     }
 }
 
-/// A granted session: what the file is, and how its streams get to it.
+/// The offer of a session: what the file is, and what opens a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Answer {
-    /// The file's size and how it is cut.
+pub(crate) struct SessionOffer {
+    /// The size of the file and how it is cut.
     pub(crate) manifest: Manifest,
-    /// The file's modification time in nanoseconds since 1970.
+    /// The modification time of the file in nanoseconds since 1970.
     pub(crate) modified: i64,
     pub(crate) version: SourceVersion,
-    /// The data port, on the host that answers.
-    pub(crate) port: u16,
     pub(crate) session: SessionId,
     pub(crate) secret: Secret,
-    /// The file's digests, as far as they are known without work.
+    /// The digests of the file, if they are known without work.
     pub(crate) md5: Option<Md5Digest>,
     pub(crate) blake3: Option<Blake3Digest>,
 }
 
-impl Answer {
-    /// The body.
+impl SessionOffer {
+    /// The JSON.
     pub(crate) fn encode(&self) -> String {
         let quoted = |digest: Option<String>| {
             digest.map_or_else(|| "null".to_owned(), |digest| format!("\"{digest}\""))
         };
         format!(
             "{{\"protocol\": {VERSION}, \"size\": {}, \"modified\": {}, \"version\": \"{}\", \"block\": {}, \
-             \"port\": {}, \"session\": \"{}\", \"secret\": \"{}\", \"hash\": {}, \"blake3\": {}}}",
+             \"session\": \"{}\", \"secret\": \"{}\", \"hash\": {}, \"blake3\": {}}}",
             self.manifest.size(),
             self.modified,
             self.version,
             self.manifest.block_size().bytes(),
-            self.port,
             self.session,
             self.secret.to_hex(),
             quoted(self.md5.map(|digest| digest.to_string())),
@@ -98,8 +117,8 @@ impl Answer {
         )
     }
 
-    /// Reads a body that says it is protocol 2; keys it does not know are ignored.
-    pub(crate) fn decode(body: &[u8]) -> Result<Self, InvalidAnswer> {
+    /// Reads JSON that claims to be protocol 2. Unknown keys are ignored.
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, InvalidOffer> {
         #[derive(Deserialize)]
         struct Body {
             protocol: u64,
@@ -107,41 +126,38 @@ impl Answer {
             modified: i64,
             version: String,
             block: u64,
-            port: u64,
             session: String,
             secret: String,
             hash: Option<String>,
             blake3: Option<String>,
         }
-        let body: Body = serde_json::from_slice(body).map_err(|_| InvalidAnswer("it lacks something"))?;
+        let body: Body =
+            serde_json::from_slice(body).map_err(|_| InvalidOffer("a key is missing or mistyped"))?;
         if body.protocol != u64::from(VERSION) {
-            return Err(InvalidAnswer("its protocol is another"));
+            return Err(InvalidOffer("unknown protocol"));
         }
         if i64::try_from(body.size).is_err() {
-            return Err(InvalidAnswer("its size is no file's"));
+            return Err(InvalidOffer("invalid size"));
         }
-        let block = BlockSize::new(body.block).map_err(|_| InvalidAnswer("its block size is none"))?;
-        let port = u16::try_from(body.port).ok().filter(|port| *port != 0);
+        let block = BlockSize::new(body.block).map_err(|_| InvalidOffer("invalid block size"))?;
         Ok(Self {
-            manifest: Manifest::new(body.size, block)
-                .map_err(|_| InvalidAnswer("its blocks are too many"))?,
+            manifest: Manifest::new(body.size, block).map_err(|_| InvalidOffer("too many blocks"))?,
             modified: body.modified,
-            version: body.version.parse().map_err(|_| InvalidAnswer("its version is none"))?,
-            port: port.ok_or(InvalidAnswer("its port is none"))?,
-            session: body.session.parse().map_err(|_| InvalidAnswer("its session is none"))?,
-            secret: body.secret.parse().map_err(|_| InvalidAnswer("its secret is none"))?,
-            md5: optional(body.hash).map_err(|_| InvalidAnswer("its hash is none"))?,
-            blake3: optional(body.blake3).map_err(|_| InvalidAnswer("its blake3 is none"))?,
+            version: body.version.parse().map_err(|_| InvalidOffer("invalid version"))?,
+            session: body.session.parse().map_err(|_| InvalidOffer("invalid session"))?,
+            secret: body.secret.parse().map_err(|_| InvalidOffer("invalid secret"))?,
+            md5: optional(body.hash).map_err(|_| InvalidOffer("invalid hash"))?,
+            blake3: optional(body.blake3).map_err(|_| InvalidOffer("invalid blake3"))?,
         })
     }
 
-    /// Whether a body claims to be an answer of protocol 2.
+    /// Whether JSON claims to be an offer of protocol 2.
     pub(crate) fn is_claimed(body: &[u8]) -> bool {
         #[derive(Deserialize)]
-        struct Body {
+        struct Claim {
             protocol: u64,
         }
-        serde_json::from_slice(body).is_ok_and(|body: Body| body.protocol > 1)
+        serde_json::from_slice(body).is_ok_and(|claim: Claim| claim.protocol > 1)
     }
 }
 
@@ -149,22 +165,21 @@ fn optional<T: FromStr>(text: Option<String>) -> Result<Option<T>, T::Err> {
     text.map(|text| text.parse()).transpose()
 }
 
-/// A body that is no answer of protocol 2, and why.
+/// JSON that is not an offer of protocol 2, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("its answer is not one of protocol 2: {0}")]
-pub(crate) struct InvalidAnswer(&'static str);
+#[error("invalid offer: {0}")]
+pub(crate) struct InvalidOffer(&'static str);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proto::{TransferRequest, v1};
 
-    fn answer() -> Answer {
-        Answer {
+    fn offer() -> SessionOffer {
+        SessionOffer {
             manifest: Manifest::new(2 << 30, BlockSize::new(1 << 20).unwrap()).unwrap(),
             modified: -5,
             version: SourceVersion([0x9f; 16]),
-            port: 36931,
             session: SessionId::from(0xa7),
             secret: Secret::from([0x53; 16]),
             md5: None,
@@ -173,23 +188,23 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_this_text_and_is_read_back() {
+    fn offer_is_this_text_and_is_read_back() {
         let text = format!(
             "{{\"protocol\": 2, \"size\": 2147483648, \"modified\": -5, \"version\": \"{}\", \"block\": 1048576, \
-             \"port\": 36931, \"session\": \"00000000000000a7\", \"secret\": \"{}\", \"hash\": null, \
+             \"session\": \"00000000000000a7\", \"secret\": \"{}\", \"hash\": null, \
              \"blake3\": \"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262\"}}",
             "9f".repeat(16),
             "53".repeat(16)
         );
-        assert_eq!(answer().encode(), text);
-        assert_eq!(Answer::decode(text.as_bytes()), Ok(answer()));
-        assert!(Answer::is_claimed(text.as_bytes()));
-        assert!(!Answer::is_claimed(br#"{"hash": "x", "port": 1}"#));
+        assert_eq!(offer().encode(), text);
+        assert_eq!(SessionOffer::decode(text.as_bytes()), Ok(offer()));
+        assert!(SessionOffer::is_claimed(text.as_bytes()));
+        assert!(!SessionOffer::is_claimed(br#"{"hash": "x", "port": 1}"#));
     }
 
     #[test]
-    fn what_is_out_of_bounds_is_refused() {
-        let text = answer().encode();
+    fn values_out_of_bounds_are_rejected() {
+        let text = offer().encode();
         for (good, bad) in [
             ("\"protocol\": 2", "\"protocol\": 3"),
             ("2147483648", "9223372036854775808"),
@@ -197,8 +212,6 @@ mod tests {
             ("1048576", "0"),
             ("1048576", "1048577"),
             ("\"size\": 2147483648, \"modified\": -5", "\"size\": 9223372036854775807, \"modified\": 0"),
-            ("36931", "0"),
-            ("36931", "65536"),
             ("00000000000000a7", "a7"),
             ("af1349", "zz1349"),
             ("\"hash\": null", "\"hash\": \"12\""),
@@ -207,17 +220,18 @@ mod tests {
         ] {
             let changed = text.replacen(good, bad, 1);
             assert_ne!(changed, text, "{good}");
-            assert!(Answer::decode(changed.as_bytes()).is_err(), "{changed}");
+            assert!(SessionOffer::decode(changed.as_bytes()).is_err(), "{changed}");
         }
     }
 
     #[test]
-    fn a_request_is_understood_by_both_protocols() {
-        let request = Request { streams: StreamCount::default(), digests: WholeDigests::Blake3AndMd5 };
+    fn request_is_understood_by_both_protocols() {
+        let (streams, digests) = (StreamCount::default(), WholeDigests::Blake3AndMd5);
+        let push = Push { from: 0, length: 524_288 };
+        let request = SessionRequest { streams, digests, push };
         let text = request.encode();
-        assert_eq!(text, r#"{"threads": 8, "protocol": 2, "md5": true}"#);
+        assert_eq!(text, r#"{"threads": 8, "protocol": 2, "md5": true, "from": 0, "push": 524288}"#);
         assert_eq!(TransferRequest::decode(text.as_bytes()), Ok(TransferRequest::V2(request)));
-        let old = v1::Request { streams: StreamCount::default() };
-        assert_eq!(v1::Request::decode(text.as_bytes()), Ok(old));
+        assert_eq!(v1::Request::decode(text.as_bytes()), Ok(v1::Request { streams }));
     }
 }

@@ -1,164 +1,191 @@
-//! The receiver's side of a stream: demands go out, and their answers come back in the same order.
+//! The receiver's side of a stream as pure state: what was requested, and what may therefore arrive.
 
 use std::collections::VecDeque;
 
-use super::{Demand, ErrorCode, FRAME_LEN, MAX_UNANSWERED, Reply, WholeDigests};
-use crate::manifest::{BlockId, Manifest};
+use super::frame::{MAX_UNANSWERED, Request, Response, WireRun};
+use super::header::FRAME_LEN;
+use super::{ErrorCode, WholeDigests};
+use crate::manifest::{BlockRun, Manifest};
 
-/// What was demanded on one stream and is not answered yet.
+/// What was requested on one stream and is not answered yet.
 #[derive(Debug)]
 pub(crate) struct Requester {
     manifest: Manifest,
-    unanswered: VecDeque<Asked>,
+    /// Runs, in the order in which they are answered.
+    runs: VecDeque<BlockRun>,
+    digests: Option<WholeDigests>,
 }
 
+/// What follows a header of the sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Asked {
-    Block(BlockId),
-    Digest(WholeDigests),
-}
-
-/// What comes behind a header of the sender.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Coming {
-    /// The bytes of this block, then their trailer; the demand counts as unanswered until [`Requester::answered`].
-    Block(BlockId),
-    /// The digests of the file; the same.
+pub(crate) enum Incoming {
+    /// The data of this run, then its trailer; the run counts as unanswered until [`Requester::run_answered`].
+    Run(BlockRun),
+    /// The digests of the file.
     Digests(WholeDigests),
     /// Nothing: the digests are being computed.
     Wait {
         /// How many bytes the server has read for them.
         hashed: u64,
     },
-    /// Nothing any more: the server stops.
+    /// Nothing any more: the server shuts down.
     Drain,
     /// A reason of so many bytes, and nothing any more.
     Refused(ErrorCode, usize),
 }
 
-/// The sender said what it must not say now.
+/// What arrived violates the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum BrokenProtocol {
-    #[error("what came is no frame")]
-    NoFrame,
-    #[error("what came is not what was asked for")]
-    NotAsked,
+pub(crate) enum Violation {
+    #[error("invalid frame")]
+    InvalidFrame,
+    #[error("response to something that was not requested")]
+    NotRequested,
 }
 
 impl Requester {
-    /// A stream on which nothing was demanded yet.
+    /// A stream on which nothing was requested yet.
     pub(crate) fn new(manifest: Manifest) -> Self {
-        Self { manifest, unanswered: VecDeque::new() }
+        Self { manifest, runs: VecDeque::new(), digests: None }
     }
 
-    /// The bytes that demand `block`; `None` if the sender need not read any more demands.
-    pub(crate) fn ask_block(&mut self, block: BlockId) -> Option<[u8; FRAME_LEN]> {
-        self.ask(Asked::Block(block), Demand::Range(self.manifest.range(block)))
+    /// The bytes that request `run`; `None` if the manifest lacks it, or the sender need not read another request.
+    pub(crate) fn request_run(&mut self, run: BlockRun) -> Option<[u8; FRAME_LEN]> {
+        let length = self.manifest.run_len(run).filter(|_| self.n_unanswered() < MAX_UNANSWERED)?;
+        self.runs.push_back(run);
+        let first = u64::from(run.first.value());
+        Some(Request::Run(WireRun { first, count: run.count, length }).encode())
     }
 
-    /// The bytes that demand the file's digests; `None` as for a block.
-    pub(crate) fn ask_digests(&mut self, which: WholeDigests) -> Option<[u8; FRAME_LEN]> {
-        self.ask(Asked::Digest(which), Demand::Digest(which))
+    /// The sender pushes `run` with its offer, before it answers anything.
+    pub(crate) fn expect_pushed(&mut self, run: BlockRun) {
+        self.runs.push_front(run);
     }
 
-    fn ask(&mut self, asked: Asked, demand: Demand) -> Option<[u8; FRAME_LEN]> {
-        (self.unanswered.len() < MAX_UNANSWERED).then(|| {
-            self.unanswered.push_back(asked);
-            demand.encode()
-        })
+    /// The bytes that request the digests of the file; `None` as for a run, or if they are requested already.
+    pub(crate) fn request_digests(&mut self, which: WholeDigests) -> Option<[u8; FRAME_LEN]> {
+        if self.digests.is_some() || self.n_unanswered() >= MAX_UNANSWERED {
+            return None;
+        }
+        self.digests = Some(which);
+        Some(Request::Digest(which).encode())
     }
 
-    /// How many demands are unanswered.
+    /// How many requests are unanswered.
     pub(crate) fn n_unanswered(&self) -> usize {
-        self.unanswered.len()
+        self.runs.len() + usize::from(self.digests.is_some())
     }
 
-    /// Reads a header of the sender: it must fit the oldest demand.
-    pub(crate) fn header(&self, bytes: &[u8; FRAME_LEN]) -> Result<Coming, BrokenProtocol> {
-        let reply = Reply::decode(bytes).map_err(|_| BrokenProtocol::NoFrame)?;
-        let oldest = self.unanswered.front();
-        match (reply, oldest) {
-            (Reply::Data(range), Some(Asked::Block(block))) if self.manifest.range(*block) == range => {
-                Ok(Coming::Block(*block))
+    /// Reads a header of the sender: runs are answered in order, the digests at any time.
+    pub(crate) fn header(&self, bytes: &[u8; FRAME_LEN]) -> Result<Incoming, Violation> {
+        match Response::decode(bytes).map_err(|_| Violation::InvalidFrame)? {
+            Response::Data(WireRun { first, count, length }) => {
+                let run = self.manifest.run(first, count).ok_or(Violation::NotRequested)?;
+                let is_requested =
+                    self.runs.front() == Some(&run) && self.manifest.run_len(run) == Some(length);
+                if is_requested { Ok(Incoming::Run(run)) } else { Err(Violation::NotRequested) }
             }
-            (Reply::Digests(which), Some(Asked::Digest(asked))) if which == *asked => {
-                Ok(Coming::Digests(which))
-            }
-            (Reply::Wait { hashed }, Some(Asked::Digest(_))) => Ok(Coming::Wait { hashed }),
-            (Reply::Drain, _) => Ok(Coming::Drain),
-            (Reply::Refused(code, len), _) => Ok(Coming::Refused(code, len)),
-            (Reply::Data(_) | Reply::Digests(_) | Reply::Wait { .. }, _) => Err(BrokenProtocol::NotAsked),
+            Response::Digests(which) if self.digests == Some(which) => Ok(Incoming::Digests(which)),
+            Response::Wait { hashed } if self.digests.is_some() => Ok(Incoming::Wait { hashed }),
+            Response::Drain => Ok(Incoming::Drain),
+            Response::Refused(code, len) => Ok(Incoming::Refused(code, len)),
+            Response::Digests(_) | Response::Wait { .. } | Response::Offer(_) => Err(Violation::NotRequested),
         }
     }
 
-    /// The oldest demand is answered to its last byte.
-    pub(crate) fn answered(&mut self) {
-        self.unanswered.pop_front();
+    /// The oldest run has arrived to the last byte of its trailer.
+    pub(crate) fn run_answered(&mut self) {
+        self.runs.pop_front();
+    }
+
+    /// The digests have arrived.
+    pub(crate) fn digests_answered(&mut self) {
+        self.digests = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{BlockSize, ByteRange};
+    use crate::manifest::BlockSize;
 
     fn manifest() -> Manifest {
         Manifest::new(100_000, BlockSize::new(1 << 14).unwrap()).unwrap()
     }
 
-    fn data(block: u64) -> [u8; FRAME_LEN] {
-        Reply::Data(manifest().range(manifest().block(block).unwrap())).encode()
+    fn run(first: u64, count: u32) -> BlockRun {
+        manifest().run(first, count).unwrap()
+    }
+
+    fn data(first: u64, count: u32) -> [u8; FRAME_LEN] {
+        let length = manifest().run_len(run(first, count)).unwrap();
+        Response::Data(WireRun { first, count, length }).encode()
     }
 
     #[test]
-    fn answers_come_in_the_order_of_the_demands() {
-        let (manifest, mut stream) = (manifest(), Requester::new(manifest()));
-        let [first, second] = [3, 1].map(|block| manifest.block(block).unwrap());
-        assert_eq!(
-            stream.ask_block(first),
-            Some(Demand::Range(ByteRange::with_len(3 << 14, 1 << 14)).encode())
-        );
-        stream.ask_block(second).unwrap();
-        stream.ask_digests(WholeDigests::Blake3).unwrap();
-        assert_eq!(stream.header(&data(1)), Err(BrokenProtocol::NotAsked));
-        assert_eq!(stream.header(&data(3)), Ok(Coming::Block(first)));
-        stream.answered();
-        assert_eq!(stream.header(&data(3)), Err(BrokenProtocol::NotAsked));
-        assert_eq!(stream.header(&data(1)), Ok(Coming::Block(second)));
-        let wait = Reply::Wait { hashed: 7 }.encode();
-        assert_eq!(stream.header(&wait), Err(BrokenProtocol::NotAsked), "a block is due");
-        stream.answered();
-        assert_eq!(stream.header(&wait), Ok(Coming::Wait { hashed: 7 }));
-        let digests = |which| Reply::Digests(which).encode();
-        assert_eq!(stream.header(&digests(WholeDigests::Blake3AndMd5)), Err(BrokenProtocol::NotAsked));
-        assert_eq!(stream.header(&digests(WholeDigests::Blake3)), Ok(Coming::Digests(WholeDigests::Blake3)));
-        stream.answered();
+    fn runs_are_answered_in_order_and_digests_at_any_time() {
+        let mut stream = Requester::new(manifest());
+        let first = stream.request_run(run(3, 2)).unwrap();
+        assert_eq!(first, Request::Run(WireRun { first: 3, count: 2, length: 2 << 14 }).encode());
+        stream.request_run(run(1, 1)).unwrap();
+        let digests = Response::Digests(WholeDigests::Blake3).encode();
+        let wait = Response::Wait { hashed: 7 }.encode();
+        assert_eq!(stream.header(&digests), Err(Violation::NotRequested));
+        assert_eq!(stream.header(&wait), Err(Violation::NotRequested));
+        stream.request_digests(WholeDigests::Blake3).unwrap();
+        assert_eq!(stream.request_digests(WholeDigests::Blake3), None, "they are requested already");
+        assert_eq!(stream.header(&wait), Ok(Incoming::Wait { hashed: 7 }));
+        assert_eq!(stream.header(&data(1, 1)), Err(Violation::NotRequested));
+        assert_eq!(stream.header(&data(3, 2)), Ok(Incoming::Run(run(3, 2))));
+        stream.run_answered();
+        let other = Response::Digests(WholeDigests::Blake3AndMd5).encode();
+        assert_eq!(stream.header(&other), Err(Violation::NotRequested));
+        assert_eq!(stream.header(&digests), Ok(Incoming::Digests(WholeDigests::Blake3)));
+        stream.digests_answered();
+        assert_eq!(stream.header(&data(1, 1)), Ok(Incoming::Run(run(1, 1))));
+        stream.run_answered();
         assert_eq!(stream.n_unanswered(), 0);
-        assert_eq!(stream.header(&data(3)), Err(BrokenProtocol::NotAsked));
+        assert_eq!(stream.header(&data(1, 1)), Err(Violation::NotRequested));
     }
 
     #[test]
-    fn another_range_than_the_block_is_not_what_was_asked_for() {
+    fn pushed_run_precedes_what_was_requested() {
         let mut stream = Requester::new(manifest());
-        stream.ask_block(manifest().block(0).unwrap()).unwrap();
-        let half = Reply::Data(ByteRange::with_len(0, 1 << 13)).encode();
-        assert_eq!(stream.header(&half), Err(BrokenProtocol::NotAsked));
-        assert_eq!(stream.header(&[0xff; FRAME_LEN]), Err(BrokenProtocol::NoFrame));
+        stream.request_run(run(4, 1)).unwrap();
+        stream.expect_pushed(run(0, 4));
+        assert_eq!(stream.header(&data(0, 4)), Ok(Incoming::Run(run(0, 4))));
+        stream.run_answered();
+        assert_eq!(stream.header(&data(4, 1)), Ok(Incoming::Run(run(4, 1))));
     }
 
     #[test]
-    fn an_end_may_come_at_any_time() {
+    fn other_runs_and_lengths_are_violations() {
+        let mut stream = Requester::new(manifest());
+        stream.request_run(run(0, 2)).unwrap();
+        for (first, count, length) in
+            [(0, 1, 1 << 14), (0, 2, 1 << 14), (1, 2, 2 << 14), (0, 200, 2 << 14), (u64::MAX, 2, 1)]
+        {
+            let header = Response::Data(WireRun { first, count, length }).encode();
+            assert_eq!(stream.header(&header), Err(Violation::NotRequested), "{first} {count} {length}");
+        }
+        assert_eq!(stream.header(&[0xff; FRAME_LEN]), Err(Violation::InvalidFrame));
+        assert_eq!(stream.header(&Response::Offer(3).encode()), Err(Violation::NotRequested));
+        assert_eq!(stream.request_run(BlockRun { count: 9, ..run(0, 1) }), None);
+    }
+
+    #[test]
+    fn end_may_arrive_at_any_time() {
         let stream = Requester::new(manifest());
-        assert_eq!(stream.header(&Reply::Drain.encode()), Ok(Coming::Drain));
-        let refused = Reply::Refused(ErrorCode::Busy, 3).encode();
-        assert_eq!(stream.header(&refused), Ok(Coming::Refused(ErrorCode::Busy, 3)));
+        assert_eq!(stream.header(&Response::Drain.encode()), Ok(Incoming::Drain));
+        let refused = Response::Refused(ErrorCode::Busy, 3).encode();
+        assert_eq!(stream.header(&refused), Ok(Incoming::Refused(ErrorCode::Busy, 3)));
     }
 
     #[test]
-    fn demands_are_bounded() {
+    fn requests_are_bounded() {
         let mut stream = Requester::new(manifest());
-        let block = manifest().block(0).unwrap();
-        let n = (0..2 * MAX_UNANSWERED).filter(|_| stream.ask_block(block).is_some()).count();
+        let n = (0..2 * MAX_UNANSWERED).filter(|_| stream.request_run(run(0, 1)).is_some()).count();
         assert_eq!(n, MAX_UNANSWERED);
+        assert_eq!(stream.request_digests(WholeDigests::Blake3), None);
     }
 }

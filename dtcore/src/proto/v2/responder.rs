@@ -1,45 +1,46 @@
-//! The sender's side of one stream: what the receiver's frames ask for, checked against the file.
+//! The sender's side of a stream as pure state: what the receiver's frames request, checked against the manifest.
 
 use std::collections::VecDeque;
 
-use super::{Demand, FRAME_LEN, WholeDigests};
-use crate::digest::is_subtree;
-use crate::manifest::{BlockSize, ByteRange};
+use super::WholeDigests;
+use super::frame::{Request, WireRun};
+use super::header::FRAME_LEN;
+use crate::manifest::{BlockRun, Manifest};
 
-/// How many steps are held; frames beyond them stay where they are, unread.
+/// How many steps are queued; frames beyond them stay unread.
 ///
-/// A receiver keeps a few ranges in flight. The protocol allows it many more, but it is the kernel that holds those.
-const MOST_STEPS: usize = 64;
+/// A receiver keeps a few runs in flight. The protocol allows it many more, but the kernel holds those.
+const MAX_STEPS: usize = 64;
 
 /// What is to be done next on a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
-    /// Send this range, which is a subtree of the file.
-    Send(ByteRange),
-    /// Send the file's digests.
+    /// Send this run.
+    Send(BlockRun),
+    /// Send the digests of the file.
     Digests(WholeDigests),
     /// The transfer is over.
     End,
-    /// The receiver broke the protocol: tell it so, and close.
+    /// The receiver violated the protocol: report this reason to it, and close.
     Refuse(&'static str),
 }
 
-/// Takes the receiver's bytes, in whatever pieces they come, and yields the steps in their order.
+/// Takes the receiver's bytes, in whatever pieces they arrive, and yields the steps in order.
 #[derive(Debug)]
 pub(crate) struct Responder {
-    size: u64,
-    /// The beginning of a frame whose end has not come.
+    manifest: Manifest,
+    /// The beginning of a frame whose end has not arrived.
     partial: [u8; FRAME_LEN],
     n_partial: usize,
     steps: VecDeque<Step>,
-    /// Nothing counts behind an end or a broken frame.
+    /// Nothing counts after an end or an invalid frame.
     is_over: bool,
 }
 
 impl Responder {
-    /// A stream of a file of `size` bytes, from which nothing was read yet.
-    pub(crate) fn new(size: u64) -> Self {
-        Self { size, partial: [0; FRAME_LEN], n_partial: 0, steps: VecDeque::new(), is_over: false }
+    /// A stream from which nothing was read yet.
+    pub(crate) fn new(manifest: Manifest) -> Self {
+        Self { manifest, partial: [0; FRAME_LEN], n_partial: 0, steps: VecDeque::new(), is_over: false }
     }
 
     /// How many bytes [`take`](Self::take) has room for; 0 means that steps must be done first, or that it is over.
@@ -47,7 +48,7 @@ impl Responder {
         if self.is_over {
             return 0;
         }
-        let frames = MOST_STEPS.saturating_sub(self.steps.len());
+        let frames = MAX_STEPS.saturating_sub(self.steps.len());
         frames.saturating_mul(FRAME_LEN).saturating_sub(self.n_partial)
     }
 
@@ -76,10 +77,10 @@ impl Responder {
         self.steps.pop_front()
     }
 
-    /// The range that is sent after this step, if it is known already.
-    pub(crate) fn upcoming(&self) -> Option<ByteRange> {
+    /// The run that is sent after this step, if it is known already.
+    pub(crate) fn upcoming(&self) -> Option<BlockRun> {
         match self.steps.front() {
-            Some(Step::Send(range)) => Some(*range),
+            Some(Step::Send(run)) => Some(*run),
             Some(Step::Digests(_) | Step::End | Step::Refuse(_)) | None => None,
         }
     }
@@ -95,20 +96,17 @@ impl Responder {
     }
 
     fn step(&self) -> Step {
-        match Demand::decode(&self.partial) {
-            Err(_) => Step::Refuse("not a frame of this protocol"),
-            Ok(Demand::End) => Step::End,
-            Ok(Demand::Digest(which)) => Step::Digests(which),
-            Ok(Demand::Range(range)) if range.len() > BlockSize::MAX => {
-                Step::Refuse("the range is over 16 MiB")
+        match Request::decode(&self.partial) {
+            Err(_) => Step::Refuse("invalid frame"),
+            Ok(Request::End) => Step::End,
+            Ok(Request::Digest(which)) => Step::Digests(which),
+            Ok(Request::Run(WireRun { first, count, length })) => {
+                let run = self.manifest.run(first, count);
+                match run.filter(|run| self.manifest.run_len(*run) == Some(length)) {
+                    Some(run) => Step::Send(run),
+                    None => Step::Refuse("the manifest has no such run"),
+                }
             }
-            Ok(Demand::Range(range)) if range.end() > self.size => {
-                Step::Refuse("the range ends behind the file's end")
-            }
-            Ok(Demand::Range(range)) if !is_subtree(self.size, range) => {
-                Step::Refuse("the range is no subtree of the file")
-            }
-            Ok(Demand::Range(range)) => Step::Send(range),
         }
     }
 }
@@ -116,71 +114,76 @@ impl Responder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::BlockSize;
     use proptest::prelude::*;
 
-    fn range(start: u64, len: u64) -> Demand {
-        Demand::Range(ByteRange::with_len(start, len))
+    const BLOCK: u64 = 1 << 20;
+
+    fn manifest(size: u64) -> Manifest {
+        Manifest::new(size, BlockSize::new(BLOCK).unwrap()).unwrap()
     }
 
-    fn steps(size: u64, demands: &[Demand]) -> Vec<Step> {
-        let mut responder = Responder::new(size);
-        for demand in demands {
-            responder.take(&demand.encode());
+    fn run(first: u64, count: u32, length: u64) -> Request {
+        Request::Run(WireRun { first, count, length })
+    }
+
+    fn steps(size: u64, requests: &[Request]) -> Vec<Step> {
+        let mut responder = Responder::new(manifest(size));
+        for request in requests {
+            responder.take(&request.encode());
         }
         std::iter::from_fn(|| responder.next()).collect()
     }
 
     #[test]
-    fn ranges_are_checked_against_the_file() {
-        const MIB: u64 = 1 << 20;
-        let size = 40 * MIB + 5;
-        for (start, len, expected) in [
-            (0, 1024, Ok(())),
-            (0, MIB, Ok(())),
-            (16 * MIB, 16 * MIB, Ok(())),
-            (40 * MIB, 5, Ok(())),
-            (32 * MIB, 8 * MIB + 5, Ok(())),
-            (0, 32 * MIB, Err("the range is over 16 MiB")),
-            (0, size, Err("the range is over 16 MiB")),
-            (40 * MIB, 6, Err("the range ends behind the file's end")),
-            (1 << 60, 1024, Err("the range ends behind the file's end")),
-            (40 * MIB, 4, Err("the range is no subtree of the file")),
-            (1024, 2048, Err("the range is no subtree of the file")),
-            (1, 1024, Err("the range is no subtree of the file")),
-            (0, 3 * MIB, Err("the range is no subtree of the file")),
+    fn runs_are_checked_against_the_manifest() {
+        let size = 40 * BLOCK + 5;
+        for (first, count, length, is_valid) in [
+            (0, 1, BLOCK, true),
+            (0, 16, 16 * BLOCK, true),
+            (40, 1, 5, true),
+            (39, 2, BLOCK + 5, true),
+            (0, 17, 17 * BLOCK, false),
+            (40, 2, 5, false),
+            (41, 1, 5, false),
+            (1 << 60, 1, BLOCK, false),
+            (u64::MAX, 2, BLOCK, false),
+            (40, 1, 6, false),
+            (0, 1, BLOCK - 1, false),
         ] {
-            let expected = match expected {
-                Ok(()) => Step::Send(ByteRange::with_len(start, len)),
-                Err(reason) => Step::Refuse(reason),
+            let expected = match manifest(size).run(first, count).filter(|_| is_valid) {
+                Some(run) => Step::Send(run),
+                None => Step::Refuse("the manifest has no such run"),
             };
-            assert_eq!(steps(size, &[range(start, len)]), [expected], "{start} {len}");
+            assert_eq!(matches!(expected, Step::Send(_)), is_valid);
+            assert_eq!(steps(size, &[run(first, count, length)]), [expected], "{first} {count} {length}");
         }
-        assert_eq!(steps(0, &[range(0, 1024)]), [Step::Refuse("the range ends behind the file's end")]);
+        assert_eq!(steps(0, &[run(0, 1, 1)]), [Step::Refuse("the manifest has no such run")]);
     }
 
     #[test]
-    fn nothing_counts_behind_the_end_or_a_broken_frame() {
-        let digest = Demand::Digest(WholeDigests::Blake3);
-        let steps = steps(2048, &[range(0, 1024), digest, Demand::End, range(0, 1024)]);
-        let expected = [Step::Send(ByteRange::new(0, 1024)), Step::Digests(WholeDigests::Blake3), Step::End];
-        assert_eq!(steps, expected);
-        let mut responder = Responder::new(2048);
+    fn frames_after_an_end_or_an_invalid_frame_are_ignored() {
+        let digest = Request::Digest(WholeDigests::Blake3);
+        let block = manifest(2048).run(0, 1).unwrap();
+        let steps = steps(2048, &[run(0, 1, 2048), digest, Request::End, run(0, 1, 2048)]);
+        assert_eq!(steps, [Step::Send(block), Step::Digests(WholeDigests::Blake3), Step::End]);
+        let mut responder = Responder::new(manifest(2048));
         assert_eq!(responder.take(&[7; 100]), FRAME_LEN);
-        assert_eq!((responder.room(), responder.take(&range(0, 1024).encode())), (0, 0));
-        assert_eq!(responder.next(), Some(Step::Refuse("not a frame of this protocol")));
+        assert_eq!((responder.room(), responder.take(&run(0, 1, 2048).encode())), (0, 0));
+        assert_eq!(responder.next(), Some(Step::Refuse("invalid frame")));
         assert_eq!(responder.next(), None);
     }
 
     #[test]
-    fn what_waits_is_bounded() {
-        let frames = range(0, 1024).encode().repeat(100);
-        let mut responder = Responder::new(2048);
+    fn queued_steps_are_bounded() {
+        let frames = run(0, 1, 2048).encode().repeat(100);
+        let mut responder = Responder::new(manifest(2048));
         assert_eq!(responder.take(&frames[..3]), 3);
         assert!(!responder.is_at_boundary());
-        assert_eq!(responder.take(&frames[3..]), MOST_STEPS * FRAME_LEN - 3);
+        assert_eq!(responder.take(&frames[3..]), MAX_STEPS * FRAME_LEN - 3);
         assert!(responder.is_at_boundary());
         assert_eq!(responder.room(), 0);
-        assert_eq!(responder.upcoming(), Some(ByteRange::new(0, 1024)));
+        assert_eq!(responder.upcoming(), manifest(2048).run(0, 1));
         assert!(responder.next().is_some());
         assert_eq!(responder.room(), FRAME_LEN);
     }
@@ -191,12 +194,12 @@ mod tests {
             bytes in proptest::collection::vec(0..4_u8, 0..200),
             cut in 1..30_usize,
         ) {
-            let (mut whole, mut pieces) = (Responder::new(2048), Responder::new(2048));
-            let taken = whole.take(&bytes);
+            let (mut once, mut pieces) = (Responder::new(manifest(2048)), Responder::new(manifest(2048)));
+            let taken = once.take(&bytes);
             let in_pieces: usize = bytes.chunks(cut).map(|piece| pieces.take(piece)).sum();
             prop_assert_eq!(taken, in_pieces);
-            prop_assert_eq!(&whole.steps, &pieces.steps);
-            prop_assert_eq!(whole.n_partial, pieces.n_partial);
+            prop_assert_eq!(&once.steps, &pieces.steps);
+            prop_assert_eq!(once.n_partial, pieces.n_partial);
         }
     }
 }
