@@ -69,6 +69,13 @@ pub enum TransferError {
         /// What the system said.
         source: io::Error,
     },
+    /// Something between client and server does not carry streams.
+    #[error("cannot open streams to {server}: a proxy in between does not carry them; connect to the server directly")]
+    #[non_exhaustive]
+    StreamsBlocked {
+        /// The server's address.
+        server: String,
+    },
     /// A connection was there and ended before all bytes had come.
     #[error("lost the connection to {server}: {}", what_ended(*stream, *received))]
     #[non_exhaustive]
@@ -232,7 +239,8 @@ impl TransferError {
             | Self::OutputExists { .. }
             | Self::OutputInUse { .. }
             | Self::Cancelled
-            | Self::System { .. } => false,
+            | Self::System { .. }
+            | Self::StreamsBlocked { .. } => false,
         }
     }
 

@@ -125,7 +125,7 @@ pub struct Report {
     /// for.
     pub md5: Option<Md5Digest>,
     /// What went wrong on the way, and was mended.
-    pub trouble: RecoveryStats,
+    pub recovery: RecoveryStats,
     /// Time from the start of the transfer until the last byte had come.
     pub received_after: Duration,
     /// Time from the start of the transfer until the output was verified and in place.
@@ -191,15 +191,15 @@ pub(crate) fn channel() -> (EventSender, Events) {
 
 impl EventSender {
     /// Sends a guaranteed event. There are fewer of them than places are kept for, so this never waits.
-    pub(crate) fn send(&self, event: Event) {
+    pub(crate) fn emit(&self, event: Event) {
         // An error only says that nobody listens.
         let _ = self.guaranteed.try_send(event);
     }
 
     /// Sends an event that an observer may miss.
-    pub(crate) fn offer(&self, event: Event) {
+    pub(crate) fn try_emit(&self, event: Event) {
         if self.guaranteed.capacity() > GUARANTEED {
-            self.send(event);
+            self.emit(event);
         }
     }
 

@@ -1,75 +1,93 @@
-//! The client's half of the control conversation: one `POST`, one answer.
+//! The client's half of the request: one `POST`, one answer.
 //!
 //! The request is written by hand because no HTTP library sends a target without a leading slash, which the original
-//! server needs for names relative to its folder. The answer is read as the original sends it: HTTP/1.0, perhaps
-//! without a length, perhaps in several segments, perhaps ended only half a second later.
+//! server needs for names relative to its folder. The answer is read as the original sends it: HTTP/1.0, possibly
+//! without a length, possibly in several segments, possibly ended only half a second later. A server of protocol 2 answers with
+//! a switch of protocols, and the offer follows as the first frame on the same connection.
 
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::address::ServerAddress;
+use super::address::ServerAddress;
 use crate::error::TransferError;
-use crate::proto::{SIZE_HEADER, TARGET_HEADER, Target, v1, v2};
-use crate::transport::connect;
+use crate::proto::v2::{
+    FRAME_LEN, PAYLOAD_CHECK_LEN, Response, SessionOffer, UPGRADE, checked_payload, reason_of,
+};
+use crate::proto::{SIZE_HEADER, TARGET_HEADER, Target, v1};
+use crate::transport::{Connection, connect};
 
-/// The largest answer head, in bytes.
+/// The largest head of an answer, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 
 /// The most header lines of an answer.
 const MAX_HEADERS: usize = 64;
 
-/// A control connection to a server.
+/// A connection on which a file is requested.
 #[derive(Debug)]
 pub(crate) struct Control {
     server: ServerAddress,
     stream: TcpStream,
     peer: SocketAddr,
+    /// How long connecting took.
+    rtt: Duration,
 }
 
-/// What the server offers, in the protocol that it has chosen.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Offer {
-    V1(Transfer),
-    V2(Session),
+/// Whether the connection shall become a stream of the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AskUpgrade {
+    Yes,
+    No,
+}
+
+/// The answer, in the protocol that the server has chosen.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    V1(LegacyOffer),
+    V2 {
+        offer: SessionOffer,
+        /// The connection as stream 0, if it became that.
+        stream: Option<UpgradedStream>,
+    },
+}
+
+/// The connection of the request as stream 0, and what was read of it after the offer.
+#[derive(Debug)]
+pub(crate) struct UpgradedStream {
+    pub(crate) connection: Connection,
+    pub(crate) early: Vec<u8>,
+    pub(crate) rtt: Duration,
 }
 
 /// A transfer of protocol 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Transfer {
+pub(crate) struct LegacyOffer {
     pub(crate) answer: v1::Answer,
-    /// The file's size; an original server does not tell it.
+    /// The file's size, which an original server does not report.
     pub(crate) size: Option<u64>,
     /// Where the streams are served.
-    pub(crate) data: SocketAddr,
-}
-
-/// A session of protocol 2.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Session {
-    pub(crate) answer: v2::Answer,
-    /// The control port, as it was reached.
-    pub(crate) control: SocketAddr,
-    /// The data port of the same host.
     pub(crate) data: SocketAddr,
 }
 
 impl Control {
     /// Connects to `server`.
     pub(crate) async fn open(server: &ServerAddress, limit: Duration) -> Result<Self, TransferError> {
-        let stream = connect(server, limit).await?;
+        let begun = Instant::now();
+        let stream = connect(server.host(), server.port(), &server.to_string(), limit).await?;
+        let rtt = begun.elapsed();
         let unreachable = |source| TransferError::Unreachable { server: server.to_string(), source };
         let peer = stream.peer_addr().map_err(unreachable)?;
         // Until the answer is there, giving up is a reset: a mere end would look like a client that has finished its
         // request and waits, and the server would hash a big file for nobody.
         stream.set_zero_linger().map_err(unreachable)?;
-        Ok(Self { server: server.clone(), stream, peer })
+        Ok(Self { server: server.clone(), stream, peer, rtt })
     }
 
     /// The address that was reached.
@@ -77,44 +95,66 @@ impl Control {
         self.peer
     }
 
-    /// Asks for the file `name` with a request's `body`, and waits for the answer, at most until `limit` has passed.
+    /// How long connecting took.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.rtt
+    }
+
+    /// Requests the file `name` with a `body`, and waits for the answer, at most until `limit` has passed.
     ///
-    /// A server of protocol 1 reads and hashes the whole file before it answers, so the limit must be generous.
-    pub(crate) async fn ask(
-        &mut self,
+    /// A server of protocol 1 reads and hashes the complete file before it answers, so the limit must be generous.
+    ///
+    /// # Errors
+    /// Among others [`io::ErrorKind::InvalidData`] as [`TransferError::ConnectionLost`] for an offer that was damaged on its
+    /// way: another request may succeed.
+    pub(crate) async fn request(
+        mut self,
         name: &OsStr,
         body: &str,
+        upgrade: AskUpgrade,
         limit: Duration,
-    ) -> Result<Offer, TransferError> {
+    ) -> Result<Answer, TransferError> {
         let deadline = Instant::now() + limit;
+        let late = |server: &ServerAddress| TransferError::TimedOut {
+            server: server.to_string(),
+            activity: "its answer was awaited",
+            waited: limit,
+        };
         let exchange = async {
             // A server may refuse before it has read everything; then the answer counts, not the failed write.
-            let written = self.write(name, body).await;
+            let written = self.write(name, body, upgrade).await;
             let received = self.read().await;
             match received {
                 Ok(received) if !received.is_empty() => Ok(received),
                 received => written.and(received).map_err(|error| self.lost(Some(error))),
             }
         };
-        let read = timeout_at(deadline, exchange).await;
-        let received = read.map_err(|_| TransferError::TimedOut {
-            server: self.server.to_string(),
-            activity: "its answer was awaited",
-            waited: limit,
-        })??;
-        // From now on an end is an end.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(None);
-        self.check_journal(name, &received)
+        let received = timeout_at(deadline, exchange).await.map_err(|_| late(&self.server))??;
+        match self.parse(name, received)? {
+            Parsed::Answer(answer) => {
+                // From now on an end is an end.
+                let _ = socket2::SockRef::from(&self.stream).set_linger(None);
+                Ok(answer)
+            }
+            Parsed::Switched(early) => {
+                let server = self.server.clone();
+                timeout_at(deadline, self.offer(early)).await.map_err(|_| late(&server))?
+            }
+        }
     }
 
-    async fn write(&mut self, name: &OsStr, body: &str) -> io::Result<()> {
+    async fn write(&mut self, name: &OsStr, body: &str, upgrade: AskUpgrade) -> io::Result<()> {
         let target = Target::of(name.as_bytes());
         let marked = target.marking().value().map(|value| format!("{TARGET_HEADER}: {value}\r\n"));
-        let marked = marked.unwrap_or_default();
+        let connection = match upgrade {
+            AskUpgrade::Yes => format!("Connection: Upgrade\r\nUpgrade: {UPGRADE}\r\n"),
+            AskUpgrade::No => "Connection: close\r\n".to_owned(),
+        };
         let message = format!(
-            "POST {} HTTP/1.1\r\nHost: {}\r\nAccept-Encoding: identity\r\nConnection: close\r\n{marked}Content-Length: {}\r\n\r\n{body}",
+            "POST {} HTTP/1.1\r\nHost: {}\r\nAccept-Encoding: identity\r\n{connection}{}Content-Length: {}\r\n\r\n{body}",
             target.text(),
             self.server,
+            marked.unwrap_or_default(),
             body.len(),
         );
         self.stream.write_all(message.as_bytes()).await
@@ -130,55 +170,98 @@ impl Control {
             match self.stream.read_buf(&mut received).await {
                 Ok(0) => return Ok(received),
                 Ok(_) => {}
-                // A server that closes without having read every byte resets; what came before it is the answer.
+                // A server that closes without having read every byte resets; what arrived before is the answer.
                 Err(_) if !received.is_empty() => return Ok(received),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn check_journal(&self, name: &OsStr, received: &[u8]) -> Result<Offer, TransferError> {
+    fn parse(&self, name: &OsStr, received: Vec<u8>) -> Result<Parsed, TransferError> {
         let server = || self.server.to_string();
-        let broken = |what: &str| TransferError::Protocol { server: server(), what: what.to_owned() };
+        let invalid = |what: &str| TransferError::Protocol { server: server(), what: what.to_owned() };
         if received.is_empty() {
             return Err(self.lost(None));
         }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut head = httparse::Response::new(&mut headers);
-        let body = match head.parse(received) {
+        let body = match head.parse(&received) {
             Ok(httparse::Status::Complete(len)) => received.get(len..).unwrap_or_default(),
-            Ok(httparse::Status::Partial) => return Err(broken("its answer is cut off or endless")),
-            Err(_) => return Err(broken("its answer is not HTTP")),
+            Ok(httparse::Status::Partial) => return Err(invalid("its answer is cut off or endless")),
+            Err(_) => return Err(invalid("its answer is not HTTP")),
         };
         let name = || name.to_string_lossy().into_owned();
         match head.code.unwrap_or(0) {
+            101 => return Ok(Parsed::Switched(body.to_vec())),
             200 => {}
             401 => return Err(TransferError::Unauthorized { server: server() }),
             403 => return Err(TransferError::Forbidden { server: server(), name: name() }),
             404 => return Err(TransferError::NotFound { server: server(), name: name() }),
             409 => return Err(TransferError::SourceChanged { server: server(), name: name() }),
             status => {
-                let reason = v1::decode_refusal(body).unwrap_or_else(|| "it gave no reason".to_owned());
+                let reason = v1::decode_refusal(body).unwrap_or_else(|| "no reason given".to_owned());
                 return Err(TransferError::Refused { server: server(), status, reason });
             }
         }
-        // The whole address with another port: a link-local one has a scope too.
-        let at_port = |port| {
-            let mut data = self.peer;
-            data.set_port(port);
-            data
-        };
-        if v2::Answer::is_claimed(body) {
-            let answer = v2::Answer::decode(body).map_err(|error| broken(&error.to_string()))?;
-            let data = at_port(answer.port);
-            return Ok(Offer::V2(Session { answer, control: self.peer, data }));
+        if SessionOffer::is_claimed(body) {
+            let offer = SessionOffer::decode(body).map_err(|error| invalid(&error.to_string()))?;
+            return Ok(Parsed::Answer(Answer::V2 { offer, stream: None }));
         }
-        let answer = v1::Answer::decode(body).map_err(|error| broken(&error.to_string()))?;
+        let answer = v1::Answer::decode(body).map_err(|error| invalid(&error.to_string()))?;
         let size = match header(head.headers, SIZE_HEADER) {
             None => None,
-            Some(value) => Some(value.parse().map_err(|_| broken("the size it named is not a number"))?),
+            Some(value) => Some(value.parse().map_err(|_| invalid("the size that it reports is not a number"))?),
         };
-        Ok(Offer::V1(Transfer { answer, size, data: at_port(answer.port) }))
+        // The complete address with another port: a link-local one has a scope too.
+        let mut data = self.peer;
+        data.set_port(answer.port);
+        Ok(Parsed::Answer(Answer::V1(LegacyOffer { answer, size, data })))
+    }
+
+    /// Reads the offer, the first frame after the switch of protocols.
+    async fn offer(mut self, early: Vec<u8>) -> Result<Answer, TransferError> {
+        let mut received = early;
+        self.fill(&mut received, FRAME_LEN).await?;
+        let damaged = |control: &Self| {
+            control.lost(Some(io::Error::new(io::ErrorKind::InvalidData, "its offer was damaged on the way")))
+        };
+        let header: [u8; FRAME_LEN] = received.first_chunk().copied().ok_or_else(|| damaged(&self))?;
+        let (len, refusal) = match Response::decode(&header) {
+            Ok(Response::Offer(len)) => (len, None),
+            Ok(Response::Refused(code, len)) => (len, Some(code)),
+            Ok(Response::Drain) => return Err(self.lost(Some(io::Error::other("the server is shutting down")))),
+            Ok(Response::Data(_) | Response::Digests(_) | Response::Wait { .. }) | Err(_) => {
+                return Err(damaged(&self));
+            }
+        };
+        let end = FRAME_LEN + len + PAYLOAD_CHECK_LEN;
+        self.fill(&mut received, end).await?;
+        let early = received.split_off(end);
+        let payload = received.get(FRAME_LEN..).unwrap_or_default();
+        let payload = checked_payload(&header, payload).map_err(|_| damaged(&self))?;
+        if refusal.is_some() {
+            let (server, reason) = (self.server.to_string(), reason_of(payload));
+            return Err(TransferError::Refused { server, status: 503, reason });
+        }
+        let offer = SessionOffer::decode(payload).map_err(|error| TransferError::Protocol {
+            server: self.server.to_string(),
+            what: error.to_string(),
+        })?;
+        let connection = Connection::tcp(Arc::new(self.stream));
+        let stream = UpgradedStream { connection, early, rtt: self.rtt };
+        Ok(Answer::V2 { offer, stream: Some(stream) })
+    }
+
+    /// Reads until there are `n` bytes at least.
+    async fn fill(&mut self, received: &mut Vec<u8>, n: usize) -> Result<(), TransferError> {
+        while received.len() < n {
+            match self.stream.read_buf(received).await {
+                Ok(0) => return Err(self.lost(None)),
+                Ok(_) => {}
+                Err(error) => return Err(self.lost(Some(error))),
+            }
+        }
+        Ok(())
     }
 
     fn lost(&self, source: Option<io::Error>) -> TransferError {
@@ -186,11 +269,19 @@ impl Control {
     }
 }
 
+/// What an answer was, as HTTP.
+enum Parsed {
+    Answer(Answer),
+    /// Frames follow, of which these bytes were read already.
+    Switched(Vec<u8>),
+}
+
 /// Whether more bytes could not change what the answer says.
 fn is_complete(received: &[u8]) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
     match head.parse(received) {
+        Ok(httparse::Status::Complete(_)) if head.code == Some(101) => true,
         Ok(httparse::Status::Complete(len)) => {
             let body = received.get(len..).unwrap_or_default();
             match header(head.headers, "content-length").map(str::parse::<usize>) {
@@ -204,8 +295,8 @@ fn is_complete(received: &[u8]) -> bool {
 }
 
 fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
-    let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-    str::from_utf8(header.value).ok().map(str::trim)
+    let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+    str::from_utf8(found.value).ok().map(str::trim)
 }
 
 #[cfg(test)]
@@ -213,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_complete_by_length_or_by_sense() {
+    fn answer_is_complete_by_length_or_by_content() {
         let json = r#"{"hash": "bf02e98e522704c376e82dfef2cfb240", "port": 36931}"#;
         for (received, expected) in [
             (String::new(), false),
@@ -224,6 +315,8 @@ mod tests {
             (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len() + 1), false),
             (format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}", json.len()), true),
             ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(), true),
+            ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: dt2\r\n\r\n".to_owned(), true),
+            ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: dt2\r\n".to_owned(), false),
             ("220 ftp.example ready\r\n".to_owned(), true),
             (format!("HTTP/1.0 200 OK\r\nX: {}", "x".repeat(MAX_HEAD)), true),
         ] {

@@ -1,8 +1,8 @@
-//! Making a stream of protocol 2: to the data port, or over the control port where that cannot be reached.
+//! Dials a stream: straight to the server, or with an upgrade where a reverse proxy reads HTTP.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
-use std::{fmt, io};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,43 +17,29 @@ const MAX_HEAD: usize = 4 << 10;
 /// The most header lines of that answer.
 const MAX_HEADERS: usize = 32;
 
-/// Which way streams take to the server.
+/// How a connection becomes a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Route {
-    /// Straight to the data port.
-    DataPort(SocketAddr),
-    /// To the control port, where HTTP is left by an upgrade.
-    ControlPort(SocketAddr),
-}
-
-impl Route {
-    /// The address that is connected to.
-    pub(crate) fn address(self) -> SocketAddr {
-        match self {
-            Self::DataPort(address) | Self::ControlPort(address) => address,
-        }
-    }
-}
-
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address().fmt(f)
-    }
+    /// It begins with the hello.
+    Direct,
+    /// It begins with HTTP, which is left by an upgrade: something in between reads HTTP.
+    Upgrade,
 }
 
 /// Connects a stream, ready for its hello, within `limit`.
 ///
 /// # Errors
-/// What the system said, [`io::ErrorKind::TimedOut`], [`io::ErrorKind::InvalidData`] if the control port does not
-/// let HTTP be left, or [`io::ErrorKind::ResourceBusy`] if it does, and not now.
+/// What the system said, [`io::ErrorKind::TimedOut`], [`io::ErrorKind::InvalidData`] if the peer does not leave HTTP, or
+/// [`io::ErrorKind::ResourceBusy`] if it does, but not now.
 ///
 /// # Cancel safety
 /// A connection that was being made is closed.
-pub(crate) async fn dial(route: Route, limit: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn dial(address: SocketAddr, route: Route, limit: Duration) -> io::Result<TcpStream> {
     let connecting = async {
-        let mut stream = prepared(TcpStream::connect(route.address()).await?)?;
-        if let Route::ControlPort(address) = route {
-            upgrade(&mut stream, address).await?;
+        let mut stream = prepared(TcpStream::connect(address).await?)?;
+        match route {
+            Route::Direct => {}
+            Route::Upgrade => upgrade(&mut stream, address).await?,
         }
         Ok(stream)
     };
@@ -64,8 +50,8 @@ async fn upgrade(stream: &mut TcpStream, host: SocketAddr) -> io::Result<()> {
     let request =
         format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: {}\r\n\r\n", v2::UPGRADE);
     stream.write_all(request.as_bytes()).await?;
-    let refused = || io::Error::new(io::ErrorKind::InvalidData, "it does not carry streams over this port");
-    let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "it has no room for another stream now");
+    let refused = || io::Error::new(io::ErrorKind::InvalidData, "a proxy in between does not carry streams");
+    let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "the server has no capacity for another stream now");
     let mut head = Vec::with_capacity(512);
     loop {
         if stream.read_buf(&mut head).await? == 0 {
@@ -74,7 +60,7 @@ async fn upgrade(stream: &mut TcpStream, host: SocketAddr) -> io::Result<()> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(&head) {
-            // The server speaks only when it was greeted, so nothing can follow the head.
+            // The server sends nothing before the hello, so nothing can follow the head.
             Ok(httparse::Status::Complete(len)) if response.code == Some(101) && len == head.len() => {
                 return Ok(());
             }
@@ -104,7 +90,7 @@ mod tests {
             socket.write_all(answer.as_bytes()).await.unwrap();
             String::from_utf8(request).unwrap()
         });
-        let stream = dial(Route::ControlPort(address), PATIENCE).await;
+        let stream = dial(address, Route::Upgrade, PATIENCE).await;
         let request = serving.await.unwrap();
         assert!(
             request.starts_with("GET / HTTP/1.1\r\n") && request.contains("Upgrade: dt2\r\n"),
@@ -114,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_switch_of_protocols_is_a_stream() {
+    async fn only_a_switch_of_protocols_makes_a_stream() {
         let good = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n";
         assert!(dialled(good).await.is_ok());
         for answer in

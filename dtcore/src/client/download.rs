@@ -113,7 +113,7 @@ impl Download {
 
     /// Has the file's MD5 computed and compared with the server's too. Protocol 1 does so anyway.
     pub fn md5(mut self) -> Self {
-        self.options.md5 = ComputeMd5::TransferRequest;
+        self.options.md5 = ComputeMd5::Yes;
         self
     }
 
@@ -124,7 +124,7 @@ impl Download {
     /// in a buffer of some MiB. Over the loopback, a server that waits a minute ended streams of 20 KB a second each, and
     /// none of 25; fewer streams get more each.
     pub fn limit_rate(mut self, bytes_per_second: NonZeroU64) -> Self {
-        self.options.limit_rate = Some(bytes_per_second);
+        self.options.rate_limit = Some(RateLimit::new(bytes_per_second));
         self
     }
 

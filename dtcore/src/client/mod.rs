@@ -2,7 +2,6 @@
 
 pub(crate) mod address;
 pub(crate) mod control;
-pub(crate) mod destination;
 pub(crate) mod dial;
 pub(crate) mod dialled_source;
 mod download;

@@ -1,80 +1,155 @@
-//! The course of every transfer, up to where the protocols part: claim the output, ask the server.
+//! Starts every transfer: opens the output, requests the file, and lets the protocol that the server chose take over.
 
+use std::io;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::control::{Answer, AskUpgrade, Control};
+use super::dialled_source::{DialledSource, EarlyConnections, Remote};
 use super::legacy;
-use crate::client::control::{Control, Offer};
-use crate::client::destination::{Destination, Output};
-use crate::client::options::{Options, ProtocolChoice};
-use crate::digest::{Checksum, FileDigests};
-use crate::error::{DigestOrigin, TransferError};
+use super::options::{Options, ProtocolChoice};
+use crate::digest::Checksum;
+use crate::error::TransferError;
 use crate::event::{Event, EventSender, Report};
-use crate::proto::{v1, v2};
+use crate::proto::v2::{Push, ReportedDigests, SessionOffer, SessionRequest};
+use crate::proto::v1;
+use crate::receive::{self, Offered};
+use crate::sink::{Output, Sink, SourceIdentity};
+
+/// How many bytes the server may send with its offer: one block of the commonest size. What fits arrives after two round trips,
+/// without another connection.
+const PUSH: u64 = 512 << 10;
+
+/// The other streams are dialled before the offer where connecting took longer than this. On a shorter path that gains nothing, and
+/// small files cost one connection.
+const DIAL_EARLY_FROM: Duration = Duration::from_millis(5);
+
+/// How often a request is repeated whose offer was damaged on its way.
+const ATTEMPTS: u64 = 3;
 
 /// Runs one transfer to its end, or until `cancel`.
-pub(crate) async fn run(
+pub(super) async fn run(
     options: Options,
     output: Output,
     events: EventSender,
     cancel: CancellationToken,
 ) -> Result<Report, TransferError> {
     let started = Instant::now();
-    let asking = async {
-        let destination = Destination::open(output, &options)?;
-        let mut control = Control::open(&options.server, options.connect_timeout).await?;
-        events.send(Event::Connected { server: control.peer() });
-        let offer = control.ask(&options.name, &request(&options), options.answer_timeout).await?;
-        Ok((destination, offer))
+    let negotiating = async {
+        let (clobber, resume) = (options.clobber, options.resume);
+        let opening = spawn_blocking(move || {
+            let sink = Sink::open(output, clobber, resume)?;
+            let from = sink.first_missing();
+            Ok::<_, TransferError>((sink, from))
+        });
+        let (sink, from) = opening.await.map_err(|_| TransferError::System {
+            action: "open the output",
+            source: io::Error::other("the thread that does has died"),
+        })??;
+        let request = request(&options, from);
+        let negotiated = negotiate(&options, &request, &events).await?;
+        Ok((sink, request, negotiated))
     };
-    let (mut destination, offer) = tokio::select! {
+    let (mut sink, request, negotiated) = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(TransferError::Cancelled),
-        asked = asking => asked?,
+        negotiated = negotiating => negotiated?,
     };
-    match offer {
-        Offer::V1(_) if options.protocol == ProtocolChoice::V2 => Err(TransferError::Protocol {
+    let Negotiated { peer, answer, early } = negotiated;
+    match answer {
+        Answer::V1(_) if options.protocol == ProtocolChoice::V2 => Err(TransferError::Protocol {
             server: options.server.to_string(),
             what: "it speaks protocol 1 only".to_owned(),
         }),
-        Offer::V1(transfer) => {
-            destination.start_over()?;
+        Answer::V1(offer) => {
+            drop(early);
+            sink.restart()?;
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(TransferError::Cancelled),
-                result = legacy::run(options, destination, transfer, events, started) => result,
+                result = legacy::run(options, sink, offer, events, started) => result,
             }
         }
-        Offer::V2(session) => {
-            crate::receive::run(options, destination, session, events, started, cancel).await
+        Answer::V2 { offer, stream } => {
+            let offered = offered(&options, &offer);
+            let settings = options.settings();
+            let remote = Remote {
+                server: options.server,
+                file: options.name,
+                request,
+                connect_timeout: options.connect_timeout,
+                answer_timeout: options.stall_timeout,
+            };
+            let source = DialledSource::new(remote, peer, offer, stream, early);
+            let offered = Offered { pushed: source.pushed(), ..offered };
+            receive::run(source, offered, sink, settings, events, started, cancel).await
         }
     }
 }
 
-/// The body that asks for the file.
-pub(crate) fn request(options: &Options) -> String {
-    match options.protocol {
-        ProtocolChoice::V1 => v1::Request { streams: options.streams }.encode(),
-        ProtocolChoice::V2 | ProtocolChoice::Auto => {
-            v2::Request { streams: options.streams, digests: options.digests() }.encode()
-        }
-    }
+/// An answer, and what was reached meanwhile.
+struct Negotiated {
+    peer: std::net::SocketAddr,
+    answer: Answer,
+    early: EarlyConnections,
 }
 
-/// Compares what was received with one digest that it should have.
-pub(crate) fn compare(
+/// Requests the file.
+async fn negotiate(
     options: &Options,
-    digests: &FileDigests,
-    origin: DigestOrigin,
-    expected: Checksum,
-) -> Result<(), TransferError> {
-    match digests.comparable(&expected) {
-        Some(actual) if actual != expected => Err(TransferError::DigestMismatch {
-            name: options.name.to_string_lossy().into_owned(),
-            origin,
-            expected,
-            actual,
-        }),
-        Some(_) | None => Ok(()),
+    request: &SessionRequest,
+    events: &EventSender,
+) -> Result<Negotiated, TransferError> {
+    let (body, upgrade) = match options.protocol {
+        ProtocolChoice::V1 => (v1::Request { streams: options.streams }.encode(), AskUpgrade::No),
+        ProtocolChoice::V2 | ProtocolChoice::Auto => (request.encode(), AskUpgrade::Yes),
+    };
+    let mut attempt = 1;
+    loop {
+        let control = Control::open(&options.server, options.connect_timeout).await?;
+        let peer = control.peer();
+        if attempt == 1 {
+            events.emit(Event::Connected { server: peer });
+        }
+        let n_others = usize::from(options.streams.value()) - 1;
+        let early = if upgrade == AskUpgrade::Yes && control.rtt() > DIAL_EARLY_FROM {
+            EarlyConnections::dial(peer, n_others, options.connect_timeout)
+        } else {
+            EarlyConnections::default()
+        };
+        match control.request(&options.name, &body, upgrade, options.answer_timeout).await {
+            Ok(answer) => return Ok(Negotiated { peer, answer, early }),
+            Err(error) if is_damaged(&error) && attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error),
+        }
     }
+}
+
+/// Whether the offer was damaged on its way.
+fn is_damaged(error: &TransferError) -> bool {
+    matches!(error, TransferError::ConnectionLost { source: Some(source), .. }
+        if source.kind() == io::ErrorKind::InvalidData)
+}
+
+/// The request for a session, for a receiver that lacks the file from byte `from` on.
+fn request(options: &Options, from: u64) -> SessionRequest {
+    let push = Push { from, length: PUSH };
+    SessionRequest { streams: options.streams, digests: options.digests(), push }
+}
+
+/// What the engine needs to know of an offer.
+fn offered(options: &Options, offer: &SessionOffer) -> Offered {
+    use std::os::unix::ffi::OsStrExt;
+    let identity = SourceIdentity {
+        manifest: offer.manifest,
+        modified: offer.modified,
+        version: offer.version,
+        remote: SourceIdentity::remote(&options.server.to_string(), options.name.as_bytes()),
+    };
+    let known = [offer.blake3.map(Checksum::Blake3), offer.md5.map(Checksum::Md5)];
+    let digests = offer.blake3.map(|blake3| ReportedDigests { blake3, md5: offer.md5 });
+    Offered { identity, digests, known: known.into_iter().flatten().collect(), pushed: None }
 }

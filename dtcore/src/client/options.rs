@@ -1,17 +1,17 @@
-//! What a download may be told besides where its bytes go.
+//! The options of a download.
 
 use std::ffi::OsString;
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::client::address::ServerAddress;
 use crate::digest::Checksum;
 use crate::manifest::StreamCount;
 use crate::proto::v2::WholeDigests;
+use crate::receive::{RateLimit, Settings, Verification};
 use crate::sink::{Clobber, Durability, Engine, Resume};
 
-/// How many rounds of connecting again may fail in a row unless told: with the pauses between them about twenty
-/// seconds, which is what a server takes to start anew.
+/// How many rounds of reconnecting may fail in a row by default: with the pauses between them about twenty seconds, which is
+/// what a server takes to restart.
 const RETRIES: u32 = 10;
 
 /// The options of one download.
@@ -29,8 +29,8 @@ pub(crate) struct Options {
     pub(crate) md5: ComputeMd5,
     pub(crate) checksum: Option<Checksum>,
     pub(crate) verification: Verification,
-    /// Bytes a second, over all streams.
-    pub(crate) limit_rate: Option<NonZeroU64>,
+    /// Shared with other transfers, perhaps.
+    pub(crate) rate_limit: Option<RateLimit>,
     /// How many rounds of connecting again may fail in a row.
     pub(crate) retries: u32,
     pub(crate) connect_timeout: Duration,
@@ -54,17 +54,8 @@ pub enum ProtocolChoice {
 /// Whether the file's MD5 is computed and compared beside its BLAKE3 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ComputeMd5 {
-    TransferRequest,
-    NotWanted,
-}
-
-/// Whether blocks are compared with their digests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Verification {
-    On,
-    /// For benchmarks alone: it shows what verification costs.
-    #[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "only benchmarks can switch it off"))]
-    Off,
+    Yes,
+    No,
 }
 
 impl Options {
@@ -79,10 +70,10 @@ impl Options {
             clobber: Clobber::default(),
             durability: Durability::default(),
             resume: Resume::Allowed,
-            md5: ComputeMd5::NotWanted,
+            md5: ComputeMd5::No,
             checksum: None,
             verification: Verification::On,
-            limit_rate: None,
+            rate_limit: None,
             retries: RETRIES,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
@@ -93,8 +84,24 @@ impl Options {
     /// Which digests of the whole file protocol 2 asks the server for.
     pub(crate) fn digests(&self) -> WholeDigests {
         match (self.md5, self.checksum) {
-            (ComputeMd5::TransferRequest, _) | (_, Some(Checksum::Md5(_))) => WholeDigests::Blake3AndMd5,
-            (ComputeMd5::NotWanted, Some(Checksum::Blake3(_)) | None) => WholeDigests::Blake3,
+            (ComputeMd5::Yes, _) | (_, Some(Checksum::Md5(_))) => WholeDigests::Blake3AndMd5,
+            (ComputeMd5::No, Some(Checksum::Blake3(_)) | None) => WholeDigests::Blake3,
+        }
+    }
+
+    /// What the engine is asked to do.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            streams: self.streams,
+            digests: self.digests(),
+            verification: self.verification,
+            checksum: self.checksum,
+            engine: self.engine,
+            durability: self.durability,
+            rate_limit: self.rate_limit.clone(),
+            retries: self.retries,
+            stall_timeout: self.stall_timeout,
+            digest_timeout: self.answer_timeout,
         }
     }
 }

@@ -1,111 +1,111 @@
-//! The reader: what comes in on one stream, read with as few system calls as possible.
+//! Reads one stream with as few system calls as possible.
 //!
-//! The last bytes of a block, its trailer and the header behind it come in one call: the block's rest goes to its place, and
-//! what follows it, of which the length is known, into a small buffer.
+//! The last bytes of a run, its trailer and the header after it arrive in one call: the data goes to its place, and what
+//! follows it, whose length is known, into a small buffer.
 
 use std::io::{self, IoSliceMut};
 
-use tokio::net::TcpStream;
+use super::source::ReadInterrupt;
+use super::wake::{Wake, Woken};
+use crate::num::{to_u64, to_usize};
+use crate::sink::{BlockLease, FillError};
+use crate::transport::Connection;
 
-use crate::proto::v2::{FRAME_LEN, TRAILER_LEN};
-use crate::receive::wake::{Line, Woken};
-use crate::sink::{FillError, Leased};
-
-/// What may follow a block's bytes without having been asked for on its own: a trailer and the next header.
-const AHEAD: usize = TRAILER_LEN + FRAME_LEN;
-
-/// How much of an answer that nobody wants is read at once.
+/// How much data that nobody needs is read at once.
 const DISCARD: usize = 64 << 10;
 
 /// One stream's connection, as the receiver reads it.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
-    socket: TcpStream,
-    /// What was read and not taken yet.
-    ahead: [u8; AHEAD],
+    connection: Connection,
+    /// What was read and not taken yet, at the beginning of the buffer.
+    ahead: Vec<u8>,
     n_ahead: usize,
-    /// Where answers go that nobody wants; empty before the first one.
+    /// For data that nobody needs; empty before the first.
     scratch: Vec<u8>,
 }
 
-/// Why nothing more comes in just now.
-#[derive(Debug)]
-pub(crate) enum ReadInterrupt {
-    /// Somebody wants the stream to look up.
-    Woken(Woken),
-    /// The connection ended where it must not.
-    Ended,
-    /// The connection broke.
-    Broken(io::Error),
-    /// What came cannot be stored.
-    Store(io::Error),
-}
-
-impl From<io::Error> for ReadInterrupt {
-    fn from(error: io::Error) -> Self {
-        Self::Broken(error)
-    }
-}
-
 impl FrameReader {
-    pub(crate) fn new(socket: TcpStream) -> Self {
-        Self { socket, ahead: [0; AHEAD], n_ahead: 0, scratch: Vec::new() }
+    /// Reads from a connection on which `early` was read before.
+    pub(crate) fn new(connection: Connection, early: Vec<u8>) -> Self {
+        Self { connection, n_ahead: early.len(), ahead: early, scratch: Vec::new() }
     }
 
-    /// Waits until at least `n` bytes are ahead, `n` being at most a trailer and a header; nothing beyond them is read.
+    /// Waits until at least `n` bytes are buffered; nothing beyond them is read.
     ///
     /// # Cancel safety
-    /// What was read stays ahead.
-    pub(crate) async fn ensure(&mut self, n: usize, line: &Line) -> Result<(), ReadInterrupt> {
+    /// What was read stays buffered.
+    pub(super) async fn ensure(&mut self, n: usize, wake: &Wake) -> Result<(), ReadInterrupt> {
+        self.reserve(n);
         while self.n_ahead < n {
             let space = self.ahead.get_mut(self.n_ahead..n).unwrap_or_default();
-            match self.socket.try_read(space) {
+            match self.connection.try_read(space) {
                 Ok(0) => return Err(ReadInterrupt::Ended),
                 Ok(read) => self.n_ahead += read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable(line).await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable(wake).await?,
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    /// Takes the first `N` bytes that are ahead, which [`ensure`](Self::ensure) has waited for.
-    pub(crate) fn take<const N: usize>(&mut self) -> [u8; N] {
-        let taken = self.ahead.first_chunk().copied().unwrap_or([0; N]);
-        self.ahead.copy_within(N.min(AHEAD).., 0);
+    /// What is buffered.
+    pub(super) fn buffered(&self) -> &[u8] {
+        self.ahead.get(..self.n_ahead).unwrap_or_default()
+    }
+
+    /// Takes `n` buffered bytes, which [`ensure`](Self::ensure) has waited for.
+    pub(super) fn take(&mut self, n: usize) -> Vec<u8> {
+        let n = n.min(self.n_ahead);
+        let taken = self.ahead.get(..n).unwrap_or_default().to_vec();
+        self.ahead.copy_within(n..self.n_ahead, 0);
+        self.n_ahead -= n;
+        taken
+    }
+
+    /// Takes the first `N` buffered bytes, which [`ensure`](Self::ensure) has waited for.
+    pub(super) fn take_array<const N: usize>(&mut self) -> [u8; N] {
+        let taken = self.buffered().first_chunk().copied().unwrap_or([0; N]);
+        self.ahead.copy_within(N.min(self.n_ahead)..self.n_ahead, 0);
         self.n_ahead = self.n_ahead.saturating_sub(N);
         taken
     }
 
-    /// Receives at most `limit` bytes of a block to their place, and perhaps what follows it; returns how many of the block.
+    /// Receives at most `limit` bytes of a block into its place, and perhaps as many as `follows` bytes after it; returns how
+    /// many of the block.
     ///
     /// # Cancel safety
-    /// Cancel safe: bytes are either in their place, or not read.
-    pub(crate) async fn receive(
+    /// Cancel safe: bytes are either in their place or buffered, or not read.
+    pub(super) async fn receive(
         &mut self,
-        leased: &mut Leased,
+        lease: &mut BlockLease,
         limit: usize,
-        line: &Line,
+        follows: usize,
+        wake: &Wake,
     ) -> Result<usize, ReadInterrupt> {
+        if self.n_ahead > 0 {
+            return self.receive_buffered(lease, limit);
+        }
+        self.reserve(follows);
         loop {
-            let (socket, ahead, n_ahead) = (&self.socket, &mut self.ahead, &mut self.n_ahead);
-            let remaining = usize::try_from(leased.remaining()).unwrap_or(usize::MAX);
+            let (connection, ahead, n_ahead) = (&self.connection, &mut self.ahead, &mut self.n_ahead);
+            let remaining = to_usize(lease.remaining());
             let mut source = |space: &mut [u8]| {
                 let len = space.len();
-                // A place may offer itself piece by piece, and behind such a piece comes more of the block.
-                if len < remaining || limit < len {
-                    return socket.try_read(space.get_mut(..limit.min(len)).unwrap_or_default());
+                // A place may offer itself in pieces, and more of the block follows such a piece.
+                if follows == 0 || len < remaining || limit < len {
+                    return connection.try_read(space.get_mut(..limit.min(len)).unwrap_or_default());
                 }
-                let tail = ahead.get_mut(*n_ahead..).unwrap_or_default();
-                let n = socket.try_read_vectored(&mut [IoSliceMut::new(space), IoSliceMut::new(tail)])?;
-                *n_ahead += n.saturating_sub(len);
+                let tail = ahead.get_mut(..follows).unwrap_or_default();
+                let n = connection.try_read_vectored(&mut [IoSliceMut::new(space), IoSliceMut::new(tail)])?;
+                *n_ahead = n.saturating_sub(len);
                 Ok(n.min(len))
             };
-            match leased.fill(&mut source) {
+            match lease.fill(&mut source) {
                 Ok(0) => return Err(ReadInterrupt::Ended),
                 Ok(n) => return Ok(n),
                 Err(FillError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable(line).await?;
+                    self.readable(wake).await?;
                 }
                 Err(FillError::Source(error)) => return Err(ReadInterrupt::Broken(error)),
                 Err(FillError::Store(error)) => return Err(ReadInterrupt::Store(error)),
@@ -113,53 +113,63 @@ impl FrameReader {
         }
     }
 
-    /// Receives at most `limit` bytes, and `remaining` at most, and throws them away; returns how many.
+    /// Data that was read together with what precedes it.
+    fn receive_buffered(&mut self, lease: &mut BlockLease, limit: usize) -> Result<usize, ReadInterrupt> {
+        let buffered = self.ahead.get(..self.n_ahead.min(limit)).unwrap_or_default();
+        let mut source = |space: &mut [u8]| {
+            let n = space.len().min(buffered.len());
+            space.iter_mut().zip(buffered).for_each(|(to, from)| *to = *from);
+            Ok(n)
+        };
+        let n = lease.fill(&mut source).map_err(|error| match error {
+            FillError::Source(error) | FillError::Store(error) => ReadInterrupt::Store(error),
+        })?;
+        self.ahead.copy_within(n..self.n_ahead, 0);
+        self.n_ahead -= n;
+        Ok(n)
+    }
+
+    /// Receives at most `limit` bytes, and at most `remaining`, and discards them; returns how many.
     ///
     /// # Cancel safety
-    /// Cancel safe in that nothing is kept anyway, but the number of bytes read is lost.
-    pub(crate) async fn discard(
+    /// Nothing is kept anyway, but the number of bytes read is lost.
+    pub(super) async fn discard(
         &mut self,
         remaining: u64,
         limit: usize,
-        line: &Line,
+        wake: &Wake,
     ) -> Result<usize, ReadInterrupt> {
+        let most = to_usize(remaining.min(to_u64(DISCARD))).min(limit);
+        if self.n_ahead > 0 {
+            return Ok(self.take(most).len());
+        }
         if self.scratch.is_empty() {
             self.scratch = vec![0; DISCARD];
         }
-        let most = usize::try_from(remaining).unwrap_or(DISCARD).min(DISCARD).min(limit);
         loop {
-            match self.socket.try_read(self.scratch.get_mut(..most).unwrap_or_default()) {
+            match self.connection.try_read(self.scratch.get_mut(..most).unwrap_or_default()) {
                 Ok(0) => return Err(ReadInterrupt::Ended),
                 Ok(n) => return Ok(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable(line).await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable(wake).await?,
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Waits until something comes, or somebody wants the stream to look up.
-    pub(crate) async fn readable(&self, line: &Line) -> Result<(), ReadInterrupt> {
-        tokio::select! {
-            biased;
-            woken = line.woken() => Err(ReadInterrupt::Woken(woken)),
-            ready = self.socket.readable() => Ok(ready?),
-        }
-    }
-
-    /// Sends demands, all of them.
+    /// Sends all of `bytes`.
     ///
     /// # Cancel safety
-    /// Not cancel safe; but a wake does not cut it off unless it ends the stream.
-    pub(crate) async fn send(&self, bytes: &[u8], line: &Line) -> Result<(), ReadInterrupt> {
+    /// Not cancel safe. A signal does not interrupt it, unless the connection must be replaced.
+    pub(super) async fn send(&self, bytes: &[u8], wake: &Wake) -> Result<(), ReadInterrupt> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            match self.socket.try_write(rest) {
+            match self.connection.try_write(rest) {
                 Ok(n) => rest = rest.get(n..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::select! {
                         biased;
-                        fault = line.replaced() => return Err(ReadInterrupt::Woken(Woken::Replace(fault))),
-                        ready = self.socket.writable() => ready?,
+                        fault = wake.replaced() => return Err(ReadInterrupt::Woken(Woken::Replace(fault))),
+                        ready = self.connection.writable() => ready?,
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -167,165 +177,24 @@ impl FrameReader {
         }
         Ok(())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::digest::RangeDigest;
-    use crate::manifest::{BlockSet, BlockSize, Manifest};
-    use crate::sink::{Engine, FileSink, open};
-    use proptest::prelude::*;
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
-
-    const HEADER: [u8; FRAME_LEN] = [0xaa; FRAME_LEN];
-    const TRAILER: [u8; TRAILER_LEN] = [0xbb; TRAILER_LEN];
-    const NEXT: [u8; FRAME_LEN] = [0xcc; FRAME_LEN];
-
-    async fn connected() -> (FrameReader, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let requester = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (FrameReader::new(requester), listener.accept().await.unwrap().0)
+    /// The connection, to end it.
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
     }
 
-    fn block_file(manifest: Manifest, engine: Engine) -> FileSink {
-        let store = open(&tempfile::tempfile().unwrap(), engine, Some(manifest.size())).unwrap();
-        FileSink::new(manifest, store, None, BlockSet::new(&manifest)).unwrap()
-    }
-
-    fn manifest_of(size: u64, block: u64) -> Manifest {
-        Manifest::new(size, BlockSize::new(block).unwrap()).unwrap()
-    }
-
-    fn content(len: u64) -> Vec<u8> {
-        (0..len).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
-    }
-
-    /// A header, the file's only block, its trailer and the next header, received in steps of at most `limit` bytes.
-    async fn receive_frame(reader: &mut FrameReader, blocks: &FileSink, manifest: Manifest, limit: usize) {
-        let line = Line::default();
-        reader.ensure(FRAME_LEN, &line).await.unwrap();
-        assert_eq!(reader.take(), HEADER);
-        let block = manifest.block(0).unwrap();
-        let mut leased = blocks.lease(block).unwrap();
-        while leased.remaining() > 0 {
-            let before = leased.remaining();
-            let n = reader.receive(&mut leased, limit, &line).await.unwrap();
-            assert!(n <= limit);
-            assert_eq!(leased.remaining(), before - u64::try_from(n).unwrap());
-        }
-        let expected =
-            RangeDigest::of(manifest.size(), manifest.range(block), &content(manifest.size())).unwrap();
-        leased.verify(expected).expect("the bytes of the block are in their place");
-        reader.ensure(TRAILER_LEN, &line).await.unwrap();
-        assert_eq!(reader.take(), TRAILER);
-        reader.ensure(FRAME_LEN, &line).await.unwrap();
-        assert_eq!(reader.take(), NEXT);
-        assert_eq!(reader.n_ahead, 0);
-    }
-
-    fn frame(manifest: Manifest) -> Vec<u8> {
-        [&HEADER[..], &content(manifest.size()), &TRAILER, &NEXT].concat()
-    }
-
-    #[tokio::test]
-    async fn a_frame_may_come_in_two_parts_wherever_it_is_split() {
-        let manifest = manifest_of(100, 1 << 14);
-        let frame = frame(manifest);
-        let (mut reader, mut peer) = connected().await;
-        for engine in [Engine::Map, Engine::Write] {
-            for split in 0..=frame.len() {
-                let blocks = block_file(manifest, engine);
-                let (first, second) = frame.split_at(split);
-                let responder = async {
-                    peer.write_all(first).await.unwrap();
-                    // The reader takes what there is, and waits.
-                    for _ in 0..4 {
-                        tokio::task::yield_now().await;
-                    }
-                    peer.write_all(second).await.unwrap();
-                };
-                tokio::join!(receive_frame(&mut reader, &blocks, manifest, usize::MAX), responder);
-            }
+    async fn readable(&self, wake: &Wake) -> Result<(), ReadInterrupt> {
+        tokio::select! {
+            biased;
+            woken = wake.woken() => Err(ReadInterrupt::Woken(woken)),
+            ready = self.connection.readable() => Ok(ready?),
         }
     }
 
-    /// A mapping has its pages taken 4 MiB at a time, and offers no more than those.
-    #[tokio::test]
-    async fn a_block_that_is_offered_piece_by_piece_is_received_whole() {
-        let manifest = manifest_of((9 << 20) + 5, 16 << 20);
-        for engine in [Engine::Map, Engine::Write] {
-            for limit in [usize::MAX, 1_000_000] {
-                let (mut reader, mut peer) = connected().await;
-                let blocks = block_file(manifest, engine);
-                let frame = frame(manifest);
-                let responder = async { peer.write_all(&frame).await.unwrap() };
-                tokio::join!(receive_frame(&mut reader, &blocks, manifest, limit), responder);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn what_follows_a_block_comes_with_its_last_bytes_and_nothing_beyond_it() {
-        let manifest = manifest_of(100, 1 << 14);
-        let (mut reader, mut peer) = connected().await;
-        let (line, blocks) = (Line::default(), block_file(manifest, Engine::Write));
-        peer.write_all(&[&content(100)[..], &TRAILER, &NEXT, b"later"].concat()).await.unwrap();
-        let mut leased = blocks.lease(manifest.block(0).unwrap()).unwrap();
-        assert_eq!(reader.receive(&mut leased, usize::MAX, &line).await.unwrap(), 100);
-        assert_eq!(reader.n_ahead, AHEAD);
-        assert_eq!((reader.take(), reader.take()), (TRAILER, NEXT));
-        reader.ensure(5, &line).await.unwrap();
-        assert_eq!(reader.take(), *b"later");
-    }
-
-    #[tokio::test]
-    async fn what_nobody_wants_ends_where_the_frame_does() {
-        let (mut reader, mut peer) = connected().await;
-        let line = Line::default();
-        peer.write_all(&[&[0; 100][..], &TRAILER].concat()).await.unwrap();
-        assert_eq!(reader.discard(100, 60, &line).await.unwrap(), 60);
-        assert_eq!(reader.discard(40, usize::MAX, &line).await.unwrap(), 40);
-        reader.ensure(TRAILER_LEN, &line).await.unwrap();
-        assert_eq!(reader.take(), TRAILER);
-    }
-
-    #[tokio::test]
-    async fn a_poke_interrupts_a_wait_and_loses_nothing() {
-        let (mut reader, mut peer) = connected().await;
-        let line = Line::default();
-        peer.write_all(&TRAILER[..7]).await.unwrap();
-        reader.ensure(7, &line).await.unwrap();
-        line.wake();
-        assert!(matches!(reader.ensure(TRAILER_LEN, &line).await, Err(ReadInterrupt::Woken(Woken::Look))));
-        peer.write_all(&TRAILER[7..]).await.unwrap();
-        reader.ensure(TRAILER_LEN, &line).await.unwrap();
-        assert_eq!(reader.take(), TRAILER);
-        drop(peer);
-        assert!(matches!(reader.ensure(1, &line).await, Err(ReadInterrupt::Ended)));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn a_frame_may_come_in_any_pieces(sizes in proptest::collection::vec(1..9000_usize, 1..40), limit in 1..20_000_usize) {
-            let manifest = manifest_of(12_345, 1 << 14);
-            let frame = frame(manifest);
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                let (mut reader, mut peer) = connected().await;
-                let blocks = block_file(manifest, Engine::Map);
-                let responder = async {
-                    let mut rest = frame.as_slice();
-                    for size in sizes {
-                        let piece = rest.split_off(..size.min(rest.len())).unwrap();
-                        peer.write_all(piece).await.unwrap();
-                        tokio::task::yield_now().await;
-                    }
-                    peer.write_all(rest).await.unwrap();
-                };
-                tokio::join!(receive_frame(&mut reader, &blocks, manifest, limit), responder);
-            });
+    /// Makes the buffer at least `n` bytes long.
+    fn reserve(&mut self, n: usize) {
+        if self.ahead.len() < n {
+            self.ahead.resize(n, 0);
         }
     }
 }

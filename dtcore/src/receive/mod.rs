@@ -1,346 +1,339 @@
-//! The course of a transfer in protocol 2: the receiver drives.
+//! The receiving engine: blocks from a [`Source`] into a sink, whoever has dialled.
 //!
-//! Blocks are demanded on all streams, received into their places, proven by their digests and put on record; whatever
-//! breaks is mended. In the end the file's own digest is compared with the server's, and the output is published.
+//! Runs of blocks are requested on all streams, received into their places, verified by their digests and recorded; failed
+//! streams are retried. In the end the digest of the file is compared with the sender's, and the output is published.
 
+mod completion;
+mod dt_stream;
+mod file_digest;
 mod frame_reader;
 pub(crate) mod in_order;
-pub(crate) mod rate_limit;
+mod rate_limit;
 mod reconnect;
-mod shared;
+mod settings;
+mod source;
 mod stream_driver;
+mod stream_set;
+mod supervise;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod wake;
-mod workers;
 
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::control::Session;
-use crate::client::destination::{Begun, Destination};
-use crate::client::dialled_source::DialledSource;
-use crate::client::negotiate::compare;
-use crate::client::options::{Options, Verification};
-use crate::digest::{Blake3Digest, Checksum, FileDigests, FileHasher};
+pub(crate) use dt_stream::DtStream;
+pub(crate) use frame_reader::FrameReader;
+pub(crate) use rate_limit::RateLimit;
+pub(crate) use settings::{Settings, Verification};
+pub(crate) use source::{Opened, RangeStream, ReadInterrupt, RemoteName, Source};
+pub(crate) use supervise::compare;
+
+use crate::digest::{Checksum, FileDigests, FileHasher};
 use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Report};
-use crate::manifest::{Manifest, StreamCount};
-use crate::proto::v2::{WholeDigests, WholeDigestsReply};
-use crate::receive::in_order::{Duties, InOrderReader, Outcome};
-use crate::schedule::{Policy, Retries, Scheduler};
-use crate::sink::{Checked, Outcome as Recovery};
-use shared::{Beginning, Shared};
-use workers::Workers;
+use crate::manifest::{BlockRun, Manifest};
+use crate::num::to_usize;
+use crate::proto::v2::{ReportedDigests, WholeDigests};
+use crate::schedule::{Policy, Scheduler};
+use crate::sink::{BeginError, Checked, Outcome as Recovery, Prepared, Sink, SourceIdentity};
+use file_digest::FileDigest;
+use in_order::{Duties, InOrderReader, Outcome};
+use reconnect::run_stream;
+use stream_set::StreamSet;
+use supervise::{PROGRESS_INTERVAL, part_file_removed, supervise};
+use transfer::{Parts, Transfer};
 
-/// How often the streams are looked after: the scheduler's faults are matters of a second.
-const WATCH: Duration = Duration::from_millis(50);
-
-/// How long the server is being told at most that all has come: a socket takes it at once, unless its path is broken.
+/// How long the sender is told at most that everything has arrived: a socket takes that at once, unless its path is broken.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How often it is looked whether the part file still has its name.
-const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// What is offered: which version of which file, and what is known of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Offered {
+    pub(crate) identity: SourceIdentity,
+    /// The file's digests, if the sender knew them.
+    pub(crate) digests: Option<ReportedDigests>,
+    /// Each digest that the sender knew, to compare an empty file with.
+    pub(crate) known: Vec<Checksum>,
+    /// What the sender sends without a request, on the first stream.
+    pub(crate) pushed: Option<BlockRun>,
+}
 
-/// How often progress is told.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Receives what the session offers, to its end or until `cancel`.
-pub(crate) async fn run(
-    options: Options,
-    destination: Destination,
-    session: Session,
+/// Receives what `source` offers into `sink`, until the end or until `cancel`.
+pub(crate) async fn run<S: Source>(
+    source: S,
+    offered: Offered,
+    sink: Sink,
+    settings: Settings,
     events: EventSender,
     started: Instant,
     cancel: CancellationToken,
 ) -> Result<Report, TransferError> {
-    let manifest = session.answer.manifest;
-    let (mut destination, begun) = begin(destination, &options, &session, &events, &cancel).await?;
-    let Begun { blocks, done, digests, resumed, outcome } = begun;
-    events.send(Event::Started {
+    let manifest = offered.identity.manifest;
+    let place_freed = Arc::new(Notify::new());
+    let preparing = prepare(sink, &source, &offered, &settings, &events, &place_freed, &cancel);
+    let (mut sink, prepared) = preparing.await?;
+    let Prepared { blocks, done, digests, resumed, outcome } = prepared;
+    events.emit(Event::Started {
         size: Some(manifest.size()),
-        streams: options.streams,
+        streams: settings.streams,
         protocol: 2,
         block: Some(manifest.block_size().bytes()),
         resumed,
     });
     if let Recovery::StartedOver { why } = outcome {
-        events.send(Event::StartedOver { reason: why });
+        events.emit(Event::StartedOver { reason: why });
     }
-    let (follower, mut digested) = match follow(&options, &mut destination)? {
-        Some((follower, digested)) => (Some(follower), Some(digested)),
+    let (reader, mut in_order) = match read_in_order(&settings, &mut sink)? {
+        Some((reader, in_order)) => (Some(reader), Some(in_order)),
         None => (None, None),
     };
-    let streams = useful_streams(&manifest, done.len(), options.streams).min(blocks.most_at_once());
+    let n_missing = manifest.n_blocks() - done.len();
+    let n_pushed = offered.pushed.map_or(0, |run| {
+        let missing = manifest.blocks_of(run).filter(|block| !done.contains(*block)).count();
+        u32::try_from(missing).unwrap_or(u32::MAX)
+    });
+    let n_streams = n_useful_streams(n_missing, n_pushed, &settings).min(blocks.most_at_once());
     let policy = Policy {
-        ahead: destination.ahead(),
-        limited: options.limit_rate.is_some(),
-        stall_timeout: options.stall_timeout,
+        ahead: sink.ahead(),
+        limited: settings.rate_limit.is_some(),
+        stall_timeout: settings.stall_timeout,
         ..Policy::default()
     };
-    let shared = Arc::new(Shared::new(Beginning {
+    let is_one_run = manifest.n_blocks() == 0
+        || settings.digests == WholeDigests::Blake3
+            && (manifest.n_blocks() == 1
+                || offered.pushed.is_some_and(|run| run.count == manifest.n_blocks()));
+    if manifest.n_blocks() == 0 && settings.verification == Verification::On {
+        let own = FileHasher::default().with_md5().with_blake3().finish();
+        for expected in &offered.known {
+            compare(&source.name().file, &own, DigestOrigin::Server, *expected)?;
+        }
+    }
+    // What was done so far, such as verifying what is there, may have taken minutes.
+    let now = started.elapsed();
+    let transfer = Arc::new(Transfer::new(Parts {
+        source,
         manifest,
-        blocks,
-        access: DialledSource::new(session),
+        sink: blocks,
+        reader,
         events,
-        path: destination.path().to_owned(),
-        follower,
-        scheduler: Scheduler::new(manifest, done, options.streams, policy, started.elapsed()),
-        retries: Retries::new(options.retries, streams),
-        digests,
+        streams: StreamSet::new(settings.streams, n_streams, settings.retries),
+        file_digest: FileDigest::new(known_digests(&offered, &settings), is_one_run, now),
+        scheduler: Scheduler::new(manifest, done, digests, settings.streams, policy, now),
+        place_freed,
+        path: sink.path().to_owned(),
         started,
         resumed,
-        options,
+        settings,
     }));
-    let received = receive(&shared, streams, &destination, digested.as_mut(), &cancel).await;
-    let received = received.and_then(|digests| {
-        destination.check_whole(&manifest, &shared.block_digests())?;
-        Ok(digests)
-    });
+    let received = receive(&transfer, n_streams, &sink, in_order.as_mut(), &cancel).await;
+    finish(&transfer, sink, received, started).await
+}
+
+/// The digests of the offer, if they are all that will be compared.
+fn known_digests(offered: &Offered, settings: &Settings) -> Option<ReportedDigests> {
+    offered.digests.filter(|known| match settings.digests {
+        WholeDigests::Blake3 => true,
+        WholeDigests::Blake3AndMd5 => known.md5.is_some(),
+    })
+}
+
+/// As many streams as there is work for: one for each block that is not pushed, and the one with the pushed run. At least one, for
+/// the digests of the file.
+fn n_useful_streams(n_missing: u32, n_pushed: u32, settings: &Settings) -> usize {
+    let n_requested = n_missing.saturating_sub(n_pushed) + u32::from(n_pushed > 0);
+    to_usize(u64::from(n_requested)).clamp(1, usize::from(settings.streams.value()))
+}
+
+/// Checks the outcome and publishes the output, or leaves what can be resumed.
+async fn finish<S: Source>(
+    transfer: &Arc<Transfer<S>>,
+    sink: Sink,
+    received: Result<FileDigests, TransferError>,
+    started: Instant,
+) -> Result<Report, TransferError> {
+    let size = transfer.manifest.size();
     let digests = match received {
         Ok(digests) => digests,
         Err(error) => {
-            leave(destination, &shared, &error);
+            leave(sink, transfer, &error);
             return Err(error);
         }
     };
-    let (bytes_received, received_after, trouble) = shared.account();
-    let is_resumable = destination.is_resumable();
-    let published = destination.publish(manifest.size(), shared.options.durability);
-    let output = published.inspect_err(|error| {
-        if is_resumable && !is_taken_away(error) {
-            shared.emit_resumable();
+    let (shared, durability) = (Arc::clone(transfer), transfer.settings.durability);
+    let publishing = spawn_blocking(move || {
+        if let Err(error) = sink.check_whole(&shared.manifest, &shared.block_digests()) {
+            leave(sink, &shared, &error);
+            return Err(error);
         }
-    })?;
+        let is_resumable = sink.is_resumable();
+        sink.publish(size, durability).inspect_err(|error| {
+            if is_resumable && !is_taken_away(error) {
+                emit_resumable(&shared);
+            }
+        })
+    });
+    let output = publishing.await.map_err(|_| thread_died("publish the output"))??;
     Ok(Report {
         output,
-        bytes: manifest.size(),
+        bytes: size,
         protocol: 2,
-        received: bytes_received,
-        resumed,
+        received: transfer.counters.received(),
+        resumed: transfer.counters.resumed(),
         blake3: digests.blake3,
         md5: digests.md5,
-        trouble,
-        received_after,
+        recovery: transfer.counters.recovery(),
+        received_after: transfer.counters.received_after(),
         elapsed: started.elapsed(),
     })
 }
 
-/// Finds out what is there, on a thread that may be busy with that for minutes: after another boot all of it is read back.
+/// Finds out what is there already, on a thread that may be busy with that for minutes: after a reboot all of it is read back.
 ///
-/// Should the session expire meanwhile, the first stream asks for another one.
-async fn begin(
-    destination: Destination,
-    options: &Options,
-    session: &Session,
+/// If the session expires meanwhile, the first stream requests another one.
+async fn prepare<S: Source>(
+    sink: Sink,
+    source: &S,
+    offered: &Offered,
+    settings: &Settings,
     events: &EventSender,
+    place_freed: &Arc<Notify>,
     cancel: &CancellationToken,
-) -> Result<(Destination, Begun), TransferError> {
-    let (mut destination, options, answer) = (destination, options.clone(), session.answer.clone());
+) -> Result<(Sink, Prepared), TransferError> {
+    let (mut sink, identity, name) = (sink, offered.identity.clone(), source.name().clone());
     let (events, cancel) = (events.clone(), cancel.clone());
-    let mut told: Option<Instant> = None;
+    let (engine, n_streams) = (settings.engine, settings.streams.value());
+    let place_freed = Arc::clone(place_freed);
+    let mut reported: Option<Instant> = None;
     let mut watch = move |checked: Checked| {
-        if told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
-            told = Some(Instant::now());
-            events.offer(Event::Checking { bytes: checked.bytes, of: checked.of });
+        if reported.is_none_or(|reported| reported.elapsed() >= PROGRESS_INTERVAL) {
+            reported = Some(Instant::now());
+            events.try_emit(Event::Checking { bytes: checked.bytes, of: checked.of });
         }
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let begun = spawn_blocking(move || {
-        let begun = destination.begin(&options, &answer, &mut watch)?;
-        Ok((destination, begun))
+    let preparing = spawn_blocking(move || {
+        let freed = Box::new(move || place_freed.notify_waiters());
+        let prepared = sink.prepare(&identity, engine, n_streams, freed, &mut watch);
+        let prepared = prepared.map_err(|error| match error {
+            BeginError::SourceChanged => TransferError::SourceReplaced {
+                server: name.peer,
+                name: name.file,
+                part: sink.path().to_owned(),
+            },
+            BeginError::Stopped => TransferError::Cancelled,
+            BeginError::Local(error) => error,
+        })?;
+        Ok((sink, prepared))
     });
-    begun.await.map_err(|_| TransferError::System {
-        action: "find out what is there",
-        source: io::Error::other("the thread that does has died"),
-    })?
+    preparing.await.map_err(|_| thread_died("prepare the output"))?
 }
 
-/// Leaves behind what can be gone on with after `error`, and tells of it.
-fn leave(destination: Destination, shared: &Shared, error: &TransferError) {
+/// Leaves what can be resumed after `error`, and reports it.
+fn leave<S: Source>(sink: Sink, transfer: &Transfer<S>, error: &TransferError) {
     if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
-        // What is on record does not add up to the file: it must not be gone on with. Where it cannot be removed, the next
-        // transfer finds out the same, so that this error is the one to tell.
-        let _ = destination.discard();
+        // What is recorded does not add up to the file: it must not be resumed. If it cannot be removed, the next transfer finds
+        // out the same, so this error is the one to report.
+        let _ = sink.discard();
         return;
     }
     if matches!(error, TransferError::LocalFile { .. }) {
-        // A process that meddles with the file, or a disk that fails, may have taken what was right before.
-        destination.require_rehash();
+        // A process that meddles with the file, or a disk that fails, may have destroyed what was right before.
+        sink.require_rehash();
     }
-    // What is there of a source that changed stays too, but nothing of what comes may get into it.
+    // What is there of a source that changed stays too, but nothing of another version may get into it.
     let is_of_use = !matches!(error, TransferError::SourceChanged { .. }) && !is_taken_away(error);
-    if destination.is_resumable() && is_of_use {
-        shared.emit_resumable();
+    if sink.is_resumable() && is_of_use {
+        emit_resumable(transfer);
     }
 }
 
-/// Whether nobody knows how much of the part file is left.
+/// Reports that what is verified stays, if anything is.
+fn emit_resumable<S: Source>(transfer: &Transfer<S>) {
+    let bytes = transfer.verified_bytes();
+    if bytes > 0 {
+        transfer.events.emit(Event::Resumable { bytes });
+    }
+}
+
+/// Whether it is not known how much of the part file is left.
 fn is_taken_away(error: &TransferError) -> bool {
     matches!(error, TransferError::LocalFile { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof)
 }
 
-/// As many streams as there are blocks to fetch; one at least, for the file's digests.
-fn useful_streams(manifest: &Manifest, n_done: u32, wanted: StreamCount) -> usize {
-    let missing = usize::try_from(manifest.n_blocks().saturating_sub(n_done)).unwrap_or(usize::MAX);
-    missing.clamp(1, usize::from(wanted.value()))
+fn thread_died(action: &'static str) -> TransferError {
+    TransferError::System { action, source: io::Error::other("the thread that does has died") }
 }
 
-/// The thread that reads the file in order, if anybody wants it in order.
-fn follow(
-    options: &Options,
-    destination: &mut Destination,
+/// The thread that reads the file in order, if anything needs it in order.
+fn read_in_order(
+    settings: &Settings,
+    sink: &mut Sink,
 ) -> Result<Option<(InOrderReader, Outcome)>, TransferError> {
-    let sink = destination.take_sink();
-    let hasher = match options.digests() {
+    let writer = sink.take_writer();
+    let hasher = match settings.digests {
         WholeDigests::Blake3AndMd5 => FileHasher::default().with_md5(),
-        WholeDigests::Blake3 if sink.is_none() => return Ok(None),
+        WholeDigests::Blake3 if writer.is_none() => return Ok(None),
         WholeDigests::Blake3 => FileHasher::default(),
     };
-    let duties = Duties { home: None, sink, path: destination.path().to_owned(), hasher };
+    let duties = Duties { writer, path: sink.path().to_owned(), hasher };
     InOrderReader::spawn(duties).map(Some)
 }
 
-/// Runs the streams until all is received, digested and compared; afterwards none of them runs any more.
-async fn receive(
-    shared: &Arc<Shared>,
+/// Runs the streams until everything is received, verified and compared. Afterwards none of them runs any more.
+async fn receive<S: Source>(
+    transfer: &Arc<Transfer<S>>,
     n_streams: usize,
-    destination: &Destination,
-    mut digested: Option<&mut Outcome>,
+    sink: &Sink,
+    in_order: Option<&mut Outcome>,
     cancel: &CancellationToken,
 ) -> Result<FileDigests, TransferError> {
-    if shared.manifest.n_blocks() == 0 {
-        return tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(TransferError::Cancelled),
-            result = nothing(shared, digested) => result,
-        };
-    }
-    let mut workers = Workers::start(n_streams)?;
-    for stream in shared.options.streams.ids().take(n_streams) {
-        workers.spawn(reconnect::keep(Arc::clone(shared), stream));
-    }
-    let finished = async {
-        let (own, whole) = watch(shared, digested.as_deref_mut()).await?;
-        let md5 = match digested {
-            Some(digested) => {
-                if let Some(follower) = shared.follower() {
-                    follower.close();
-                }
-                finish(shared, digested).await?.md5
-            }
-            None => None,
-        };
-        let digests = FileDigests { md5, blake3: Some(own) };
-        let server = [Some(Checksum::Blake3(whole.blake3)), whole.md5.map(Checksum::Md5)];
-        if shared.options.verification == Verification::On {
-            for expected in server.into_iter().flatten() {
-                compare(&shared.options, &digests, DigestOrigin::Server, expected)?;
-            }
+    // Dropping the set aborts its tasks.
+    let mut tasks = JoinSet::new();
+    if transfer.manifest.n_blocks() > 0 {
+        for stream in transfer.settings.streams.ids().take(n_streams) {
+            tasks.spawn(run_stream(Arc::clone(transfer), stream));
         }
-        if let Some(expected) = shared.options.checksum {
-            compare(&shared.options, &digests, DigestOrigin::Caller, expected)?;
-        }
-        Ok(digests)
-    };
+    }
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(TransferError::Cancelled),
-        result = finished => result,
-        error = workers.died() => Err(error),
-        error = removed(destination) => Err(error),
+        result = supervise(transfer, in_order) => result,
+        error = task_panicked(&mut tasks) => Err(error),
+        error = part_file_removed(sink) => Err(error),
     };
     if matches!(result, Ok(_) | Err(TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. })) {
-        // Server and client agree about the bytes, whatever the user expected of them.
-        shared.accept(LINGER_TIMEOUT).await;
+        // Both sides agree about the data, whatever the user expected.
+        transfer.completion.accept();
+        transfer.streams.wake_all();
+        transfer.streams.all_closed(LINGER_TIMEOUT).await;
     }
-    workers.end().await;
-    shared.tell();
+    tasks.shutdown().await;
+    transfer.emit_progress();
     result
 }
 
-/// Receives a file of no bytes: the answer was all, but whoever reads a pipe waits for its end.
-async fn nothing(shared: &Shared, digested: Option<&mut Outcome>) -> Result<FileDigests, TransferError> {
-    let own = FileHasher::default().with_md5().with_blake3().finish();
-    if shared.options.verification == Verification::On {
-        for expected in shared.access.told() {
-            compare(&shared.options, &own, DigestOrigin::Server, expected)?;
+/// Waits until a stream's task panics, which none does unless something here is wrong.
+///
+/// # Cancel safety
+/// Cancel safe.
+async fn task_panicked(tasks: &mut JoinSet<()>) -> TransferError {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err_and(|error| error.is_panic()) {
+            return TransferError::System {
+                action: "continue",
+                source: io::Error::other("the task of a stream has panicked"),
+            };
         }
-    }
-    let own = FileDigests { md5: own.md5.filter(|_| digested.is_some()), ..own };
-    if let Some(expected) = shared.options.checksum {
-        compare(&shared.options, &own, DigestOrigin::Caller, expected)?;
-    }
-    if let (Some(follower), Some(digested)) = (shared.follower(), digested) {
-        follower.close();
-        finish(shared, digested).await?;
-    }
-    Ok(own)
-}
-
-/// Waits until the part file's name is gone, or another file's: what comes then comes in vain.
-async fn removed(destination: &Destination) -> TransferError {
-    let mut look = ticks(NAME_CHECK_INTERVAL);
-    loop {
-        look.tick().await;
-        if let Err(error) = destination.check_name() {
-            return error;
-        }
-    }
-}
-
-/// Looks after the streams until everything has come.
-async fn watch(
-    shared: &Shared,
-    mut digested: Option<&mut Outcome>,
-) -> Result<(Blake3Digest, WholeDigestsReply), TransferError> {
-    let (mut watch, mut tell) = (ticks(WATCH), ticks(PROGRESS_INTERVAL));
-    loop {
-        tokio::select! {
-            biased;
-            () = shared.ended() => {
-                if let Some(whole) = shared.outcome()? {
-                    return Ok(whole);
-                }
-            }
-            error = failed(digested.as_deref_mut()) => return Err(error),
-            () = shared.moved() => shared.consumed(),
-            _ = watch.tick() => shared.watch(shared.now())?,
-            _ = tell.tick() => shared.tell(),
-        }
-    }
-}
-
-/// The follower's error; without one, this waits for ever.
-async fn failed(digested: Option<&mut Outcome>) -> TransferError {
-    if let Some(digested) = digested
-        && let Err(error) = digested.wait().await
-    {
-        return error;
     }
     std::future::pending().await
-}
-
-/// Waits until the follower is through.
-async fn finish(shared: &Shared, digested: &mut Outcome) -> Result<FileDigests, TransferError> {
-    let mut tell = ticks(PROGRESS_INTERVAL);
-    loop {
-        tokio::select! {
-            biased;
-            digests = digested.wait() => return digests,
-            _ = tell.tick() => shared.tell(),
-        }
-    }
-}
-
-fn ticks(period: Duration) -> Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }

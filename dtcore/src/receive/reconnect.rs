@@ -1,140 +1,117 @@
-//! One stream for as long as the transfer lasts: it connects, converses, and connects again when it was lost.
+//! One stream for as long as the transfer lasts: it connects, is driven, and connects again when it was lost.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::client::dialled_source::{Dialled, Elsewhere, Way};
+use super::source::{RemoteName, Source};
+use super::stream_driver::{Lost, StreamDriver, StreamOutcome};
+use super::transfer::Transfer;
+use super::wake::Wake;
 use crate::error::TransferError;
-use crate::event::Event;
 use crate::manifest::StreamId;
 use crate::proto::v2::Replacing;
-use crate::receive::frame_reader::FrameReader;
-use crate::receive::shared::Shared;
-use crate::receive::stream_driver::{End, Lost, StreamDriver, Unheard};
-use crate::receive::wake::Line;
 use crate::schedule::Fault;
 
-/// Keeps `stream` going until the transfer is over.
-pub(crate) async fn keep(shared: Arc<Shared>, stream: StreamId) {
-    let Some(line) = shared.line(stream) else { return };
-    if let Err(error) = lives(&shared, stream, line).await {
-        shared.fail(error);
+/// Runs `stream` until the transfer is over.
+pub(super) async fn run_stream<S: Source>(transfer: Arc<Transfer<S>>, stream: StreamId) {
+    let Some(wake) = transfer.streams.wake_of(stream) else { return };
+    if let Err(error) = reconnecting(&transfer, stream, wake).await {
+        transfer.completion.fail(error);
     }
 }
 
-/// The lives of a stream, one after the other.
-async fn lives(shared: &Shared, stream: StreamId, line: &Line) -> Result<(), TransferError> {
+/// One connection after the other.
+async fn reconnecting<S: Source>(
+    transfer: &Transfer<S>,
+    stream: StreamId,
+    wake: &Wake,
+) -> Result<(), TransferError> {
     let mut replacing = Replacing::Nothing;
-    let mut found = None;
-    while !shared.is_over() {
-        let begun = Instant::now();
-        let (begun, dialled) = match found.take() {
-            Some(found) => found,
-            None => match shared.access.connect(&shared.options).await {
-                Ok(dialled) => (begun, dialled),
-                Err(error) => {
-                    pause(shared, stream, error).await?;
-                    continue;
-                }
-            },
+    while !transfer.is_over() {
+        let opened = match transfer.source.open(stream, replacing).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                pause(transfer, stream, error).await?;
+                continue;
+            }
         };
-        if let Some(data) = dialled.fell_back {
-            shared.events.send(Event::FellBack { data });
-        }
-        line.clear();
-        let way = dialled.way;
-        let hello = dialled.hello(stream, replacing);
-        let reader = FrameReader::new(dialled.socket);
-        // What was spent on finding another way is no round trip, but errs on the safe side.
-        let rtt = begun.elapsed();
-        let end = StreamDriver::new(shared, stream, line, reader, way).run(&hello, rtt).await;
+        wake.clear();
+        let epoch = opened.epoch;
+        let driver = StreamDriver::new(transfer, stream, wake, opened.stream);
+        let outcome = driver.run(opened.rtt, opened.pushed).await;
         replacing = Replacing::Former;
-        if shared.is_over() {
-            // The server resets what is in the middle of a frame when it is told the end: that is nobody's trouble.
+        if transfer.is_over() {
+            // The server resets what is within a frame when the transfer ends: that is no fault.
             return Ok(());
         }
-        match end {
-            End::Over => return Ok(()),
-            End::Failed(error) => return Err(error),
-            End::Idle => {
-                sleep(shared.closed(stream)).await;
-                while !shared.is_needed() {
-                    line.woken().await;
+        match outcome {
+            StreamOutcome::Over => return Ok(()),
+            StreamOutcome::Failed(error) => return Err(error),
+            StreamOutcome::Idle => {
+                transfer.closed(stream);
+                sleep(transfer.streams.backoff(stream)).await;
+                while !transfer.is_stream_needed() {
+                    wake.woken().await;
                 }
             }
-            End::Replaced(fault) => shared.lost(stream, words(fault).to_owned()),
-            End::NoSuchSession(lost) => {
-                shared.lost(stream, lost.reason.to_string());
-                match shared.access.renew(way, &shared.options).await {
-                    Ok(Some(data)) => shared.events.send(Event::FellBack { data }),
-                    // Granted sessions are no progress: a server that forgets them is not asked for ever.
-                    Ok(None) => pause(shared, stream, broken_off(shared, stream, lost)).await?,
-                    Err(error) => pause(shared, stream, error).await?,
-                }
+            StreamOutcome::Replaced(fault) => transfer.lost(stream, description(fault).to_owned()),
+            StreamOutcome::AnsweredByHttp => {
+                transfer.lost(stream, "a proxy answered in place of the server".to_owned());
+                transfer.source.reroute(epoch)?;
             }
-            End::Lost(lost) => {
-                shared.lost(stream, lost.reason.to_string());
-                pause(shared, stream, broken_off(shared, stream, lost)).await?;
+            StreamOutcome::Violation(what) => {
+                transfer.lost(stream, format!("protocol error: {what}"));
+                let server = transfer.source.name().peer.clone();
+                let error = TransferError::Protocol { server, what };
+                let pause = transfer.streams.violated().and_then(|()| transfer.streams.retry(stream));
+                transfer.counters.retried();
+                sleep(pause.map_err(|_| error)?).await;
             }
-            End::Unheard(unheard) => found = elsewhere(shared, stream, way, unheard).await?,
+            StreamOutcome::NoSuchSession(lost) => {
+                transfer.lost(stream, lost.reason.to_string());
+                let error = match transfer.source.renew(epoch).await {
+                    // Sessions are no progress: a server that forgets them is not asked indefinitely.
+                    Ok(()) => connection_lost(transfer, stream, lost),
+                    Err(error) => error,
+                };
+                pause(transfer, stream, error).await?;
+            }
+            StreamOutcome::Lost(lost) => {
+                transfer.lost(stream, lost.reason.to_string());
+                pause(transfer, stream, connection_lost(transfer, stream, lost)).await?;
+            }
         }
     }
     Ok(())
 }
 
-/// Finds another way for a stream that heard nothing on `way`, and since when it was looked for. Where there is none, its
-/// connection has ended like any other.
-///
-/// Leaving the data port counts as none of the tries that the user allows; no way leads back there.
-async fn elsewhere(
-    shared: &Shared,
-    stream: StreamId,
-    way: Way,
-    unheard: Unheard,
-) -> Result<Option<(Instant, Dialled)>, TransferError> {
-    let begun = Instant::now();
-    let reason = match &unheard {
-        Unheard::Lost(lost) => lost.reason.to_string(),
-        Unheard::Replaced(fault) => words(*fault).to_owned(),
-        Unheard::Failed(error) => error.to_string(),
-    };
-    shared.lost(stream, reason);
-    match (shared.access.leave(way, &shared.options).await, unheard) {
-        (Elsewhere::Found(dialled), _) => {
-            shared.reset_timers();
-            return Ok(Some((begun, *dialled)));
-        }
-        (Elsewhere::Already, _) | (Elsewhere::No, Unheard::Replaced(_)) => {}
-        (Elsewhere::No, Unheard::Lost(lost)) => {
-            pause(shared, stream, broken_off(shared, stream, lost)).await?;
-        }
-        (Elsewhere::No, Unheard::Failed(error)) => return Err(error),
-    }
-    Ok(None)
-}
-
 /// The error that the loss of a connection is, when it is the last one.
-fn broken_off(shared: &Shared, stream: StreamId, lost: Lost) -> TransferError {
-    let Lost { reason, received } = lost;
-    let (server, stream) = (shared.server(), Some(stream.byte()));
-    TransferError::ConnectionLost { server, stream, received, source: Some(reason) }
+fn connection_lost<S: Source>(transfer: &Transfer<S>, stream: StreamId, lost: Lost) -> TransferError {
+    let (RemoteName { peer, .. }, Lost { reason, received }) = (transfer.source.name().clone(), lost);
+    let stream = Some(stream.byte());
+    TransferError::ConnectionLost { server: peer, stream, received, source: Some(reason) }
 }
 
-/// Waits before the next try; fails when it was tried often enough, or cannot get better.
-async fn pause(shared: &Shared, stream: StreamId, error: TransferError) -> Result<(), TransferError> {
+/// Waits before the next attempt; fails after too many, or if another one cannot succeed.
+async fn pause<S: Source>(
+    transfer: &Transfer<S>,
+    stream: StreamId,
+    error: TransferError,
+) -> Result<(), TransferError> {
     if !error.is_retryable() || matches!(error, TransferError::SourceChanged { .. }) {
         return Err(error);
     }
-    let pause: Duration = shared.retry(stream, error)?;
+    let pause: Duration = transfer.streams.retry(stream).map_err(|_| error)?;
+    transfer.counters.retried();
     sleep(pause).await;
     Ok(())
 }
 
-fn words(fault: Fault) -> &'static str {
+fn description(fault: Fault) -> &'static str {
     match fault {
-        Fault::Stalled => "nothing came on it any more",
+        Fault::Stalled => "no data arrived on it",
         Fault::Slow => "it was much slower than the others",
     }
 }

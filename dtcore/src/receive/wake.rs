@@ -1,4 +1,4 @@
-//! The line to one stream's task: how the others make it look up.
+//! Signals from other tasks to a stream task.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,59 +6,59 @@ use tokio::sync::Notify;
 
 use crate::schedule::Fault;
 
-/// What the others have to say to one stream.
+/// Interrupts one stream task from elsewhere.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
+pub(super) struct Wake {
     replace: Mutex<Option<Fault>>,
     changed: Notify,
     replaced: Notify,
 }
 
-/// Why a stream was made to look up.
+/// Why a stream task was interrupted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Woken {
-    /// Something has changed: there may be blocks to ask for, or the one that is being received is not needed any more.
-    Look,
-    /// The connection shall be ended and made anew.
+    /// Something has changed: there may be blocks to request, or the one that is being received is not needed any more.
+    Check,
+    /// The connection must be closed and replaced by another.
     Replace(Fault),
 }
 
-impl Line {
-    /// Makes the stream look up.
-    pub(crate) fn wake(&self) {
+impl Wake {
+    /// Interrupts the stream task, so that it checks what has changed.
+    pub(super) fn wake(&self) {
         self.changed.notify_one();
     }
 
-    /// Makes the stream end its connection and make a new one.
-    pub(crate) fn replace(&self, fault: Fault) {
+    /// Makes the stream task close its connection and open another one.
+    pub(super) fn replace(&self, fault: Fault) {
         *self.fault() = Some(fault);
         self.replaced.notify_one();
         self.changed.notify_one();
     }
 
-    /// Forgets what was said to a connection that has ended.
-    pub(crate) fn clear(&self) {
+    /// Forgets a request to replace a connection that has ended by itself.
+    pub(super) fn clear(&self) {
         *self.fault() = None;
     }
 
-    /// Waits until somebody wants the stream to look up.
+    /// Waits for a signal.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub(crate) async fn woken(&self) -> Woken {
+    pub(super) async fn woken(&self) -> Woken {
         self.changed.notified().await;
         let fault = self.fault().take();
-        fault.map_or(Woken::Look, Woken::Replace)
+        fault.map_or(Woken::Check, Woken::Replace)
     }
 
-    /// Waits until the stream shall be replaced.
+    /// Waits until the connection must be replaced.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub(crate) async fn replaced(&self) -> Fault {
+    pub(super) async fn replaced(&self) -> Fault {
         loop {
             self.replaced.notified().await;
-            // The notice may be an old one, for a connection that has ended.
+            // The permit may be left over from a connection that has ended.
             if let Some(fault) = self.fault().take() {
                 return fault;
             }
@@ -66,7 +66,7 @@ impl Line {
     }
 
     fn fault(&self) -> MutexGuard<'_, Option<Fault>> {
-        // Whatever is in it is whole.
+        // It is replaced as a whole, so a poisoned lock holds a valid value.
         self.replace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,16 +76,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_said_before_anybody_listened_is_heard() {
-        let line = Line::default();
-        line.wake();
-        assert_eq!(line.woken().await, Woken::Look);
-        line.replace(Fault::Stalled);
-        assert_eq!(line.woken().await, Woken::Replace(Fault::Stalled));
-        line.replace(Fault::Slow);
-        assert_eq!(line.replaced().await, Fault::Slow);
-        line.replace(Fault::Slow);
-        line.clear();
-        assert_eq!(line.woken().await, Woken::Look, "the next connection is not to blame");
+    async fn signal_before_wait_is_not_lost() {
+        let wake = Wake::default();
+        wake.wake();
+        assert_eq!(wake.woken().await, Woken::Check);
+        wake.replace(Fault::Stalled);
+        assert_eq!(wake.woken().await, Woken::Replace(Fault::Stalled));
+        wake.replace(Fault::Slow);
+        assert_eq!(wake.replaced().await, Fault::Slow);
+        wake.replace(Fault::Slow);
+        wake.clear();
+        assert_eq!(wake.woken().await, Woken::Check, "the next connection is not to blame");
     }
 }

@@ -3,6 +3,7 @@
 mod file;
 mod journal;
 mod ordered;
+mod output;
 mod part_file;
 mod sidecar;
 mod sparse;
@@ -12,7 +13,7 @@ pub(crate) use file::{CommitError, FileSink, Leased, Unverified, Verified};
 #[cfg(feature = "fuzzing")]
 pub(crate) use journal::Contents as JournalContents;
 pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity, Watch};
-pub(crate) use ordered::ReorderBuffer;
+pub(crate) use output::{OrderedWriter, Output, Prepared, Sink};
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 pub use store::{Engine, InvalidEngine};
 pub(crate) use store::{FillError, GrowingWriter, Store, Writer, append, open, open_for_blocks};

@@ -8,20 +8,24 @@ use rustix::io::Errno;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::client::address::ServerAddress;
 use crate::error::TransferError;
 
 /// Connects to the server, trying its addresses in the order in which the resolver names them.
 ///
 /// # Errors
 /// [`TransferError::Unreachable`] with the last address' error, [`TransferError::TimedOut`] after `limit`.
-pub(crate) async fn connect(server: &ServerAddress, limit: Duration) -> Result<TcpStream, TransferError> {
+pub(crate) async fn connect(
+    host: &str,
+    port: u16,
+    server: &str,
+    limit: Duration,
+) -> Result<TcpStream, TransferError> {
     let deadline = Instant::now() + limit;
     let timed_out =
         || TransferError::TimedOut { server: server.to_string(), activity: "connecting", waited: limit };
     let unreachable = |source| failed(server.to_string(), source);
 
-    let resolved = timeout_at(deadline, lookup_host((server.host(), server.port()))).await;
+    let resolved = timeout_at(deadline, lookup_host((host, port))).await;
     let addresses: Vec<SocketAddr> = resolved.map_err(|_| timed_out())?.map_err(unreachable)?.collect();
     let mut last = None;
     for (tried, address) in addresses.iter().enumerate() {

@@ -1,9 +1,8 @@
-//! Where the received file goes: into its place by way of a part file, or in order to a writer.
+//! Where a received file goes: into its place by way of a part file, or in order to a writer.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,82 +12,81 @@ use std::time::Duration;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
-use crate::client::options::Options;
+use super::file::{FileSink, PlaceFreed};
+use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
+use super::ordered::ReorderBuffer;
+use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
+use super::store::{Engine, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::error::TransferError;
 use crate::manifest::{BlockSet, BlockSize, Manifest};
-use crate::proto::v2;
-use crate::sink::{
-    BeginError, Clobber, Durability, Engine, FileSink, Outcome, PartFile, Recovered, ReorderBuffer,
-    SourceIdentity, Store, Watch, open, open_for_blocks,
-};
 
 /// What the user named as output.
 pub(crate) enum Output {
     /// A file, or a device or pipe that is written in order.
     Path(PathBuf),
-    /// A writer of the embedder's, or standard output.
-    Writer(Box<dyn Write + Send>),
+    /// A writer, and how errors name it.
+    Writer(Box<dyn Write + Send>, &'static str),
 }
 
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => path.fmt(f),
-            Self::Writer(_) => f.write_str("writer"),
+            Self::Writer(_, name) => f.write_str(name),
         }
     }
 }
 
-/// Something that takes the file's bytes in order.
-pub(crate) enum Sink {
+/// What the bytes of the file are written to in order.
+pub(crate) enum OrderedWriter {
     /// It is open.
-    Writer(Box<dyn Write + Send>),
-    /// A device or pipe that the follower opens: opening a pipe waits for its reader.
+    Open(Box<dyn Write + Send>),
+    /// A device or pipe that the in-order reader opens: opening a pipe waits for its reader.
     Path(PathBuf),
 }
 
-/// How often a pipe is looked at that nobody reads yet.
-const NAME_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a pipe without a reader is checked for one.
+const PIPE_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-impl Sink {
-    /// Opens the sink; a pipe that nobody reads is waited for until `is_abandoned` says so.
+impl OrderedWriter {
+    /// Opens it. A pipe that has no reader is awaited until `is_abandoned` returns `true`.
     pub(crate) fn open(self, is_abandoned: impl Fn() -> bool) -> io::Result<Box<dyn Write + Send>> {
         let path = match self {
-            Self::Writer(writer) => return Ok(writer),
+            Self::Open(writer) => return Ok(writer),
             Self::Path(path) => path,
         };
-        // Without the flag, opening would wait for a reader where nothing could end it.
+        // Without the flag, opening would wait for a reader, and nothing could interrupt it.
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
         loop {
-            // A descriptor of a file is opened anew, so only its end is where nothing is overwritten.
+            // The file behind a descriptor is opened again, so only at its end nothing is overwritten.
             match OpenOptions::new().append(true).custom_flags(flags).open(&path) {
                 Ok(file) => {
                     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
                     return Ok(Box::new(file));
                 }
                 Err(error) if !is_unread_pipe(&path, &error) || is_abandoned() => return Err(error),
-                Err(_) => thread::sleep(NAME_CHECK_INTERVAL),
+                Err(_) => thread::sleep(PIPE_CHECK_INTERVAL),
             }
         }
     }
 }
 
-/// Whether `path` could not be opened because it is a pipe that nobody reads.
+/// Whether `path` could not be opened because it is a pipe without a reader.
 fn is_unread_pipe(path: &Path, error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::NXIO)
         && fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
 }
 
-impl fmt::Debug for Sink {
+impl fmt::Debug for OrderedWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sink")
+        f.write_str("writer")
     }
 }
 
-/// What a transfer of protocol 2 begins with.
+/// What a transfer of blocks starts with.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct Prepared {
     pub(crate) blocks: FileSink,
     /// The blocks that are there, and their digests by index.
     pub(crate) done: BlockSet,
@@ -98,70 +96,67 @@ pub(crate) struct Begun {
     pub(crate) outcome: Outcome,
 }
 
-/// How much memory the bytes for a sink may take that came before their turn: a second of a gigabit, and two of the largest
-/// blocks.
+/// How much memory may hold bytes that arrived before their turn: a second of a gigabit, and two of the largest blocks.
 const WINDOW: u64 = 32 << 20;
 
-/// The open destination of one transfer.
+/// Where one transfer puts what it receives.
 #[derive(Debug)]
-pub(crate) enum Destination {
+pub(crate) enum Sink {
     /// A part file that takes the output's place at the end.
     File(PartFile),
-    /// A sink that gets the bytes in order.
+    /// A writer that gets the bytes in order.
     Ordered {
-        /// What the follower writes to, until it takes it.
-        sink: Option<Sink>,
-        /// How errors name the sink.
+        /// What the in-order reader writes to, until it takes it.
+        writer: Option<OrderedWriter>,
+        /// How errors name the writer.
         name: PathBuf,
     },
 }
 
-impl Destination {
-    /// Opens what `output` names; what cannot be written is refused before the server is bothered.
-    pub(crate) fn open(output: Output, options: &Options) -> Result<Self, TransferError> {
-        let (sink, name) = match output {
+impl Sink {
+    /// Opens what `output` names. What cannot be written is an error before the server is asked.
+    pub(crate) fn open(output: Output, clobber: Clobber, resume: Resume) -> Result<Self, TransferError> {
+        let (writer, name) = match output {
             Output::Path(path) if !is_special(&path) => {
-                return PartFile::claim(&path, options.clobber, options.resume).map(Self::File);
+                return PartFile::claim(&path, clobber, resume).map(Self::File);
             }
-            Output::Path(path) if options.clobber == Clobber::Refuse => {
+            Output::Path(path) if clobber == Clobber::Refuse => {
                 return Err(TransferError::OutputExists { path });
             }
-            Output::Path(path) => (Sink::Path(path.clone()), path),
-            Output::Writer(writer) => (Sink::Writer(writer), PathBuf::from("standard output")),
+            Output::Path(path) => (OrderedWriter::Path(path.clone()), path),
+            Output::Writer(writer, name) => (OrderedWriter::Open(writer), PathBuf::from(name)),
         };
-        Ok(Self::Ordered { sink: Some(sink), name })
+        Ok(Self::Ordered { writer: Some(writer), name })
     }
 
-    /// Begins a transfer of protocol 2, or goes on with one.
+    /// The first byte of `manifest` that an earlier transfer has not left; 0 if that is not known without work.
+    pub(crate) fn first_missing(&self) -> u64 {
+        match self {
+            Self::File(part) => part.first_missing(),
+            Self::Ordered { .. } => 0,
+        }
+    }
+
+    /// Starts a transfer of blocks, or resumes one. `freed` is called whenever a place in the sink becomes free.
     ///
-    /// Blocks the calling thread: after a change of boot this reads and hashes what is there, as long as `watch` lets it.
-    pub(crate) fn begin(
+    /// Blocks the calling thread: after a reboot this reads and hashes what is there, as long as `watch` lets it.
+    pub(crate) fn prepare(
         &mut self,
-        options: &Options,
-        source: &v2::Answer,
+        source: &SourceIdentity,
+        engine: Engine,
+        n_streams: u8,
+        freed: PlaceFreed,
         watch: &mut Watch<'_>,
-    ) -> Result<Begun, TransferError> {
+    ) -> Result<Prepared, BeginError> {
         let manifest = source.manifest;
         let (store, journal, recovered) = match self {
             Self::File(part) => {
-                let remote = SourceIdentity::remote(&options.server.to_string(), options.name.as_bytes());
-                let source_identity =
-                    SourceIdentity { manifest, modified: source.modified, version: source.version, remote };
-                let (journal, recovered) =
-                    part.begin(&source_identity, watch).map_err(|error| match error {
-                        BeginError::SourceChanged => TransferError::SourceReplaced {
-                            server: options.server.to_string(),
-                            name: options.name.to_string_lossy().into_owned(),
-                            part: part.path().to_owned(),
-                        },
-                        BeginError::Stopped => TransferError::Cancelled,
-                        BeginError::Local(error) => error,
-                    })?;
-                let (block, n_streams) = (manifest.block_size().bytes(), options.streams.value());
-                let store = open_for_blocks(part.file(), options.engine, manifest.size(), block, n_streams)
+                let (journal, recovered) = part.begin(source, watch)?;
+                let block = manifest.block_size().bytes();
+                let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams)
                     .map_err(|error| {
-                    TransferError::local("reserve room for", part.path(), manifest.size(), error)
-                })?;
+                        TransferError::local("reserve room for", part.path(), manifest.size(), error)
+                    })?;
                 (store, journal, recovered)
             }
             Self::Ordered { .. } => {
@@ -170,12 +165,12 @@ impl Destination {
             }
         };
         let Recovered { done, digests, bytes, outcome } = recovered;
-        let blocks = FileSink::new(manifest, store, journal, done.clone())
-            .map_err(|error| TransferError::local("go on with", self.path(), manifest.size(), error))?;
-        Ok(Begun { blocks, done, digests, resumed: bytes, outcome })
+        let blocks = FileSink::new(manifest, store, journal, &done, freed)
+            .map_err(|error| TransferError::local("resume", self.path(), manifest.size(), error))?;
+        Ok(Prepared { blocks, done, digests, resumed: bytes, outcome })
     }
 
-    /// How far ahead of a sink bytes may be fetched; a file takes them all.
+    /// How far ahead of a writer bytes may be requested; a file takes them all.
     pub(crate) fn ahead(&self) -> Option<u64> {
         match self {
             Self::File(_) => None,
@@ -184,7 +179,7 @@ impl Destination {
         }
     }
 
-    /// Whether something stays when the transfer fails, to be gone on with.
+    /// Whether something stays that can be resumed when the transfer fails.
     pub(crate) fn is_resumable(&self) -> bool {
         match self {
             Self::File(part) => part.is_resumable(),
@@ -192,7 +187,7 @@ impl Destination {
         }
     }
 
-    /// Fails if the part file's name is gone, or is another file's.
+    /// Fails if the part file's name is gone, or belongs to another file.
     pub(crate) fn check_name(&self) -> Result<(), TransferError> {
         match self {
             Self::File(part) => part.check_name(),
@@ -200,7 +195,7 @@ impl Destination {
         }
     }
 
-    /// Fails if bytes of the complete file, in which each block has its digest, were taken away again.
+    /// Fails if another process has cut the complete file, in which each block has its digest.
     pub(crate) fn check_whole(
         &self,
         manifest: &Manifest,
@@ -212,15 +207,15 @@ impl Destination {
         }
     }
 
-    /// Whoever goes on with what stays proves all of it first.
+    /// Has a transfer that resumes what stays verify all of it first.
     pub(crate) fn require_rehash(&self) {
         if let Self::File(part) = self {
             part.require_rehash();
         }
     }
 
-    /// Gives up what an earlier transfer has left: protocol 1 cannot go on with it.
-    pub(crate) fn start_over(&mut self) -> Result<(), TransferError> {
+    /// Discards what an earlier transfer has left: protocol 1 cannot resume.
+    pub(crate) fn restart(&mut self) -> Result<(), TransferError> {
         match self {
             Self::File(part) => part.start_over(),
             Self::Ordered { .. } => Ok(()),
@@ -260,15 +255,15 @@ impl Destination {
         open(&file, engine, None).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
     }
 
-    /// The sink for bytes in order, once.
-    pub(crate) fn take_sink(&mut self) -> Option<Sink> {
+    /// The writer for bytes in order, once.
+    pub(crate) fn take_writer(&mut self) -> Option<OrderedWriter> {
         match self {
             Self::File(_) => None,
-            Self::Ordered { sink, .. } => sink.take(),
+            Self::Ordered { writer, .. } => writer.take(),
         }
     }
 
-    /// The file that errors name.
+    /// How errors name it.
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::File(part) => part.path(),

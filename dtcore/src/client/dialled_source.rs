@@ -1,0 +1,225 @@
+//! A server as a source: dials its streams, and requests another session when the server does not know the one it has.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::address::ServerAddress;
+use super::control::{Answer, AskUpgrade, Control, UpgradedStream};
+use super::dial::{Route, dial};
+use crate::error::TransferError;
+use crate::manifest::{BlockRun, StreamId};
+use crate::proto::v2::{Hello, Push, Replacing, SessionOffer, SessionRequest};
+use crate::receive::{DtStream, FrameReader, Opened, RemoteName, Source};
+use crate::transport::Connection;
+
+/// Connections that were dialled early are used within this time: a server closes one that says nothing for 10 s.
+const EARLY_FOR: Duration = Duration::from_secs(5);
+
+/// What is requested, of which server.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    pub(crate) server: ServerAddress,
+    /// The file's name, whatever bytes it consists of.
+    pub(crate) file: OsString,
+    pub(crate) request: SessionRequest,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
+}
+
+/// A session of a server that was dialled.
+#[derive(Debug)]
+pub(crate) struct DialledSource {
+    remote: Remote,
+    name: RemoteName,
+    current: Mutex<Current>,
+    /// The connection of the request, until it is used.
+    first: Mutex<Option<UpgradedStream>>,
+    early: Mutex<EarlyConnections>,
+    /// Held by the one stream that requests another session; the others wait, and use what it gets.
+    renewing: AsyncMutex<()>,
+}
+
+/// The session that is valid now.
+#[derive(Clone, Debug)]
+struct Current {
+    offer: SessionOffer,
+    /// Where its streams go.
+    peer: SocketAddr,
+    route: Route,
+    /// How many sessions and routes there were before.
+    epoch: u64,
+}
+
+impl DialledSource {
+    /// The session of an `offer` that `peer` made, with the connection of its request if that became stream 0.
+    pub(crate) fn new(
+        remote: Remote,
+        peer: SocketAddr,
+        offer: SessionOffer,
+        first: Option<UpgradedStream>,
+        early: EarlyConnections,
+    ) -> Self {
+        let name = RemoteName {
+            peer: remote.server.to_string(),
+            file: remote.file.to_string_lossy().into_owned(),
+        };
+        let current = Current { offer, peer, route: Route::Direct, epoch: 0 };
+        Self {
+            remote,
+            name,
+            current: Mutex::new(current),
+            first: Mutex::new(first),
+            early: Mutex::new(early),
+            renewing: AsyncMutex::default(),
+        }
+    }
+
+    /// What the server sends on stream 0 without a request.
+    pub(crate) fn pushed(&self) -> Option<BlockRun> {
+        let first = lock(&self.first);
+        first.as_ref().and_then(|_| self.remote.request.push.run(&lock(&self.current).offer.manifest))
+    }
+
+    fn first(&self) -> Option<UpgradedStream> {
+        lock(&self.first).take()
+    }
+
+    async fn connect(&self, current: &Current) -> Result<(TcpStream, Duration), TransferError> {
+        let early = lock(&self.early).next().filter(|_| current.route == Route::Direct);
+        if let Some(early) = early
+            && let Ok(Ok(connected)) = early.await
+        {
+            return Ok(connected);
+        }
+        let begun = Instant::now();
+        let dialled = dial(current.peer, current.route, self.remote.connect_timeout).await;
+        let server = || self.name.peer.clone();
+        dialled.map(|stream| (stream, begun.elapsed())).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => TransferError::StreamsBlocked { server: server() },
+            _ => TransferError::Unreachable { server: server(), source },
+        })
+    }
+}
+
+impl Source for DialledSource {
+    type Stream = DtStream;
+
+    fn name(&self) -> &RemoteName {
+        &self.name
+    }
+
+    async fn open(
+        &self,
+        stream: StreamId,
+        replacing: Replacing,
+    ) -> Result<Opened<DtStream>, TransferError> {
+        let current = lock(&self.current).clone();
+        let manifest = current.offer.manifest;
+        let epoch = current.epoch;
+        if stream.index() == 0
+            && let Some(first) = self.first()
+        {
+            let pushed = self.remote.request.push.run(&manifest);
+            let reader = FrameReader::new(first.connection, first.early);
+            let stream = DtStream::after_offer(reader, manifest, pushed);
+            return Ok(Opened { stream, rtt: first.rtt, epoch, pushed });
+        }
+        let (socket, rtt) = self.connect(&current).await?;
+        let hello = Hello {
+            stream: stream.byte(),
+            secret: current.offer.secret,
+            session: current.offer.session,
+            replacing,
+        };
+        let reader = FrameReader::new(Connection::tcp(Arc::new(socket)), Vec::new());
+        let stream = DtStream::new(reader, manifest, &hello.encode());
+        Ok(Opened { stream, rtt, epoch, pushed: None })
+    }
+
+    async fn renew(&self, epoch: u64) -> Result<(), TransferError> {
+        let _one = self.renewing.lock().await;
+        if lock(&self.current).epoch != epoch {
+            return Ok(());
+        }
+        let Remote { server, file, request, connect_timeout, answer_timeout } = &self.remote;
+        let control = Control::open(server, *connect_timeout).await?;
+        let peer = control.peer();
+        let body = SessionRequest { push: Push::default(), ..*request }.encode();
+        let answer = control.request(file, &body, AskUpgrade::No, *answer_timeout).await?;
+        let Answer::V2 { offer, .. } = answer else {
+            let what = "it answered in protocol 2 before, and now answers in protocol 1".to_owned();
+            return Err(TransferError::Protocol { server: self.name.peer.clone(), what });
+        };
+        let mut current = lock(&self.current);
+        let same = |offer: &SessionOffer| (offer.manifest, offer.modified, offer.version);
+        if same(&offer) != same(&current.offer) {
+            let RemoteName { peer, file } = self.name.clone();
+            return Err(TransferError::SourceChanged { server: peer, name: file });
+        }
+        *current = Current { offer, peer, route: current.route, epoch: epoch + 1 };
+        Ok(())
+    }
+
+    fn reroute(&self, epoch: u64) -> Result<(), TransferError> {
+        let mut current = lock(&self.current);
+        match current.route {
+            Route::Direct => {
+                (current.route, current.epoch) = (Route::Upgrade, epoch + 1);
+                Ok(())
+            }
+            Route::Upgrade if current.epoch != epoch => Ok(()),
+            Route::Upgrade => Err(TransferError::StreamsBlocked { server: self.name.peer.clone() }),
+        }
+    }
+}
+
+/// Connections that are made while the request is answered, so that their streams lose no round trip.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyConnections {
+    connecting: Vec<JoinHandle<io::Result<(TcpStream, Duration)>>>,
+    since: Option<Instant>,
+}
+
+impl EarlyConnections {
+    /// Dials `n` connections to `peer`.
+    pub(crate) fn dial(peer: SocketAddr, n: usize, limit: Duration) -> Self {
+        let connecting = (0..n).map(|_| {
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                dial(peer, Route::Direct, limit).await.map(|stream| (stream, begun.elapsed()))
+            })
+        });
+        Self { connecting: connecting.collect(), since: Some(Instant::now()) }
+    }
+
+    /// One of them; none if they are too old.
+    fn next(&mut self) -> Option<JoinHandle<io::Result<(TcpStream, Duration)>>> {
+        if self.since.is_some_and(|since| since.elapsed() > EARLY_FOR) {
+            self.abort();
+        }
+        self.connecting.pop()
+    }
+
+    fn abort(&mut self) {
+        self.connecting.drain(..).for_each(|connecting| connecting.abort());
+    }
+}
+
+impl Drop for EarlyConnections {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What they hold is replaced as a whole, so a poisoned lock holds a valid value.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

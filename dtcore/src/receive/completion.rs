@@ -1,0 +1,62 @@
+//! Whether a transfer is over, and how it ended.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::error::TransferError;
+
+/// The one keeper of how a transfer ends.
+#[derive(Debug, Default)]
+pub(super) struct Completion {
+    failure: Mutex<Option<TransferError>>,
+    has_failed: AtomicBool,
+    is_accepted: AtomicBool,
+    changed: Notify,
+}
+
+impl Completion {
+    /// Ends the transfer with an error; the first one counts.
+    pub(super) fn fail(&self, error: TransferError) {
+        self.failure().get_or_insert(error);
+        self.has_failed.store(true, Ordering::Release);
+        self.check();
+    }
+
+    /// Has the supervisor check whether the transfer is complete.
+    pub(super) fn check(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Everything has arrived and matches; the sender is told so.
+    pub(super) fn accept(&self) {
+        self.is_accepted.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_accepted(&self) -> bool {
+        self.is_accepted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// The error, once.
+    pub(super) fn take_failure(&self) -> Option<TransferError> {
+        self.failure().take()
+    }
+
+    /// Waits until there is something to check.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<TransferError>> {
+        // It is replaced as a whole, so a poisoned lock holds a valid value.
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,168 @@
+//! The streams of a transfer: which are open, which wait for work, and how often each may try again.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::wake::Wake;
+use crate::manifest::{StreamCount, StreamId};
+use crate::schedule::{Backoff, Exhausted, Fault, Retries};
+
+/// How many streams may violate the protocol, without a verified block in between, before the transfer fails: more than
+/// corruption on the path explains.
+const MAX_VIOLATIONS: u32 = 10;
+
+/// The one keeper of what the streams' connections do.
+#[derive(Debug)]
+pub(super) struct StreamSet {
+    wakes: Vec<Wake>,
+    state: Mutex<State>,
+    /// No connection is in use any more.
+    all_closed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    backoffs: Vec<Backoff>,
+    retries: Retries,
+    /// How many streams are open.
+    n_open: u8,
+    /// How many connections are in use, also of streams that are lost already.
+    n_connected: usize,
+    /// The streams that wait for something to request.
+    idle: BTreeSet<StreamId>,
+    n_violations: u32,
+}
+
+impl StreamSet {
+    /// Streams of which `n_useful` are opened, and that may fail `retries` times in a row.
+    pub(super) fn new(streams: StreamCount, n_useful: usize, retries: u32) -> Self {
+        let state = State {
+            backoffs: streams.ids().map(Backoff::new).collect(),
+            retries: Retries::new(retries, n_useful),
+            n_open: 0,
+            n_connected: 0,
+            idle: BTreeSet::new(),
+            n_violations: 0,
+        };
+        Self {
+            wakes: streams.ids().map(|_| Wake::default()).collect(),
+            state: Mutex::new(state),
+            all_closed: Notify::new(),
+        }
+    }
+
+    pub(super) fn wake_of(&self, stream: StreamId) -> Option<&Wake> {
+        self.wakes.get(stream.index())
+    }
+
+    /// Interrupts all stream tasks.
+    pub(super) fn wake_all(&self) {
+        self.wakes.iter().for_each(Wake::wake);
+    }
+
+    /// Interrupts the stream tasks that wait for something to request.
+    pub(super) fn wake_idle(&self) {
+        self.state().idle.iter().filter_map(|stream| self.wake_of(*stream)).for_each(Wake::wake);
+    }
+
+    /// Has the connection of a stream replaced.
+    pub(super) fn replace(&self, stream: StreamId, fault: Fault) {
+        if let Some(wake) = self.wake_of(stream) {
+            wake.replace(fault);
+        }
+    }
+
+    /// A stream is open.
+    pub(super) fn opened(&self) {
+        let mut state = self.state();
+        state.n_open = state.n_open.saturating_add(1);
+        state.n_connected += 1;
+    }
+
+    /// A connection is not used any more.
+    pub(super) fn disconnected(&self) {
+        let mut state = self.state();
+        state.n_connected = state.n_connected.saturating_sub(1);
+        if state.n_connected == 0 {
+            self.all_closed.notify_one();
+        }
+    }
+
+    /// A stream is not open any more.
+    pub(super) fn closed(&self, stream: StreamId) {
+        let mut state = self.state();
+        state.n_open = state.n_open.saturating_sub(1);
+        state.idle.remove(&stream);
+    }
+
+    /// Notes whether a stream waits for something to request.
+    pub(super) fn set_idle(&self, stream: StreamId, is_idle: bool) {
+        let mut state = self.state();
+        if is_idle {
+            state.idle.insert(stream);
+        } else {
+            state.idle.remove(&stream);
+        }
+    }
+
+    /// The pause before the next attempt of a stream, longer each time.
+    pub(super) fn backoff(&self, stream: StreamId) -> Duration {
+        self.state().backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default()
+    }
+
+    /// As [`backoff`](Self::backoff), for an attempt that counts.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if all streams have tried often enough.
+    pub(super) fn retry(&self, stream: StreamId) -> Result<Duration, Exhausted> {
+        self.state().retries.failed(stream)?;
+        Ok(self.backoff(stream))
+    }
+
+    /// A peer violated the protocol on a stream.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if that happened too often.
+    pub(super) fn violated(&self) -> Result<(), Exhausted> {
+        let mut state = self.state();
+        state.n_violations += 1;
+        if state.n_violations >= MAX_VIOLATIONS { Err(Exhausted) } else { Ok(()) }
+    }
+
+    /// The transfer has progressed: all retries are available again.
+    ///
+    /// Only verified blocks and digests are progress. If bytes were, a path that always breaks within a block would be tried
+    /// indefinitely.
+    pub(super) fn progressed(&self, by: Option<StreamId>) {
+        let mut state = self.state();
+        state.retries.progressed();
+        state.n_violations = 0;
+        if let Some(backoff) = by.and_then(|stream| state.backoffs.get_mut(stream.index())) {
+            backoff.progressed();
+        }
+    }
+
+    pub(super) fn n_open(&self) -> u8 {
+        self.state().n_open
+    }
+
+    /// Waits until no connection is used any more, at most until `limit` has passed.
+    pub(super) async fn all_closed(&self, limit: Duration) {
+        let closed = async {
+            while self.state().n_connected > 0 {
+                self.all_closed.notified().await;
+            }
+        };
+        // A sender that does not learn of the end notices by itself, later.
+        let _ = timeout(limit, closed).await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No change of the state can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
