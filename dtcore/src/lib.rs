@@ -97,8 +97,10 @@ mod sink;
 mod sys;
 mod transport;
 
-pub use client::{CancelHandle, Download, ProtocolChoice, Transfer};
-pub use client::{InvalidAddress, ServerAddress};
+pub use client::{
+    ByteStream, CancelHandle, Client, ClientBuilder, Download, InvalidAddress, ProtocolChoice, RemoteFile,
+    ServerAddress, Transfer,
+};
 pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 pub use error::{DigestOrigin, TransferError};
 pub use event::{Event, Events, Progress, RecoveryStats, Report};

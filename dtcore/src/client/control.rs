@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::address::ServerAddress;
 use crate::error::TransferError;
 use crate::proto::v2::{
-    FRAME_LEN, PAYLOAD_CHECK_LEN, Response, SessionOffer, UPGRADE, checked_payload, reason_of,
+    FRAME_LEN, PAYLOAD_CHECK_LEN, Request, Response, SessionOffer, UPGRADE, checked_payload, reason_of,
 };
 use crate::proto::{SIZE_HEADER, TARGET_HEADER, Target, v1};
 use crate::transport::{Connection, connect};
@@ -29,6 +29,9 @@ const MAX_HEAD: usize = 16 << 10;
 
 /// The most header lines of an answer.
 const MAX_HEADERS: usize = 64;
+
+/// How long the system tries to deliver the end of a session that was not used.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// A connection on which a file is requested.
 #[derive(Debug)]
@@ -64,6 +67,16 @@ pub(crate) struct UpgradedStream {
     pub(crate) connection: Connection,
     pub(crate) early: Vec<u8>,
     pub(crate) rtt: Duration,
+}
+
+impl UpgradedStream {
+    /// Ends the session without using it.
+    pub(crate) fn end_session(self) {
+        // The server forgets an unused session by itself, only later.
+        if self.connection.try_write(&Request::End.encode()).is_ok() {
+            let _ = self.connection.finish(LINGER);
+        }
+    }
 }
 
 /// A transfer of protocol 1.

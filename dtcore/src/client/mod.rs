@@ -1,14 +1,22 @@
-//! Who dials: one file, fetched over many streams into its place.
+//! Who dials: a client that downloads files from a server.
 
-pub(crate) mod address;
-pub(crate) mod control;
-pub(crate) mod dial;
-pub(crate) mod dialled_source;
+mod address;
+#[expect(clippy::module_inception, reason = "the client itself, among what it consists of")]
+mod client;
+mod control;
+mod destination;
+mod dial;
+mod dialled_source;
 mod download;
 mod legacy;
-pub(crate) mod negotiate;
-pub(crate) mod options;
+mod negotiate;
+mod options;
+mod runtime;
+mod transfer;
 
 pub use address::{InvalidAddress, ServerAddress};
-pub use download::{CancelHandle, Download, Transfer};
+pub use client::{Client, ClientBuilder, RemoteFile};
+pub use destination::ByteStream;
+pub use download::Download;
 pub use options::ProtocolChoice;
+pub use transfer::{CancelHandle, Transfer};

@@ -8,6 +8,9 @@ use std::str::FromStr;
 pub struct StreamCount(u8);
 
 impl StreamCount {
+    /// A single stream.
+    pub(crate) const ONE: Self = Self(1);
+
     /// Checks a count that came from a person or a peer.
     ///
     /// # Errors

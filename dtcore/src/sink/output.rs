@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
-use super::file::{FileSink, PlaceFreed};
+use super::file::FileSink;
 use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
 use super::ordered::ReorderBuffer;
 use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
@@ -145,7 +145,7 @@ impl Sink {
         source: &SourceIdentity,
         engine: Engine,
         n_streams: u8,
-        freed: PlaceFreed,
+        freed: Box<dyn Fn() + Send + Sync>,
         watch: &mut Watch<'_>,
     ) -> Result<Prepared, BeginError> {
         let manifest = source.manifest;

@@ -1,0 +1,62 @@
+//! The threads that transfers run on: a set that all transfers of a client share, or a runtime of the program that embeds it.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::TransferError;
+
+/// More threads than this gain nothing: the work of streams is moving memory.
+const MAX_THREADS: usize = 8;
+
+/// Where transfers run.
+#[derive(Clone, Debug)]
+pub(super) enum Threads {
+    /// On threads of their own.
+    Own(Arc<OwnThreads>),
+    /// On the embedder's runtime.
+    Shared(Handle),
+}
+
+/// A runtime that is shut down in the background, because dropping one within another would block.
+#[derive(Debug)]
+pub(super) struct OwnThreads(Option<Runtime>);
+
+impl Threads {
+    /// As many threads as there are cores, eight at most.
+    pub(super) fn start() -> Result<Self, TransferError> {
+        let n_cores = available_parallelism().map_or(1, usize::from);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(n_cores.min(MAX_THREADS))
+            .thread_name("dt-transfer")
+            .enable_all()
+            .build()
+            .map_err(|source: io::Error| TransferError::System { action: "start threads", source })?;
+        Ok(Self::Own(Arc::new(OwnThreads(Some(runtime)))))
+    }
+
+    /// Runs a task there.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match self {
+            Self::Own(own) => {
+                if let Some(runtime) = &own.0 {
+                    runtime.spawn(task);
+                }
+            }
+            Self::Shared(handle) => {
+                handle.spawn(task);
+            }
+        }
+    }
+}
+
+impl Drop for OwnThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // A name that is still being resolved must not delay the end.
+            runtime.shutdown_background();
+        }
+    }
+}
