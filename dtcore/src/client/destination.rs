@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+use tokio::sync::Notify;
 
 use crate::client::options::Options;
 use crate::digest::RangeDigest;
@@ -19,8 +20,8 @@ use crate::error::TransferError;
 use crate::manifest::{BlockSet, BlockSize, Manifest};
 use crate::proto::v2;
 use crate::sink::{
-    BeginError, Clobber, Durability, Engine, FileSink, Outcome, PartFile, Recovered, ReorderBuffer,
-    SourceIdentity, Store, Watch, open, open_for_blocks,
+    BeginError, Clobber, Durability, Engine, FileSink, Outcome, PartFile, PwriteStore, Recovered,
+    ReorderBuffer, SourceIdentity, Store, Watch, open, open_for_blocks,
 };
 
 /// What the user named as output.
@@ -90,6 +91,8 @@ impl fmt::Debug for Sink {
 #[derive(Debug)]
 pub(crate) struct Begun {
     pub(crate) blocks: FileSink,
+    /// Notified when the place of a block is free or filled.
+    pub(crate) place_freed: Arc<Notify>,
     /// The blocks that are there, and their digests by index.
     pub(crate) done: BlockSet,
     pub(crate) digests: Vec<Option<RangeDigest>>,
@@ -170,9 +173,12 @@ impl Destination {
             }
         };
         let Recovered { done, digests, bytes, outcome } = recovered;
-        let blocks = FileSink::new(manifest, store, journal, done.clone())
-            .map_err(|error| TransferError::local("go on with", self.path(), manifest.size(), error))?;
-        Ok(Begun { blocks, done, digests, resumed: bytes, outcome })
+        let place_freed = Arc::new(Notify::new());
+        let waiting = Arc::clone(&place_freed);
+        let notify = Box::new(move || waiting.notify_waiters());
+        let blocks = FileSink::new(manifest, store, journal, &done, notify)
+            .map_err(|error| TransferError::local("resume", self.path(), manifest.size(), error))?;
+        Ok(Begun { blocks, place_freed, done, digests, resumed: bytes, outcome })
     }
 
     /// How far ahead of a sink bytes may be fetched; a file takes them all.
@@ -246,18 +252,21 @@ impl Destination {
                 (&spooled, folder)
             }
         };
-        open(file, engine, size)
+        let Some(len) = size else {
+            return of_unknown_size(file).map_err(|error| TransferError::local("write", path, 0, error));
+        };
+        open(file, engine, len)
             .map_err(|error| TransferError::local("reserve room for", path, size.unwrap_or(0), error))
     }
 
     /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
-    pub(crate) fn spill(&self, engine: Engine) -> Result<Arc<dyn Store>, TransferError> {
+    pub(crate) fn spill(&self) -> Result<Arc<dyn Store>, TransferError> {
         let folder = match self {
             Self::File(part) => part.folder().to_owned(),
             Self::Ordered { .. } => std::env::temp_dir(),
         };
         let file = spool(&folder)?;
-        open(&file, engine, None).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
+        of_unknown_size(&file).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
     }
 
     /// The sink for bytes in order, once.
@@ -294,6 +303,11 @@ fn is_special(path: &Path) -> bool {
 fn is_descriptor(path: &Path) -> bool {
     let link = fs::read_link(path).unwrap_or_default();
     [path, &link].iter().any(|path| path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd"))
+}
+
+/// A store for a file that grows with every write.
+fn of_unknown_size(file: &File) -> io::Result<Arc<dyn Store>> {
+    Ok(Arc::new(PwriteStore::of_unknown_size(file.try_clone()?)))
 }
 
 /// A file without a name: whatever happens, nothing of it is left.

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::proto::v2::{FRAME_LEN, TRAILER_LEN};
 use crate::receive::wake::{Line, Woken};
-use crate::sink::{FillError, Leased};
+use crate::sink::{BlockLease, FillError};
 
 /// What may follow a block's bytes without having been asked for on its own: a trailer and the next header.
 const AHEAD: usize = TRAILER_LEN + FRAME_LEN;
@@ -83,7 +83,7 @@ impl FrameReader {
     /// Cancel safe: bytes are either in their place, or not read.
     pub(crate) async fn receive(
         &mut self,
-        leased: &mut Leased,
+        leased: &mut BlockLease,
         limit: usize,
         line: &Line,
     ) -> Result<usize, ReadInterrupt> {
@@ -190,8 +190,8 @@ mod tests {
     }
 
     fn block_file(manifest: Manifest, engine: Engine) -> FileSink {
-        let store = open(&tempfile::tempfile().unwrap(), engine, Some(manifest.size())).unwrap();
-        FileSink::new(manifest, store, None, BlockSet::new(&manifest)).unwrap()
+        let store = open(&tempfile::tempfile().unwrap(), engine, manifest.size()).unwrap();
+        FileSink::new(manifest, store, None, &BlockSet::new(&manifest), Box::new(|| {})).unwrap()
     }
 
     fn manifest_of(size: u64, block: u64) -> Manifest {
@@ -217,7 +217,7 @@ mod tests {
         }
         let expected =
             RangeDigest::of(manifest.size(), manifest.range(block), &content(manifest.size())).unwrap();
-        leased.verify(expected).expect("the bytes of the block are in their place");
+        leased.finish().unwrap().verify(expected).expect("the bytes of the block are in their place");
         reader.ensure(TRAILER_LEN, &line).await.unwrap();
         assert_eq!(reader.take(), TRAILER);
         reader.ensure(FRAME_LEN, &line).await.unwrap();

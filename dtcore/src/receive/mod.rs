@@ -62,7 +62,7 @@ pub(crate) async fn run(
 ) -> Result<Report, TransferError> {
     let manifest = session.answer.manifest;
     let (mut destination, begun) = begin(destination, &options, &session, &events, &cancel).await?;
-    let Begun { blocks, done, digests, resumed, outcome } = begun;
+    let Begun { blocks, place_freed, done, digests, resumed, outcome } = begun;
     events.send(Event::Started {
         size: Some(manifest.size()),
         streams: options.streams,
@@ -85,6 +85,7 @@ pub(crate) async fn run(
         ..Policy::default()
     };
     let shared = Arc::new(Shared::new(Beginning {
+        place_freed,
         manifest,
         blocks,
         access: DialledSource::new(session),

@@ -17,7 +17,7 @@ use crate::receive::frame_reader::{FrameReader, ReadInterrupt};
 use crate::receive::shared::{Shared, Turn};
 use crate::receive::wake::{Line, Woken};
 use crate::schedule::Fault;
-use crate::sink::{Leased, Unverified};
+use crate::sink::{BlockLease, FinishError};
 
 /// How often a way may be tried that brings nothing, within the time after which the user gives up.
 const TRIES: u32 = 3;
@@ -80,7 +80,7 @@ pub(crate) struct StreamDriver<'a> {
 
 /// Where the bytes of an answer go.
 enum Target {
-    Place(Leased),
+    Place(BlockLease),
     /// So many bytes are still to come, and nobody wants them.
     Nowhere(u64),
 }
@@ -192,7 +192,6 @@ impl<'a> StreamDriver<'a> {
         let result = self.bytes(block, &mut target).await;
         if result.is_err() {
             self.shared.wasted(len - target.remaining());
-            self.vacate(target);
             return result;
         }
         let trailer = match self.take_behind_data::<TRAILER_LEN>().await {
@@ -202,13 +201,9 @@ impl<'a> StreamDriver<'a> {
         self.requester.answered();
         let digest = match trailer {
             Ok(Trailer(Ok(digest))) => digest,
-            Ok(Trailer(Err(code))) => {
-                self.vacate(target);
-                return Err(End::Failed(self.explain(code, String::new())));
-            }
+            Ok(Trailer(Err(code))) => return Err(End::Failed(self.explain(code, String::new()))),
             Err(end) => {
                 self.shared.wasted(len);
-                self.vacate(target);
                 return Err(end);
             }
         };
@@ -220,17 +215,19 @@ impl<'a> StreamDriver<'a> {
                 return Ok(());
             }
         };
-        let proven = match self.shared.options.verification {
-            Verification::On => leased.verify(digest),
-            Verification::Off => leased.trust_unverified(digest),
+        let finished = match self.shared.options.verification {
+            Verification::On => leased.finish(),
+            Verification::Off => leased.finish_unhashed(),
         };
-        let verified = match proven {
-            Ok(verified) => verified,
-            Err(Unverified::Mismatch(leased)) => {
-                self.vacate(Target::Place(leased));
+        let received = match finished {
+            Ok(received) => received,
+            Err(FinishError::Store(error)) => return Err(self.failed("write", error)),
+            Err(FinishError::Incomplete) => {
                 return self.shared.corrupt(self.stream, block).map_err(End::Failed);
             }
-            Err(Unverified::Store(error)) => return Err(self.failed("read back", error)),
+        };
+        let Ok(verified) = received.verify(digest) else {
+            return self.shared.corrupt(self.stream, block).map_err(End::Failed);
         };
         self.shared.store(self.stream, verified).await.map_err(End::Failed)?;
         // The others on this thread have waited for a block's time.
@@ -271,7 +268,7 @@ impl<'a> StreamDriver<'a> {
                     self.look()?;
                     if matches!(target, Target::Place(_)) && !self.shared.is_wanted(block) {
                         let rest = target.remaining();
-                        self.vacate(std::mem::replace(target, Target::Nowhere(rest)));
+                        *target = Target::Nowhere(rest);
                     }
                 }
                 Err(interrupt) => return Err(self.end(interrupt)),
@@ -283,14 +280,6 @@ impl<'a> StreamDriver<'a> {
     /// Looks up in the middle of an answer, which is not waited for when the transfer is over.
     fn look(&self) -> Result<(), End> {
         if self.shared.is_accepted() { Err(End::Over) } else { Ok(()) }
-    }
-
-    /// Gives a place back that was not filled.
-    fn vacate(&self, target: Target) {
-        if let Target::Place(leased) = target {
-            drop(leased);
-            self.shared.released();
-        }
     }
 
     async fn digests(&mut self, which: WholeDigests) -> Result<(), End> {

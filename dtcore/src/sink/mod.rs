@@ -1,18 +1,23 @@
-//! Where received blocks go: a part file with its journal, or a window in memory before a pipe.
+//! Where received blocks go: a part file with its journal, or a reorder buffer before a pipe.
 
 mod file;
 mod journal;
+#[cfg_attr(not(test), allow(dead_code, reason = "the API that returns bytes needs it"))]
+mod memory;
 mod ordered;
 mod part_file;
 mod sidecar;
 mod sparse;
 pub(crate) mod store;
 
-pub(crate) use file::{CommitError, FileSink, Leased, Unverified, Verified};
+#[allow(unused_imports, reason = "runs of blocks need them")]
+pub(crate) use file::{BlockLease, CommitError, FileSink, FinishError, Mismatch, Received, Verified};
 #[cfg(feature = "fuzzing")]
 pub(crate) use journal::Contents as JournalContents;
 pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity, Watch};
+#[allow(unused_imports, reason = "the API that returns bytes needs it")]
+pub(crate) use memory::MemoryStore;
 pub(crate) use ordered::ReorderBuffer;
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 pub use store::{Engine, InvalidEngine};
-pub(crate) use store::{FillError, GrowingWriter, Store, Writer, append, open, open_for_blocks};
+pub(crate) use store::{FillError, Lease, PwriteStore, Store, open, open_for_blocks, write};

@@ -24,10 +24,7 @@ impl Shared {
     pub(crate) async fn store(&self, stream: StreamId, verified: Verified) -> Result<(), TransferError> {
         let (block, digest) = (verified.block(), verified.digest());
         self.prove(block, digest)?;
-        let committed = self.commit(verified).await;
-        // Whoever waits for the place with another copy learns that it is taken.
-        self.released();
-        let placed = committed.map_err(|error| self.local("write", error))?;
+        let placed = self.commit(verified).await.map_err(|error| self.local("write", error))?;
         let mut state = self.state();
         let now = self.now();
         // A proven block is progress; mere bytes are not, or a path that always breaks within a block would be tried for ever.
@@ -86,7 +83,7 @@ impl Shared {
     async fn commit(&self, verified: Verified) -> io::Result<Placed> {
         let mut verified = verified;
         loop {
-            let released = self.released.notified();
+            let released = self.place_freed.notified();
             tokio::pin!(released);
             released.as_mut().enable();
             match self.blocks.commit(verified) {
@@ -131,21 +128,25 @@ mod tests {
     use super::*;
     use crate::manifest::BlockId;
     use crate::receive::tests::{Scene, shared_of, stream};
-    use crate::sink::Leased;
+    use crate::sink::BlockLease;
 
     fn block(shared: &Shared) -> BlockId {
         shared.manifest.block(0).unwrap()
     }
 
     /// The block, all of that byte, with the digest that fits.
-    fn proven(shared: &Shared, mut leased: Leased, byte: u8) -> Verified {
+    fn proven(shared: &Shared, mut leased: BlockLease, byte: u8) -> Verified {
         let range = shared.manifest.range(block(shared));
         let bytes = vec![byte; usize::try_from(range.len()).unwrap()];
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             leased.fill(&mut |space| io::Read::read(&mut rest, space)).unwrap();
         }
-        leased.verify(RangeDigest::of(shared.manifest.size(), range, &bytes).unwrap()).unwrap()
+        leased
+            .finish()
+            .unwrap()
+            .verify(RangeDigest::of(shared.manifest.size(), range, &bytes).unwrap())
+            .unwrap()
     }
 
     /// A block's copies in its place and beside it.
@@ -179,7 +180,6 @@ mod tests {
         let error = shared.store(stream(0), own).await.unwrap_err();
         assert!(matches!(error, TransferError::SourceChanged { .. }), "{error}");
         // What was proven first gets the place, and is what the file's digest is made of.
-        shared.released();
         waiting.await.unwrap();
         assert_eq!(shared.state().digests[0], Some(digest));
     }

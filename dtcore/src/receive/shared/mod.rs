@@ -8,7 +8,7 @@ mod oversight;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -42,8 +42,8 @@ pub(crate) struct Shared {
     lines: Vec<Line>,
     state: Mutex<State>,
     limiter: Option<Mutex<TokenBucket>>,
-    /// A place that was leased is free again.
-    released: Notify,
+    /// The place of a block is free or filled.
+    place_freed: Arc<Notify>,
     /// The transfer is over, or has failed.
     ended: Notify,
     /// No connection converses any more.
@@ -120,6 +120,7 @@ pub(crate) struct Beginning {
     pub(crate) options: Options,
     pub(crate) manifest: Manifest,
     pub(crate) blocks: FileSink,
+    pub(crate) place_freed: Arc<Notify>,
     pub(crate) access: DialledSource,
     pub(crate) events: EventSender,
     pub(crate) path: PathBuf,
@@ -134,7 +135,8 @@ pub(crate) struct Beginning {
 
 impl Shared {
     pub(crate) fn new(beginning: Beginning) -> Self {
-        let Beginning { options, manifest, blocks, access, events, path, follower, .. } = beginning;
+        let Beginning { options, manifest, blocks, place_freed, access, events, path, follower, .. } =
+            beginning;
         let Beginning { scheduler, retries, digests, started, resumed, .. } = beginning;
         // What was done before, such as proving what is there, may have taken minutes.
         let now = started.elapsed();
@@ -174,7 +176,7 @@ impl Shared {
             lines,
             state: Mutex::new(state),
             limiter,
-            released: Notify::new(),
+            place_freed,
             ended: Notify::new(),
             quiet: Notify::new(),
             started,
@@ -257,11 +259,6 @@ impl Shared {
     pub(crate) fn skipped(&self, stream: StreamId, block: BlockId) {
         let now = self.now();
         self.state().scheduler.skipped(stream, block, now);
-    }
-
-    /// A place that was leased is free again.
-    pub(crate) fn released(&self) {
-        self.released.notify_waiters();
     }
 
     /// The server's digests of the whole file have come.

@@ -4,8 +4,10 @@ mod stream_driver;
 mod turns;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::client::control::Session;
@@ -62,7 +64,10 @@ pub(crate) fn shared_of(scene: Scene) -> Shared {
         blake3: None,
     };
     let server = ([127, 0, 0, 1], 1).into();
-    let store = open(&tempfile::tempfile().unwrap(), Engine::Write, Some(manifest.size())).unwrap();
+    let place_freed = Arc::new(Notify::new());
+    let waiting = Arc::clone(&place_freed);
+    let notify = Box::new(move || waiting.notify_waiters());
+    let store = open(&tempfile::tempfile().unwrap(), Engine::Write, manifest.size()).unwrap();
     let mut done = BlockSet::new(&manifest);
     if scene.is_there {
         for block in manifest.blocks() {
@@ -73,7 +78,8 @@ pub(crate) fn shared_of(scene: Scene) -> Shared {
     let policy = Policy { stall_timeout: scene.stall_timeout, ..Policy::default() };
     Shared::new(Beginning {
         manifest,
-        blocks: FileSink::new(manifest, store, None, done.clone()).unwrap(),
+        blocks: FileSink::new(manifest, store, None, &done, notify).unwrap(),
+        place_freed,
         access: DialledSource::new(Session { answer, control: server, data: server }),
         events: event::channel().0,
         path: PathBuf::from("out"),
