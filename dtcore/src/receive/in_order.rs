@@ -18,7 +18,7 @@ use crate::client::destination::Sink;
 use crate::digest::{FileDigests, FileHasher};
 use crate::error::TransferError;
 use crate::manifest::ByteRange;
-use crate::sink::{Store, append};
+use crate::sink::{Store, write};
 
 /// What the follower does with the bytes besides digesting them.
 #[derive(Debug)]
@@ -260,7 +260,7 @@ impl Work {
             hasher.update(bytes);
             failed = "write";
             if let Some(home) = &home {
-                append(&**home, position, bytes)?;
+                write(&**home, position, bytes)?;
             }
             if let Some(writer) = writer.as_mut() {
                 writer.write_all(bytes)?;
@@ -290,8 +290,8 @@ mod tests {
     use crate::sink::{Engine, open};
 
     fn filled(bytes: &[u8]) -> Arc<dyn Store> {
-        let store = open(&tempfile::tempfile().unwrap(), Engine::Write, Some(1 << 20)).unwrap();
-        append(&*store, 0, bytes).unwrap();
+        let store = open(&tempfile::tempfile().unwrap(), Engine::Write, 1 << 20).unwrap();
+        write(&*store, 0, bytes).unwrap();
         store
     }
 

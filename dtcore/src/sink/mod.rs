@@ -1,7 +1,8 @@
-//! Where received blocks go: a part file with its journal, or a window in memory before a pipe.
+//! Where received blocks go: a part file with its journal, or a reorder buffer before a pipe.
 
 mod file;
 mod journal;
+mod memory;
 mod ordered;
 mod output;
 mod part_file;
@@ -9,11 +10,12 @@ mod sidecar;
 mod sparse;
 pub(crate) mod store;
 
-pub(crate) use file::{CommitError, FileSink, Leased, Unverified, Verified};
+pub(crate) use file::{BlockLease, CommitError, FileSink, FinishError, Mismatch, Received, Verified};
 #[cfg(feature = "fuzzing")]
 pub(crate) use journal::Contents as JournalContents;
 pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity, Watch};
+pub(crate) use memory::MemoryStore;
 pub(crate) use output::{OrderedWriter, Output, Prepared, Sink};
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 pub use store::{Engine, InvalidEngine};
-pub(crate) use store::{FillError, GrowingWriter, Store, Writer, append, open, open_for_blocks};
+pub(crate) use store::{FillError, Lease, PwriteStore, Store, open, open_for_blocks, write};

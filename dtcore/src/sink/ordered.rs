@@ -1,18 +1,17 @@
-//! The memory window: a store for outputs that are written in order, such as pipes and devices.
+//! The reorder buffer: a store for outputs that are written in order, such as pipes and devices.
 //!
-//! Nothing of it is on a disk. Blocks are received on the heap, somewhere between the first byte that was not
-//! forgotten yet and a fixed distance behind it, are read in order, and forgotten.
+//! It writes nothing to a disk. Blocks are received on the heap, from the first byte that was not forgotten yet to a fixed
+//! distance after it, are read in order, and forgotten.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::manifest::ByteRange;
-use crate::sink::store::{Buffers, Heap};
-use crate::sink::store::{FillError, Lease, Store, Writer, incomplete};
+use crate::sink::store::{Buffers, FillError, Heap, Lease, Store};
 use crate::sys::RangeLock;
 
-/// The part of a file that is kept in memory, from what was forgotten on.
+/// The part of a file that is in memory, beginning with the first byte that is not forgotten.
 #[derive(Debug)]
 pub(crate) struct ReorderBuffer {
     capacity: u64,
@@ -22,15 +21,15 @@ pub(crate) struct ReorderBuffer {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is before this offset was forgotten.
+    /// The bytes before this offset were forgotten.
     forgotten: u64,
     lock: RangeLock<u64>,
-    /// What was committed, by where it begins.
+    /// The committed bytes, by their first offset.
     kept: BTreeMap<u64, Arc<Heap>>,
 }
 
 impl ReorderBuffer {
-    /// A window of `capacity` bytes, at the beginning of the file.
+    /// A buffer of `capacity` bytes, at the beginning of the file.
     pub(crate) fn new(capacity: u64) -> Self {
         Self { capacity, state: Arc::default(), buffers: Arc::default() }
     }
@@ -39,8 +38,8 @@ impl ReorderBuffer {
         lock(&self.state)
     }
 
-    /// What was committed at `offset` and behind it, and where that begins.
-    fn kept(&self, offset: u64) -> Option<(u64, Arc<Heap>)> {
+    /// The committed piece that begins at `offset` or nearest before it, and where it begins.
+    fn piece_before(&self, offset: u64) -> Option<(u64, Arc<Heap>)> {
         let state = self.state();
         if offset < state.forgotten {
             return None;
@@ -50,21 +49,15 @@ impl ReorderBuffer {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // Whatever a panic left undone is a range that stays lent; none is shown that was not committed.
+    // A panic can at most have left a range leased; no bytes are shown that were not committed.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn length(bytes: &[u8]) -> u64 {
+    bytes.len().try_into().unwrap_or(u64::MAX)
+}
+
 impl Store for ReorderBuffer {
-    /// The window is as large as it is: whatever the length, there is room for a part of it at a time.
-    fn grow(&self, _len: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Bytes come in leases only.
-    fn writer(&self, _range: ByteRange) -> Option<Box<dyn Writer>> {
-        None
-    }
-
     fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>> {
         let heap = Heap::new(&self.buffers, range.len())?;
         let mut state = self.state();
@@ -77,7 +70,7 @@ impl Store for ReorderBuffer {
         })
     }
 
-    /// As many bytes as it is large, and no more.
+    /// Its capacity bounds the memory already.
     fn is_buffered(&self) -> bool {
         false
     }
@@ -87,20 +80,24 @@ impl Store for ReorderBuffer {
         false
     }
 
+    fn is_filled(&self, range: ByteRange) -> bool {
+        self.state().lock.is_filled(range.start(), range.end())
+    }
+
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut next = range.start();
         while next < range.end() {
-            // Without the lock while it is shown: a visitor may wait for who reads a pipe.
-            let (start, heap) = self.kept(next).ok_or_else(not_there)?;
+            // Without the lock while it is shown: a visitor may wait for the reader of a pipe.
+            let (start, heap) = self.piece_before(next).ok_or_else(missing)?;
             let piece = usize::try_from(next - start)
                 .ok()
                 .and_then(|skip| heap.received().get(skip..))
                 .filter(|piece| !piece.is_empty())
-                .ok_or_else(not_there)?;
+                .ok_or_else(missing)?;
             let most = usize::try_from(range.end() - next).unwrap_or(usize::MAX);
             let piece = piece.get(..most).unwrap_or(piece);
             visit(piece)?;
-            next = next.saturating_add(piece.len().try_into().unwrap_or(u64::MAX));
+            next = next.saturating_add(length(piece));
         }
         Ok(())
     }
@@ -109,20 +106,20 @@ impl Store for ReorderBuffer {
         let mut state = self.state();
         state.forgotten = state.forgotten.max(before);
         let forgotten = state.forgotten;
-        state.kept.retain(|start, heap| start.saturating_add(heap.len()) > forgotten);
+        state.kept.retain(|start, heap| start.saturating_add(length(heap.received())) > forgotten);
     }
 }
 
-fn not_there() -> io::Error {
+fn missing() -> io::Error {
     io::Error::other("read before it was received, or after it was forgotten")
 }
 
-/// The exclusive right to a range of the window.
+/// The exclusive right to a range of the buffer.
 #[derive(Debug)]
 struct ReorderLease {
     state: Arc<Mutex<State>>,
     range: ByteRange,
-    /// There until it is committed.
+    /// `None` once it is committed.
     heap: Option<Heap>,
 }
 
@@ -139,17 +136,21 @@ impl Lease for ReorderLease {
         Ok(self.heap.as_ref().map(Heap::received).unwrap_or_default())
     }
 
-    fn restart(&mut self) {
-        if let Some(heap) = &mut self.heap {
-            heap.restart();
-        }
+    /// The buffer is the place.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 
     fn commit(mut self: Box<Self>) -> io::Result<()> {
-        let heap = self.heap.take_if(|heap| heap.remaining() == 0).ok_or_else(incomplete)?;
+        let Some(heap) = self.heap.take() else { return Ok(()) };
+        let (start, end) = (self.range.start(), self.range.end());
+        let filled = start.saturating_add(length(heap.received())).min(end);
         let mut state = lock(&self.state);
-        state.lock.fill(self.range.start(), self.range.end());
-        state.kept.insert(self.range.start(), Arc::new(heap));
+        state.lock.fill(start, filled);
+        state.lock.take_back(filled, end);
+        if filled > start {
+            state.kept.insert(start, Arc::new(heap));
+        }
         Ok(())
     }
 }
@@ -165,71 +166,67 @@ impl Drop for ReorderLease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::store::write;
 
-    fn put(window: &ReorderBuffer, range: ByteRange, byte: u8) -> Option<()> {
-        let mut lease = window.lease(range)?;
-        let mut source = |space: &mut [u8]| {
-            space.fill(byte);
-            Ok(space.len())
-        };
-        lease.fill(&mut source).unwrap();
-        lease.commit().unwrap();
-        Some(())
+    fn put(buffer: &ReorderBuffer, range: ByteRange, byte: u8) {
+        write(buffer, range.start(), &vec![byte; usize::try_from(range.len()).unwrap()]).unwrap();
     }
 
-    fn content(window: &ReorderBuffer, range: ByteRange) -> io::Result<Vec<u8>> {
+    fn content(buffer: &ReorderBuffer, range: ByteRange) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let mut keep = |piece: &[u8]| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        };
-        window.read(range, &mut keep)?;
+        buffer.read(range, &mut |piece| io::Write::write_all(&mut bytes, piece))?;
         Ok(bytes)
     }
 
     #[test]
-    fn bytes_are_there_from_their_commit_until_they_are_forgotten() {
-        let window = ReorderBuffer::new(30);
-        put(&window, ByteRange::new(10, 20), 2).unwrap();
-        assert!(content(&window, ByteRange::new(0, 20)).is_err(), "the beginning is missing");
-        put(&window, ByteRange::new(0, 10), 1).unwrap();
-        assert_eq!(content(&window, ByteRange::new(8, 13)).unwrap(), [1, 1, 2, 2, 2]);
-        assert!(content(&window, ByteRange::new(15, 21)).is_err(), "the end is missing");
-        window.forget(12);
-        assert!(content(&window, ByteRange::new(11, 13)).is_err());
-        assert_eq!(content(&window, ByteRange::new(12, 14)).unwrap(), [2, 2]);
-        assert_eq!(window.state().kept.len(), 1);
-        window.forget(20);
-        window.forget(5);
-        let state = window.state();
+    fn bytes_can_be_read_from_their_commit_until_they_are_forgotten() {
+        let buffer = ReorderBuffer::new(30);
+        put(&buffer, ByteRange::new(10, 20), 2);
+        assert!(content(&buffer, ByteRange::new(0, 20)).is_err(), "the beginning is missing");
+        put(&buffer, ByteRange::new(0, 10), 1);
+        assert_eq!(content(&buffer, ByteRange::new(8, 13)).unwrap(), [1, 1, 2, 2, 2]);
+        assert!(content(&buffer, ByteRange::new(15, 21)).is_err(), "the end is missing");
+        buffer.forget(12);
+        assert!(content(&buffer, ByteRange::new(11, 13)).is_err());
+        assert_eq!(content(&buffer, ByteRange::new(12, 14)).unwrap(), [2, 2]);
+        assert_eq!(buffer.state().kept.len(), 1);
+        buffer.forget(20);
+        buffer.forget(5);
+        let state = buffer.state();
         assert_eq!((state.kept.len(), state.forgotten), (0, 20));
     }
 
     #[test]
-    fn nothing_is_leased_beyond_the_window_twice_or_again() {
-        let window = ReorderBuffer::new(30);
-        assert!(window.lease(ByteRange::new(30, 31)).is_none());
-        let first = window.lease(ByteRange::new(0, 10)).unwrap();
-        assert!(window.lease(ByteRange::new(9, 11)).is_none(), "leased");
-        assert!(content(&window, ByteRange::new(0, 1)).is_err());
+    fn nothing_is_leased_beyond_the_capacity_or_twice() {
+        let buffer = ReorderBuffer::new(30);
+        assert!(buffer.lease(ByteRange::new(30, 31)).is_none());
+        let first = buffer.lease(ByteRange::new(0, 10)).unwrap();
+        assert!(buffer.lease(ByteRange::new(9, 11)).is_none(), "leased");
+        assert!(content(&buffer, ByteRange::new(0, 1)).is_err());
         drop(first);
-        assert!(window.lease(ByteRange::new(9, 11)).is_some());
-        put(&window, ByteRange::new(0, 10), 1).unwrap();
-        assert!(window.lease(ByteRange::new(0, 10)).is_none(), "filled");
-        window.forget(10);
-        assert!(window.lease(ByteRange::new(0, 10)).is_none(), "forgotten");
-        assert!(window.lease(ByteRange::new(30, 40)).is_some(), "the window has moved on");
-        window.forget(20);
-        assert!(window.lease(ByteRange::new(10, 20)).is_none(), "given up without having come");
+        assert!(buffer.lease(ByteRange::new(9, 11)).is_some());
+        put(&buffer, ByteRange::new(0, 10), 1);
+        assert!(buffer.lease(ByteRange::new(0, 10)).is_none(), "filled");
+        buffer.forget(10);
+        assert!(buffer.lease(ByteRange::new(0, 10)).is_none(), "forgotten");
+        assert!(buffer.is_filled(ByteRange::new(0, 10)), "forgotten, but it was there");
+        assert!(buffer.lease(ByteRange::new(30, 40)).is_some(), "the buffer has moved on");
+        buffer.forget(20);
+        assert!(buffer.lease(ByteRange::new(10, 20)).is_none(), "forgotten without having been received");
     }
 
     #[test]
-    fn a_lease_that_is_not_complete_is_no_part_of_the_file() {
-        let window = ReorderBuffer::new(30);
-        let mut lease = window.lease(ByteRange::new(0, 10)).unwrap();
+    fn commit_counts_the_received_bytes_and_frees_the_rest() {
+        let buffer = ReorderBuffer::new(30);
+        let mut lease = buffer.lease(ByteRange::new(0, 10)).unwrap();
         lease.fill(&mut |_| Ok(9)).unwrap();
-        assert!(lease.commit().is_err());
-        assert!(content(&window, ByteRange::new(0, 1)).is_err());
-        assert!(window.lease(ByteRange::new(0, 10)).is_some(), "and its range is free again");
+        lease.flush().unwrap();
+        lease.commit().unwrap();
+        assert!(content(&buffer, ByteRange::new(0, 9)).is_ok());
+        assert!(content(&buffer, ByteRange::new(0, 10)).is_err());
+        assert!(buffer.lease(ByteRange::new(8, 10)).is_none());
+        put(&buffer, ByteRange::new(9, 10), 1);
+        buffer.forget(9);
+        assert_eq!(buffer.state().kept.len(), 1);
     }
 }

@@ -1,12 +1,12 @@
-//! A window of a file, mapped shared and writable, lent out byte range by byte range.
+//! A file mapped shared and writable, lent out byte range by byte range.
 //!
-//! Streams receive straight into the mapping, from several threads, while a digest reads what is complete. No slice
-//! over the whole mapping is ever formed: a [`MapWriter`] has its range to itself, and readers see filled ranges
-//! only, which nobody writes again. The lock of each map enforces both.
+//! Streams receive straight into the mapping, from several threads, while a digest reads the complete ranges. No slice
+//! over the entire mapping is ever formed: a [`MapWriter`] has its range to itself, and readers see only filled ranges,
+//! which are never written again. The lock of each map enforces both.
 //!
-//! What no program can enforce: another process may write to the file, and then bytes change under their readers; the
-//! digest finds that, as far as it still has the bytes to read. One that truncates the file makes pages vanish. A touch of such a
-//! page raises SIGBUS. The kernel itself only reports an error, so [`Map::populate`] and [`Map::check`] ask it just
+//! No program can prevent that another process writes to the file, and then bytes change under their readers; the digest
+//! detects that, as far as it has still to read the bytes. A process that truncates the file makes pages vanish. A touch of
+//! such a page raises SIGBUS. The kernel itself only reports an error, so [`Map::populate`] and [`Map::check`] ask it just
 //! before a range is used; a truncation in the moment between cannot be caught.
 
 use std::fs::File;
@@ -17,7 +17,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::sys::range_lock::RangeLock;
 
-/// A mapped window of a file.
+/// The first bytes of a file, mapped.
 #[derive(Debug)]
 pub(crate) struct Map {
     raw: MmapRaw,
@@ -25,17 +25,17 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// Maps `len` bytes of `file` from `offset`, which is a multiple of the page size.
+    /// Maps the first `len` bytes of `file`.
     ///
     /// # Errors
-    /// What mmap says: for instance that the file system cannot map, or that address space is short.
-    pub(crate) fn new(file: &File, offset: u64, len: usize) -> io::Result<Arc<Self>> {
-        let raw = MmapOptions::new().offset(offset).len(len).map_raw(file)?;
+    /// The error of mmap: for instance that the file system cannot map, or that address space is short.
+    pub(crate) fn new(file: &File, len: usize) -> io::Result<Arc<Self>> {
+        let raw = MmapOptions::new().len(len).map_raw(file)?;
         Ok(Arc::new(Self { raw, lock: Mutex::default() }))
     }
 
-    /// The window's length in bytes.
-    pub(crate) fn len(&self) -> usize {
+    /// Its length in bytes.
+    fn len(&self) -> usize {
         self.raw.len()
     }
 
@@ -47,7 +47,7 @@ impl Map {
         self.advise(Advice::PopulateWrite, start, end)
     }
 
-    /// Asks whether the pages of `[start, end)` can be read.
+    /// Checks that the pages of `[start, end)` can be read.
     ///
     /// # Errors
     /// `EFAULT` where a touch would raise SIGBUS: the file was truncated, or the disk failed.
@@ -63,7 +63,7 @@ impl Map {
         self.raw.advise_range(advice, start, end - start)
     }
 
-    /// Lends `[start, end)` to one writer; `None` when a byte of it is lent or filled already, or out of bounds.
+    /// Lends `[start, end)` to one writer; `None` if a byte of it is lent or filled already, or out of bounds.
     pub(crate) fn writer(self: &Arc<Self>, start: usize, end: usize) -> Option<MapWriter> {
         let lent = end <= self.len() && self.lock().lend(start, end);
         lent.then(|| MapWriter { map: Arc::clone(self), position: start, end })
@@ -82,14 +82,14 @@ impl Map {
     }
 
     fn lock(&self) -> MutexGuard<'_, RangeLock<usize>> {
-        // The lock's methods leave it whole at every step, so a poisoned lock holds a whole lock.
+        // The methods of the range lock complete each step, so a poisoned mutex holds a valid one.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The exclusive right to write the bytes of one range of a [`Map`], in ascending order.
 ///
-/// What was not filled when the writer is dropped becomes free again.
+/// Bytes that are not filled when the writer is dropped become free.
 #[derive(Debug)]
 pub(crate) struct MapWriter {
     map: Arc<Map>,
@@ -98,12 +98,12 @@ pub(crate) struct MapWriter {
 }
 
 impl MapWriter {
-    /// The window that the writer writes.
+    /// The map that it writes to.
     pub(crate) fn map(&self) -> &Arc<Map> {
         &self.map
     }
 
-    /// Where the next byte goes, within the window.
+    /// The offset of the next byte.
     pub(crate) fn position(&self) -> usize {
         self.position
     }
@@ -115,7 +115,7 @@ impl MapWriter {
 
     /// The next bytes to fill, at most `max`.
     ///
-    /// What is put there is this writer's alone until it is declared filled: it may be read again, and overwritten.
+    /// Only this writer sees these bytes until they are declared filled: they can be read again, and overwritten.
     pub(crate) fn space(&mut self, max: usize) -> &mut [u8] {
         let len = self.remaining().min(max);
         // SAFETY: `position <= end <= len of the map`, so the pointer stays within the mapping.
@@ -146,7 +146,7 @@ mod tests {
     fn map(len: usize) -> (File, Arc<Map>) {
         let file = tempfile::tempfile().unwrap();
         file.set_len(u64::try_from(len).unwrap()).unwrap();
-        let map = Map::new(&file, 0, len).unwrap();
+        let map = Map::new(&file, len).unwrap();
         (file, map)
     }
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_has_one_writer_and_is_written_once() {
+    fn byte_has_one_writer_and_is_written_once() {
         let (_file, map) = map(10_000);
         let mut writer = map.writer(0, 4_000).unwrap();
         assert!(map.writer(3_999, 5_000).is_none());
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_declared_filled_is_the_writers_alone() {
+    fn bytes_not_declared_filled_are_seen_by_their_writer_only() {
         let (_file, map) = map(10_000);
         let mut writer = map.writer(5_000, 9_000).unwrap();
         writer.space(usize::MAX)[10..13].copy_from_slice(b"abc");
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_file_is_an_error_and_no_signal() {
+    fn truncated_file_is_an_error_and_not_a_signal() {
         let (file, map) = map(1 << 20);
         assert!(map.populate(0, 1 << 20).is_ok());
         file.set_len(4096).unwrap();

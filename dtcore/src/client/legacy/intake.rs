@@ -208,12 +208,13 @@ impl Intake {
         }
         match lane.poll_step(cx, allowed) {
             Poll::Pending => return Ok(Poll::Pending),
-            Poll::Ready(Ok(Step::Stored(n))) => {
-                self.ration.spend(n);
-                self.order.advance(lane.id, n, follower);
-                self.received = self.received.saturating_add(n);
+            Poll::Ready(Ok(Step::Stored { received, committed })) => {
+                self.ration.spend(received);
+                self.order.advance(lane.id, committed, follower);
+                self.received = self.received.saturating_add(received);
             }
-            Poll::Ready(Ok(Step::Complete)) => {
+            Poll::Ready(Ok(Step::Complete { committed })) => {
+                self.order.advance(lane.id, committed, follower);
                 // The lane gives up its right to write before the follower hears that it may append there.
                 let id = self.lanes.remove(index).id;
                 self.order.end(id, follower);

@@ -25,7 +25,7 @@ use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Progress, RecoveryStats, Report};
 use crate::manifest::{StaticSplit, StreamId};
 use crate::receive::in_order::{Duties, InOrderReader, Outcome};
-use crate::sink::{GrowingWriter, Store};
+use crate::sink::Store;
 use crate::transport::connect_retrying;
 use intake::{Fault, Intake};
 use lane::{Lane, Space};
@@ -99,7 +99,7 @@ fn spills(
     offer: &Transfer,
 ) -> Result<Vec<Arc<dyn Store>>, TransferError> {
     let behind_the_first = if offer.size.is_some() { 0 } else { usize::from(options.streams.value()) - 1 };
-    (0..behind_the_first).map(|_| destination.spill(options.engine)).collect()
+    (0..behind_the_first).map(|_| destination.spill()).collect()
 }
 
 /// Connects all streams, each of which names itself in its first byte.
@@ -134,13 +134,9 @@ fn intake(
         let space = match offer.size {
             Some(size) => {
                 let range = StaticSplit::new(size, options.streams).range(id);
-                let writer =
-                    if range.is_empty() { None } else { Some(store.writer(range).ok_or_else(taken_twice)?) };
-                Space::Fixed(writer)
+                Space::new(Arc::clone(store), range.start(), Some(range.end()))
             }
-            None => {
-                Space::Growing(GrowingWriter::new(stores.get(id.index()).cloned().ok_or_else(taken_twice)?))
-            }
+            None => Space::new(stores.get(id.index()).cloned().ok_or_else(taken_twice)?, 0, None),
         };
         lanes.push(Lane::new(id, stream, space));
     }

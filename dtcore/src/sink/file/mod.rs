@@ -1,17 +1,21 @@
-//! The blocks of one file: where they are received, proven, and recorded.
+//! The blocks of one file: where they are received, verified, and recorded.
 //!
-//! The order is in the types: a [`Leased`] block is received, [`verify`](Leased::verify) makes it [`Verified`], and
-//! only such a block can be committed. A block counts when it is in its place, and is recorded after that.
+//! The types enforce the order: a [`BlockLease`] is filled; [`finish`](BlockLease::finish) hashes the block and makes it
+//! [`Received`]; [`verify`](Received::verify) compares the hash with the digest of the sender, which may arrive much later, and
+//! makes it [`Verified`]; and only such a block can be committed. A block counts when it is in its place, and is recorded after
+//! that.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockSet, ByteRange, Manifest};
 use crate::sink::journal::Journal;
-use crate::sink::store::BUFFERS;
-use crate::sink::store::{Buffers, Heap};
-use crate::sink::store::{FillError, Lease, Store};
+use crate::sink::store::{BUFFERS, Buffers, FillError, Heap, Lease, Store};
+
+mod freed;
+
+use freed::{FreedNotice, PlaceFreed};
 
 /// A file that is received block by block, by tasks on several threads.
 #[derive(Debug)]
@@ -19,39 +23,43 @@ pub(crate) struct FileSink {
     manifest: Manifest,
     store: Arc<dyn Store>,
     journal: Option<Journal>,
-    done: Mutex<BlockSet>,
     /// For second copies.
     buffers: Arc<Buffers>,
+    place_freed: PlaceFreed,
 }
 
 impl FileSink {
-    /// The file in `store`, in which the blocks `done` are already, and whose others are recorded in `journal`.
+    /// The file in `store`, which has the blocks `done` already, and whose other blocks are recorded in `journal`.
+    ///
+    /// `place_freed` is called after every commit, and whenever a block is dropped that was not committed: a task that waits for
+    /// the place of a block can try again then. It must not block.
     ///
     /// # Errors
-    /// The store has not room for all blocks that are done, or others are working on it.
+    /// The store does not have room for all blocks of `done`, or they are leased.
     pub(crate) fn new(
         manifest: Manifest,
         store: Arc<dyn Store>,
         journal: Option<Journal>,
-        done: BlockSet,
+        done: &BlockSet,
+        place_freed: Box<dyn Fn() + Send + Sync>,
     ) -> io::Result<Self> {
         for block in manifest.blocks().filter(|block| done.contains(*block)) {
             if !store.declare_filled(manifest.range(block)) {
-                return Err(io::Error::other("there is no place for what was received before"));
+                return Err(io::Error::other("the store has no place for the blocks received before"));
             }
         }
         let buffers = Arc::new(Buffers::with_room(BUFFERS));
-        Ok(Self { manifest, store, journal, done: Mutex::new(done), buffers })
+        Ok(Self { manifest, store, journal, buffers, place_freed: PlaceFreed::new(place_freed) })
     }
 
-    /// The store, to read what was committed.
+    /// The store, to read the committed blocks.
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// How many blocks may be received at once: their size is the peer's choice, and all that is in buffers is in memory.
+    /// How many blocks may be received at once: their size is the peer's choice, and all buffered bytes are in memory.
     ///
-    /// Whoever opens streams keeps to it: a block that had come and found no room would have come for nothing.
+    /// No more streams may be opened: a block that arrives and finds no room was sent for nothing.
     pub(crate) fn most_at_once(&self) -> usize {
         if !self.store.is_buffered() {
             return usize::MAX;
@@ -59,62 +67,57 @@ impl FileSink {
         usize::try_from(BUFFERS / self.manifest.block_size().bytes()).map_or(usize::MAX, |most| most.max(1))
     }
 
-    /// The exclusive right to receive `block` into its place; `None` if somebody has it, or it is there already.
-    pub(crate) fn lease(&self, block: BlockId) -> Option<Leased> {
+    /// The exclusive right to receive `block` into its place; `None` if it is leased, or there already.
+    pub(crate) fn lease(&self, block: BlockId) -> Option<BlockLease> {
         let lease = self.store.lease(self.manifest.range(block))?;
-        Some(self.leased(block, Place::Own(lease)))
+        Some(self.block_lease(block, Place::Own(lease)))
     }
 
-    /// Room beside the file for a second copy of a block that somebody else has leased; `None` if such copies take all that
+    /// Room on the heap for a second copy of a block that is leased already; `None` if such copies take all the memory that
     /// they may.
-    pub(crate) fn lease_scratch(&self, block: BlockId) -> Option<Leased> {
+    pub(crate) fn lease_scratch(&self, block: BlockId) -> Option<BlockLease> {
         let heap = Heap::new(&self.buffers, self.manifest.range(block).len())?;
-        Some(self.leased(block, Place::Spare(heap)))
+        Some(self.block_lease(block, Place::Scratch(heap)))
     }
 
-    fn leased(&self, block: BlockId, place: Place) -> Leased {
-        Leased { block, size: self.manifest.size(), range: self.manifest.range(block), place }
+    fn block_lease(&self, block: BlockId, place: Place) -> BlockLease {
+        let held = Held { block, place, notice: self.place_freed.notice() };
+        BlockLease { size: self.manifest.size(), range: self.manifest.range(block), held }
     }
 
-    /// Puts a block into its place, and records it then.
+    /// Puts a block into its place, where it is not there yet, and records it then.
     ///
     /// # Errors
-    /// [`CommitError::Occupied`] gives a lease_scratch copy back whose place somebody else has at the moment.
+    /// [`CommitError::Occupied`] gives a scratch copy back whose place is leased at the moment.
     pub(crate) fn commit(&self, verified: Verified) -> Result<(), CommitError> {
-        let Verified { leased, digest } = verified;
-        let block = leased.block;
-        let lease = match leased.place {
+        let Verified { held, digest } = verified;
+        // Dropped last, when the place is free or filled.
+        let Held { block, place, notice } = held;
+        let range = self.manifest.range(block);
+        let lease = match place {
             Place::Own(lease) => lease,
-            Place::Spare(heap) => match self.store.lease(leased.range) {
+            Place::Scratch(heap) => match self.store.lease(range) {
                 Some(lease) => copied(&heap, lease).map_err(CommitError::Store)?,
-                None if self.done().contains(block) => return Err(CommitError::AlreadyThere),
+                None if self.store.is_filled(range) => return Err(CommitError::AlreadyThere),
                 None => {
-                    let leased = Leased { place: Place::Spare(heap), ..leased };
-                    return Err(CommitError::Occupied(Verified { leased, digest }));
+                    let held = Held { block, place: Place::Scratch(heap), notice };
+                    return Err(CommitError::Occupied(Verified { held, digest }));
                 }
             },
         };
         lease.commit().map_err(CommitError::Store)?;
-        self.done().insert(block);
         match &self.journal {
             Some(journal) => journal.record(block, digest).map_err(CommitError::Store),
             None => Ok(()),
         }
     }
-
-    fn done(&self) -> MutexGuard<'_, BlockSet> {
-        // Nothing that can panic happens under the lock.
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Copies a block that was received beside the file into its place.
+/// Copies a block from the heap into its place.
 fn copied(heap: &Heap, mut lease: Box<dyn Lease>) -> io::Result<Box<dyn Lease>> {
     let mut bytes = heap.received();
     while !bytes.is_empty() {
-        let n = lease.fill(&mut |space| io::Read::read(&mut bytes, space)).map_err(|error| match error {
-            FillError::Source(error) | FillError::Store(error) => error,
-        })?;
+        let n = lease.fill(&mut |space| io::Read::read(&mut bytes, space)).map_err(FillError::into_io)?;
         if n == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -122,14 +125,13 @@ fn copied(heap: &Heap, mut lease: Box<dyn Lease>) -> io::Result<Box<dyn Lease>> 
     Ok(lease)
 }
 
-/// The exclusive right to receive one block; dropping it gives the block back.
+/// A block and where its bytes are; dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct Leased {
+struct Held {
     block: BlockId,
-    /// The file's size, which decides what the block's digest is.
-    size: u64,
-    range: ByteRange,
+    // Dropped in this order: the place is free before anybody is notified of it.
     place: Place,
+    notice: FreedNotice,
 }
 
 /// Where a block is received.
@@ -137,87 +139,122 @@ pub(crate) struct Leased {
 enum Place {
     /// Where it belongs.
     Own(Box<dyn Lease>),
-    /// Beside the file.
-    Spare(Heap),
+    /// On the heap, as a second copy.
+    Scratch(Heap),
 }
 
-impl Leased {
-    /// Which block it is.
-    #[cfg(test)]
+/// The exclusive right to receive one block; dropping it gives the block back.
+#[derive(Debug)]
+pub(crate) struct BlockLease {
+    held: Held,
+    /// The file's size, which the digest of the block depends on.
+    size: u64,
+    range: ByteRange,
+}
+
+impl BlockLease {
+    /// The block that it is for.
+    #[allow(dead_code, reason = "runs of blocks need it")]
     pub(crate) fn block(&self) -> BlockId {
-        self.block
+        self.held.block
     }
 
-    /// How many bytes of it are still to be received.
+    /// How many bytes of the block are still to be received.
     pub(crate) fn remaining(&self) -> u64 {
-        match &self.place {
+        match &self.held.place {
             Place::Own(lease) => lease.remaining(),
-            Place::Spare(heap) => heap.remaining(),
+            Place::Scratch(heap) => heap.remaining(),
         }
     }
 
-    /// As [`Lease::fill`]: lets `source` put bytes into what remains of the block, and returns how many it put there.
+    /// As [`Lease::fill`]: lets `source` put bytes into the rest of the block, and returns how many it put there.
     pub(crate) fn fill(
         &mut self,
         source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> Result<usize, FillError> {
-        match &mut self.place {
+        match &mut self.held.place {
             Place::Own(lease) => lease.fill(source),
-            Place::Spare(heap) => heap.fill(source),
+            Place::Scratch(heap) => heap.fill(source),
         }
     }
 
-    /// Hashes what was received and compares it with the digest that the sender named.
+    /// Hashes the received block, and writes it to its place unless it is a scratch copy. It does not count yet.
     ///
-    /// Right after the last byte, while the block is in the core's cache: for blocks from 64 KiB to 1 MiB this took no more of
-    /// a core than hashing piece by piece as bytes came (0.11 s for 1 GB).
+    /// To be called right after the last byte, while the block is in the core's cache: for blocks from 64 KiB to 1 MiB hashing
+    /// then took no more of a core than hashing piece by piece as bytes arrived (0.11 s for 1 GB). From then on the block takes
+    /// no memory, unless it is a scratch copy, so that it can wait for its digest.
     ///
     /// # Errors
-    /// A block that does not match, or of which bytes are missing, is given back empty, to be received again.
-    pub(crate) fn verify(mut self, expected: RangeDigest) -> Result<Verified, Unverified> {
-        let bytes = match &mut self.place {
-            Place::Own(lease) => lease.received().map_err(Unverified::Store)?,
-            Place::Spare(heap) => heap.received(),
+    /// Bytes are missing, or the block cannot be written or read back. Then it is given back.
+    pub(crate) fn finish(mut self) -> Result<Received, FinishError> {
+        let bytes = match &mut self.held.place {
+            Place::Own(lease) => lease.received().map_err(FinishError::Store)?,
+            Place::Scratch(heap) => heap.received(),
         };
-        if RangeDigest::of(self.size, self.range, bytes) == Some(expected) {
-            Ok(Verified { leased: self, digest: expected })
-        } else {
-            Err(Unverified::Mismatch(self.restarted()))
-        }
+        // A block of which bytes are missing has no digest.
+        let digest = RangeDigest::of(self.size, self.range, bytes).ok_or(FinishError::Incomplete)?;
+        self.received(Some(digest))
     }
 
-    /// Takes the block for what the sender says it is, without hashing it: for measurements of everything else only.
+    /// As [`finish`](Self::finish), without hashing: only for measurements of everything else.
     ///
     /// # Errors
-    /// As [`verify`](Self::verify), if bytes are missing.
-    pub(crate) fn trust_unverified(self, claimed: RangeDigest) -> Result<Verified, Unverified> {
-        if self.remaining() > 0 {
-            return Err(Unverified::Mismatch(self.restarted()));
-        }
-        Ok(Verified { leased: self, digest: claimed })
+    /// As [`finish`](Self::finish).
+    pub(crate) fn finish_unhashed(self) -> Result<Received, FinishError> {
+        if self.remaining() > 0 { Err(FinishError::Incomplete) } else { self.received(None) }
     }
 
-    /// The block without what was received of it.
-    fn restarted(mut self) -> Self {
-        match &mut self.place {
-            Place::Own(lease) => lease.restart(),
-            Place::Spare(heap) => heap.restart(),
+    fn received(mut self, digest: Option<RangeDigest>) -> Result<Received, FinishError> {
+        if let Place::Own(lease) = &mut self.held.place {
+            lease.flush().map_err(FinishError::Store)?;
         }
-        self
+        Ok(Received { held: self.held, digest })
     }
 }
 
-/// A block that was received whole and has the digest that the sender named.
+/// A block of which all bytes were received; dropping it gives the block back.
+#[derive(Debug)]
+pub(crate) struct Received {
+    held: Held,
+    digest: Option<RangeDigest>,
+}
+
+impl Received {
+    /// The block.
+    #[allow(dead_code, reason = "runs of blocks need it")]
+    pub(crate) fn block(&self) -> BlockId {
+        self.held.block
+    }
+
+    /// The digest of the received bytes; `None` if they were not hashed.
+    #[allow(dead_code, reason = "a source without block digests needs it")]
+    pub(crate) fn digest(&self) -> Option<RangeDigest> {
+        self.digest
+    }
+
+    /// Compares the block with the digest that the sender sent. A block that was not hashed is taken for right.
+    ///
+    /// # Errors
+    /// A block that does not match is given back.
+    pub(crate) fn verify(self, expected: RangeDigest) -> Result<Verified, Mismatch> {
+        if self.digest.is_some_and(|digest| digest != expected) {
+            return Err(Mismatch);
+        }
+        Ok(Verified { held: self.held, digest: expected })
+    }
+}
+
+/// A block that was received completely and has the digest that the sender sent; dropping it gives the block back.
 #[derive(Debug)]
 pub(crate) struct Verified {
-    leased: Leased,
+    held: Held,
     digest: RangeDigest,
 }
 
 impl Verified {
-    /// Which block it is.
+    /// The block.
     pub(crate) fn block(&self) -> BlockId {
-        self.leased.block
+        self.held.block
     }
 
     /// Its digest.
@@ -226,19 +263,23 @@ impl Verified {
     }
 }
 
-/// Why a block is not verified.
+/// Why a leased block did not become a received one.
 #[derive(Debug)]
-pub(crate) enum Unverified {
-    /// Its bytes are not those of that digest; it is empty again.
-    Mismatch(Leased),
-    /// It cannot be read back.
+pub(crate) enum FinishError {
+    /// Bytes of it are missing.
+    Incomplete,
+    /// It cannot be written or read back.
     Store(io::Error),
 }
+
+/// The bytes of a block do not have the digest that the sender sent.
+#[derive(Debug)]
+pub(crate) struct Mismatch;
 
 /// Why a verified block was not committed.
 #[derive(Debug)]
 pub(crate) enum CommitError {
-    /// Somebody else has its place; it can be tried again when that lease is over.
+    /// Its place is leased; it can be tried again when that lease is over.
     Occupied(Verified),
     /// Another copy of it was committed before.
     AlreadyThere,

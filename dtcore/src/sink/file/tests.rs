@@ -1,15 +1,17 @@
-//! Blocks of all fates.
+//! Blocks that are verified, rejected, given up and received twice.
 
 use super::*;
 use crate::manifest::BlockSize;
-use crate::sink::{Engine, ReorderBuffer, journal, open};
+use crate::sink::{Engine, PwriteStore, ReorderBuffer, journal, open};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const BLOCK: u64 = 64 << 10;
 
-/// A file of three whole blocks and a short one, in which every byte tells its place.
+/// A file of three full blocks and a short one; every byte depends on its offset.
 fn manifest() -> Manifest {
     Manifest::new(3 * BLOCK + 1000, BlockSize::new(BLOCK).unwrap()).unwrap()
 }
@@ -28,18 +30,23 @@ fn digest_of(manifest: &Manifest, block: BlockId) -> RangeDigest {
         .unwrap()
 }
 
-fn receive(leased: &mut Leased, mut bytes: &[u8]) {
+fn receive(lease: &mut BlockLease, mut bytes: &[u8]) {
     while !bytes.is_empty() {
-        leased.fill(&mut |space| bytes.read(space)).unwrap();
+        lease.fill(&mut |space| bytes.read(space)).unwrap();
     }
 }
 
-/// The block received whole and right.
-fn received(mut leased: Leased) -> Verified {
-    let manifest = manifest();
-    let block = leased.block();
-    receive(&mut leased, &bytes_of(&manifest, manifest.range(block)));
-    leased.verify(digest_of(&manifest, block)).unwrap()
+/// All bytes of the block.
+fn received(mut lease: BlockLease) -> Received {
+    let bytes = bytes_of(&manifest(), manifest().range(lease.block()));
+    receive(&mut lease, &bytes);
+    lease.finish().unwrap()
+}
+
+/// The block with its digest.
+fn verified(lease: BlockLease) -> Verified {
+    let digest = digest_of(&manifest(), lease.block());
+    received(lease).verify(digest).unwrap()
 }
 
 fn content(store: &dyn Store, range: ByteRange) -> io::Result<Vec<u8>> {
@@ -48,178 +55,276 @@ fn content(store: &dyn Store, range: ByteRange) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn of_engine(engine: Engine) -> (File, FileSink) {
-    let file = tempfile::tempfile().unwrap();
-    let store = open(&file, engine, Some(manifest().size())).unwrap();
-    (file, FileSink::new(manifest(), store, None, BlockSet::new(&manifest())).unwrap())
+fn sink_of(manifest: Manifest, store: Arc<dyn Store>, done: &BlockSet) -> io::Result<FileSink> {
+    FileSink::new(manifest, store, None, done, Box::new(|| {}))
 }
 
-/// Runs a check on both engines and the window.
+fn with_engine(engine: Engine) -> (File, FileSink) {
+    let file = tempfile::tempfile().unwrap();
+    let store = open(&file, engine, manifest().size()).unwrap();
+    (file, sink_of(manifest(), store, &BlockSet::new(&manifest())).unwrap())
+}
+
+/// Runs a check with both engines and the reorder buffer.
 fn everywhere(check: impl Fn(&str, &FileSink)) {
-    check("map", &of_engine(Engine::Map).1);
-    check("write", &of_engine(Engine::Write).1);
-    let window = Arc::new(ReorderBuffer::new(manifest().size()));
-    check("window", &FileSink::new(manifest(), window, None, BlockSet::new(&manifest())).unwrap());
+    check("map", &with_engine(Engine::Map).1);
+    check("write", &with_engine(Engine::Write).1);
+    let buffer = Arc::new(ReorderBuffer::new(manifest().size()));
+    check("buffer", &sink_of(manifest(), buffer, &BlockSet::new(&manifest())).unwrap());
 }
 
 #[test]
-fn nothing_of_a_block_counts_before_it_is_committed() {
-    everywhere(|name, file| {
+fn block_does_not_count_before_its_commit() {
+    everywhere(|name, sink| {
         for index in [3, 0, 2, 1] {
             let range = manifest().range(block(index));
-            let verified = received(file.lease(block(index)).unwrap());
-            assert!(content(&**file.store(), range).is_err(), "{name}");
-            file.commit(verified).unwrap();
-            assert_eq!(content(&**file.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
+            let verified = verified(sink.lease(block(index)).unwrap());
+            assert!(content(&**sink.store(), range).is_err(), "{name}");
+            sink.commit(verified).unwrap();
+            assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
         }
         let all = ByteRange::new(0, manifest().size());
-        assert_eq!(content(&**file.store(), all).unwrap(), bytes_of(&manifest(), all), "{name}");
+        assert_eq!(content(&**sink.store(), all).unwrap(), bytes_of(&manifest(), all), "{name}");
     });
 }
 
 #[test]
-fn a_wrong_block_is_given_back_empty_and_received_again() {
-    everywhere(|name, file| {
-        for leased in [file.lease(block(1)).unwrap(), file.lease_scratch(block(1)).unwrap()] {
-            let mut leased = leased;
+fn blocks_of_a_run_wait_for_their_digests() {
+    everywhere(|name, sink| {
+        let run: Vec<_> = manifest().blocks().map(|block| received(sink.lease(block).unwrap())).collect();
+        for received in run {
+            let block = received.block();
+            assert_eq!(received.digest(), Some(digest_of(&manifest(), block)), "{name}");
+            assert!(content(&**sink.store(), manifest().range(block)).is_err(), "{name}: not verified yet");
+            sink.commit(received.verify(digest_of(&manifest(), block)).unwrap()).unwrap();
+        }
+        let all = ByteRange::new(0, manifest().size());
+        assert_eq!(content(&**sink.store(), all).unwrap(), bytes_of(&manifest(), all), "{name}");
+    });
+}
+
+#[test]
+fn received_block_takes_no_memory_while_it_waits() {
+    let store = Arc::new(PwriteStore::new(tempfile::tempfile().unwrap(), manifest().size()).unwrap());
+    let sink = sink_of(manifest(), store.clone(), &BlockSet::new(&manifest())).unwrap();
+    let leases: Vec<_> = (0..3).map(|index| sink.lease(block(index)).unwrap()).collect();
+    assert_eq!(store.buffered(), 3 * BLOCK);
+    let waiting: Vec<_> = leases.into_iter().map(received).collect();
+    assert_eq!((waiting.len(), store.buffered()), (3, 0));
+}
+
+#[test]
+fn mismatched_block_is_given_back_and_received_again() {
+    everywhere(|name, sink| {
+        for is_scratch in [false, true] {
+            let lease = || if is_scratch { sink.lease_scratch(block(1)) } else { sink.lease(block(1)) };
             let mut wrong = bytes_of(&manifest(), manifest().range(block(1)));
             wrong[77] ^= 1;
-            receive(&mut leased, &wrong);
+            let mut first = lease().unwrap();
+            receive(&mut first, &wrong);
             let digest = digest_of(&manifest(), block(1));
-            let Err(Unverified::Mismatch(leased)) = leased.verify(digest) else { panic!("{name}") };
-            assert_eq!(leased.remaining(), BLOCK, "{name}");
-            assert!(file.lease(block(1)).is_none(), "{name}: it is leased still, or there");
-            let verified = received(leased);
+            assert!(first.finish().unwrap().verify(digest).is_err(), "{name}");
+            let verified = verified(lease().unwrap());
             assert_eq!((verified.block(), verified.digest()), (block(1), digest));
-            match file.commit(verified) {
-                Ok(()) | Err(CommitError::AlreadyThere) => {}
+            match sink.commit(verified) {
+                Ok(()) if !is_scratch => {}
+                Err(CommitError::AlreadyThere) if is_scratch => {}
                 other => panic!("{name}: {other:?}"),
+            }
+        }
+        let range = manifest().range(block(1));
+        assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
+    });
+}
+
+#[test]
+fn incomplete_block_is_not_finished() {
+    everywhere(|name, sink| {
+        for index in [0, 3] {
+            let bytes = bytes_of(&manifest(), manifest().range(block(index)));
+            let incomplete = |mut lease: BlockLease| {
+                receive(&mut lease, &bytes[1..]);
+                lease
+            };
+            for lease in [BlockLease::finish, BlockLease::finish_unhashed] {
+                let result = lease(incomplete(sink.lease(block(index)).unwrap()));
+                assert!(matches!(result, Err(FinishError::Incomplete)), "{name}");
+                let result = lease(incomplete(sink.lease_scratch(block(index)).unwrap()));
+                assert!(matches!(result, Err(FinishError::Incomplete)), "{name}");
             }
         }
     });
 }
 
 #[test]
-fn a_block_of_which_bytes_are_missing_is_neither_verified_nor_trusted() {
-    everywhere(|name, file| {
+fn unhashed_block_is_accepted_with_any_digest() {
+    everywhere(|name, sink| {
         for index in [0, 3] {
             let range = manifest().range(block(index));
-            let bytes = bytes_of(&manifest(), range);
-            let digest = digest_of(&manifest(), block(index));
-            let mut leased = file.lease(block(index)).unwrap();
-            receive(&mut leased, &bytes[1..]);
-            let Err(Unverified::Mismatch(mut leased)) = leased.trust_unverified(digest) else {
-                panic!("{name}")
-            };
-            receive(&mut leased, &bytes[1..]);
-            let Err(Unverified::Mismatch(mut leased)) = leased.verify(digest) else { panic!("{name}") };
-            receive(&mut leased, &bytes);
-            file.commit(leased.trust_unverified(digest).unwrap()).unwrap();
-            assert_eq!(content(&**file.store(), range).unwrap(), bytes, "{name}");
+            let mut lease = sink.lease(block(index)).unwrap();
+            receive(&mut lease, &bytes_of(&manifest(), range));
+            let received = lease.finish_unhashed().unwrap();
+            assert_eq!(received.digest(), None);
+            sink.commit(received.verify([7; 32].into()).unwrap()).unwrap();
+            assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
         }
     });
 }
 
 #[test]
-fn a_block_is_leased_to_one_and_again_when_that_one_gives_up() {
-    everywhere(|name, file| {
-        let mut leased = file.lease(block(2)).unwrap();
-        receive(&mut leased, b"some");
-        assert!(file.lease(block(2)).is_none(), "{name}");
-        assert!(file.lease(block(1)).is_some(), "{name}");
-        drop(leased);
-        file.commit(received(file.lease(block(2)).unwrap())).unwrap();
-        assert!(file.lease(block(2)).is_none(), "{name}: it is there");
+fn block_has_one_lease_at_a_time() {
+    everywhere(|name, sink| {
+        let mut lease = sink.lease(block(2)).unwrap();
+        receive(&mut lease, b"some");
+        assert!(sink.lease(block(2)).is_none(), "{name}");
+        assert!(sink.lease(block(1)).is_some(), "{name}");
+        drop(lease);
+        let received = received(sink.lease(block(2)).unwrap());
+        assert!(sink.lease(block(2)).is_none(), "{name}: it waits for its digest");
+        drop(received);
+        sink.commit(verified(sink.lease(block(2)).unwrap())).unwrap();
+        assert!(sink.lease(block(2)).is_none(), "{name}: it is there");
     });
 }
 
 #[test]
-fn of_two_copies_the_first_verified_one_gets_the_place_as_soon_as_it_is_free() {
-    everywhere(|name, file| {
-        let slow = file.lease(block(0)).unwrap();
-        let (lease_scratch, late) = (
-            received(file.lease_scratch(block(0)).unwrap()),
-            received(file.lease_scratch(block(0)).unwrap()),
+fn first_verified_copy_gets_the_place_once_it_is_free() {
+    everywhere(|name, sink| {
+        let slow = sink.lease(block(0)).unwrap();
+        let (scratch, late) = (
+            verified(sink.lease_scratch(block(0)).unwrap()),
+            verified(sink.lease_scratch(block(0)).unwrap()),
         );
-        let Err(CommitError::Occupied(lease_scratch)) = file.commit(lease_scratch) else { panic!("{name}") };
+        let Err(CommitError::Occupied(scratch)) = sink.commit(scratch) else { panic!("{name}") };
         let range = manifest().range(block(0));
-        assert!(content(&**file.store(), range).is_err(), "{name}");
+        assert!(content(&**sink.store(), range).is_err(), "{name}");
         drop(slow);
-        file.commit(lease_scratch).unwrap();
-        assert_eq!(content(&**file.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
-        assert!(matches!(file.commit(late), Err(CommitError::AlreadyThere)), "{name}");
-        assert!(file.lease(block(0)).is_none(), "{name}");
+        sink.commit(scratch).unwrap();
+        assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
+        assert!(matches!(sink.commit(late), Err(CommitError::AlreadyThere)), "{name}");
+        assert!(sink.lease(block(0)).is_none(), "{name}");
     });
 }
 
 #[test]
-fn what_an_earlier_transfer_left_can_be_read_and_is_not_leased() {
+fn notice_is_given_when_a_place_is_free_or_filled_and_only_then() {
+    for engine in [Engine::Map, Engine::Write] {
+        let (n_notices, sink) =
+            (Arc::new(AtomicUsize::new(0)), Arc::new(std::sync::OnceLock::<FileSink>::new()));
+        let (counted, noticed) = (Arc::clone(&n_notices), Arc::clone(&sink));
+        let notify = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            // Nothing is locked, and nobody else has the place.
+            if let Some(sink) = noticed.get()
+                && !sink.store().is_filled(manifest().range(block(0)))
+            {
+                assert!(sink.store().lease(manifest().range(block(0))).is_some());
+            }
+        };
+        let store = open(&tempfile::tempfile().unwrap(), engine, manifest().size()).unwrap();
+        let none = BlockSet::new(&manifest());
+        sink.set(FileSink::new(manifest(), store, None, &none, Box::new(notify)).unwrap()).unwrap();
+        let sink = sink.get().unwrap();
+        let mut expected = 0;
+        let mut check = |more: usize| {
+            expected += more;
+            assert_eq!(n_notices.load(Ordering::Relaxed), expected, "{engine}");
+        };
+
+        drop(sink.lease(block(0)));
+        check(1);
+        drop(received(sink.lease(block(0)).unwrap()));
+        check(1);
+        assert!(received(sink.lease(block(0)).unwrap()).verify([0; 32].into()).is_err());
+        check(1);
+        assert!(sink.lease(block(0)).unwrap().finish().is_err());
+        check(1);
+        drop(verified(sink.lease(block(0)).unwrap()));
+        check(1);
+        let own = verified(sink.lease(block(0)).unwrap());
+        let scratch = verified(sink.lease_scratch(block(0)).unwrap());
+        let Err(CommitError::Occupied(scratch)) = sink.commit(scratch) else { panic!("{engine}") };
+        check(0);
+        sink.commit(own).unwrap();
+        check(1);
+        assert!(matches!(sink.commit(scratch), Err(CommitError::AlreadyThere)));
+        check(1);
+    }
+}
+
+#[test]
+fn blocks_of_an_earlier_transfer_can_be_read_and_are_not_leased() {
     for engine in [Engine::Map, Engine::Write] {
         let file = tempfile::tempfile().unwrap();
         let range = manifest().range(block(1));
         file.write_all_at(&bytes_of(&manifest(), range), range.start()).unwrap();
         let mut done = BlockSet::new(&manifest());
         done.insert(block(1));
-        let store = open(&file, engine, Some(manifest().size())).unwrap();
-        let blocks = FileSink::new(manifest(), store, None, done).unwrap();
-        assert_eq!(content(&**blocks.store(), range).unwrap(), bytes_of(&manifest(), range), "{engine}");
-        assert!(blocks.lease(block(1)).is_none(), "{engine}");
-        let lease_scratch = received(blocks.lease_scratch(block(1)).unwrap());
-        assert!(matches!(blocks.commit(lease_scratch), Err(CommitError::AlreadyThere)), "{engine}");
-        assert!(blocks.lease(block(0)).is_some(), "{engine}");
+        let sink = sink_of(manifest(), open(&file, engine, manifest().size()).unwrap(), &done).unwrap();
+        assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{engine}");
+        assert!(sink.lease(block(1)).is_none(), "{engine}");
+        let scratch = verified(sink.lease_scratch(block(1)).unwrap());
+        assert!(matches!(sink.commit(scratch), Err(CommitError::AlreadyThere)), "{engine}");
+        assert!(sink.lease(block(0)).is_some(), "{engine}");
     }
 }
 
 #[test]
-fn what_is_said_to_be_there_must_have_a_place() {
+fn blocks_of_an_earlier_transfer_must_have_a_place() {
     for engine in [Engine::Map, Engine::Write] {
-        let store = open(&tempfile::tempfile().unwrap(), engine, Some(BLOCK)).unwrap();
+        let store = open(&tempfile::tempfile().unwrap(), engine, BLOCK).unwrap();
         let mut done = BlockSet::new(&manifest());
         done.insert(block(1));
-        assert!(FileSink::new(manifest(), store, None, done).is_err(), "{engine}");
+        assert!(sink_of(manifest(), store, &done).is_err(), "{engine}");
     }
 }
 
 #[test]
-fn a_large_block_is_received_in_steps() {
+fn large_block_is_received_in_steps() {
     let size = BlockSize::new(16 << 20).unwrap();
     let manifest = Manifest::new(17 << 20, size).unwrap();
     let first = manifest.block(0).unwrap();
     for engine in [Engine::Map, Engine::Write] {
-        let store = open(&tempfile::tempfile().unwrap(), engine, Some(manifest.size())).unwrap();
-        let file = FileSink::new(manifest, store, None, BlockSet::new(&manifest)).unwrap();
+        let store = open(&tempfile::tempfile().unwrap(), engine, manifest.size()).unwrap();
+        let sink = sink_of(manifest, store, &BlockSet::new(&manifest)).unwrap();
         let bytes = bytes_of(&manifest, manifest.range(first));
-        let mut leased = file.lease(first).unwrap();
-        receive(&mut leased, &bytes);
-        file.commit(leased.verify(digest_of(&manifest, first)).unwrap()).unwrap();
-        assert_eq!(content(&**file.store(), manifest.range(first)).unwrap(), bytes, "{engine}");
+        let mut lease = sink.lease(first).unwrap();
+        receive(&mut lease, &bytes);
+        sink.commit(lease.finish().unwrap().verify(digest_of(&manifest, first)).unwrap()).unwrap();
+        assert_eq!(content(&**sink.store(), manifest.range(first)).unwrap(), bytes, "{engine}");
     }
 }
 
 #[test]
-fn a_file_truncated_under_a_lease_is_an_error_and_no_signal() {
-    let (pages, blocks) = of_engine(Engine::Map);
-    let mut leased = blocks.lease(block(2)).unwrap();
-    leased.fill(&mut |_| Ok(100)).unwrap();
-    pages.set_len(4096).unwrap();
-    // As requester does: the kernel finds no page to put the bytes into.
+fn truncated_file_is_an_error_and_not_a_signal() {
+    let (file, sink) = with_engine(Engine::Map);
+    let full = received(sink.lease(block(0)).unwrap());
+    let mut lease = sink.lease(block(2)).unwrap();
+    lease.fill(&mut |_| Ok(100)).unwrap();
+    let mut complete = sink.lease(block(3)).unwrap();
+    receive(&mut complete, &bytes_of(&manifest(), manifest().range(block(3))));
+    file.set_len(4096).unwrap();
+    // As a socket does: the kernel finds no page to put the bytes into.
     let zeros = File::open("/dev/zero").unwrap();
     let mut kernel = |space: &mut [u8]| (&zeros).read(space);
-    let Err(FillError::Store(error)) = leased.fill(&mut kernel) else { panic!("pages without a file") };
+    let Err(FillError::Store(error)) = lease.fill(&mut kernel) else { panic!("pages without a file") };
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-    assert!(matches!(leased.verify(digest_of(&manifest(), block(2))), Err(Unverified::Store(_))));
-    let mut leased = blocks.lease(block(1)).unwrap();
-    assert!(matches!(leased.fill(&mut kernel), Err(FillError::Store(_))), "nor are there fresh ones");
+    assert!(matches!(lease.finish(), Err(FinishError::Store(_))));
+    assert!(matches!(complete.finish(), Err(FinishError::Store(_))));
+    let mut lease = sink.lease(block(1)).unwrap();
+    assert!(matches!(lease.fill(&mut kernel), Err(FillError::Store(_))), "nor are there fresh ones");
+    // Its bytes are gone, which the check of the complete file finds.
+    assert!(sink.commit(full.verify(digest_of(&manifest(), block(0))).unwrap()).is_ok());
 }
 
 #[test]
-fn a_failing_source_takes_nothing() {
-    everywhere(|name, file| {
-        let mut leased = file.lease(block(0)).unwrap();
+fn failing_source_takes_nothing() {
+    everywhere(|name, sink| {
+        let mut lease = sink.lease(block(0)).unwrap();
         let mut broken = |_: &mut [u8]| Err(io::ErrorKind::ConnectionReset.into());
-        assert!(matches!(leased.fill(&mut broken), Err(FillError::Source(_))), "{name}");
-        assert_eq!(leased.remaining(), BLOCK, "{name}");
-        assert_eq!(leased.fill(&mut |_| Ok(usize::MAX)).unwrap(), usize::try_from(BLOCK).unwrap(), "{name}");
+        assert!(matches!(lease.fill(&mut broken), Err(FillError::Source(_))), "{name}");
+        assert_eq!(lease.remaining(), BLOCK, "{name}");
+        assert_eq!(lease.fill(&mut |_| Ok(usize::MAX)).unwrap(), usize::try_from(BLOCK).unwrap(), "{name}");
     });
 }
 
@@ -235,39 +340,45 @@ fn journal_in(folder: &tempfile::TempDir) -> Journal {
 }
 
 #[test]
-fn a_block_is_recorded_when_it_is_in_its_place_and_not_before() {
+fn block_is_recorded_once_it_is_verified_and_in_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let journal = journal_in(&folder);
+    let none = BlockSet::new(&manifest());
+    let sink_of = |store: Arc<dyn Store>| {
+        FileSink::new(manifest(), store, Some(journal.clone()), &none, Box::new(|| {})).unwrap()
+    };
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(manifest().size()).unwrap();
-    // It can be reserved and not be written.
     let read_only = File::open(file.path()).unwrap();
-    let store: Arc<dyn Store> = Arc::new(crate::sink::store::PwriteStore::new(read_only).unwrap());
-    let blocks = FileSink::new(manifest(), store, Some(journal.clone()), BlockSet::new(&manifest())).unwrap();
-    let verified = received(blocks.lease(block(0)).unwrap());
-    assert!(matches!(blocks.commit(verified), Err(CommitError::Store(_))));
+    let sink = sink_of(Arc::new(PwriteStore::of_unknown_size(read_only)));
+    let mut lease = sink.lease(block(0)).unwrap();
+    receive(&mut lease, &bytes_of(&manifest(), manifest().range(block(0))));
+    assert!(matches!(lease.finish(), Err(FinishError::Store(_))));
+    let scratch = verified(sink.lease_scratch(block(0)).unwrap());
+    assert!(matches!(sink.commit(scratch), Err(CommitError::Store(_))));
     assert!(!journal.has_records());
-    assert!(blocks.lease(block(0)).is_some(), "it is free again");
+    assert!(sink.lease(block(0)).is_some(), "it is free again");
 
-    let store = open(file.as_file(), Engine::Write, Some(manifest().size())).unwrap();
-    let blocks = FileSink::new(manifest(), store, Some(journal.clone()), BlockSet::new(&manifest())).unwrap();
-    blocks.commit(received(blocks.lease(block(0)).unwrap())).unwrap();
+    let sink = sink_of(open(file.as_file(), Engine::Write, manifest().size()).unwrap());
+    let verified = verified(sink.lease(block(0)).unwrap());
+    assert!(!journal.has_records(), "in its place, but not committed");
+    sink.commit(verified).unwrap();
     assert!(journal.has_records());
 }
 
 #[test]
 fn many_threads_receive_one_file() {
-    everywhere(|name, file| {
+    everywhere(|name, sink| {
         let next = Mutex::new(manifest().blocks().chain(manifest().blocks()).collect::<Vec<_>>().into_iter());
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     while let Some(block) = { next.lock().unwrap().next() } {
-                        let leased = file.lease(block).unwrap_or_else(|| file.lease_scratch(block).unwrap());
-                        let mut result = file.commit(received(leased));
+                        let lease = sink.lease(block).unwrap_or_else(|| sink.lease_scratch(block).unwrap());
+                        let mut result = sink.commit(verified(lease));
                         while let Err(CommitError::Occupied(verified)) = result {
                             std::thread::yield_now();
-                            result = file.commit(verified);
+                            result = sink.commit(verified);
                         }
                         assert!(matches!(result, Ok(()) | Err(CommitError::AlreadyThere)), "{name}");
                     }
@@ -275,21 +386,21 @@ fn many_threads_receive_one_file() {
             }
         });
         let all = ByteRange::new(0, manifest().size());
-        assert_eq!(content(&**file.store(), all).unwrap(), bytes_of(&manifest(), all), "{name}");
+        assert_eq!(content(&**sink.store(), all).unwrap(), bytes_of(&manifest(), all), "{name}");
     });
 }
 
 #[test]
-fn what_is_in_buffers_is_bounded() {
+fn buffered_bytes_are_bounded() {
     for (engine, block, most) in
         [(Engine::Write, 512 << 10, 256), (Engine::Write, 16 << 20, 8), (Engine::Map, 16 << 20, usize::MAX)]
     {
         let manifest = Manifest::new(10 * block, BlockSize::new(block).unwrap()).unwrap();
-        let store = open(&tempfile::tempfile().unwrap(), engine, Some(manifest.size())).unwrap();
-        let file = FileSink::new(manifest, store, None, BlockSet::new(&manifest)).unwrap();
-        assert_eq!(file.most_at_once(), most, "{engine}, {block}");
-        // A second copy is state no more memory than that either.
-        let spares: Vec<_> = manifest.blocks().map_while(|block| file.lease_scratch(block)).collect();
-        assert_eq!(spares.len(), usize::try_from(BUFFERS / block).unwrap().min(10), "{engine}, {block}");
+        let store = open(&tempfile::tempfile().unwrap(), engine, manifest.size()).unwrap();
+        let sink = sink_of(manifest, store, &BlockSet::new(&manifest)).unwrap();
+        assert_eq!(sink.most_at_once(), most, "{engine}, {block}");
+        // Second copies take no more memory than that either.
+        let copies: Vec<_> = manifest.blocks().map_while(|block| sink.lease_scratch(block)).collect();
+        assert_eq!(copies.len(), usize::try_from(BUFFERS / block).unwrap().min(10), "{engine}, {block}");
     }
 }

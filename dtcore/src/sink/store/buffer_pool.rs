@@ -1,27 +1,27 @@
-//! Heap buffers for blocks that cannot be received where they stay, used again and again.
+//! Heap buffers for blocks that cannot be received in their place; they are reused.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
 use super::FillError;
 
-/// How many bytes of unused buffers are kept at most: a fresh buffer costs a page fault for every 4 KiB.
+/// How many bytes of unused buffers are kept at most: a new buffer costs a page fault for every 4 KiB.
 const KEPT: usize = 16 << 20;
 
-/// Buffers that nobody uses at the moment, and how many bytes others have room for.
+/// The unused buffers, and how many bytes may be in use.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     shelf: Mutex<Shelf>,
-    /// For how many bytes there is room at once.
+    /// How many bytes may be in use at once.
     most: u64,
 }
 
 #[derive(Debug, Default)]
 struct Shelf {
     buffers: Vec<Vec<u8>>,
-    /// How large all of them are.
+    /// The size of all of them.
     bytes: usize,
-    /// How many bytes the ranges have that are being received.
+    /// The length of all ranges that are being received.
     lent: u64,
 }
 
@@ -41,19 +41,19 @@ impl Shelf {
 }
 
 impl Default for Buffers {
-    /// Buffers of which somebody else sees to it that there are not too many.
+    /// Buffers without a limit: the caller bounds them.
     fn default() -> Self {
         Self::with_room(u64::MAX)
     }
 }
 
 impl Buffers {
-    /// Buffers for `most` bytes at once, but always for one range.
+    /// Buffers for `most` bytes at once, but always for at least one range.
     pub(crate) fn with_room(most: u64) -> Self {
         Self { shelf: Mutex::default(), most }
     }
 
-    /// Whether there is room for `len` bytes more; then it is taken.
+    /// Takes room for `len` more bytes, if there is room.
     fn lend(&self, len: u64) -> bool {
         let mut state = self.shelf();
         let lent = state.lent.saturating_add(len);
@@ -64,20 +64,26 @@ impl Buffers {
         has_room
     }
 
+    /// How many bytes are in use.
+    #[cfg(test)]
+    pub(super) fn lent(&self) -> u64 {
+        self.shelf().lent
+    }
+
     fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let used = self.shelf().pop();
-        // All but the last block of a file are equally long, so that a used one mostly fits.
+        // All but the last block of a file have the same length, so that a used buffer usually fits.
         let bytes = if used.len() < len { vec![0; len] } else { used };
         Buffer { bytes, home: Arc::clone(self) }
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        // A panic in between would at worst have miscounted what is kept.
+        // A panic can at worst have left the counts wrong.
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A buffer that goes back when it is dropped.
+/// A buffer that is returned when it is dropped.
 struct Buffer {
     bytes: Vec<u8>,
     home: Arc<Buffers>,
@@ -89,7 +95,7 @@ impl Drop for Buffer {
     }
 }
 
-/// A range that is received into a buffer, which is taken when the first byte comes.
+/// A range that is received into a buffer, which is taken with the first byte.
 pub(crate) struct Heap {
     buffers: Arc<Buffers>,
     buffer: Option<Buffer>,
@@ -98,15 +104,14 @@ pub(crate) struct Heap {
 }
 
 impl Heap {
-    /// Room for `len` bytes; `None` if there is none at the moment.
+    /// Room for `len` bytes; `None` if there is not enough at the moment.
     pub(crate) fn new(buffers: &Arc<Buffers>, len: u64) -> Option<Self> {
         let n = usize::try_from(len).ok()?;
         let has_room = buffers.lend(len);
         has_room.then(|| Self { buffers: Arc::clone(buffers), buffer: None, len: n, received: 0 })
     }
 
-    /// How long the range is.
-    pub(crate) fn len(&self) -> u64 {
+    fn len(&self) -> u64 {
         self.len.try_into().unwrap_or(u64::MAX)
     }
 
@@ -128,14 +133,9 @@ impl Heap {
         Ok(n)
     }
 
-    /// What was received so far.
+    /// The bytes received so far.
     pub(crate) fn received(&self) -> &[u8] {
         self.buffer.as_ref().and_then(|buffer| buffer.bytes.get(..self.received)).unwrap_or_default()
-    }
-
-    /// Throws away what was received.
-    pub(crate) fn restart(&mut self) {
-        self.received = 0;
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_taken_late_used_again_and_shows_nothing_of_its_former_life() {
+    fn buffer_is_taken_with_the_first_byte_and_reused_without_showing_old_bytes() {
         let buffers = Arc::new(Buffers::default());
         let mut first = Heap::new(&buffers, 1000).unwrap();
         assert!(first.buffer.is_none());
@@ -176,15 +176,13 @@ mod tests {
         let mut second = Heap::new(&buffers, 10).unwrap();
         assert_eq!(second.received(), b"");
         fill(&mut second, 2);
-        assert_eq!(buffers.shelf().bytes, 0, "used again");
+        assert_eq!(buffers.shelf().bytes, 0, "reused");
         assert_eq!(second.received(), [2; 10]);
-        second.restart();
-        assert_eq!(second.received(), b"");
-        assert_eq!(second.remaining(), 10);
+        assert_eq!(second.remaining(), 0);
     }
 
     #[test]
-    fn not_more_than_enough_is_kept() {
+    fn unused_buffers_are_bounded() {
         let buffers = Arc::new(Buffers::default());
         let many: Vec<_> = (0..5).map(|_| buffers.take(5 << 20)).collect();
         drop(many);
@@ -192,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many_bytes_and_always_for_one_range() {
+    fn room_is_bounded_but_one_range_always_fits() {
         let buffers = Arc::new(Buffers::with_room(1000));
         let large = Heap::new(&buffers, 2000).unwrap();
         assert!(Heap::new(&buffers, 1).is_none());

@@ -1,64 +1,63 @@
 //! The writing engine: bytes are received into a buffer and written at their offset.
 //!
-//! It asks nothing of the file system but positioned writes, so it serves where mapping or preallocation cannot.
+//! It requires nothing of the file system but positioned writes, so it works where mapping or preallocation does not.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::{FillError, Lease, Store, Writer, incomplete, truncated};
+use super::{Buffers, FillError, Heap, Lease, Store, truncated};
 use crate::manifest::ByteRange;
-use crate::sink::store::{Buffers, Heap};
 use crate::sys::{RangeLock, filesystem};
 
-/// The buffer of a writer or reader: with 255 streams 32 MiB in all, and a system call's cost already vanishes.
+/// The buffer of a reader: the cost of a system call is negligible with it.
 const BUFFER: usize = 128 << 10;
 
 /// A file that is written at offsets.
 #[derive(Debug)]
 pub(crate) struct PwriteStore {
-    file: Arc<Ledgered>,
+    file: Arc<LockedFile>,
     buffers: Arc<Buffers>,
 }
 
-/// A file and who may write what of it.
+/// A file and the ranges of it that are leased or filled.
 #[derive(Debug)]
-struct Ledgered {
+struct LockedFile {
     file: File,
     lock: Mutex<RangeLock<u64>>,
-    /// How many bytes from the beginning were reserved. The file is never shorter, unless another process cuts it.
-    reserved: AtomicU64,
+    /// How many bytes from the beginning were reserved, if the size is known. The file is never shorter, unless another process
+    /// truncates it.
+    reserved: Option<u64>,
 }
 
-impl Ledgered {
+impl LockedFile {
     fn lock(&self) -> MutexGuard<'_, RangeLock<u64>> {
-        // The lock's methods leave it whole at every step, so a poisoned lock holds a whole lock.
+        // The methods of the range lock complete each step, so a poisoned mutex holds a valid one.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fails if another process has cut the file: what is written behind its end would leave a hole before it.
+    /// Fails if another process has truncated the file: a write beyond its end would leave a hole before it.
     fn check(&self) -> io::Result<()> {
         let len = self.file.metadata()?.len();
-        if len < self.reserved.load(Ordering::Relaxed) { Err(truncated()) } else { Ok(()) }
+        if self.reserved.is_some_and(|reserved| len < reserved) { Err(truncated()) } else { Ok(()) }
     }
 
     /// The exclusive right to `range`, all of which must have been reserved.
     fn lend(self: &Arc<Self>, range: ByteRange) -> Option<Lent> {
-        let is_reserved = range.end() <= self.reserved.load(Ordering::Relaxed);
+        let is_reserved = self.reserved.is_none_or(|reserved| range.end() <= reserved);
         let is_lent = is_reserved && self.lock().lend(range.start(), range.end());
         is_lent.then(|| Lent { file: Arc::clone(self), range })
     }
 }
 
-/// The exclusive right to what is left of a range.
+/// The exclusive right to the rest of a range.
 #[derive(Debug)]
 struct Lent {
-    file: Arc<Ledgered>,
+    file: Arc<LockedFile>,
     range: ByteRange,
 }
 
@@ -78,47 +77,51 @@ impl Drop for Lent {
 }
 
 impl PwriteStore {
-    pub(crate) fn new(file: File) -> io::Result<Self> {
-        let reserved = AtomicU64::new(file.metadata()?.len());
-        let file = Arc::new(Ledgered { file, lock: Mutex::default(), reserved });
-        Ok(Self { file, buffers: Arc::default() })
+    /// A store with room for `len` bytes.
+    ///
+    /// Where the file system can say so, a full disk is an error here and not later.
+    pub(crate) fn new(file: File, len: u64) -> io::Result<Self> {
+        reserve(&file, len)?;
+        Ok(Self::with_reserved(file, Some(len)))
+    }
+
+    /// A store for a file whose size is not known: it grows with every write.
+    pub(crate) fn of_unknown_size(file: File) -> Self {
+        Self::with_reserved(file, None)
+    }
+
+    /// How many bytes the ranges have whose bytes are in buffers.
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> u64 {
+        self.buffers.lent()
+    }
+
+    fn with_reserved(file: File, reserved: Option<u64>) -> Self {
+        let file = Arc::new(LockedFile { file, lock: Mutex::default(), reserved });
+        Self { file, buffers: Arc::default() }
+    }
+}
+
+/// Reserves room for the first `len` bytes of `file`.
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    filesystem::ensure(file, len)?;
+    let extend = || if file.metadata()?.len() < len { file.set_len(len) } else { Ok(()) };
+    if len == 0 || filesystem::is_tmpfs(file)? {
+        // Preallocation would zero the pages of tmpfs before they are written. A full tmpfs is reported by the writes.
+        return extend();
+    }
+    // From the beginning: a file left by an earlier transfer may have its length without having its room.
+    match fallocate(file, FallocateFlags::empty(), 0, len) {
+        // This file system cannot reserve: then a full disk is reported by the writes, too.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => extend(),
+        result => Ok(result?),
     }
 }
 
 impl Store for PwriteStore {
-    fn grow(&self, len: u64) -> io::Result<()> {
-        let file = &self.file.file;
-        let present = file.metadata()?.len();
-        if len == 0 || len < present {
-            return Ok(());
-        }
-        filesystem::ensure(file, len)?;
-        if filesystem::is_tmpfs(file)? {
-            // Its pages would be zeroed first and written then. It says that it is full when they are written.
-            file.set_len(len)?;
-            self.file.reserved.fetch_max(len, Ordering::Relaxed);
-            return Ok(());
-        }
-        // From the beginning on: what an earlier transfer left may have its length and not its room.
-        match fallocate(file, FallocateFlags::empty(), 0, len) {
-            Ok(()) => {}
-            // This file system cannot reserve: then a full disk shows when the bytes are written, as an error too.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len)?,
-            Err(error) => return Err(error.into()),
-        }
-        self.file.reserved.fetch_max(len, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn writer(&self, range: ByteRange) -> Option<Box<dyn Writer>> {
-        let end = self.file.reserved.load(Ordering::Relaxed).min(range.end());
-        let lent = self.file.lend(ByteRange::new(range.start(), end))?;
-        Some(Box::new(PwriteWriter { lent, buffer: Vec::new() }))
-    }
-
     fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>> {
         let heap = Heap::new(&self.buffers, range.len())?;
-        Some(Box::new(PwriteLease { lent: self.file.lend(range)?, heap }))
+        Some(Box::new(PwriteLease { lent: self.file.lend(range)?, state: State::Receiving(heap) }))
     }
 
     fn is_buffered(&self) -> bool {
@@ -129,8 +132,12 @@ impl Store for PwriteStore {
         self.file.lend(range).map(|mut lent| lent.fill(range.len())).is_some()
     }
 
+    fn is_filled(&self, range: ByteRange) -> bool {
+        self.file.lock().is_filled(range.start(), range.end())
+    }
+
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        if !self.file.lock().is_filled(range.start(), range.end()) {
+        if !self.is_filled(range) {
             return Err(io::Error::other("read before it was written"));
         }
         let mut buffer = vec![0; capped(range.len())];
@@ -145,65 +152,58 @@ impl Store for PwriteStore {
     }
 }
 
-struct PwriteWriter {
-    /// What is still to be written.
-    lent: Lent,
-    buffer: Vec<u8>,
-}
-
-impl Writer for PwriteWriter {
-    fn remaining(&self) -> u64 {
-        self.lent.range.len()
-    }
-
-    fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
-        let range = self.lent.range;
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; capped(range.len())];
-        }
-        let space = self.buffer.get_mut(..capped(range.len())).unwrap_or_default();
-        let n = source(space).map_err(FillError::Source)?;
-        let n = n.min(space.len());
-        let bytes = space.get(..n).unwrap_or_default();
-        self.lent.file.check().map_err(FillError::Store)?;
-        self.lent.file.file.write_all_at(bytes, range.start()).map_err(FillError::Store)?;
-        self.lent.fill(offset(n));
-        Ok(n)
-    }
-}
-
-/// The exclusive right to a range, which is written as a whole when it is committed.
+/// The exclusive right to a range, which is written by a single call.
 #[derive(Debug)]
 struct PwriteLease {
     lent: Lent,
-    heap: Heap,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The bytes are in a buffer.
+    Receiving(Heap),
+    /// So many bytes are in the file, and do not count yet.
+    Written(u64),
 }
 
 impl Lease for PwriteLease {
     fn remaining(&self) -> u64 {
-        self.heap.remaining()
+        match &self.state {
+            State::Receiving(heap) => heap.remaining(),
+            State::Written(_) => 0,
+        }
     }
 
     fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
-        self.heap.fill(source)
+        match &mut self.state {
+            State::Receiving(heap) => heap.fill(source),
+            State::Written(_) => Ok(0),
+        }
     }
 
     fn received(&mut self) -> io::Result<&[u8]> {
-        Ok(self.heap.received())
+        Ok(match &self.state {
+            State::Receiving(heap) => heap.received(),
+            State::Written(_) => &[],
+        })
     }
 
-    fn restart(&mut self) {
-        self.heap.restart();
+    fn flush(&mut self) -> io::Result<()> {
+        if let State::Receiving(heap) = &self.state {
+            let (file, bytes) = (&self.lent.file, heap.received());
+            file.check()?;
+            file.file.write_all_at(bytes, self.lent.range.start())?;
+            self.state = State::Written(offset(bytes.len()));
+        }
+        Ok(())
     }
 
     fn commit(mut self: Box<Self>) -> io::Result<()> {
-        if self.remaining() > 0 {
-            return Err(incomplete());
+        self.flush()?;
+        if let State::Written(n) = self.state {
+            self.lent.fill(n);
         }
-        let range = self.lent.range;
-        self.lent.file.check()?;
-        self.lent.file.file.write_all_at(self.heap.received(), range.start())?;
-        self.lent.fill(range.len());
         Ok(())
     }
 }
@@ -219,14 +219,15 @@ fn offset(len: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::store::write;
     use std::os::unix::fs::MetadataExt;
 
     #[test]
-    fn a_file_that_has_its_length_gets_its_room_and_keeps_its_bytes() {
+    fn file_of_full_length_gets_its_room_and_keeps_its_bytes() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
         file.write_all_at(b"received before", 1000).unwrap();
-        PwriteStore::new(file.try_clone().unwrap()).unwrap().grow(1 << 20).unwrap();
+        PwriteStore::new(file.try_clone().unwrap(), 1 << 20).unwrap();
         assert!(file.metadata().unwrap().blocks() >= 2048);
         let mut bytes = [0; 15];
         file.read_exact_at(&mut bytes, 1000).unwrap();
@@ -234,34 +235,70 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_is_not_written_behind_its_end() {
+    fn longer_file_is_not_shortened() {
+        for folder in [std::env::temp_dir(), "/dev/shm".into()] {
+            let file = tempfile::tempfile_in(folder).unwrap();
+            file.set_len(1000).unwrap();
+            PwriteStore::new(file.try_clone().unwrap(), 10).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), 1000);
+        }
+    }
+
+    #[test]
+    fn truncated_file_is_not_written_beyond_its_end() {
         let file = tempfile::tempfile().unwrap();
-        file.set_len(1000).unwrap();
-        let store = PwriteStore::new(file.try_clone().unwrap()).unwrap();
+        let store = PwriteStore::new(file.try_clone().unwrap(), 1000).unwrap();
         let mut lease = store.lease(ByteRange::new(0, 10)).unwrap();
-        let mut writer = store.writer(ByteRange::new(10, 20)).unwrap();
         lease.fill(&mut |_| Ok(10)).unwrap();
         file.set_len(999).unwrap();
+        assert_eq!(lease.flush().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(lease.commit().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        assert!(matches!(writer.fill(&mut |_| Ok(1)), Err(FillError::Store(_))));
         assert!(store.lease(ByteRange::new(990, 1000)).is_some(), "the place is there, the file is not");
     }
 
     #[test]
-    fn bytes_have_one_writer_and_are_read_when_they_are_written() {
+    fn flushed_bytes_are_in_the_file_and_do_not_count_yet() {
         let file = tempfile::tempfile().unwrap();
-        file.set_len(1000).unwrap();
-        let store = PwriteStore::new(file).unwrap();
-        let (mut nobody, first) = (|_: &[u8]| Ok(()), ByteRange::new(0, 10));
-        let mut writer = store.writer(ByteRange::new(0, 100)).unwrap();
-        assert!(store.writer(ByteRange::new(99, 200)).is_none());
+        let store = PwriteStore::new(file.try_clone().unwrap(), 1000).unwrap();
+        let range = ByteRange::new(10, 13);
+        let mut lease = store.lease(range).unwrap();
+        lease.fill(&mut |space| io::Read::read(&mut &b"abc"[..], space)).unwrap();
+        lease.flush().unwrap();
+        assert_eq!((lease.remaining(), lease.received().unwrap()), (0, &b""[..]));
+        let mut bytes = [0; 3];
+        file.read_exact_at(&mut bytes, 10).unwrap();
+        assert_eq!(&bytes, b"abc");
+        assert!(!store.is_filled(range));
+        assert!(store.lease(range).is_none(), "still leased");
+        lease.commit().unwrap();
+        assert!(store.is_filled(range));
+    }
+
+    #[test]
+    fn bytes_have_one_writer_and_can_be_read_once_written() {
+        let store = PwriteStore::new(tempfile::tempfile().unwrap(), 1000).unwrap();
+        let mut ignore = |_: &[u8]| Ok(());
+        let lease = store.lease(ByteRange::new(0, 100)).unwrap();
         assert!(store.lease(ByteRange::new(99, 200)).is_none());
-        assert!(store.read(first, &mut nobody).is_err());
-        writer.fill(&mut |_| Ok(10)).unwrap();
-        drop(writer);
-        assert!(store.read(first, &mut nobody).is_ok());
+        assert!(store.read(ByteRange::new(0, 10), &mut ignore).is_err());
+        drop(lease);
+        write(&store, 0, &[1; 10]).unwrap();
+        assert!(store.read(ByteRange::new(0, 10), &mut ignore).is_ok());
         assert!(store.lease(ByteRange::new(9, 20)).is_none(), "written bytes are never leased");
         assert!(store.lease(ByteRange::new(10, 20)).is_some());
-        assert!(store.lease(ByteRange::new(990, 1001)).is_none(), "nor what was not reserved");
+        assert!(store.lease(ByteRange::new(990, 1001)).is_none(), "nor bytes that were not reserved");
+    }
+
+    #[test]
+    fn store_of_unknown_size_grows_with_every_write() {
+        let file = tempfile::tempfile().unwrap();
+        let store = PwriteStore::of_unknown_size(file.try_clone().unwrap());
+        write(&store, 0, b"abc").unwrap();
+        write(&store, 3, b"defg").unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 7);
+        assert!(write(&store, 6, b"again").is_err());
+        let mut bytes = Vec::new();
+        store.read(ByteRange::new(0, 7), &mut |piece| io::Write::write_all(&mut bytes, piece)).unwrap();
+        assert_eq!(bytes, b"abcdefg");
     }
 }

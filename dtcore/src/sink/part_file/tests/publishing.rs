@@ -85,8 +85,9 @@ impl Place {
         let mut part = self.claim();
         let (journal, recovered) = begin(&mut part, &source_identity()).unwrap();
         let manifest = source_identity().manifest;
-        let store = open(part.file(), engine, Some(manifest.size())).unwrap();
-        let blocks = FileSink::new(manifest, Arc::clone(&store), journal, recovered.done.clone()).unwrap();
+        let store = open(part.file(), engine, manifest.size()).unwrap();
+        let blocks =
+            FileSink::new(manifest, Arc::clone(&store), journal, &recovered.done, Box::new(|| {})).unwrap();
         for index in indices {
             let block = manifest.block(*index).unwrap();
             let Some(mut leased) = blocks.lease(block) else { continue };
@@ -95,7 +96,7 @@ impl Place {
             while leased.remaining() > 0 {
                 leased.fill(&mut |space| io::Read::read(&mut left, space)).unwrap();
             }
-            blocks.commit(leased.verify(digest_of(block)).unwrap()).unwrap();
+            blocks.commit(leased.finish().unwrap().verify(digest_of(block)).unwrap()).unwrap();
         }
         for block in manifest.blocks().filter(|block| recovered.done.contains(*block)) {
             let mut bytes = Vec::new();

@@ -78,7 +78,7 @@ fn a_disk_too_small_leaves_what_is_there() {
     let place = Place::after_death();
     for engine in [Engine::Map, Engine::Write] {
         let part = place.claim();
-        assert!(open(part.file(), engine, Some(1 << 50)).is_err());
+        assert!(open(part.file(), engine, 1 << 50).is_err());
     }
     assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
 }
