@@ -1,4 +1,4 @@
-//! Outputs of an embedding program: writers that come back, asynchronous writers, memory, and streams.
+//! Outputs of an embedding program: writers that come back, asynchronous writers, and streams.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -74,36 +74,6 @@ impl<W> Drop for Lent<W> {
         if let (Some(writer), Some(back)) = (self.writer.take(), self.back.take()) {
             back.put(Ok(writer));
         }
-    }
-}
-
-/// A buffer that refuses to grow beyond a limit.
-pub(super) struct LimitedBuffer {
-    bytes: Vec<u8>,
-    limit: usize,
-}
-
-impl LimitedBuffer {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), limit }
-    }
-
-    pub(super) fn into_bytes(self) -> Bytes {
-        self.bytes.into()
-    }
-}
-
-impl Write for LimitedBuffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.limit - self.bytes.len() {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

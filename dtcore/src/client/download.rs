@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-use super::destination::{self, ByteStream, LimitedBuffer};
+use super::destination::{self, ByteStream};
 use super::negotiate;
 use super::options::{ComputeMd5, Options};
 use super::runtime::Threads;
@@ -18,7 +19,8 @@ use crate::error::TransferError;
 use crate::event::Report;
 use crate::manifest::StreamCount;
 use crate::receive::Verification;
-use crate::sink::{Clobber, Durability, Engine, Output, Resume};
+use crate::num::to_u64;
+use crate::sink::{Clobber, Durability, Engine, MemoryStore, Output, Resume};
 
 /// One file to download. It starts when it is told where to put the file.
 ///
@@ -130,9 +132,13 @@ impl Download {
     ///
     /// The transfer fails with [`TransferError::TooLarge`] if the file is larger.
     pub fn bytes(self, limit: usize) -> Transfer<Bytes> {
-        let (lent, returned) = destination::lend(LimitedBuffer::new(limit));
-        let output = Output::Writer(Box::new(lent), "memory");
-        self.start(output, |_| async { returned.wait().await.map(LimitedBuffer::into_bytes) })
+        let limit = to_u64(limit);
+        let memory = Arc::new(MemoryStore::new(limit));
+        self.start(Output::Memory(Arc::clone(&memory), limit), |report| async move {
+            let bytes = memory.take(report.bytes);
+            let failed = |error| TransferError::local("read back", "memory", report.bytes, error);
+            bytes.map(Bytes::from).map_err(failed)
+        })
     }
 
     /// Downloads as a stream of bytes, in order.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::file::FileSink;
 use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
+use super::memory::MemoryStore;
 use super::ordered::ReorderBuffer;
 use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 use super::store::{Engine, Store, open, open_for_blocks};
@@ -27,6 +28,8 @@ pub(crate) enum Output {
     Path(PathBuf),
     /// A writer, and how errors name it.
     Writer(Box<dyn Write + Send>, &'static str),
+    /// Memory, up to so many bytes.
+    Memory(Arc<MemoryStore>, u64),
 }
 
 impl fmt::Debug for Output {
@@ -34,6 +37,7 @@ impl fmt::Debug for Output {
         match self {
             Self::Path(path) => path.fmt(f),
             Self::Writer(_, name) => f.write_str(name),
+            Self::Memory(..) => f.write_str(MEMORY),
         }
     }
 }
@@ -111,7 +115,12 @@ pub(crate) enum Sink {
         /// How errors name the writer.
         name: PathBuf,
     },
+    /// Memory, up to so many bytes.
+    Memory(Arc<MemoryStore>, u64),
 }
+
+/// How errors name memory.
+const MEMORY: &str = "memory";
 
 impl Sink {
     /// Opens what `output` names. What cannot be written is an error before the server is asked.
@@ -125,6 +134,7 @@ impl Sink {
             }
             Output::Path(path) => (OrderedWriter::Path(path.clone()), path),
             Output::Writer(writer, name) => (OrderedWriter::Open(writer), PathBuf::from(name)),
+            Output::Memory(store, limit) => return Ok(Self::Memory(store, limit)),
         };
         Ok(Self::Ordered { writer: Some(writer), name })
     }
@@ -133,7 +143,7 @@ impl Sink {
     pub(crate) fn first_missing(&self) -> u64 {
         match self {
             Self::File(part) => part.first_missing(),
-            Self::Ordered { .. } => 0,
+            Self::Ordered { .. } | Self::Memory(..) => 0,
         }
     }
 
@@ -163,6 +173,14 @@ impl Sink {
                 let store: Arc<dyn Store> = Arc::new(ReorderBuffer::new(WINDOW));
                 (store, None, Recovered::nothing(&manifest, Outcome::Fresh))
             }
+            Self::Memory(_, limit) if manifest.size() > *limit => {
+                let needed = manifest.size();
+                return Err(TransferError::TooLarge { path: MEMORY.into(), needed }.into());
+            }
+            Self::Memory(store, _) => {
+                let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
+                (store, None, Recovered::nothing(&manifest, Outcome::Fresh))
+            }
         };
         let Recovered { done, digests, bytes, outcome } = recovered;
         let blocks = FileSink::new(manifest, store, journal, &done, freed)
@@ -173,7 +191,7 @@ impl Sink {
     /// How far ahead of a writer bytes may be requested; a file takes them all.
     pub(crate) fn ahead(&self) -> Option<u64> {
         match self {
-            Self::File(_) => None,
+            Self::File(_) | Self::Memory(..) => None,
             // A block that begins within the distance may end beyond it.
             Self::Ordered { .. } => Some(WINDOW - BlockSize::MAX),
         }
@@ -183,7 +201,7 @@ impl Sink {
     pub(crate) fn is_resumable(&self) -> bool {
         match self {
             Self::File(part) => part.is_resumable(),
-            Self::Ordered { .. } => false,
+            Self::Ordered { .. } | Self::Memory(..) => false,
         }
     }
 
@@ -191,7 +209,7 @@ impl Sink {
     pub(crate) fn check_name(&self) -> Result<(), TransferError> {
         match self {
             Self::File(part) => part.check_name(),
-            Self::Ordered { .. } => Ok(()),
+            Self::Ordered { .. } | Self::Memory(..) => Ok(()),
         }
     }
 
@@ -203,7 +221,7 @@ impl Sink {
     ) -> Result<(), TransferError> {
         match self {
             Self::File(part) => part.check_whole(manifest, digests),
-            Self::Ordered { .. } => Ok(()),
+            Self::Ordered { .. } | Self::Memory(..) => Ok(()),
         }
     }
 
@@ -218,7 +236,7 @@ impl Sink {
     pub(crate) fn restart(&mut self) -> Result<(), TransferError> {
         match self {
             Self::File(part) => part.start_over(),
-            Self::Ordered { .. } => Ok(()),
+            Self::Ordered { .. } | Self::Memory(..) => Ok(()),
         }
     }
 
@@ -226,7 +244,7 @@ impl Sink {
     pub(crate) fn discard(self) -> Result<(), TransferError> {
         match self {
             Self::File(part) => part.discard(),
-            Self::Ordered { .. } => Ok(()),
+            Self::Ordered { .. } | Self::Memory(..) => Ok(()),
         }
     }
 
@@ -235,7 +253,7 @@ impl Sink {
         let spooled;
         let (file, path) = match self {
             Self::File(part) => (part.file(), part.path().to_owned()),
-            Self::Ordered { .. } => {
+            Self::Ordered { .. } | Self::Memory(..) => {
                 let folder = std::env::temp_dir();
                 spooled = spool(&folder)?;
                 (&spooled, folder)
@@ -249,7 +267,7 @@ impl Sink {
     pub(crate) fn spill(&self, engine: Engine) -> Result<Arc<dyn Store>, TransferError> {
         let folder = match self {
             Self::File(part) => part.folder().to_owned(),
-            Self::Ordered { .. } => std::env::temp_dir(),
+            Self::Ordered { .. } | Self::Memory(..) => std::env::temp_dir(),
         };
         let file = spool(&folder)?;
         open(&file, engine, None).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
@@ -258,8 +276,8 @@ impl Sink {
     /// The writer for bytes in order, once.
     pub(crate) fn take_writer(&mut self) -> Option<OrderedWriter> {
         match self {
-            Self::File(_) => None,
             Self::Ordered { writer, .. } => writer.take(),
+            Self::File(_) | Self::Memory(..) => None,
         }
     }
 
@@ -268,6 +286,7 @@ impl Sink {
         match self {
             Self::File(part) => part.path(),
             Self::Ordered { name, .. } => name,
+            Self::Memory(..) => Path::new(MEMORY),
         }
     }
 
@@ -275,7 +294,7 @@ impl Sink {
     pub(crate) fn publish(self, len: u64, durability: Durability) -> Result<Option<PathBuf>, TransferError> {
         match self {
             Self::File(part) => part.publish(len, durability).map(Some),
-            Self::Ordered { .. } => Ok(None),
+            Self::Ordered { .. } | Self::Memory(..) => Ok(None),
         }
     }
 }

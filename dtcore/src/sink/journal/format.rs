@@ -1,7 +1,7 @@
 //! The journal's bytes: header and records, as pure functions. `docs/journal.md` is the normative text.
 
 use crate::digest::{Blake3Digest, RangeDigest};
-use crate::manifest::{BlockId, BlockSize, Manifest};
+use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest};
 use crate::proto::v2::SourceVersion;
 
 /// The header's length in bytes.
@@ -181,6 +181,16 @@ impl Contents {
     pub(crate) fn len(&self) -> u64 {
         let len = HEADER_LEN + self.records.len() * RECORD_LEN;
         len.try_into().unwrap_or(u64::MAX)
+    }
+
+    /// The first byte of the file that is in no recorded block; its size if there is none.
+    pub(crate) fn first_missing(&self) -> u64 {
+        let manifest = &self.header.source_identity.manifest;
+        let mut recorded = BlockSet::new(manifest);
+        self.records.iter().for_each(|record| {
+            recorded.insert(record.block);
+        });
+        recorded.first_missing(0).map_or(manifest.size(), |block| manifest.range(block).start())
     }
 }
 

@@ -111,6 +111,13 @@ impl PartFile {
         Ok((Some(journal), recovered))
     }
 
+    /// The first byte that an earlier transfer has not recorded, or 0 if nothing is known of that.
+    pub(crate) fn first_missing(&self) -> u64 {
+        let PartState::Found = self.state else { return 0 };
+        let found = Found::read(&self.journal).ok().flatten();
+        found.map_or(0, |found| found.contents().first_missing())
+    }
+
     /// Whether it stays when it is dropped, to be gone on with.
     pub(crate) fn is_resumable(&self) -> bool {
         match &self.state {
