@@ -133,7 +133,7 @@ fn outcome<S: Source>(transfer: &Transfer<S>) -> Result<Option<(Blake3Digest, Ex
 }
 
 /// Replaces connections that bring no data, and fails when none does for too long. `checked` is when this was done last.
-fn check_streams<S: Source>(
+pub(super) fn check_streams<S: Source>(
     transfer: &Transfer<S>,
     checked: &mut Duration,
     now: Duration,
