@@ -265,6 +265,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
+    fn run_has_at_most_16_mib() {
+        for (block, most) in [(16 << 10, 1 << 10), (1 << 20, 16), (16 << 20, 1)] {
+            let manifest = Manifest::new(1 << 30, BlockSize::new(block).unwrap()).unwrap();
+            assert!(manifest.run(1, most).is_some() && manifest.run(1, most + 1).is_none(), "{block}");
+            assert_eq!(manifest.pushed_run(0, u64::MAX).map(|run| run.count), Some(most));
+        }
+    }
+
+    #[test]
     fn a_block_is_a_power_of_two_within_bounds() {
         for (bytes, good) in [
             (0, false),
@@ -313,6 +322,45 @@ mod tests {
             }
             prop_assert_eq!(end, size);
             prop_assert_eq!(manifest.block(u64::from(manifest.n_blocks())), None);
+        }
+
+        #[test]
+        fn run_is_its_blocks_and_nothing_else(
+            size in 0..5_000_000_u64, exponent in 14..20_u32, first in 0..400_u64, count in prop_oneof![0..400_u32, any::<u32>()],
+        ) {
+            let manifest = Manifest::new(size, BlockSize::new(1 << exponent).unwrap()).unwrap();
+            let last = first + u64::from(count);
+            let Some(run) = manifest.run(first, count) else {
+                prop_assert!(count == 0 || last > u64::from(manifest.n_blocks()));
+                return Ok(());
+            };
+            let blocks: Vec<_> = (first..last).map(|number| manifest.block(number).unwrap()).collect();
+            prop_assert!(manifest.blocks_of(run).eq(blocks.iter().copied()));
+            prop_assert_eq!(manifest.run_len(run), Some(blocks.iter().map(|block| manifest.range(*block).len()).sum()));
+            let range = manifest.run_range(run).unwrap();
+            prop_assert_eq!(range.start(), manifest.range(blocks[0]).start());
+        }
+
+        #[test]
+        fn pushed_run_has_all_blocks_that_fit_from_the_first_missing_byte(
+            size in 0..40_000_000_u64, exponent in 14..25_u32,
+            from in 0..40_000_000_u64, push in prop_oneof![0..40_000_000_u64, any::<u64>()],
+        ) {
+            let manifest = Manifest::new(size, BlockSize::new(1 << exponent).unwrap()).unwrap();
+            let holds = |block: &BlockId| (manifest.range(*block).start()..manifest.range(*block).end()).contains(&from);
+            let mut room = push.min(16 << 20);
+            let fits = |block: &BlockId| {
+                let left = room.checked_sub(manifest.range(*block).len());
+                room = left.unwrap_or(0);
+                left.is_some()
+            };
+            let expected: Vec<_> = manifest.blocks().skip_while(|block| !holds(block)).take_while(fits).collect();
+            let pushed = manifest.pushed_run(from, push);
+            prop_assert_eq!(pushed.map(|run| manifest.blocks_of(run).collect::<Vec<_>>()).unwrap_or_default(), expected);
+            // Peers can name it.
+            if let Some(run) = pushed {
+                prop_assert_eq!(manifest.run(u64::from(run.first.value()), run.count), Some(run));
+            }
         }
 
         #[test]

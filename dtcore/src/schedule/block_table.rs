@@ -1,81 +1,92 @@
-//! Where every block is: not handed out, held by one or two streams, given returned, or verified.
+//! The state of every block: unassigned, requested on one or two streams, returned, or verified, and by which digest.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::Verified;
-use crate::manifest::{BlockId, BlockSet, Manifest, StreamId};
+use super::{ConflictingProof, Verified};
+use crate::digest::RangeDigest;
+use crate::manifest::{BlockId, BlockRun, BlockSet, Manifest, StreamId};
 
-/// A block in a stream's queue.
+/// The request of a block on a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Assignment {
     pub(super) stream: StreamId,
-    /// Where the block ends among all bytes that were requested for on that connection.
-    pub(super) end: u64,
+    /// Where the run that holds the block ends, counted in bytes requested on that connection.
+    pub(super) run_end: u64,
 }
 
-/// Who has requested for a block that is not verified: one stream, or two.
+/// The streams on which a missing block is requested.
 #[derive(Clone, Copy, Debug)]
-enum Holders {
-    One(Assignment),
-    Two(Assignment, Assignment),
+enum Assigned {
+    Once(Assignment),
+    Twice(Assignment, Assignment),
 }
 
-/// What a block is after a stream has let go of it.
+/// What became of a block after a stream has released it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Released {
-    /// The stream did not assignment it as something wanted; the block is verified, or with somebody else.
-    NotHeld,
-    /// Another stream holds it, now alone.
-    HeldBy(Assignment),
-    /// Nobody holds it; it has gone returned.
+    /// It was not assigned to that stream, or is verified.
+    NotAssigned,
+    /// It remains assigned to another stream only.
+    StillAssigned(Assignment),
+    /// It is unassigned again.
     Returned,
 }
 
-/// How often a block received corrupt, and on which stream it did so last.
+/// How many copies of a block were corrupt, and which stream delivered the last of them.
 #[derive(Clone, Copy, Debug)]
 struct Corruption {
     times: u32,
-    by: StreamId,
+    last_stream: StreamId,
 }
 
-/// The state of all blocks.
+/// The state of all blocks: the only record of which blocks are missing, assigned and verified, and of their digests.
 ///
-/// Every block below the cursor is verified, held, or given returned; none at or behind it is held or given returned. So what is
-/// kept beside the set of the verified ones is bounded by what is in flight.
+/// Every block below the cursor is verified, assigned or returned; none at or above it is assigned or returned. So
+/// the collections beside the set of verified blocks are bounded by what is in flight.
 #[derive(Debug)]
 pub(super) struct BlockTable {
     manifest: Manifest,
     verified: BlockSet,
-    /// The first block that was never handed out.
+    /// The digest by which the first copy of each block was verified.
+    digests: Vec<Option<RangeDigest>>,
+    /// The first block that was never assigned.
     cursor: u32,
     /// The first block that is not verified; the number of blocks if all are.
     frontier: u32,
-    held: HashMap<BlockId, Holders>,
+    assigned: HashMap<BlockId, Assigned>,
     returned: BTreeSet<BlockId>,
     corrupted: HashMap<BlockId, Corruption>,
-    /// The bytes that nobody holds and that are not verified.
+    /// The bytes of blocks that are neither assigned nor verified.
     unassigned: u64,
-    /// The bytes that are not verified.
+    /// The bytes of blocks that are not verified.
     missing: u64,
 }
 
-/// How many blocks that received corrupt on a stream are passed over for it, to bound the search.
-const MOST_PASSED: usize = 64;
+/// How many returned blocks are skipped because the same stream has corrupted them, to bound the search.
+const MAX_SKIPPED: usize = 64;
 
 impl BlockTable {
-    /// The state at the start, with what is there from an earlier run.
-    pub(super) fn new(manifest: Manifest, done: BlockSet) -> Self {
+    /// The table at the start; the blocks of `done` were verified by an earlier run, by `digests`.
+    ///
+    /// Digests of blocks that are not in `done` are ignored.
+    pub(super) fn new(manifest: Manifest, done: BlockSet, digests: Vec<Option<RangeDigest>>) -> Self {
         let missing = manifest
             .blocks()
             .filter(|block| !done.contains(*block))
             .map(|block| manifest.range(block).len())
             .sum();
+        let mut resumed = digests.into_iter();
+        let digests = manifest
+            .blocks()
+            .map(|block| resumed.next().flatten().filter(|_| done.contains(block)))
+            .collect();
         let mut table = Self {
             manifest,
             verified: done,
+            digests,
             cursor: 0,
             frontier: 0,
-            held: HashMap::new(),
+            assigned: HashMap::new(),
             returned: BTreeSet::new(),
             corrupted: HashMap::new(),
             unassigned: missing,
@@ -93,6 +104,10 @@ impl BlockTable {
         &self.verified
     }
 
+    pub(super) fn digests(&self) -> &[Option<RangeDigest>] {
+        &self.digests
+    }
+
     pub(super) fn unassigned(&self) -> u64 {
         self.unassigned
     }
@@ -105,197 +120,171 @@ impl BlockTable {
         self.manifest.range(block).len()
     }
 
-    /// The first byte that is not verified; the file's size if all are.
+    /// The first byte that is not verified; the size of the file if all are.
     pub(super) fn frontier(&self) -> u64 {
         self.manifest
             .block(u64::from(self.frontier))
             .map_or(self.manifest.size(), |block| self.manifest.range(block).start())
     }
 
-    /// Whether a stream holds something that is wanted.
+    /// Whether a copy of the block is still to be verified.
+    pub(super) fn is_wanted(&self, block: BlockId) -> bool {
+        !self.verified.contains(block) && self.digests.get(block.index()).is_some_and(Option::is_none)
+    }
+
+    /// Whether a missing block is requested on any stream.
     pub(super) fn is_anything_assigned(&self) -> bool {
-        !self.held.is_empty()
+        !self.assigned.is_empty()
     }
 
-    /// The lowest block to hand out that begins before `limit`, passing over those that received corrupt on `avoiding`.
-    pub(super) fn lowest(&self, limit: u64, avoiding: Option<StreamId>) -> Option<BlockId> {
-        let corrupted = |block| avoiding.is_some() && self.last_corrupted_by(block) == avoiding;
-        let returned = self.returned.iter().take(MOST_PASSED).copied().find(|block| !corrupted(*block));
-        let lowest = returned.or_else(|| self.verified.first_missing(self.cursor))?;
-        (self.manifest.range(lowest).start() < limit).then_some(lowest)
+    /// Whether the block is missing and not requested on any stream.
+    pub(super) fn is_unassigned(&self, block: BlockId) -> bool {
+        !self.verified.contains(block) && !self.assigned.contains_key(&block)
     }
 
-    /// Whether a block that is missing received corrupt.
+    /// The first block to assign that begins before `limit`, skipping those that `avoiding` has corrupted.
+    pub(super) fn first_unassigned(&self, limit: u64, avoiding: Option<StreamId>) -> Option<BlockId> {
+        let returned =
+            self.returned.iter().take(MAX_SKIPPED).copied().find(|block| !self.is_avoided(*block, avoiding));
+        let first = returned.or_else(|| self.verified.first_missing(self.cursor))?;
+        (self.manifest.range(first).start() < limit).then_some(first)
+    }
+
+    /// The blocks to assign that follow each other from [`first_unassigned`](Self::first_unassigned): at most
+    /// `max_blocks`, and at most `max_len` bytes unless the first block is longer.
+    pub(super) fn first_unassigned_run(
+        &self,
+        limit: u64,
+        avoiding: Option<StreamId>,
+        max_len: u64,
+        max_blocks: usize,
+    ) -> Option<BlockRun> {
+        let first = self.first_unassigned(limit, avoiding)?;
+        let start = self.manifest.range(first).start();
+        let is_next = |block: &BlockId| {
+            let range = self.manifest.range(*block);
+            range.end() - start <= max_len
+                && range.start() < limit
+                && self.is_unassigned(*block)
+                && !self.is_avoided(*block, avoiding)
+        };
+        let rest = BlockRun { first, count: u32::MAX };
+        let rest = self.manifest.blocks_of(rest).skip(1).take(max_blocks.saturating_sub(1));
+        let more = u32::try_from(rest.take_while(is_next).count()).ok()?;
+        Some(BlockRun { first, count: 1 + more })
+    }
+
+    /// Whether the last corrupt copy of the block came from `avoiding`.
+    fn is_avoided(&self, block: BlockId, avoiding: Option<StreamId>) -> bool {
+        avoiding.is_some() && self.last_corrupted_by(block) == avoiding
+    }
+
+    /// Whether a corrupt copy of a missing block was received.
     pub(super) fn is_any_corrupted(&self) -> bool {
         !self.corrupted.is_empty()
     }
 
-    /// The stream on which the block received corrupt last, if it did.
+    /// The stream that delivered the last corrupt copy of the block.
     pub(super) fn last_corrupted_by(&self, block: BlockId) -> Option<StreamId> {
-        self.corrupted.get(&block).map(|corrupted| corrupted.by)
+        self.corrupted.get(&block).map(|corruption| corruption.last_stream)
     }
 
-    /// Hands a block out; says whether it is now held twice.
+    /// Assigns a missing block; returns whether it is now assigned twice.
     pub(super) fn assign(&mut self, block: BlockId, assignment: Assignment) -> bool {
-        match self.held.get(&block).copied() {
-            Some(Holders::One(first) | Holders::Two(first, _)) => {
-                self.held.insert(block, Holders::Two(first, assignment));
-                true
+        if let Some(Assigned::Once(first) | Assigned::Twice(first, _)) = self.assigned.get(&block).copied() {
+            self.assigned.insert(block, Assigned::Twice(first, assignment));
+            return true;
+        }
+        self.assigned.insert(block, Assigned::Once(assignment));
+        self.unassigned -= self.len_of(block);
+        if !self.returned.remove(&block) {
+            // Only a pushed run can begin after the first block that is missing.
+            while let Some(skipped) = self.verified.first_missing(self.cursor).filter(|next| *next < block) {
+                self.returned.insert(skipped);
+                self.cursor = skipped.value() + 1;
             }
-            None => {
-                self.held.insert(block, Holders::One(assignment));
-                if !self.returned.remove(&block) {
-                    self.cursor = self.cursor.max(block.value().saturating_add(1));
-                }
-                self.unassigned = self.unassigned.saturating_sub(self.len_of(block));
-                false
-            }
+            self.cursor = self.cursor.max(block.value() + 1);
+        }
+        false
+    }
+
+    /// The only assignment of a block that is wanted.
+    pub(super) fn sole_assignment(&self, block: BlockId) -> Option<Assignment> {
+        match self.assigned.get(&block).filter(|_| self.is_wanted(block)) {
+            Some(Assigned::Once(assignment)) => Some(*assignment),
+            Some(Assigned::Twice(..)) | None => None,
         }
     }
 
-    /// The only stream that holds the block, if the block is wanted and there is just one.
-    pub(super) fn sole_holder(&self, block: BlockId) -> Option<Assignment> {
-        match self.held.get(&block) {
-            Some(Holders::One(assignment)) => Some(*assignment),
-            Some(Holders::Two(..)) | None => None,
-        }
+    /// The first of the `n` blocks from the frontier on that is wanted and assigned to exactly one stream.
+    pub(super) fn first_assigned_once(&self, n: u32) -> Option<(BlockId, Assignment)> {
+        let first = self.manifest.block(u64::from(self.frontier))?;
+        let mut blocks = self.manifest.blocks_of(BlockRun { first, count: n });
+        blocks.find_map(|block| self.sole_assignment(block).map(|assignment| (block, assignment)))
     }
 
-    /// The first block from the frontier on that exactly one stream holds, among so many blocks.
-    pub(super) fn first_assigned_once(&self, among: u32) -> Option<(BlockId, Assignment)> {
-        (self.frontier..self.frontier.saturating_add(among)).find_map(|index| {
-            let block = self.manifest.block(u64::from(index))?;
-            self.sole_holder(block).map(|assignment| (block, assignment))
-        })
+    /// Records the digest by which a copy of the block was verified.
+    pub(super) fn record_proof(
+        &mut self,
+        block: BlockId,
+        digest: RangeDigest,
+    ) -> Result<(), ConflictingProof> {
+        let known = self.digests.get_mut(block.index()).ok_or(ConflictingProof { block })?;
+        if *known.get_or_insert(digest) == digest { Ok(()) } else { Err(ConflictingProof { block }) }
     }
 
-    /// The block is verified.
+    /// Marks the block as verified and stored.
     pub(super) fn verify(&mut self, stream: StreamId, block: BlockId) -> Verified {
         if !self.verified.insert(block) {
             return Verified::Duplicate;
         }
         let len = self.len_of(block);
-        self.missing = self.missing.saturating_sub(len);
+        self.missing -= len;
         self.corrupted.remove(&block);
-        let holders = self.held.remove(&block);
-        if holders.is_none() {
-            // It received on a stream that was given up in the meantime.
+        let assigned = self.assigned.remove(&block);
+        if assigned.is_none() {
+            // It arrived on a connection that was given up in the meantime.
             self.returned.remove(&block);
-            self.unassigned = self.unassigned.saturating_sub(len);
+            self.unassigned -= len;
         }
         self.advance_frontier();
-        let also_held_by = match holders {
-            Some(Holders::One(assignment)) => Some(assignment.stream).filter(|other| *other != stream),
-            Some(Holders::Two(one, two)) => Some(if one.stream == stream { two.stream } else { one.stream }),
+        let also_assigned_to = match assigned {
+            Some(Assigned::Once(one)) => Some(one.stream).filter(|other| *other != stream),
+            Some(Assigned::Twice(one, two)) => {
+                Some(if one.stream == stream { two.stream } else { one.stream })
+            }
             None => None,
         };
-        Verified::First { also_held_by }
+        Verified::First { also_assigned_to }
     }
 
-    /// The stream does not bring the block.
+    /// The stream does not deliver the block.
     pub(super) fn release(&mut self, stream: StreamId, block: BlockId) -> Released {
-        let left = match self.held.get(&block).copied() {
-            Some(Holders::One(assignment)) if assignment.stream == stream => None,
-            Some(Holders::Two(one, two)) if one.stream == stream => Some(two),
-            Some(Holders::Two(one, two)) if two.stream == stream => Some(one),
-            Some(Holders::One(_) | Holders::Two(..)) | None => return Released::NotHeld,
+        let other = match self.assigned.get(&block).copied() {
+            Some(Assigned::Once(one)) if one.stream == stream => None,
+            Some(Assigned::Twice(one, two)) if one.stream == stream => Some(two),
+            Some(Assigned::Twice(one, two)) if two.stream == stream => Some(one),
+            Some(Assigned::Once(_) | Assigned::Twice(..)) | None => return Released::NotAssigned,
         };
-        if let Some(assignment) = left {
-            self.held.insert(block, Holders::One(assignment));
-            return Released::HeldBy(assignment);
+        if let Some(assignment) = other {
+            self.assigned.insert(block, Assigned::Once(assignment));
+            return Released::StillAssigned(assignment);
         }
-        self.held.remove(&block);
+        self.assigned.remove(&block);
         self.returned.insert(block);
-        self.unassigned = self.unassigned.saturating_add(self.len_of(block));
+        self.unassigned += self.len_of(block);
         Released::Returned
     }
 
-    /// The block received corrupt on that stream; says how often it has by now.
+    /// Counts a corrupt copy of the block; returns how many there were so far.
     pub(super) fn record_corruption(&mut self, stream: StreamId, block: BlockId) -> u32 {
-        let corrupted = self.corrupted.entry(block).or_insert(Corruption { times: 0, by: stream });
-        *corrupted = Corruption { times: corrupted.times.saturating_add(1), by: stream };
-        corrupted.times
+        let corruption = self.corrupted.entry(block).or_insert(Corruption { times: 0, last_stream: stream });
+        *corruption = Corruption { times: corruption.times + 1, last_stream: stream };
+        corruption.times
     }
 
     fn advance_frontier(&mut self) {
         let missing = self.verified.first_missing(self.frontier);
         self.frontier = missing.map_or(self.manifest.n_blocks(), BlockId::value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::manifest::{BlockSize, StreamCount};
-
-    const LEN: u64 = 16 << 10;
-
-    fn table(done: &[u64]) -> (BlockTable, impl Fn(u64) -> BlockId, impl Fn(u8) -> StreamId) {
-        let manifest = Manifest::new(6 * LEN - 1, BlockSize::new(LEN).unwrap()).unwrap();
-        let mut set = BlockSet::new(&manifest);
-        for index in done {
-            set.insert(manifest.block(*index).unwrap());
-        }
-        let stream = |id| StreamCount::new(8).unwrap().stream(id).unwrap();
-        (BlockTable::new(manifest, set), move |index| manifest.block(index).unwrap(), stream)
-    }
-
-    #[test]
-    fn blocks_go_out_in_order_and_what_went_back_goes_first() {
-        let (mut table, block, stream) = table(&[1, 2]);
-        let take = |table: &mut BlockTable, end| {
-            let lowest = table.lowest(u64::MAX, None).unwrap();
-            assert!(!table.assign(lowest, Assignment { stream: stream(0), end }));
-            lowest
-        };
-        assert_eq!(table.missing(), 4 * LEN - 1);
-        for (at, index) in [0, 3, 4].into_iter().enumerate() {
-            assert_eq!(take(&mut table, u64::try_from(at).unwrap()), block(index));
-        }
-        assert_eq!(table.release(stream(0), block(3)), Released::Returned);
-        assert_eq!(table.release(stream(0), block(0)), Released::Returned);
-        for index in [0, 3, 5] {
-            assert_eq!(take(&mut table, 9), block(index));
-        }
-        assert_eq!((table.lowest(u64::MAX, None), table.unassigned()), (None, 0));
-    }
-
-    #[test]
-    fn the_frontier_is_the_first_byte_that_is_missing() {
-        let (mut table, block, stream) = table(&[1]);
-        for (verified, frontier) in [(2, 0), (0, 3 * LEN), (4, 3 * LEN), (3, 5 * LEN), (5, 6 * LEN - 1)] {
-            assert_eq!(table.verify(stream(0), block(verified)), Verified::First { also_held_by: None });
-            assert_eq!(table.frontier(), frontier);
-        }
-        assert_eq!((table.missing(), table.unassigned(), table.verified().is_full()), (0, 0, true));
-    }
-
-    #[test]
-    fn a_block_with_two_holders_stays_with_the_other_one() {
-        let (mut table, block, stream) = table(&[]);
-        let (one, two) = (Assignment { stream: stream(1), end: 5 }, Assignment { stream: stream(2), end: 7 });
-        assert!(!table.assign(block(0), one));
-        assert_eq!(table.first_assigned_once(1), Some((block(0), one)));
-        assert!(table.assign(block(0), two));
-        assert_eq!((table.sole_holder(block(0)), table.first_assigned_once(6)), (None, None));
-        assert_eq!(table.release(stream(3), block(0)), Released::NotHeld);
-        assert_eq!(table.release(stream(1), block(0)), Released::HeldBy(two));
-        assert!(table.assign(block(0), one));
-        assert_eq!(table.verify(stream(2), block(0)), Verified::First { also_held_by: Some(stream(1)) });
-        assert_eq!(table.verify(stream(1), block(0)), Verified::Duplicate);
-        assert_eq!(table.release(stream(1), block(0)), Released::NotHeld);
-    }
-
-    #[test]
-    fn a_spoiled_block_is_passed_over_for_the_stream_that_spoiled_it() {
-        let (mut table, block, stream) = table(&[]);
-        table.assign(block(0), Assignment { stream: stream(1), end: 1 });
-        assert_eq!(table.record_corruption(stream(1), block(0)), 1);
-        assert_eq!(table.release(stream(1), block(0)), Released::Returned);
-        assert_eq!(table.lowest(u64::MAX, Some(stream(1))), Some(block(1)));
-        assert_eq!(table.lowest(u64::MAX, Some(stream(2))), Some(block(0)));
-        assert_eq!(table.lowest(u64::MAX, None), Some(block(0)));
-        assert_eq!(table.lowest(LEN, Some(stream(1))), None);
-        assert_eq!(table.record_corruption(stream(2), block(0)), 2);
     }
 }

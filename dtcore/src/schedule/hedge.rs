@@ -47,6 +47,8 @@ impl Scheduler {
         let state = self.states.get(hedging_stream.index())?;
         let len = self.table.len_of(block);
         let is_allowed = self.can_duplicate(len)
+            // A pushed run may reach farther.
+            && self.table.manifest().range(block).start() < self.limit()
             // It would only come corrupt again while the other copy is under way.
             && self.table.last_corrupted_by(block) != Some(hedging_stream)
             && (state.is_idle() || state.outstanding().saturating_add(len) <= self.window(state));
@@ -69,8 +71,8 @@ impl Scheduler {
         let others = self.states.iter_mut().enumerate().filter(|(index, _)| *index != hedging_stream.index());
         let expected = |state: &mut StreamState| {
             // A block that has another holder, or none because it is verified, is left to it.
-            let last = state.last_alone(|block| table.sole_holder(block).is_some())?;
-            Some((last.block, state.time_to(last.end, now, guess)))
+            let last = state.last_sole(|block| table.sole_assignment(block).is_some())?;
+            Some((last.block, state.time_to(last.run_end, now, guess)))
         };
         others.filter_map(|(_, state)| expected(state)).max_by_key(|(_, time)| *time)
     }
@@ -86,6 +88,6 @@ impl Scheduler {
         let (block, assignment) = self.table.first_assigned_once(among)?;
         let state =
             self.states.get(assignment.stream.index()).filter(|_| assignment.stream != hedging_stream)?;
-        Some((block, state.time_to(assignment.end, now, guess)))
+        Some((block, state.time_to(assignment.run_end, now, guess)))
     }
 }

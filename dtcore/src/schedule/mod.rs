@@ -1,14 +1,14 @@
-//! Which stream asks for which block, in which order, and what happens to slow, stalled and broken streams.
+//! Which stream requests which blocks, in which order, and how slow, stalled and broken streams are handled.
 //!
-//! A pure state machine: its driver tells what happened and when, a [`Duration`] since the transfer's start, and does
-//! what it answers. Blocks are handed out in file order from one cursor; what a stream could not bring goes returned and
-//! is handed out before anything else. At the end, when nothing is left, idle streams request a second time for what slower
-//! ones assignment, and the first verified copy wins.
+//! A pure state machine: the driver reports events with their time, a [`Duration`] since the start of the transfer, and
+//! acts on the results. Blocks are assigned in file order from one cursor; blocks that a stream failed to deliver are
+//! returned and assigned before all others. At the end, when every block is assigned, idle streams request a second copy
+//! of what slower streams still have to deliver (hedging), and the first verified copy wins.
 //!
-//! The driver calls [`Scheduler::next`] for a stream until the answer is no [`Next::Ask`]: after each change on that
-//! stream, and for all open streams after each [`Scheduler::tick`] and whenever blocks went returned. Goals: the slowest
-//! stream does not decide when the transfer ends, and as long as one stream can be opened, the transfer completes. Not
-//! a goal: the order in which the server reads.
+//! The driver calls [`Scheduler::next_run`] for a stream until the result is not [`NextRun::Request`]: after each event
+//! on that stream, and for all open streams after each [`Scheduler::tick`] and whenever blocks were returned. Goals: the
+//! slowest stream does not determine when the transfer ends, and the transfer completes as long as one stream can be
+//! opened. Not a goal: the order in which the server reads.
 
 mod backoff;
 mod block_table;
@@ -26,18 +26,18 @@ pub(crate) use scheduler::Scheduler;
 
 use std::time::Duration;
 
-use crate::manifest::{BlockId, StreamId};
+use crate::manifest::{BlockId, BlockRun, StreamId};
 
 /// What the user and the kind of output demand of the scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Policy {
-    /// How often a block may come with another digest before the transfer fails.
+    /// How many corrupt copies of a block fail the transfer.
     pub(crate) max_corrupt: u32,
-    /// For a consumer that takes the file in order: how many bytes beyond its position may be requested for.
+    /// For a consumer that reads the file in order: how many bytes beyond its position may be requested.
     pub(crate) ahead: Option<u64>,
-    /// Whether the user limits the rate; then a slow stream is no reason for anything.
+    /// Whether the user limits the rate. A slow stream then means nothing.
     pub(crate) limited: bool,
-    /// How long the user waits for a byte, at most; no other wait is longer.
+    /// The longest time without data that the user accepts; no other timeout is longer.
     pub(crate) stall_timeout: Duration,
 }
 
@@ -47,48 +47,55 @@ impl Default for Policy {
     }
 }
 
-/// What a stream shall request for now.
+/// What a stream should request now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Next {
-    /// This block; the scheduler counts it as requested for.
-    Ask(BlockId),
+pub(crate) enum NextRun {
+    /// These blocks; the scheduler counts them as requested.
+    Request(BlockRun),
     /// Nothing: enough is in flight on this stream.
     Full,
-    /// Nothing now: request the scheduler again after the next change or tick.
+    /// Nothing for now: call again after the next event or tick.
     Idle,
-    /// Nothing any more: every block is verified.
+    /// Nothing: every block is verified.
     Complete,
 }
 
-/// What a verified block was.
+/// Whether a verified copy of a block was the first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verified {
-    /// The first copy. Another stream may assignment the block too, and can throw its copy away when it comes.
+    /// The first copy.
     First {
-        /// The other stream that requested for the block and has not received it wholly; two assignment a block at most.
-        also_held_by: Option<StreamId>,
+        /// The other stream that has requested the block and may discard its copy; at most two streams have a block.
+        also_assigned_to: Option<StreamId>,
     },
-    /// A copy of what was there already.
+    /// Another copy was verified before.
     Duplicate,
 }
 
-/// What follows from a block that does not match its digest.
+/// Two copies of a block were verified by different digests: the source has changed in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("two copies of block {block} have different digests")]
+pub(crate) struct ConflictingProof {
+    pub(crate) block: BlockId,
+}
+
+/// How to continue after a corrupt copy of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Corrupt {
-    /// It is requested for again, on another stream if one is open.
+    /// The block is requested again, on another stream if one is open.
     Again,
-    /// It received so often and never matched that the transfer must fail.
+    /// So many copies were corrupt that the transfer must fail.
     GiveUp {
-        /// How often it received.
+        /// How many copies of the block were corrupt.
         times: u32,
     },
 }
 
-/// Why a stream's connection shall be ended and replaced.
+/// Why a stream's connection should be closed and replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// Nothing received although something was requested for.
+    /// No data arrived although some was requested.
     Stalled,
-    /// Far less received than on the other streams.
+    /// Far less data arrived than on the other streams.
     Slow,
 }

@@ -43,10 +43,10 @@ impl Pool {
         }
         self.taken = Some(now);
         let open = || states.iter().filter(|state| state.is_open());
-        self.n_healthy = open().filter(|state| state.is_healthy()).count();
+        self.n_healthy = open().filter(|state| !state.is_chronically_slow()).count();
         // Those that are left alone or detained count only if there are no others.
         let n_healthy = self.n_healthy;
-        let open = || open().filter(|state| n_healthy == 0 || state.is_healthy());
+        let open = || open().filter(|state| n_healthy == 0 || !state.is_chronically_slow());
         let known = || open().filter(|state| state.throughput.is_known());
         let n_known = u64::try_from(known().count()).unwrap_or(u64::MAX);
         let sum = known().map(|state| state.throughput.rate(now, 0)).fold(0, u64::saturating_add);
@@ -83,7 +83,7 @@ impl Pool {
 
     /// How long the streams but this one need for so many bytes.
     pub(super) fn time_without(&self, state: &StreamState, bytes: u64, now: Duration) -> Duration {
-        let is_counted = self.n_healthy == 0 || state.is_healthy();
+        let is_counted = self.n_healthy == 0 || !state.is_chronically_slow();
         let own = if is_counted { state.throughput.rate(now, self.typical_rate) } else { 0 };
         time_for(bytes, self.total.saturating_sub(own))
     }

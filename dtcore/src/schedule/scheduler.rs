@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Corrupt, Next, Policy, Verified};
-use crate::manifest::{BlockId, BlockSet, Manifest, StreamCount, StreamId};
+use super::{ConflictingProof, Corrupt, NextRun, Policy, Verified};
+use crate::digest::RangeDigest;
+use crate::manifest::{BlockId, BlockRun, BlockSet, Manifest, StreamCount, StreamId};
 use crate::schedule::block_table::{Assignment, BlockTable, Released};
 use crate::schedule::pool::Pool;
-use crate::schedule::stream_state::{MAX_HELD, StreamState, min_window};
+use crate::schedule::stream_state::{MAX_BLOCKS_IN_FLIGHT, StreamState, min_window};
 use crate::schedule::watchdog::{OutageDetector, STALL};
 
-/// A stream that was slow is one like any other again at this part of the typical_rate rate.
+/// A stream that was slow is one like any other again at this part of the typical rate.
 const HEALTHY: u64 = 4;
 
 /// Decides who asks for what.
@@ -35,6 +36,7 @@ impl Scheduler {
     pub(crate) fn new(
         manifest: Manifest,
         done: BlockSet,
+        digests: Vec<Option<RangeDigest>>,
         streams: StreamCount,
         policy: Policy,
         now: Duration,
@@ -42,7 +44,7 @@ impl Scheduler {
         Self {
             streams,
             policy,
-            table: BlockTable::new(manifest, done),
+            table: BlockTable::new(manifest, done, digests),
             states: streams.ids().map(|_| StreamState::new()).collect(),
             pool: Pool::default(),
             outages: OutageDetector::new(policy, now),
@@ -61,86 +63,90 @@ impl Scheduler {
         }
     }
 
-    /// Something else was requested for on the stream that takes its time, and whatever is requested for behind it comes later.
+    /// The next run for the stream to request; to be called until the result is not [`NextRun::Request`].
     ///
-    /// Until [`set_free`](Self::set_free), or another connection, the stream gets nothing while there are sound others.
-    pub(crate) fn detain(&mut self, stream: StreamId) {
-        self.set_detained(stream, true);
-    }
-
-    /// What the stream was detained for has come.
-    pub(crate) fn set_free(&mut self, stream: StreamId) {
-        self.set_detained(stream, false);
-    }
-
-    fn set_detained(&mut self, stream: StreamId, is_detained: bool) {
-        if let Some(state) = self.states.get_mut(stream.index()) {
-            state.is_detained = is_detained;
-            self.pool.changed();
-        }
-    }
-
-    /// What the stream shall request for now; to be called until it says nothing.
-    pub(crate) fn next(&mut self, stream: StreamId, now: Duration) -> Next {
+    /// A run is requested when there is room for all of it, so that runs do not shrink to what has just arrived.
+    pub(crate) fn next_run(&mut self, stream: StreamId, now: Duration) -> NextRun {
         if self.is_complete() {
-            return Next::Complete;
+            return NextRun::Complete;
         }
         self.pool.refresh(&self.states, now);
         let Some(state) = self.states.get(stream.index()).filter(|state| state.is_open()) else {
-            return Next::Idle;
+            return NextRun::Idle;
         };
-        let n_healthy_others = self.pool.n_healthy().saturating_sub(usize::from(state.is_healthy()));
-        let is_restricted = !state.is_healthy() && n_healthy_others > 0;
-        if is_restricted && state.is_detained {
-            return Next::Idle;
+        let is_restricted = state.is_chronically_slow() && self.pool.n_healthy() > 0;
+        let n_free = MAX_BLOCKS_IN_FLIGHT.saturating_sub(state.n_in_flight());
+        if n_free == 0 || is_restricted && !state.is_idle() {
+            return NextRun::Full;
         }
-        if state.n_held() >= MAX_HELD || is_restricted && !state.is_idle() {
-            return Next::Full;
-        }
-        let limit = self.limit();
+        // Such a stream gets one block at a time, and only if no other one would have to wait for it.
+        let must_be_in_time = is_restricted || self.is_behind(state, now);
+        let allowance = self.allowance(state, now);
+        let max_run = if must_be_in_time { 0 } else { self.max_run(state, allowance, now) };
         let avoiding = Some(stream).filter(|_| self.has_substitute(stream, now));
-        let block = match self.table.lowest(limit, avoiding) {
-            Some(block)
-                if (is_restricted || self.is_behind(state, now))
-                    && !self.finishes_in_time(state, block, now) =>
-            {
-                return Next::Idle;
+        let run = match self.table.first_unassigned_run(self.limit(), avoiding, max_run, n_free) {
+            Some(run) if must_be_in_time && !self.finishes_in_time(state, run.first, now) => {
+                return NextRun::Idle;
             }
-            Some(block) if !self.has_room(state, block, now) => return Next::Full,
-            Some(block) => block,
-            None if is_restricted => return Next::Idle,
+            Some(run) if !self.has_room(state, run, allowance) => return NextRun::Full,
+            Some(run) => run,
+            None if is_restricted => return NextRun::Idle,
             None => match self.hedge(stream, now) {
-                Some(block) => block,
-                None => return Next::Idle,
+                Some(block) => BlockRun { first: block, count: 1 },
+                None => return NextRun::Idle,
             },
         };
-        self.assign(stream, block, now);
-        Next::Ask(block)
+        self.assign(stream, run, now);
+        NextRun::Request(run)
+    }
+
+    /// The sender sends this run on the stream without a request: its blocks are assigned to the stream as far as they
+    /// are unassigned, and all of it counts as in flight.
+    pub(crate) fn assign_pushed(&mut self, stream: StreamId, run: BlockRun, now: Duration) {
+        let manifest = *self.table.manifest();
+        let Some(state) = self.states.get_mut(stream.index()) else { return };
+        let run_end = state.expect_pushed(&manifest, run, now);
+        for block in manifest.blocks_of(run) {
+            if self.table.is_unassigned(block) {
+                self.table.assign(block, Assignment { stream, run_end });
+            }
+        }
     }
 
     /// Whether another stream takes what this one had better not request for again.
     fn has_substitute(&self, stream: StreamId, now: Duration) -> bool {
-        let is_able =
-            |state: &StreamState| state.is_open() && state.is_healthy() && !self.is_behind(state, now);
+        let is_able = |state: &StreamState| {
+            state.is_open() && !state.is_chronically_slow() && !self.is_behind(state, now)
+        };
         let mut others = self.states.iter().enumerate().filter(|(index, _)| *index != stream.index());
         self.table.is_any_corrupted() && others.any(|(_, state)| is_able(state))
     }
 
-    fn assign(&mut self, stream: StreamId, block: BlockId, now: Duration) {
-        let len = self.table.len_of(block);
+    fn assign(&mut self, stream: StreamId, run: BlockRun, now: Duration) {
+        let manifest = *self.table.manifest();
         let Some(state) = self.states.get_mut(stream.index()) else { return };
-        let end = state.request(block, len, now);
-        if self.table.assign(block, Assignment { stream, end }) {
-            self.duplicated = self.duplicated.saturating_add(len);
+        let run_end = state.request(&manifest, run, now);
+        for block in manifest.blocks_of(run) {
+            if self.table.assign(block, Assignment { stream, run_end }) {
+                self.duplicated += self.table.len_of(block);
+            }
         }
     }
 
-    /// Whether the block may be in flight on the stream, with what is already.
-    fn has_room(&self, state: &StreamState, block: BlockId, now: Duration) -> bool {
-        let outstanding = state.outstanding();
-        let share = self.pool.share(state, self.within_reach(), now);
-        let after = outstanding.saturating_add(self.table.len_of(block));
-        outstanding == 0 || after <= self.window(state).min(share)
+    /// How many bytes may be in flight on the stream, for its own sake and for it to end with the others.
+    fn allowance(&self, state: &StreamState, now: Duration) -> u64 {
+        self.window(state).min(self.pool.share(state, self.within_reach(), now))
+    }
+
+    fn max_run(&self, state: &StreamState, allowance: u64, now: Duration) -> u64 {
+        let block = self.table.manifest().block_size().bytes();
+        state.max_run(allowance, block, now, self.pool.typical_rate())
+    }
+
+    /// Whether the run may be in flight beside what already is.
+    fn has_room(&self, state: &StreamState, run: BlockRun, allowance: u64) -> bool {
+        let len = self.table.manifest().run_len(run).unwrap_or(0);
+        state.outstanding() == 0 || state.outstanding() + len <= allowance
     }
 
     pub(super) fn window(&self, state: &StreamState) -> u64 {
@@ -182,9 +188,26 @@ impl Scheduler {
         }
     }
 
-    /// Whether the block is still missing, so that a copy of it is worth verifying.
+    /// Whether a copy of the block is still to be verified: none is stored, and none is known to be valid.
     pub(crate) fn is_wanted(&self, block: BlockId) -> bool {
-        !self.table.verified().contains(block)
+        self.table.is_wanted(block)
+    }
+
+    /// Records the digest by which a copy of the block was verified, before the copy is stored.
+    ///
+    /// # Errors
+    /// [`ConflictingProof`] if an earlier copy was verified by another digest.
+    pub(crate) fn record_proof(
+        &mut self,
+        block: BlockId,
+        digest: RangeDigest,
+    ) -> Result<(), ConflictingProof> {
+        self.table.record_proof(block, digest)
+    }
+
+    /// The digests of the blocks of which a copy was verified, by block.
+    pub(crate) fn digests(&self) -> &[Option<RangeDigest>] {
+        self.table.digests()
     }
 
     /// The block received on that stream, matches its digest and is stored.
@@ -202,11 +225,12 @@ impl Scheduler {
     /// The block received on that stream and does not match its digest.
     pub(crate) fn corrupt(&mut self, stream: StreamId, block: BlockId, now: Duration) -> Corrupt {
         self.finish(stream, block, now);
-        if !self.is_wanted(block) {
+        let is_wanted = self.is_wanted(block);
+        self.release(stream, block);
+        if !is_wanted {
             return Corrupt::Again;
         }
         let times = self.table.record_corruption(stream, block);
-        self.release(stream, block);
         if times >= self.policy.max_corrupt { Corrupt::GiveUp { times } } else { Corrupt::Again }
     }
 
@@ -224,12 +248,12 @@ impl Scheduler {
 
     fn release(&mut self, stream: StreamId, block: BlockId) {
         match self.table.release(stream, block) {
-            Released::HeldBy(other) => {
+            Released::StillAssigned(other) => {
                 if let Some(state) = self.states.get_mut(other.stream.index()) {
-                    state.alone_again(other.end);
+                    state.mark_sole(other.run_end);
                 }
             }
-            Released::NotHeld | Released::Returned => {}
+            Released::NotAssigned | Released::Returned => {}
         }
     }
 
@@ -250,7 +274,7 @@ impl Scheduler {
     /// Whether a stream that is not open might be requested for something if it were: a block, or a second copy of one.
     pub(crate) fn is_anything_to_ask(&self) -> bool {
         let may_hedge = !self.policy.limited && self.table.is_anything_assigned();
-        may_hedge || self.table.lowest(self.limit(), None).is_some()
+        may_hedge || self.table.first_unassigned(self.limit(), None).is_some()
     }
 
     /// An in-order consumer has taken all bytes before `position`.

@@ -1,42 +1,49 @@
-//! One stream as the scheduler sees it: what is in flight on it, how fast it is, and how it has behaved.
+//! One stream as the scheduler sees it: what is in flight on it, how fast it is, and how often it was slow.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::manifest::BlockId;
+use crate::manifest::{BlockId, BlockRun, Manifest};
 use crate::schedule::throughput::{LastSecond, ThroughputEstimator, bytes_in, time_for};
 
-/// The least window: below it, a stream on a short path waits for its requests more than for its bytes.
+/// The smallest window: below it, a stream on a short path waits for its requests more than for its bytes.
 const MIN_WINDOW: u64 = 1 << 20;
-/// The largest window, which bounds what a stream that breaks takes with it; 64 MB/s at a round trip of 250 ms.
+/// The largest window, which bounds what is lost with a connection; 64 MB/s at a round trip of 250 ms.
 const MAX_WINDOW: u64 = 16 << 20;
-/// The most blocks in flight: half of the requests that a sender must be willing to keep.
-pub(super) const MAX_HELD: usize = 512;
-/// A stream that is without anything to do for less than that was busy all the time.
+/// The longest run: `sendfile` calls of 4 MiB measured 1.17 times the rate of calls of 1 MiB.
+pub(super) const MAX_RUN: u64 = 4 << 20;
+/// How long a run may take to arrive: no block of it can be verified before its end, and all of it is lost with the
+/// connection.
+pub(super) const RUN_TIME: Duration = Duration::from_millis(20);
+/// The most blocks in flight on a stream; a sender accepts twice as many unanswered requests.
+pub(super) const MAX_BLOCKS_IN_FLIGHT: usize = 512;
+/// A stream that was idle for less than this counts as busy all the time.
 const SHORT_IDLE: Duration = Duration::from_millis(50);
-/// A connection is judged when TCP has had so many round trips to find its rate: 2^8 initial windows are 3.7 MB a
+/// How many round trips TCP gets to find its rate before a connection is measured: 2^8 initial windows are 3.7 MB a
 /// round trip.
 const ROUND_TRIPS_TO_START: u32 = 8;
-/// How often a stream is replaced for being slow before it is left alone.
+/// How often a stream is replaced for being slow before its connection is kept as it is.
 pub(super) const MAX_SLOW_COUNT: u8 = 2;
 
-/// Where a stream's connection is.
+/// The state of a stream's connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConnectionState {
     /// It has never been open and has not failed.
     Pending,
     Open,
-    /// It has been reported and shall be ended.
+    /// It was reported as faulty and is about to be closed.
     Faulty,
     Closed,
 }
 
-/// A block that was requested for on a connection.
+/// A block that was requested on a connection, or is pushed on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Requested {
+pub(super) struct InFlight {
     pub(super) block: BlockId,
-    /// Where it ends among all bytes requested for on the connection.
-    pub(super) end: u64,
+    /// Where it ends, counted in bytes requested on the connection.
+    end: u64,
+    /// Where its run ends. The digests follow the run, so no block of it can be verified earlier.
+    pub(super) run_end: u64,
 }
 
 /// One stream.
@@ -45,24 +52,22 @@ pub(super) struct StreamState {
     connection: ConnectionState,
     rtt: Duration,
     opened: Duration,
-    queue: VecDeque<Requested>,
-    /// All bytes requested for on this connection, and those of them that received.
+    queue: VecDeque<InFlight>,
+    /// All bytes requested on this connection, and how many of them have arrived.
     requested: u64,
     received: u64,
-    /// Behind this position of the queue no block is held by this stream alone.
-    alone_until: u64,
-    /// When the first request left after which no byte has come yet.
-    awaiting: Option<Duration>,
-    /// Since when the stream has always had something to do, and since when it has had nothing.
+    /// No block of the queue that ends after this offset is assigned to this stream only.
+    sole_until: u64,
+    /// When the oldest request left of those since which no byte has arrived.
+    awaiting_since: Option<Duration>,
+    /// Since when blocks were in flight without a break, and when the last one arrived.
     busy_since: Duration,
     idle_since: Duration,
-    /// When it last gave a sign, or something was requested for after it had had nothing to do.
+    /// When data last arrived, or was requested after the stream had been idle.
     last_activity: Duration,
     pub(super) throughput: ThroughputEstimator,
     pub(super) last_second: LastSecond,
     pub(super) slow_count: u8,
-    /// Whether what is requested for now comes behind something else that takes its time.
-    pub(super) is_detained: bool,
 }
 
 impl StreamState {
@@ -74,19 +79,18 @@ impl StreamState {
             queue: VecDeque::new(),
             requested: 0,
             received: 0,
-            alone_until: 0,
-            awaiting: None,
+            sole_until: 0,
+            awaiting_since: None,
             busy_since: Duration::ZERO,
             idle_since: Duration::ZERO,
             last_activity: Duration::ZERO,
             throughput: ThroughputEstimator::new(Duration::ZERO),
             last_second: LastSecond::default(),
             slow_count: 0,
-            is_detained: false,
         }
     }
 
-    /// A new connection; what the former one had must have been taken by [`close`](Self::close).
+    /// A new connection is open. The queue of the former one must have been taken by [`close`](Self::close).
     pub(super) fn open(&mut self, rtt: Duration, now: Duration) {
         let mut throughput = ThroughputEstimator::new(rtt);
         if self.is_chronically_slow() {
@@ -105,8 +109,8 @@ impl StreamState {
         };
     }
 
-    /// The connection is gone: gives what was requested for on it.
-    pub(super) fn close(&mut self) -> VecDeque<Requested> {
+    /// The connection is closed; returns what was in flight on it.
+    pub(super) fn close(&mut self) -> VecDeque<InFlight> {
         self.connection = ConnectionState::Closed;
         std::mem::take(&mut self.queue)
     }
@@ -123,14 +127,9 @@ impl StreamState {
         self.connection == ConnectionState::Pending
     }
 
-    /// Whether it was replaced for being slow so often that it is left alone.
+    /// Whether it was so often replaced for being slow that it now gets blocks only where it delays nothing.
     pub(super) fn is_chronically_slow(&self) -> bool {
         self.slow_count >= MAX_SLOW_COUNT
-    }
-
-    /// Whether it gets blocks like any other; one that does not gets some when there is no other.
-    pub(super) fn is_healthy(&self) -> bool {
-        !self.is_chronically_slow() && !self.is_detained
     }
 
     pub(super) fn rtt(&self) -> Duration {
@@ -141,7 +140,7 @@ impl StreamState {
         self.last_activity
     }
 
-    pub(super) fn n_held(&self) -> usize {
+    pub(super) fn n_in_flight(&self) -> usize {
         self.queue.len()
     }
 
@@ -149,52 +148,68 @@ impl StreamState {
         self.queue.is_empty()
     }
 
-    /// Where the last block ends among all bytes requested for on the connection.
+    /// Where the last run ends.
     pub(super) fn end(&self) -> u64 {
         self.requested
     }
 
-    /// The bytes that are still to come.
+    /// The requested bytes that have not arrived.
     pub(super) fn outstanding(&self) -> u64 {
         self.requested - self.received
     }
 
-    /// Whether no byte has come on this connection.
-    pub(super) fn is_silent_connection(&self) -> bool {
+    /// Whether no byte has arrived on this connection.
+    pub(super) fn is_silent(&self) -> bool {
         self.received == 0
     }
 
-    /// Since when it could have shown its rate without a break, if it has something to do now.
-    pub(super) fn judged_since(&self) -> Option<Duration> {
-        let started = self.opened.saturating_add(self.rtt * ROUND_TRIPS_TO_START);
+    /// Since when it could have reached its full rate, if anything is in flight.
+    pub(super) fn measured_since(&self) -> Option<Duration> {
+        let started = self.opened + self.rtt * ROUND_TRIPS_TO_START;
         (!self.is_idle()).then(|| self.busy_since.max(started))
     }
 
-    /// The block was requested for; gives its end among all bytes of the connection.
-    pub(super) fn request(&mut self, block: BlockId, len: u64, now: Duration) -> u64 {
+    /// The run was requested; returns where it ends, counted in bytes requested on the connection.
+    pub(super) fn request(&mut self, manifest: &Manifest, run: BlockRun, now: Duration) -> u64 {
+        if self.outstanding() == 0 {
+            self.throughput.begin(now + self.rtt);
+            self.awaiting_since = Some(now);
+        }
+        self.enqueue(manifest, run, now)
+    }
+
+    /// As [`request`](Self::request), for a run that the sender pushes.
+    pub(super) fn expect_pushed(&mut self, manifest: &Manifest, run: BlockRun, now: Duration) -> u64 {
+        if self.outstanding() == 0 {
+            // Part of it may be here already, which must not look like a rate: it was sent before the offer arrived.
+            self.throughput.begin(now.saturating_sub(self.rtt));
+        }
+        self.enqueue(manifest, run, now)
+    }
+
+    fn enqueue(&mut self, manifest: &Manifest, run: BlockRun, now: Duration) -> u64 {
         if self.is_idle() {
             self.last_activity = now;
             if now.saturating_sub(self.idle_since) >= SHORT_IDLE {
                 self.busy_since = now;
             }
         }
-        if self.outstanding() == 0 {
-            self.throughput.begin(now.saturating_add(self.rtt));
-            self.awaiting = Some(now);
+        let run_end = self.requested + manifest.run_len(run).unwrap_or(0);
+        for block in manifest.blocks_of(run) {
+            self.requested += manifest.range(block).len();
+            self.queue.push_back(InFlight { block, end: self.requested, run_end });
         }
-        self.requested = self.requested.saturating_add(len);
-        self.queue.push_back(Requested { block, end: self.requested });
-        self.alone_until = self.requested;
-        self.requested
+        self.sole_until = run_end;
+        run_end
     }
 
-    /// `n` more bytes of data received.
+    /// `n` bytes of data arrived.
     pub(super) fn receive(&mut self, n: u64, now: Duration) {
-        // Bytes that nobody requested for would otherwise make room for more.
-        self.received = self.received.saturating_add(n).min(self.requested);
+        // Bytes that were not requested must not make room for further requests.
+        self.received += n.min(self.outstanding());
         self.last_activity = now;
-        if let Some(requested) = self.awaiting.take() {
-            // Connecting may have taken longer than a round trip, for a lost packet.
+        if let Some(requested) = self.awaiting_since.take() {
+            // Connecting may have taken longer than a round trip because of a lost packet.
             self.rtt = self.rtt.min(now.saturating_sub(requested));
         }
         self.throughput.add(n, now);
@@ -204,7 +219,7 @@ impl StreamState {
         }
     }
 
-    /// Whatever did not come until `now` could not.
+    /// Restarts the stall timer at `now`.
     pub(super) fn reset_timers(&mut self, now: Duration) {
         self.last_activity = now;
         if self.outstanding() > 0 {
@@ -212,12 +227,12 @@ impl StreamState {
         }
     }
 
-    /// The block has come wholly, whatever it is good for.
+    /// The block has arrived completely, valid or not.
     pub(super) fn finish(&mut self, block: BlockId, now: Duration) {
-        let Some(at) = self.queue.iter().position(|requested| requested.block == block) else { return };
-        let Some(requested) = self.queue.remove(at) else { return };
-        if self.received < requested.end {
-            self.received = requested.end;
+        let Some(at) = self.queue.iter().position(|in_flight| in_flight.block == block) else { return };
+        let Some(in_flight) = self.queue.remove(at) else { return };
+        if self.received < in_flight.end {
+            self.received = in_flight.end;
             if self.outstanding() == 0 {
                 self.throughput.end(now);
             }
@@ -228,44 +243,56 @@ impl StreamState {
         }
     }
 
-    /// The block that ends there is held by this stream alone again.
-    pub(super) fn alone_again(&mut self, end: u64) {
-        self.alone_until = self.alone_until.max(end);
+    /// A block that does not end after `end` is assigned to this stream only, again.
+    pub(super) fn mark_sole(&mut self, end: u64) {
+        self.sole_until = self.sole_until.max(end);
     }
 
-    /// The last block in the queue that `is_alone` says this stream alone holds.
+    /// The last block of the queue that, by `is_sole`, is assigned to this stream only.
     ///
-    /// Blocks behind it are not looked at again, so that many calls cost no more than the queue is long.
-    pub(super) fn last_alone(&mut self, is_alone: impl Fn(BlockId) -> bool) -> Option<Requested> {
-        let n = self.queue.partition_point(|requested| requested.end <= self.alone_until);
-        let found = self.queue.range(..n).rev().find(|requested| is_alone(requested.block)).copied();
-        self.alone_until = found.map_or(0, |requested| requested.end);
+    /// Blocks after it are not searched again, so that many calls together cost no more than the queue is long.
+    pub(super) fn last_sole(&mut self, is_sole: impl Fn(BlockId) -> bool) -> Option<InFlight> {
+        let n = self.queue.partition_point(|in_flight| in_flight.end <= self.sole_until);
+        let found = self.queue.range(..n).rev().find(|in_flight| is_sole(in_flight.block)).copied();
+        self.sole_until = found.map_or(0, |in_flight| in_flight.end);
         found
     }
 
-    /// How long it is until the connection's bytes up to `end` are there.
+    /// The expected time until the connection's bytes up to `end` have arrived.
     pub(super) fn time_to(&self, end: u64, now: Duration, guess: u64) -> Duration {
         let left = end.saturating_sub(self.received);
-        let flowing =
-            self.throughput.wait(now).saturating_add(time_for(left, self.throughput.rate(now, guess)));
-        // What has been silent for a time is expected to be silent for as long again.
-        let expected = self.awaiting.map_or(Duration::ZERO, |requested| requested.saturating_add(self.rtt));
+        let flowing = self.throughput.wait(now) + time_for(left, self.throughput.rate(now, guess));
+        // A stream that has been silent for some time is expected to stay silent for as long again.
+        let expected = self.awaiting_since.map_or(Duration::ZERO, |requested| requested + self.rtt);
         flowing.max(now.saturating_sub(self.last_activity.max(expected)))
     }
 
-    /// How long it would be until `len` more bytes are there, if they were requested for now.
+    /// The expected time until `len` more bytes have arrived, if they are requested now.
     pub(super) fn time_for_more(&self, len: u64, now: Duration, guess: u64) -> Duration {
         let rate = self.throughput.rate(now, guess);
-        time_for(self.outstanding(), rate).max(self.rtt).saturating_add(time_for(len, rate))
+        time_for(self.outstanding(), rate).max(self.rtt) + time_for(len, rate)
     }
 
     /// How many bytes may be in flight, so that the stream never waits for a request.
     ///
-    /// Twice what comes in a round trip, because that doubles from one to the next while TCP finds its rate.
+    /// Twice what arrives in a round trip, because that doubles from one to the next while TCP finds its rate, still when
+    /// there is room for another run; and at least two runs, so that one is requested while the other arrives.
     pub(super) fn window(&self, block: u64) -> u64 {
-        let outages = bytes_in(self.rtt, self.throughput.peak());
-        outages.saturating_mul(2).saturating_add(2 * block).min(MAX_WINDOW).max(min_window(block))
+        let peak = self.throughput.peak();
+        let path = bytes_in(2 * self.rtt, peak).min(MAX_WINDOW) + 2 * block;
+        let run = run_len(peak);
+        (path.max(run) + run).min(MAX_WINDOW).max(min_window(block))
     }
+
+    /// How many bytes the next run may have, at least one block: two of them must fit into `allowance`.
+    pub(super) fn max_run(&self, allowance: u64, block: u64, now: Duration, guess: u64) -> u64 {
+        run_len(self.throughput.rate(now, guess)).min(allowance / 2).max(block)
+    }
+}
+
+/// How many bytes a run has at that rate.
+fn run_len(rate: u64) -> u64 {
+    bytes_in(RUN_TIME, rate).min(MAX_RUN)
 }
 
 /// What may be in flight on every stream.

@@ -64,7 +64,7 @@ impl Scheduler {
     /// Each is reported once; the driver ends it, calls [`lost`](Self::lost), and connects again.
     pub(crate) fn tick(&mut self, now: Duration) -> Vec<(StreamId, Fault)> {
         let is_consumer_awaited =
-            !self.table.is_anything_assigned() && self.table.lowest(self.limit(), None).is_none();
+            !self.table.is_anything_assigned() && self.table.first_unassigned(self.limit(), None).is_none();
         if is_consumer_awaited {
             self.outages.reset_timers(now);
         }
@@ -120,9 +120,7 @@ impl Scheduler {
         }
         for (stream, _) in faults.iter().filter(|_| !is_outage) {
             // A connection that never brought a byte is as bad as one that brings next to nothing.
-            if let Some(state) =
-                self.states.get_mut(stream.index()).filter(|state| state.is_silent_connection())
-            {
+            if let Some(state) = self.states.get_mut(stream.index()).filter(|state| state.is_silent()) {
                 state.slow_count = state.slow_count.saturating_add(1).min(MAX_SLOW_COUNT);
             }
         }
@@ -162,7 +160,7 @@ impl Scheduler {
             else {
                 continue;
             };
-            let since = state.judged_since().map(|since| since.max(self.outages.since));
+            let since = state.measured_since().map(|since| since.max(self.outages.since));
             let is_judged = since.is_some_and(|since| now.saturating_sub(since) >= WINDOW);
             if !state.is_open() || !is_judged {
                 continue;

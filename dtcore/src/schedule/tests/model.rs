@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
+use crate::manifest::{BlockId, BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::schedule::tests::simulation::ms;
-use crate::schedule::{Corrupt, Next, Policy, Scheduler, Verified};
+use crate::schedule::{Corrupt, NextRun, Policy, Scheduler, Verified};
 
 const LEN: u64 = 1 << 20;
 const RTT: Duration = ms(10);
@@ -16,7 +16,8 @@ const RTT: Duration = ms(10);
 enum Step {
     Open,
     Lose,
-    Ask { times: u8 },
+    Request { times: u8 },
+    Push { from: u64, len: u64 },
     Receive { part: u64 },
     Finish { at: usize },
     Corrupt,
@@ -29,7 +30,8 @@ fn steps() -> impl Strategy<Value = Vec<(u8, Step)>> {
     let step = prop_oneof![
         2 => Just(Step::Open),
         1 => Just(Step::Lose),
-        6 => (1..20_u8).prop_map(|times| Step::Ask { times }),
+        6 => (1..20_u8).prop_map(|times| Step::Request { times }),
+        1 => (0..60 * LEN, 0..9 * LEN).prop_map(|(from, len)| Step::Push { from, len }),
         4 => (1..LEN).prop_map(|part| Step::Receive { part }),
         8 => prop_oneof![4 => Just(0), 1 => 0..3_usize].prop_map(|at| Step::Finish { at }),
         1 => Just(Step::Corrupt),
@@ -40,7 +42,14 @@ fn steps() -> impl Strategy<Value = Vec<(u8, Step)>> {
     proptest::collection::vec((0..6_u8, step), 0..250)
 }
 
-/// A driver that does as it is told, and knows who holds what.
+/// A block in flight on a stream. Pushed blocks are not assigned if another stream has them, or nobody needs them.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    block: BlockId,
+    is_assigned: bool,
+}
+
+/// A driver that obeys the scheduler and records which stream has which block.
 struct Model {
     scheduler: Scheduler,
     manifest: Manifest,
@@ -49,7 +58,7 @@ struct Model {
     now: Duration,
     open: Vec<bool>,
     condemned: Vec<bool>,
-    queues: Vec<VecDeque<BlockId>>,
+    queues: Vec<VecDeque<InFlight>>,
     verified: BTreeSet<BlockId>,
     duplicated: u64,
     consumed: u64,
@@ -67,7 +76,7 @@ impl Model {
         }
         let n = usize::from(streams.value());
         Self {
-            scheduler: Scheduler::new(manifest, set, streams, policy, Duration::ZERO),
+            scheduler: Scheduler::new(manifest, set, vec![], streams, policy, Duration::ZERO),
             manifest,
             streams,
             policy,
@@ -90,7 +99,8 @@ impl Model {
             }
 
             Step::Lose => self.lose(stream),
-            Step::Ask { times } => drop((0..times).take_while(|_| self.request(stream)).count()),
+            Step::Request { times } => drop((0..times).take_while(|_| self.request(stream)).count()),
+            Step::Push { from, len } => self.push(stream, from, len),
             Step::Receive { part } if !self.queues[id].is_empty() => {
                 self.scheduler.received(stream, part, self.now);
             }
@@ -121,52 +131,78 @@ impl Model {
     }
 
     fn holders(&self, block: BlockId) -> impl Iterator<Item = StreamId> {
-        self.streams.ids().filter(move |stream| self.queues[stream.index()].contains(&block))
+        let holds = move |held: &InFlight| held.block == block && held.is_assigned;
+        self.streams.ids().filter(move |stream| self.queues[stream.index()].iter().any(holds))
+    }
+
+    fn push(&mut self, stream: StreamId, from: u64, len: u64) {
+        let Some(run) = self.manifest.pushed_run(from, len).filter(|_| self.open[stream.index()]) else {
+            return;
+        };
+        self.scheduler.assign_pushed(stream, run, self.now);
+        for block in self.manifest.blocks_of(run) {
+            let is_assigned = !self.verified.contains(&block) && self.holders(block).next().is_none();
+            self.queues[stream.index()].push_back(InFlight { block, is_assigned });
+        }
     }
 
     fn request(&mut self, stream: StreamId) -> bool {
         let id = stream.index();
-        let block = match self.scheduler.next(stream, self.now) {
-            Next::Ask(block) => block,
-            Next::Complete => {
+        let run = match self.scheduler.next_run(stream, self.now) {
+            NextRun::Request(run) => run,
+            NextRun::Complete => {
                 assert_eq!(self.verified.len(), usize::try_from(self.manifest.n_blocks()).unwrap());
                 return false;
             }
-            Next::Full | Next::Idle => return false,
+            NextRun::Full | NextRun::Idle => return false,
         };
         assert!(self.open[id] && !self.condemned[id], "{stream} is not open");
-        assert!(!self.verified.contains(&block), "{block} is there already");
-        assert!(!self.queues[id].contains(&block), "{stream} has {block} already");
-        let reach = self.policy.ahead.map_or(u64::MAX, |ahead| self.consumed + ahead);
-        assert!(self.manifest.range(block).start() < reach, "{block} is too far ahead");
-        let n_holders = self.holders(block).count();
-        assert!(n_holders < 2, "{block} has three holders");
-        if n_holders == 1 {
-            self.duplicated += self.manifest.range(block).len();
-            let most =
-                (self.manifest.size() / 50).max(2 * LEN * u64::from(self.streams.value())).max(2 << 20);
-            assert!(self.duplicated <= most, "{} bytes were requested for twice", self.duplicated);
+        let len = self.manifest.run_len(run).unwrap();
+        assert!(len <= (4 << 20) || run.count == 1, "{len} bytes in one run");
+        for block in self.manifest.blocks_of(run) {
+            self.assign(stream, block, run.count);
         }
-        self.queues[id].push_back(block);
-        assert!(self.queues[id].len() <= 512);
+        assert!(self.queues[id].len() <= 512 + 60, "besides those that were pushed");
         true
     }
 
+    fn assign(&mut self, stream: StreamId, block: BlockId, count: u32) {
+        let holders: Vec<_> = self.holders(block).collect();
+        assert!(!self.verified.contains(&block), "{block} is verified");
+        assert!(!holders.contains(&stream), "{stream} has {block} already");
+        let reach = self.policy.ahead.map_or(u64::MAX, |ahead| self.consumed + ahead);
+        assert!(self.manifest.range(block).start() < reach, "{block} is too far ahead");
+        assert!(holders.len() < 2, "{block} is on three streams");
+        if holders.len() == 1 {
+            assert_eq!(count, 1, "second copies are single blocks");
+            self.duplicated += self.manifest.range(block).len();
+            let most =
+                (self.manifest.size() / 50).max(2 * LEN * u64::from(self.streams.value())).max(2 << 20);
+            assert!(self.duplicated <= most, "{} bytes were requested twice", self.duplicated);
+        }
+        self.queues[stream.index()].push_back(InFlight { block, is_assigned: true });
+    }
+
     fn finish(&mut self, stream: StreamId, at: usize) {
-        let Some(block) = self.queues[stream.index()].remove(at) else { return };
+        let Some(InFlight { block, .. }) = self.queues[stream.index()].remove(at) else { return };
         let is_wanted = self.verified.insert(block);
         assert_eq!(self.scheduler.is_wanted(block), is_wanted);
         if !is_wanted && at == 0 {
             return self.scheduler.skipped(stream, block, self.now);
         }
         let verified = self.scheduler.verified(stream, block, self.now);
-        let first = Verified::First { also_held_by: self.holders(block).next() };
+        let also_assigned_to = self.holders(block).find(|other| *other != stream);
+        let first = Verified::First { also_assigned_to };
         assert_eq!(verified, if is_wanted { first } else { Verified::Duplicate });
     }
 
     fn corrupt(&mut self, stream: StreamId) {
-        let Some(block) = self.queues[stream.index()].pop_front() else { return };
+        let Some(InFlight { block, .. }) = self.queues[stream.index()].pop_front() else { return };
         assert_eq!(self.scheduler.corrupt(stream, block, self.now), Corrupt::Again);
+        // The same block may have been pushed on the stream as well.
+        for other in self.queues[stream.index()].iter_mut().filter(|other| other.block == block) {
+            other.is_assigned = false;
+        }
     }
 
     fn lose(&mut self, stream: StreamId) {
@@ -197,7 +233,7 @@ impl Model {
             self.now += ms(100);
             self.step(survivor, Step::Consume);
             for stream in self.streams.ids() {
-                self.step(stream, Step::Ask { times: 100 });
+                self.step(stream, Step::Request { times: 100 });
             }
             if !self.queues[survivor.index()].is_empty() {
                 self.step(survivor, Step::Receive { part: LEN });
@@ -236,7 +272,7 @@ proptest! {
         }
         let survivor = model.streams.stream(survivor).unwrap_or(model.streams.ids().next().unwrap());
         model.survive(survivor);
-        prop_assert_eq!(model.scheduler.next(survivor, model.now), Next::Complete);
+        prop_assert_eq!(model.scheduler.next_run(survivor, model.now), NextRun::Complete);
     }
 }
 
@@ -246,7 +282,14 @@ fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
     let mut model = Model::new(2, &[], 2, None);
     model.scheduler = {
         let policy = Policy { max_corrupt: 5, ..model.policy };
-        Scheduler::new(model.manifest, BlockSet::new(&model.manifest), model.streams, policy, Duration::ZERO)
+        Scheduler::new(
+            model.manifest,
+            BlockSet::new(&model.manifest),
+            vec![],
+            model.streams,
+            policy,
+            Duration::ZERO,
+        )
     };
     let [one, two] = [0, 1].map(|id| model.streams.stream(id).unwrap());
     let scheduler = &mut model.scheduler;
@@ -258,9 +301,9 @@ fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
         .map(|_| {
             let (stream, block) = [one, two]
                 .into_iter()
-                .find_map(|stream| match scheduler.next(stream, ms(20)) {
-                    Next::Ask(block) => Some((stream, block)),
-                    Next::Full | Next::Idle | Next::Complete => None,
+                .find_map(|stream| match scheduler.next_run(stream, ms(20)) {
+                    NextRun::Request(run) => Some((stream, run.first)),
+                    NextRun::Full | NextRun::Idle | NextRun::Complete => None,
                 })
                 .unwrap();
             if block.value() > 0 {
@@ -275,6 +318,6 @@ fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
     assert_eq!(corrupts[0], Some(Corrupt::Again));
     assert_eq!(requested, [one, two, one, two]);
     let block = model.manifest.block(0).unwrap();
-    assert_eq!(scheduler.next(one, ms(20)), Next::Ask(block));
+    assert_eq!(scheduler.next_run(one, ms(20)), NextRun::Request(BlockRun { first: block, count: 1 }));
     assert_eq!(scheduler.corrupt(one, block, ms(20)), Corrupt::GiveUp { times: 5 });
 }

@@ -1,10 +1,10 @@
-//! A discrete-event simulation of streams: each answers in order, a round trip later, at a rate of its own.
+//! A discrete-event simulation of streams: each responses in order, a round trip later, at a rate of its own.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
-use crate::schedule::{Backoff, Corrupt, Fault, Next, Policy, Retries, Scheduler, Verified};
+use crate::manifest::{BlockId, BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
+use crate::schedule::{Backoff, Corrupt, Fault, NextRun, Policy, Retries, Scheduler, Verified};
 
 /// The virtual time that passes in one step.
 const STEP: Duration = Duration::from_millis(1);
@@ -38,8 +38,8 @@ struct Line {
     /// When the next attempt to connect succeeds or fails; `None` while connected.
     dialled: Option<Duration>,
     opened: Duration,
-    /// What was requested for: block, bytes to come, and when the first byte can be here.
-    answers: VecDeque<(BlockId, u64, Duration)>,
+    /// The runs in flight: blocks, bytes that have not arrived, and when the first byte can arrive.
+    responses: VecDeque<(BlockRun, u64, Duration)>,
     /// Millionths of a byte that are due.
     credit: u128,
 }
@@ -65,6 +65,9 @@ pub(super) struct Simulation {
     pub(super) wasted: u64,
     /// The most bytes that were in flight on one stream.
     pub(super) most_in_flight: u64,
+    /// How many runs were requested, and the bytes of the longest.
+    pub(super) n_runs: u64,
+    pub(super) longest_run: u64,
 }
 
 impl Simulation {
@@ -77,11 +80,18 @@ impl Simulation {
             connection: 0,
             dialled: Some(rtt),
             opened: Duration::ZERO,
-            answers: VecDeque::new(),
+            responses: VecDeque::new(),
             credit: 0,
         };
         Self {
-            scheduler: Scheduler::new(manifest, BlockSet::new(&manifest), streams, policy, Duration::ZERO),
+            scheduler: Scheduler::new(
+                manifest,
+                BlockSet::new(&manifest),
+                vec![],
+                streams,
+                policy,
+                Duration::ZERO,
+            ),
             manifest,
             streams,
             rtt,
@@ -95,6 +105,8 @@ impl Simulation {
             faults: Vec::new(),
             wasted: 0,
             most_in_flight: 0,
+            n_runs: 0,
+            longest_run: 0,
         }
     }
 
@@ -105,9 +117,9 @@ impl Simulation {
         }
     }
 
-    /// How many answers the stream owes.
-    pub(super) fn n_in_flight(&self, stream: usize) -> usize {
-        self.lines[stream].answers.len()
+    /// How many blocks are in flight on the stream.
+    pub(super) fn n_in_flight(&self, stream: usize) -> u32 {
+        self.lines[stream].responses.iter().map(|(run, ..)| run.count).sum()
     }
 
     /// Runs until the transfer is complete; gives the time it took.
@@ -119,9 +131,7 @@ impl Simulation {
             "not complete after {limit:?}: {} bytes are missing",
             self.scheduler.missing()
         );
-        for (line, brought) in self.lines.iter().zip(&self.brought) {
-            assert!(line.answers.len() <= 512 && *brought <= 3 * self.manifest.size());
-        }
+        assert!(self.brought.iter().all(|brought| *brought <= 3 * self.manifest.size()));
         self.now
     }
 
@@ -168,19 +178,23 @@ impl Simulation {
 
     fn lose(&mut self, stream: StreamId) {
         let line = &mut self.lines[stream.index()];
-        line.answers.clear();
+        line.responses.clear();
         line.dialled = Some(self.now + line.backoff.failed() + self.rtt);
         assert_eq!(self.retries.failed(stream), Ok(()));
         self.scheduler.lost(stream, self.now);
     }
 
     fn request(&mut self, stream: StreamId) {
-        while let Next::Ask(block) = self.scheduler.next(stream, self.now) {
+        while let NextRun::Request(run) = self.scheduler.next_run(stream, self.now) {
+            let len = self.manifest.run_len(run).unwrap();
             let line = &mut self.lines[stream.index()];
-            assert_eq!(line.dialled, None, "a stream that is not open was requested");
-            line.answers.push_back((block, self.manifest.range(block).len(), self.now + self.rtt));
-            let in_flight = line.answers.iter().map(|(_, left, _)| left).sum();
+            assert_eq!(line.dialled, None, "a run for a stream that is not open");
+            line.responses.push_back((run, len, self.now + self.rtt));
+            let in_flight = line.responses.iter().map(|(_, left, _)| left).sum();
             self.most_in_flight = self.most_in_flight.max(in_flight);
+            assert!(self.n_in_flight(stream.index()) <= 512);
+            self.n_runs += 1;
+            self.longest_run = self.longest_run.max(len);
         }
     }
 
@@ -199,13 +213,13 @@ impl Simulation {
         loop {
             let line = &mut self.lines[stream.index()];
             let due = u64::try_from(line.credit / 1_000_000).unwrap();
-            let Some((block, left, from)) = line.answers.front_mut().filter(|(.., from)| *from <= self.now)
+            let Some((run, left, from)) = line.responses.front_mut().filter(|(.., from)| *from <= self.now)
             else {
                 // The path is not a store of time.
                 line.credit %= 1_000_000;
                 return;
             };
-            let (n, block, _) = (due.min(*left), *block, from);
+            let (n, run, _) = (due.min(*left), *run, from);
             if n == 0 {
                 return;
             }
@@ -215,8 +229,11 @@ impl Simulation {
             self.brought[stream.index()] += n;
             self.scheduler.received(stream, n, self.now);
             if is_whole {
-                self.lines[stream.index()].answers.pop_front();
-                self.finish(stream, block);
+                self.lines[stream.index()].responses.pop_front();
+                // Its digests follow the run.
+                for block in self.manifest.blocks_of(run) {
+                    self.finish(stream, block);
+                }
                 self.request(stream);
             }
         }

@@ -70,6 +70,25 @@ fn what_is_in_flight_is_little_on_a_short_path_and_bounded_on_a_long_one() {
 }
 
 #[test]
+fn runs_are_long_on_fast_streams_and_short_on_slow_ones() {
+    // Half a file per stream and second: the last runs, which get shorter and shorter, are few.
+    for (rate, least, most) in
+        [(600 * MB, 7 << 19, 4 << 20), (100 * MB, 11 << 17, 2 << 20), (5 * MB, 1 << 16, 1 << 17)]
+    {
+        let mut simulation = Simulation::new(16 * rate, ms(1), policy(), alike(8, rate));
+        simulation.run();
+        let mean = 16 * rate / simulation.n_runs;
+        println!(
+            "{mean} bytes a run, at most {}, {} in flight",
+            simulation.longest_run, simulation.most_in_flight
+        );
+        assert!(mean >= least && simulation.longest_run <= most, "{mean} to {}", simulation.longest_run);
+        assert!(simulation.most_in_flight <= (2 * most).max(1 << 20), "{}", simulation.most_in_flight);
+        assert_eq!(simulation.scheduler.duplicated(), 0);
+    }
+}
+
+#[test]
 fn streams_of_different_rates_end_together() {
     for rtt in [ms(1), ms(50), ms(100)] {
         let paths = [20, 10, 5, 3, 2].map(|rate| steady(rate * MB)).into_iter().collect();
