@@ -62,7 +62,7 @@ impl FileDigest {
             None if is_one_run => Request::NotNeeded,
             None => Request::NotRequested,
         };
-        let progress = HashProgress::default();
+        let progress = HashProgress { moved: now, ..HashProgress::default() };
         Self(Mutex::new(State { request, requested: now, heard: now, progress, rejected: None }))
     }
 
@@ -135,6 +135,7 @@ impl FileDigest {
     pub(super) fn reset_timers(&self, now: Duration) {
         let mut state = self.state();
         (state.requested, state.heard) = (now, now);
+        state.progress.begin(now);
     }
 
     /// How long nothing was heard, how long there was no progress, and the stream that should have brought a sign of life.

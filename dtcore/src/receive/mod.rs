@@ -46,7 +46,7 @@ use crate::proto::v2::{ReportedDigests, WholeDigests};
 use crate::schedule::{Policy, Scheduler};
 use crate::sink::{BeginError, Checked, Outcome as Recovery, Prepared, Sink, SourceIdentity};
 use file_digest::FileDigest;
-use in_order::{Duties, InOrderReader, Outcome};
+use in_order::{Duties, InOrderReader, InOrderResult};
 use reconnect::run_stream;
 use stream_set::StreamSet;
 use supervise::{PROGRESS_INTERVAL, part_file_removed, supervise};
@@ -278,7 +278,7 @@ fn thread_died(action: &'static str) -> TransferError {
 fn read_in_order(
     settings: &Settings,
     sink: &mut Sink,
-) -> Result<Option<(InOrderReader, Outcome)>, TransferError> {
+) -> Result<Option<(InOrderReader, InOrderResult)>, TransferError> {
     let writer = sink.take_writer();
     let hasher = match settings.digests {
         WholeDigests::Blake3AndMd5 => FileHasher::default().with_md5(),
@@ -294,7 +294,7 @@ async fn receive<S: Source>(
     transfer: &Arc<Transfer<S>>,
     n_streams: usize,
     sink: &Sink,
-    in_order: Option<&mut Outcome>,
+    in_order: Option<&mut InOrderResult>,
     cancel: &CancellationToken,
 ) -> Result<FileDigests, TransferError> {
     // Dropping the set aborts its tasks.

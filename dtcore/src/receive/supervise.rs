@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::file_digest::Expected;
-use super::in_order::Outcome;
+use super::in_order::InOrderResult;
 use super::settings::Verification;
 use super::source::Source;
 use super::transfer::Transfer;
@@ -29,7 +29,7 @@ const STOPPED: Duration = Duration::from_secs(1);
 /// Runs until everything has arrived and matches, and returns the digests of the file.
 pub(super) async fn supervise<S: Source>(
     transfer: &Transfer<S>,
-    mut in_order: Option<&mut Outcome>,
+    mut in_order: Option<&mut InOrderResult>,
 ) -> Result<FileDigests, TransferError> {
     loop {
         let (own, expected) = received(transfer, in_order.as_deref_mut()).await?;
@@ -96,7 +96,7 @@ pub(crate) fn compare(
 /// Waits until all blocks are verified and it is known what the file is compared with.
 async fn received<S: Source>(
     transfer: &Transfer<S>,
-    mut in_order: Option<&mut Outcome>,
+    mut in_order: Option<&mut InOrderResult>,
 ) -> Result<(Blake3Digest, Expected), TransferError> {
     let (mut tick, mut progress) = (ticks(TICK), ticks(PROGRESS_INTERVAL));
     let mut checked = transfer.now();
@@ -118,7 +118,7 @@ async fn received<S: Source>(
 }
 
 /// The error that ended the transfer, the digests if everything is there, or neither yet.
-fn outcome<S: Source>(transfer: &Transfer<S>) -> Result<Option<(Blake3Digest, Expected)>, TransferError> {
+pub(super) fn outcome<S: Source>(transfer: &Transfer<S>) -> Result<Option<(Blake3Digest, Expected)>, TransferError> {
     if let Some(error) = transfer.completion.take_failure() {
         return Err(error);
     }
@@ -199,7 +199,7 @@ async fn consumed<S: Source>(transfer: &Transfer<S>) {
 }
 
 /// The error of the in-order reader; without one, this waits indefinitely.
-async fn failed(in_order: Option<&mut Outcome>) -> TransferError {
+async fn failed(in_order: Option<&mut InOrderResult>) -> TransferError {
     if let Some(in_order) = in_order
         && let Err(error) = in_order.wait().await
     {
@@ -211,7 +211,7 @@ async fn failed(in_order: Option<&mut Outcome>) -> TransferError {
 /// Waits until the in-order reader has read everything.
 async fn finished<S: Source>(
     transfer: &Transfer<S>,
-    in_order: &mut Outcome,
+    in_order: &mut InOrderResult,
 ) -> Result<FileDigests, TransferError> {
     let mut progress = ticks(PROGRESS_INTERVAL);
     loop {

@@ -304,7 +304,6 @@ impl Scheduler {
     }
 
     /// The bytes that are not verified.
-    #[cfg(test)]
     pub(crate) fn missing(&self) -> u64 {
         self.table.missing()
     }

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
 use super::memory::MemoryStore;
 use super::ordered::ReorderBuffer;
 use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
-use super::store::{Engine, Store, open, open_for_blocks};
+use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::error::TransferError;
 use crate::manifest::{BlockSet, BlockSize, Manifest};
@@ -44,8 +44,8 @@ impl fmt::Debug for Output {
 
 /// What the bytes of the file are written to in order.
 pub(crate) enum OrderedWriter {
-    /// It is open.
-    Open(Box<dyn Write + Send>),
+    /// It is open. The mutex makes it `Sync`, and is never locked.
+    Open(Mutex<Box<dyn Write + Send>>),
     /// A device or pipe that the in-order reader opens: opening a pipe waits for its reader.
     Path(PathBuf),
 }
@@ -57,7 +57,7 @@ impl OrderedWriter {
     /// Opens it. A pipe that has no reader is awaited until `is_abandoned` returns `true`.
     pub(crate) fn open(self, is_abandoned: impl Fn() -> bool) -> io::Result<Box<dyn Write + Send>> {
         let path = match self {
-            Self::Open(writer) => return Ok(writer),
+            Self::Open(writer) => return Ok(writer.into_inner().unwrap_or_else(PoisonError::into_inner)),
             Self::Path(path) => path,
         };
         // Without the flag, opening would wait for a reader, and nothing could interrupt it.
@@ -133,7 +133,7 @@ impl Sink {
                 return Err(TransferError::OutputExists { path });
             }
             Output::Path(path) => (OrderedWriter::Path(path.clone()), path),
-            Output::Writer(writer, name) => (OrderedWriter::Open(writer), PathBuf::from(name)),
+            Output::Writer(writer, name) => (OrderedWriter::Open(Mutex::new(writer)), PathBuf::from(name)),
             Output::Memory(store, limit) => return Ok(Self::Memory(store, limit)),
         };
         Ok(Self::Ordered { writer: Some(writer), name })
@@ -248,7 +248,7 @@ impl Sink {
         }
     }
 
-    /// The store for the file's bytes; `size` is the file's, if it is known.
+    /// The store for the file's bytes; `size` is the file's, if it is known. One that is not is written, never mapped.
     pub(crate) fn store(&self, engine: Engine, size: Option<u64>) -> Result<Arc<dyn Store>, TransferError> {
         let spooled;
         let (file, path) = match self {
@@ -259,18 +259,21 @@ impl Sink {
                 (&spooled, folder)
             }
         };
-        open(file, engine, size)
-            .map_err(|error| TransferError::local("reserve room for", path, size.unwrap_or(0), error))
+        let store = match size {
+            Some(len) => open(file, engine, len),
+            None => of_unknown_size(file),
+        };
+        store.map_err(|error| TransferError::local("reserve room for", path, size.unwrap_or(0), error))
     }
 
     /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
-    pub(crate) fn spill(&self, engine: Engine) -> Result<Arc<dyn Store>, TransferError> {
+    pub(crate) fn spill(&self) -> Result<Arc<dyn Store>, TransferError> {
         let folder = match self {
             Self::File(part) => part.folder().to_owned(),
             Self::Ordered { .. } | Self::Memory(..) => std::env::temp_dir(),
         };
         let file = spool(&folder)?;
-        open(&file, engine, None).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
+        of_unknown_size(&file).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
     }
 
     /// The writer for bytes in order, once.
@@ -313,4 +316,9 @@ fn is_descriptor(path: &Path) -> bool {
 /// A file without a name: whatever happens, nothing of it is left.
 fn spool(folder: &Path) -> Result<File, TransferError> {
     tempfile::tempfile_in(folder).map_err(|source| TransferError::local("make room in", folder, 0, source))
+}
+
+/// A store for as many bytes as arrive.
+fn of_unknown_size(file: &File) -> io::Result<Arc<dyn Store>> {
+    Ok(Arc::new(PwriteStore::of_unknown_size(file.try_clone()?)))
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::manifest::BlockSize;
-use crate::sink::{Engine, PwriteStore, ReorderBuffer, journal, open};
+use crate::sink::ordered::ReorderBuffer;
+use crate::sink::{Engine, PwriteStore, journal, open};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
