@@ -219,7 +219,7 @@ impl<S: Source> Transfer<S> {
         let scheduler = self.scheduler();
         let is_digest_needed = self.file_digest.is_to_request() && scheduler.is_all_assigned();
         let is_complete = scheduler.is_complete();
-        let is_anything_to_request = scheduler.is_anything_to_ask();
+        let is_anything_to_request = scheduler.is_anything_to_request();
         drop(scheduler);
         is_digest_needed || is_anything_to_request || self.is_over_with(is_complete)
     }
@@ -275,7 +275,7 @@ impl<S: Source> Transfer<S> {
         let is_complete = scheduler.is_complete();
         drop(scheduler);
         match copy {
-            Copy::First { also_held_by } => {
+            Copy::First { also_assigned_to } => {
                 self.advance_reader();
                 if is_complete {
                     let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
@@ -283,7 +283,7 @@ impl<S: Source> Transfer<S> {
                     self.file_digest.await_alone(now);
                     self.streams.wake_all();
                     self.completion.check();
-                } else if let Some(wake) = also_held_by.and_then(|other| self.streams.wake_of(other)) {
+                } else if let Some(wake) = also_assigned_to.and_then(|other| self.streams.wake_of(other)) {
                     wake.wake();
                 }
             }
