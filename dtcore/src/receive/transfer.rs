@@ -219,7 +219,7 @@ impl<S: Source> Transfer<S> {
         let scheduler = self.scheduler();
         let is_digest_needed = self.file_digest.is_to_request() && scheduler.is_all_assigned();
         let is_complete = scheduler.is_complete();
-        let is_anything_to_request = scheduler.is_anything_to_ask();
+        let is_anything_to_request = scheduler.is_anything_to_request();
         drop(scheduler);
         is_digest_needed || is_anything_to_request || self.is_over_with(is_complete)
     }

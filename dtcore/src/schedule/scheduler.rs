@@ -272,7 +272,7 @@ impl Scheduler {
     }
 
     /// Whether a stream that is not open might be requested for something if it were: a block, or a second copy of one.
-    pub(crate) fn is_anything_to_ask(&self) -> bool {
+    pub(crate) fn is_anything_to_request(&self) -> bool {
         let may_hedge = !self.policy.limited && self.table.is_anything_assigned();
         may_hedge || self.table.first_unassigned(self.limit(), None).is_some()
     }
