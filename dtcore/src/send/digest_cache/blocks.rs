@@ -1,16 +1,16 @@
 //! The digests of blocks, remembered for whoever asks for the same blocks again.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::io::{Errno, pread};
-
-use super::{FileIdentity, SourceFile};
+use super::{Object, ObjectIdentity};
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockSize, ByteRange, Manifest};
 use crate::send::digest_cache::hashing::{Lasting, lasting};
+use crate::sys::{PIECE, PieceReader};
 
 /// How many bytes the digests of all files may take: those of a million blocks, half a terabyte.
 pub(crate) const CAPACITY: usize = 32 << 20;
@@ -20,9 +20,6 @@ const PAGE: u32 = 256;
 
 /// What a page takes beside its digests.
 const OVERHEAD: usize = 256;
-
-/// How much is hashed at once: it stays in a core's own cache between being read and being hashed.
-const PIECE: usize = 128 << 10;
 
 /// How many buffers are kept between two uses: one for each thread that hashes now, seldom more than there are cores.
 const BUFFERS: usize = 16;
@@ -48,7 +45,7 @@ struct Pages {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
-    identity: FileIdentity,
+    identity: ObjectIdentity,
     block: BlockSize,
     page: u32,
 }
@@ -75,7 +72,7 @@ impl BlockDigests {
     /// The digest of a block of that version of a file, if it is known.
     pub(crate) fn find(
         &self,
-        identity: &FileIdentity,
+        identity: &ObjectIdentity,
         manifest: &Manifest,
         block: BlockId,
     ) -> Option<RangeDigest> {
@@ -92,14 +89,14 @@ impl BlockDigests {
     /// left alone long enough before.
     pub(crate) fn remember(
         &self,
-        source: &SourceFile,
+        object: &dyn Object,
         manifest: &Manifest,
         block: BlockId,
         digest: RangeDigest,
-        now: &FileIdentity,
+        now: &ObjectIdentity,
         begin: SystemTime,
     ) {
-        if lasting(source, now, begin, self.min_age) == Lasting::No {
+        if lasting(object, now, begin, self.min_age) == Lasting::No {
             return;
         }
         let (key, at) = place(now, manifest, block);
@@ -108,18 +105,18 @@ impl BlockDigests {
         self.pages().set(key, len, at, digest);
     }
 
-    /// Hashes the next bytes of a range, `part`, which should be in memory: it is read where the caller stands.
+    /// Hashes the next bytes of a range, `part`, which should be in memory, as the calling thread reads it.
     ///
     /// # Errors
-    /// The system's; [`Errno::NODATA`] if the file ends before the part does.
+    /// The system's; [`io::ErrorKind::UnexpectedEof`] if the object ends before the part does.
     pub(crate) fn hash(
         &self,
-        source: &SourceFile,
+        object: &dyn Object,
         part: ByteRange,
         hasher: &mut RangeHasher,
-    ) -> Result<(), Errno> {
+    ) -> io::Result<()> {
         let mut buffer = self.buffers().pop().unwrap_or_else(|| vec![0; PIECE]);
-        let result = read_into(source, part, &mut buffer, hasher);
+        let result = hash_part(object, part, &mut buffer, hasher);
         let mut buffers = self.buffers();
         if buffers.len() < BUFFERS {
             buffers.push(buffer);
@@ -132,7 +129,7 @@ impl BlockDigests {
     }
 
     /// Forgets all digests of that version of a file.
-    pub(crate) fn forget(&self, identity: &FileIdentity) {
+    pub(crate) fn forget(&self, identity: &ObjectIdentity) {
         let mut pages = self.pages();
         pages.by_key.retain(|key, _| key.identity != *identity);
         pages.bytes = pages.by_key.values().map(Page::bytes).sum();
@@ -180,42 +177,34 @@ impl Pages {
     }
 }
 
-fn place(identity: &FileIdentity, manifest: &Manifest, block: BlockId) -> (Key, usize) {
+fn place(identity: &ObjectIdentity, manifest: &Manifest, block: BlockId) -> (Key, usize) {
     let key = Key { identity: *identity, block: manifest.block_size(), page: block.value() / PAGE };
     (key, usize::try_from(block.value() % PAGE).unwrap_or(usize::MAX))
 }
 
-fn read_into(
-    source: &SourceFile,
+fn hash_part(
+    object: &dyn Object,
     part: ByteRange,
     buffer: &mut [u8],
     hasher: &mut RangeHasher,
-) -> Result<(), Errno> {
-    let mut rest = part;
-    while !rest.is_empty() {
-        let len = buffer.len().min(usize::try_from(rest.len()).unwrap_or(usize::MAX));
-        let Some(into) = buffer.get_mut(..len) else { return Err(Errno::INVAL) };
-        let n = match pread(source, &mut *into, rest.start()) {
-            Ok(0) => return Err(Errno::NODATA),
-            Ok(n) => n,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(into.get(..n).unwrap_or_default()).ok_or(Errno::INVAL)?;
-        rest = ByteRange::new(rest.start().saturating_add(u64::try_from(n).unwrap_or(0)), rest.end());
+) -> io::Result<()> {
+    let mut pieces = PieceReader::new(part, |buffer, offset| object.read_at(buffer, offset));
+    while let piece @ [_, ..] = pieces.next(buffer)? {
+        hasher.update(piece).ok_or(io::ErrorKind::InvalidInput)?;
     }
-    Ok(())
+    if pieces.rest().is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::fs::SourceFile;
     use crate::send::digest_cache::hashing::MIN_AGE;
     use std::io::Write;
 
     const LATER: Duration = Duration::from_secs(3);
 
-    fn source(len: u64) -> SourceFile {
+    fn object(len: u64) -> SourceFile {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
         SourceFile::new(file).unwrap()
@@ -227,13 +216,13 @@ mod tests {
 
     #[test]
     fn only_what_was_left_alone_is_remembered() {
-        let (source, manifest) = (source(40_000), manifest(40_000));
-        let (identity, digest) = (source.identity(), RangeDigest::from([7; 32]));
+        let (object, manifest) = (object(40_000), manifest(40_000));
+        let (identity, digest) = (object.identity(), RangeDigest::from([7; 32]));
         let block = manifest.block(2).unwrap();
         let digests = BlockDigests::new(CAPACITY, MIN_AGE, Arc::default());
         let now = SystemTime::now();
         for (begin, found) in [(now - LATER, None), (now, None), (now + LATER, Some(digest))] {
-            digests.remember(&source, &manifest, block, digest, &identity, begin);
+            digests.remember(&object, &manifest, block, digest, &identity, begin);
             assert_eq!(digests.find(&identity, &manifest, block), found);
         }
         assert_eq!(digests.find(&identity, &manifest, manifest.block(1).unwrap()), None);
@@ -246,10 +235,10 @@ mod tests {
         let digests = BlockDigests::new(20 * (OVERHEAD + 33), MIN_AGE, Arc::default());
         let manifest = manifest(1);
         let block = manifest.block(0).unwrap();
-        let sources: Vec<_> = (0..50).map(|_| source(1)).collect();
-        for source in &sources {
+        let sources: Vec<_> = (0..50).map(|_| object(1)).collect();
+        for object in &sources {
             let (digest, begin) = (RangeDigest::from([7; 32]), SystemTime::now() + LATER);
-            digests.remember(source, &manifest, block, digest, &source.identity(), begin);
+            digests.remember(object, &manifest, block, digest, &object.identity(), begin);
             assert!(digests.find(&sources[0].identity(), &manifest, block).is_some(), "it is used");
             let pages = digests.pages();
             assert!(pages.bytes <= pages.capacity);
@@ -264,17 +253,17 @@ mod tests {
         let content: Vec<u8> = (0..400_000_usize).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
-        let source = SourceFile::new(file).unwrap();
+        let object = SourceFile::new(file).unwrap();
         let digests = BlockDigests::new(CAPACITY, MIN_AGE, Arc::default());
         let range = ByteRange::new(262_144, 400_000);
         let mut hasher = RangeHasher::new(400_000, range).unwrap();
         for part in [ByteRange::new(262_144, 262_145), ByteRange::new(262_145, 400_000)] {
-            digests.hash(&source, part, &mut hasher).unwrap();
+            digests.hash(&object, part, &mut hasher).unwrap();
         }
         assert_eq!(hasher.finish(), RangeDigest::of(400_000, range, &content[262_144..]));
         let mut hasher = RangeHasher::new(500_000, ByteRange::new(393_216, 500_000)).unwrap();
-        let beyond = digests.hash(&source, ByteRange::new(393_216, 500_000), &mut hasher);
-        assert_eq!(beyond, Err(Errno::NODATA));
+        let beyond = digests.hash(&object, ByteRange::new(393_216, 500_000), &mut hasher);
+        assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(digests.bytes_hashed.load(Ordering::Relaxed), 400_000 - 262_144);
     }
 }

@@ -1,14 +1,15 @@
 //! Hashes one file, and tells whether its digest can be trusted to last.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{BlockDigests, DigestError, FileIdentity, SourceFile};
-use crate::backend::fs::{Flow, read_through};
+use super::{BlockDigests, DigestError, Object, ObjectIdentity};
+use crate::backend::read_through;
 use crate::digest::{Blake3Digest, Md5Digest, Md5Hasher, RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, ByteRange, Manifest};
 
@@ -49,18 +50,18 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Counts what was hashed, and says whether to go on.
-    fn count(&self, bytes: &[u8]) -> Flow {
+    fn count(&self, bytes: &[u8]) -> ControlFlow<()> {
         let n = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.hashed.fetch_add(n, Ordering::Relaxed);
         self.bytes_hashed.fetch_add(n, Ordering::Relaxed);
-        if self.cancel.is_cancelled() { Flow::Stop } else { Flow::Continue }
+        if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
 /// Reads the whole file for its MD5; blocks the calling thread.
-pub(crate) fn md5(source: &SourceFile, reading: &Reading) -> Result<Hashed<Md5Digest>, DigestError> {
+pub(crate) fn md5(object: &dyn Object, reading: &Reading) -> Result<Hashed<Md5Digest>, DigestError> {
     let begin = SystemTime::now();
-    opened_content(source)?;
+    opened_content(object)?;
     let mut hasher = Md5Hasher::default();
     let mut read = 0_u64;
     // Beyond the size too: a file that grew would otherwise pass for the one that was opened.
@@ -69,27 +70,27 @@ pub(crate) fn md5(source: &SourceFile, reading: &Reading) -> Result<Hashed<Md5Di
         hasher.update(bytes);
         read = read.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         // A file that grows has changed; following it could go on for ever.
-        if read > source.size() { Flow::Stop } else { reading.count(bytes) }
+        if read > object.size() { ControlFlow::Break(()) } else { reading.count(bytes) }
     };
-    read_through(source, everything, visit).map_err(|error| unreadable(&error))?;
+    read_through(object, everything, visit).map_err(|error| unreadable(&error))?;
     if reading.cancel.is_cancelled() {
         return Err(DigestError::Cancelled);
     }
-    let after = opened_content(source)?;
-    if read != source.size() {
+    let after = opened_content(object)?;
+    if read != object.size() {
         return Err(DigestError::Changed);
     }
-    Ok(Hashed { digest: hasher.finish(), lasting: lasting(source, &after, begin, reading.min_age) })
+    Ok(Hashed { digest: hasher.finish(), lasting: lasting(object, &after, begin, reading.min_age) })
 }
 
 /// The file's BLAKE3 hash, if the digests of all its blocks are known.
 pub(crate) fn blake3_of_known(
-    source: &SourceFile,
+    object: &dyn Object,
     manifest: &Manifest,
     blocks: &BlockDigests,
 ) -> Option<Blake3Digest> {
     // What is known is known of this version only.
-    let now = source.current_identity().ok().filter(|now| *now == source.identity())?;
+    let now = object.current_identity().ok().filter(|now| *now == object.identity())?;
     let digests: Option<Vec<_>> = manifest.blocks().map(|block| blocks.find(&now, manifest, block)).collect();
     Blake3Digest::of_blocks(manifest, &digests?)
 }
@@ -98,18 +99,18 @@ pub(crate) fn blake3_of_known(
 ///
 /// It holds the digests of all blocks: 8 MiB for a file of 4 TiB.
 pub(crate) fn blake3(
-    source: &SourceFile,
+    object: &dyn Object,
     manifest: &Manifest,
     blocks: &BlockDigests,
     reading: &Reading,
 ) -> Result<Hashed<Blake3Digest>, DigestError> {
     let begin = SystemTime::now();
-    let mut now = opened_content(source)?;
+    let mut now = opened_content(object)?;
     let mut digests = Vec::new();
     let mut rest = manifest.blocks().peekable();
     while let Some(first) = rest.next() {
         // What is known is known of this version only.
-        let known = |block| (now == source.identity()).then(|| blocks.find(&now, manifest, block)).flatten();
+        let known = |block| (now == object.identity()).then(|| blocks.find(&now, manifest, block)).flatten();
         if let Some(digest) = known(first) {
             digests.push(digest);
             continue;
@@ -121,21 +122,21 @@ pub(crate) fn blake3(
             run.push(block);
         }
         let run_begin = SystemTime::now();
-        let hashed = hash_run(source, manifest, &run, reading)?;
-        now = opened_content(source)?;
+        let hashed = hash_run(object, manifest, &run, reading)?;
+        now = opened_content(object)?;
         for (block, digest) in run.iter().zip(&hashed) {
-            blocks.remember(source, manifest, *block, *digest, &now, run_begin);
+            blocks.remember(object, manifest, *block, *digest, &now, run_begin);
         }
         digests.extend(hashed);
     }
-    let after = opened_content(source)?;
+    let after = opened_content(object)?;
     let digest = Blake3Digest::of_blocks(manifest, &digests).ok_or(DigestError::Changed)?;
-    Ok(Hashed { digest, lasting: lasting(source, &after, begin, reading.min_age) })
+    Ok(Hashed { digest, lasting: lasting(object, &after, begin, reading.min_age) })
 }
 
 /// The digests of neighbouring blocks.
 fn hash_run(
-    source: &SourceFile,
+    object: &dyn Object,
     manifest: &Manifest,
     run: &[BlockId],
     reading: &Reading,
@@ -150,7 +151,7 @@ fn hash_run(
         let flow = reading.count(bytes);
         while !bytes.is_empty() {
             if left == 0 {
-                let Some(range) = ranges.next() else { return Flow::Stop };
+                let Some(range) = ranges.next() else { return ControlFlow::Break(()) };
                 left = range.len();
                 hasher = RangeHasher::new(manifest.size(), range);
             }
@@ -165,7 +166,7 @@ fn hash_run(
         }
         flow
     };
-    read_through(source, whole, visit).map_err(|error| unreadable(&error))?;
+    read_through(object, whole, visit).map_err(|error| unreadable(&error))?;
     if reading.cancel.is_cancelled() {
         return Err(DigestError::Cancelled);
     }
@@ -174,9 +175,9 @@ fn hash_run(
 }
 
 /// A fresh look at the file, which must still have the content that was opened.
-fn opened_content(source: &SourceFile) -> Result<FileIdentity, DigestError> {
-    let now = source.current_identity().map_err(|error| unreadable(&error))?;
-    if source.same_content(&now) { Ok(now) } else { Err(DigestError::Changed) }
+fn opened_content(object: &dyn Object) -> Result<ObjectIdentity, DigestError> {
+    let now = object.current_identity().map_err(|error| unreadable(&error))?;
+    if object.identity().same_content(&now) { Ok(now) } else { Err(DigestError::Changed) }
 }
 
 pub(crate) fn unreadable(error: &io::Error) -> DigestError {
@@ -190,16 +191,16 @@ pub(crate) fn unreadable(error: &io::Error) -> DigestError {
 
 /// Whether what was read since `begin` can be remembered, if the file looks like `now` afterwards.
 pub(crate) fn lasting(
-    source: &SourceFile,
-    now: &FileIdentity,
+    object: &dyn Object,
+    now: &ObjectIdentity,
     begin: SystemTime,
     min_age: Duration,
 ) -> Lasting {
-    if *now == source.identity() { settled(now, begin, min_age) } else { Lasting::No }
+    if *now == object.identity() { settled(now, begin, min_age) } else { Lasting::No }
 }
 
 /// Whether the file had been left alone for `min_age` when the hash began.
-pub(crate) fn settled(identity: &FileIdentity, begin: SystemTime, min_age: Duration) -> Lasting {
+pub(crate) fn settled(identity: &ObjectIdentity, begin: SystemTime, min_age: Duration) -> Lasting {
     let begin = begin.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(min_age);
     match i128::try_from(begin.as_nanos()) {
         Ok(begin) if identity.changed() <= begin => Lasting::Yes,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
-use crate::backend::fs::{FileIdentity, SourceFile};
+use crate::backend::{Object, ObjectIdentity};
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::manifest::Manifest;
 pub(crate) use blocks::BlockDigests;
@@ -79,7 +79,7 @@ impl DigestCache {
         }
     }
 
-    /// The MD5 of `source`, from memory if this version of the file is known.
+    /// The MD5 of `object`, from memory if this version of the file is known.
     ///
     /// A file that must be read waits until `client_key` has its turn, or somebody else who wants the same file.
     ///
@@ -87,59 +87,60 @@ impl DigestCache {
     /// Dropping the future gives up this caller's interest; the file is read on only while somebody waits.
     pub(crate) async fn md5(
         &self,
-        source: &Arc<SourceFile>,
+        object: &Arc<dyn Object>,
         client_key: IpAddr,
     ) -> Result<Md5Digest, DigestError> {
-        self.md5.digest(source, client_key, hashing::md5).await
+        self.md5.digest(object, client_key, hashing::md5).await
     }
 
-    /// The BLAKE3 hash of `source`, from the digests of its blocks; those that are not known are read.
+    /// The BLAKE3 hash of `object`, from the digests of its blocks; those that are not known are read.
     ///
     /// Turns and cancelling are those of [`md5`](Self::md5); a file of which all is known needs none.
     pub(crate) async fn blake3(
         &self,
-        source: &Arc<SourceFile>,
+        object: &Arc<dyn Object>,
         manifest: Manifest,
         client_key: IpAddr,
     ) -> Result<Blake3Digest, DigestError> {
-        if let Some(known) = self.known_blake3(&source.identity()) {
+        if let Some(known) = self.known_blake3(&object.identity()) {
             return Ok(known);
         }
-        let (known, file) = (Arc::clone(&self.blocks), Arc::clone(source));
-        let merging = tokio::task::spawn_blocking(move || hashing::blake3_of_known(&file, &manifest, &known));
+        let (known, file) = (Arc::clone(&self.blocks), Arc::clone(object));
+        let merging =
+            tokio::task::spawn_blocking(move || hashing::blake3_of_known(&*file, &manifest, &known));
         if let Ok(Some(digest)) = merging.await {
-            self.blake3.remember(source.identity(), digest);
+            self.blake3.remember(object.identity(), digest);
             return Ok(digest);
         }
         let blocks = Arc::clone(&self.blocks);
         self.blake3
-            .digest(source, client_key, move |source, reading| {
-                hashing::blake3(source, &manifest, &blocks, reading)
+            .digest(object, client_key, move |object, reading| {
+                hashing::blake3(object, &manifest, &blocks, reading)
             })
             .await
     }
 
     /// The MD5 of that version of a file, if it is known.
-    pub(crate) fn known_md5(&self, identity: &FileIdentity) -> Option<Md5Digest> {
+    pub(crate) fn known_md5(&self, identity: &ObjectIdentity) -> Option<Md5Digest> {
         self.md5.known(identity)
     }
 
     /// The BLAKE3 hash of that version of a file, if it is known.
-    pub(crate) fn known_blake3(&self, identity: &FileIdentity) -> Option<Blake3Digest> {
+    pub(crate) fn known_blake3(&self, identity: &ObjectIdentity) -> Option<Blake3Digest> {
         self.blake3.known(identity)
     }
 
     /// Forgets all digests of that version of a file, one of which turned out not to be of its content.
     ///
     /// Identities cannot tell everything: what is written through a mapping shows in the times when the kernel likes.
-    pub(crate) fn forget(&self, identity: &FileIdentity) {
+    pub(crate) fn forget(&self, identity: &ObjectIdentity) {
         self.blocks.forget(identity);
         self.md5.forget(identity);
         self.blake3.forget(identity);
     }
 
     /// How many bytes of that version of a file are through for the digests that are being computed now.
-    pub(crate) fn progress(&self, identity: &FileIdentity) -> u64 {
+    pub(crate) fn progress(&self, identity: &ObjectIdentity) -> u64 {
         self.md5.progress(identity).saturating_add(self.blake3.progress(identity))
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::{DigestError, FileIdentity, SourceFile};
+use super::{DigestError, Object, ObjectIdentity};
 use crate::send::digest_cache::hashing::{Hashed, Lasting, Reading};
 use crate::send::digest_cache::turns::{Turn, Turns};
 
@@ -32,8 +32,8 @@ pub(crate) struct SingleFlight<D> {
 
 #[derive(Debug)]
 pub(crate) struct State<D> {
-    pub(crate) known: HashMap<FileIdentity, Known<D>>,
-    flights: HashMap<FileIdentity, Weak<InFlight<D>>>,
+    pub(crate) known: HashMap<ObjectIdentity, Known<D>>,
+    flights: HashMap<ObjectIdentity, Weak<InFlight<D>>>,
     /// Counts lookups: the age of an entry is the lookup that last found it.
     pub(crate) lookups: u64,
 }
@@ -85,21 +85,21 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
         Self { state: Mutex::default(), turns, tracker, bytes_hashed, min_age }
     }
 
-    /// The digest of `source`, from memory, from somebody else's work, or from `work` on a thread that may block.
+    /// The digest of `object`, from memory, from somebody else's work, or from `work` on a thread that may block.
     pub(crate) async fn digest<W>(
         self: &Arc<Self>,
-        source: &Arc<SourceFile>,
+        object: &Arc<dyn Object>,
         client_key: IpAddr,
         work: W,
     ) -> Result<D, DigestError>
     where
-        W: FnOnce(&SourceFile, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
+        W: FnOnce(&dyn Object, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
     {
-        let flight = match self.look_up(source.identity()) {
+        let flight = match self.look_up(object.identity()) {
             Found::Known(digest) => return Ok(digest),
             Found::InFlight(flight) => flight,
             Found::Begin(flight, job) => {
-                self.tracker.spawn(Arc::clone(self).run(Arc::clone(source), job, work));
+                self.tracker.spawn(Arc::clone(self).run(Arc::clone(object), job, work));
                 flight
             }
         };
@@ -119,7 +119,7 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
     }
 
     /// The digest if it is known.
-    pub(crate) fn known(&self, identity: &FileIdentity) -> Option<D> {
+    pub(crate) fn known(&self, identity: &ObjectIdentity) -> Option<D> {
         let mut state = self.state();
         state.lookups += 1;
         let now = state.lookups;
@@ -129,22 +129,22 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
     }
 
     /// Remembers a digest that was found without this desk's work.
-    pub(crate) fn remember(&self, identity: FileIdentity, digest: D) {
+    pub(crate) fn remember(&self, identity: ObjectIdentity, digest: D) {
         self.state().remember(identity, digest);
     }
 
     /// Forgets the digest of that version of a file.
-    pub(crate) fn forget(&self, identity: &FileIdentity) {
+    pub(crate) fn forget(&self, identity: &ObjectIdentity) {
         self.state().known.remove(identity);
     }
 
     /// How many bytes are through of a file whose digest is on its way.
-    pub(crate) fn progress(&self, identity: &FileIdentity) -> u64 {
+    pub(crate) fn progress(&self, identity: &ObjectIdentity) -> u64 {
         let flight = self.state().flights.get(identity).and_then(Weak::upgrade);
         flight.map_or(0, |flight| flight.hashed.load(Ordering::Relaxed))
     }
 
-    fn look_up(&self, identity: FileIdentity) -> Found<D> {
+    fn look_up(&self, identity: ObjectIdentity) -> Found<D> {
         let mut state = self.state();
         state.lookups += 1;
         let now = state.lookups;
@@ -173,17 +173,17 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
     }
 
     /// Hashes the file and tells everybody who waits.
-    async fn run<W>(self: Arc<Self>, source: Arc<SourceFile>, job: Job<D>, work: W)
+    async fn run<W>(self: Arc<Self>, object: Arc<dyn Object>, job: Job<D>, work: W)
     where
-        W: FnOnce(&SourceFile, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
+        W: FnOnce(&dyn Object, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
     {
-        let identity = source.identity();
+        let identity = object.identity();
         let Job { progress, reading, turn, flight } = job;
         let cancel = reading.cancel.clone();
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(DigestError::Cancelled),
-            outcome = hash(&progress, turn, move || work(&source, &reading)) => outcome,
+            outcome = hash(&progress, turn, move || work(&*object, &reading)) => outcome,
         };
         {
             let mut state = self.state();
@@ -232,7 +232,7 @@ impl<D> Default for State<D> {
 }
 
 impl<D> State<D> {
-    pub(crate) fn remember(&mut self, identity: FileIdentity, digest: D) {
+    pub(crate) fn remember(&mut self, identity: ObjectIdentity, digest: D) {
         if self.known.len() >= CAPACITY {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.last_used);
             if let Some(oldest) = oldest.map(|(identity, _)| *identity) {
