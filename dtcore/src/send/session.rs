@@ -315,7 +315,7 @@ impl Session {
 
     /// The next turn to use a core, for the share of the address that asked for the session.
     pub(crate) async fn next_turn(&self) -> FairPermit {
-        self.shared.fair_queue.next(self.client_key, self.transfer).await
+        self.shared.fair_queue.next(self.client_key, self.transfer.0).await
     }
 
     /// The streams; the lock is never held across a wait.

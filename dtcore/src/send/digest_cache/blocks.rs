@@ -1,4 +1,4 @@
-//! The digests of blocks, remembered for whoever asks for the same blocks again.
+//! The digests of blocks, remembered for later requests for the same blocks.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,28 +9,28 @@ use std::time::{Duration, SystemTime};
 use super::{Object, ObjectIdentity};
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockSize, ByteRange, Manifest};
-use crate::send::digest_cache::hashing::{Lasting, lasting};
+use crate::send::digest_cache::stability::is_stable;
 use crate::sys::{PIECE, PieceReader};
 
-/// How many bytes the digests of all files may take: those of a million blocks, half a terabyte.
+/// How many bytes the digests of all objects may take: enough for a million blocks, half a terabyte.
 pub(crate) const CAPACITY: usize = 32 << 20;
 
-/// How many neighbouring blocks are remembered and forgotten together.
+/// How many consecutive blocks are remembered and forgotten together.
 const PAGE: u32 = 256;
 
-/// What a page takes beside its digests.
+/// The size of a page without its digests.
 const OVERHEAD: usize = 256;
 
-/// How many buffers are kept between two uses: one for each thread that hashes now, seldom more than there are cores.
+/// How many buffers are kept for the next use: one for each thread that hashes, seldom more than there are cores.
 const BUFFERS: usize = 16;
 
-/// Digests by file identity and block.
+/// Digests by object identity and block.
 #[derive(Debug)]
 pub(crate) struct BlockDigests {
     pages: Mutex<Pages>,
     buffers: Mutex<Vec<Vec<u8>>>,
     bytes_hashed: Arc<AtomicU64>,
-    /// How long a file must have been left alone before it was read.
+    /// How long an object must have been unchanged when it was read.
     min_age: Duration,
 }
 
@@ -39,7 +39,7 @@ struct Pages {
     by_key: HashMap<Key, Page>,
     bytes: usize,
     capacity: usize,
-    /// Counts uses: the age of a page is the use that last found it.
+    /// Counts uses; pages remember the use that last found them.
     uses: u64,
 }
 
@@ -58,18 +58,18 @@ struct Page {
 
 impl Page {
     fn bytes(&self) -> usize {
-        OVERHEAD.saturating_add(size_of_val(&*self.digests))
+        OVERHEAD + size_of_val(&*self.digests)
     }
 }
 
 impl BlockDigests {
-    /// Remembers up to `capacity` bytes of digests; what is hashed is added to `bytes_hashed`.
+    /// Remembers up to `capacity` bytes of digests; hashed bytes are added to `bytes_hashed`.
     pub(crate) fn new(capacity: usize, min_age: Duration, bytes_hashed: Arc<AtomicU64>) -> Self {
         let pages = Pages { by_key: HashMap::new(), bytes: 0, capacity, uses: 0 };
         Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed, min_age }
     }
 
-    /// The digest of a block of that version of a file, if it is known.
+    /// The digest of a block of that version of an object, if it is known.
     pub(crate) fn find(
         &self,
         identity: &ObjectIdentity,
@@ -85,8 +85,8 @@ impl BlockDigests {
         page.digests.get(at).copied().flatten()
     }
 
-    /// Remembers the digest of a block that was read since `begin`, if the file looks like `now` afterwards and had been
-    /// left alone long enough before.
+    /// Remembers the digest of a block that was read since `begin`, if the object has identity `now` afterwards and had been
+    /// unchanged for long enough before.
     pub(crate) fn remember(
         &self,
         object: &dyn Object,
@@ -96,11 +96,11 @@ impl BlockDigests {
         now: &ObjectIdentity,
         begin: SystemTime,
     ) {
-        if lasting(object, now, begin, self.min_age) == Lasting::No {
+        if !is_stable(object, now, begin, self.min_age) {
             return;
         }
         let (key, at) = place(now, manifest, block);
-        let len = manifest.n_blocks().saturating_sub(key.page.saturating_mul(PAGE)).min(PAGE);
+        let len = (manifest.n_blocks() - key.page * PAGE).min(PAGE);
         let len = usize::try_from(len).unwrap_or(0);
         self.pages().set(key, len, at, digest);
     }
@@ -128,7 +128,7 @@ impl BlockDigests {
         result
     }
 
-    /// Forgets all digests of that version of a file.
+    /// Forgets all digests of that version of an object.
     pub(crate) fn forget(&self, identity: &ObjectIdentity) {
         let mut pages = self.pages();
         pages.by_key.retain(|key, _| key.identity != *identity);
@@ -136,7 +136,7 @@ impl BlockDigests {
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
-        // Every change is complete in itself, so a panic elsewhere leaves it sound.
+        // Every change is complete in itself, so a panic elsewhere leaves it valid.
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,13 +159,13 @@ impl Pages {
         if let Some(slot) = page.digests.get_mut(at) {
             *slot = Some(digest);
         }
-        self.bytes = self.bytes.saturating_add(added);
+        self.bytes += added;
         if self.bytes > self.capacity {
             self.make_room();
         }
     }
 
-    /// Forgets the pages that were not used for the longest time, a quarter of all, so that it is seldom needed.
+    /// Forgets the least recently used quarter of the pages, so that this is seldom needed.
     fn make_room(&mut self) {
         let mut ages: Vec<u64> = self.by_key.values().map(|page| page.last_used).collect();
         let quarter = ages.len() / 4;
@@ -199,7 +199,7 @@ fn hash_part(
 mod tests {
     use super::*;
     use crate::backend::fs::SourceFile;
-    use crate::send::digest_cache::hashing::MIN_AGE;
+    use crate::send::digest_cache::stability::MIN_AGE;
     use std::io::Write;
 
     const LATER: Duration = Duration::from_secs(3);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_left_alone_is_remembered() {
+    fn digests_of_recently_changed_objects_are_not_remembered() {
         let (object, manifest) = (object(40_000), manifest(40_000));
         let (identity, digest) = (object.identity(), RangeDigest::from([7; 32]));
         let block = manifest.block(2).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_make_room() {
+    fn least_recently_used_pages_are_evicted() {
         let digests = BlockDigests::new(20 * (OVERHEAD + 33), MIN_AGE, Arc::default());
         let manifest = manifest(1);
         let block = manifest.block(0).unwrap();
@@ -239,7 +239,7 @@ mod tests {
         for object in &sources {
             let (digest, begin) = (RangeDigest::from([7; 32]), SystemTime::now() + LATER);
             digests.remember(object, &manifest, block, digest, &object.identity(), begin);
-            assert!(digests.find(&sources[0].identity(), &manifest, block).is_some(), "it is used");
+            assert!(digests.find(&sources[0].identity(), &manifest, block).is_some(), "it was used last");
             let pages = digests.pages();
             assert!(pages.bytes <= pages.capacity);
             assert_eq!(pages.bytes, pages.by_key.len() * (OVERHEAD + 33));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_hashed_where_it_is_and_its_lack_is_told() {
+    fn parts_are_hashed_and_missing_bytes_are_an_error() {
         let content: Vec<u8> = (0..400_000_usize).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
