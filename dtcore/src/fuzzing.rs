@@ -1,7 +1,7 @@
-//! The decoders of what comes from a peer or a disk, one plain function for each, for fuzzers.
+//! The decoders of bytes from a peer or a disk, each as a plain function, for fuzzers.
 //!
-//! Each takes any bytes, must not panic on them, and holds what is read to what must be true of it: it stays within its
-//! bounds, and written again it is what it was read from.
+//! Each takes any bytes, must not panic on them, and checks that a decoded value is within its bounds and encodes to the same
+//! bytes.
 
 use crate::digest::Blake3Digest;
 use crate::manifest::Manifest;
@@ -16,7 +16,7 @@ use crate::sink::JournalContents;
 pub type Decoder = fn(&[u8]);
 
 /// All decoders, with their names.
-pub const DECODERS: [(&str, Decoder); 12] = [
+pub const DECODERS: &[(&str, Decoder)] = &[
     ("hello", hello),
     ("demand", demand),
     ("reply", reply),
@@ -31,7 +31,7 @@ pub const DECODERS: [(&str, Decoder); 12] = [
     ("journal", journal),
 ];
 
-/// The first bytes of a stream.
+/// A stream's first bytes.
 pub fn hello(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk::<HELLO_LEN>() else { return };
     if let Ok(hello) = Hello::decode(bytes) {
@@ -39,7 +39,7 @@ pub fn hello(bytes: &[u8]) {
     }
 }
 
-/// A frame of the receiver.
+/// A frame from the receiver.
 pub fn demand(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk::<FRAME_LEN>() else { return };
     let Ok(demand) = Demand::decode(bytes) else { return };
@@ -49,7 +49,7 @@ pub fn demand(bytes: &[u8]) {
     }
 }
 
-/// A frame header of the sender, and what follows it as far as it is there.
+/// A frame header from the sender, and the payload after it, as much as there is.
 pub fn reply(bytes: &[u8]) {
     let Some((header, rest)) = bytes.split_first_chunk::<FRAME_LEN>() else { return };
     let Ok(reply) = Reply::decode(header) else { return };
@@ -71,7 +71,7 @@ pub fn reply(bytes: &[u8]) {
     }
 }
 
-/// What follows a range's bytes.
+/// The trailer after a range's bytes.
 pub fn trailer(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk::<TRAILER_LEN>() else { return };
     if let Ok(trailer) = Trailer::decode(bytes) {
@@ -79,7 +79,7 @@ pub fn trailer(bytes: &[u8]) {
     }
 }
 
-/// What follows the header of the file's digests.
+/// The digests of the file, after their header.
 pub fn digests(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk::<WHOLE_DIGESTS_LEN>() else { return };
     for which in [WholeDigests::Blake3, WholeDigests::Blake3AndMd5] {
@@ -90,7 +90,7 @@ pub fn digests(bytes: &[u8]) {
     }
 }
 
-/// A peer's words: the body of a refusal, and the reason in a frame.
+/// A peer's text: the body of a refusal, and the reason in a frame.
 pub fn refusal(bytes: &[u8]) {
     assert_printable(&reason_of(bytes));
     if let Some(reason) = v1::decode_refusal(bytes) {
@@ -105,7 +105,7 @@ fn assert_printable(words: &str) {
     assert!(!words.contains(char::is_control));
 }
 
-/// The answer that grants a session.
+/// The answer that offers a session.
 pub fn answer(bytes: &[u8]) {
     let Ok(answer) = Answer::decode(bytes) else { return };
     assert!(Answer::is_claimed(bytes));
@@ -122,7 +122,7 @@ pub fn answer_v1(bytes: &[u8]) {
     assert_eq!(v1::Answer::decode(answer.encode().as_bytes()), Ok(answer));
 }
 
-/// What a request asks for, in either protocol.
+/// The body of a request, in either protocol.
 pub fn request(bytes: &[u8]) {
     let Ok(wanted) = TransferRequest::decode(bytes) else { return };
     let again = match wanted {
@@ -132,7 +132,7 @@ pub fn request(bytes: &[u8]) {
     assert_eq!(TransferRequest::decode(again.as_bytes()), Ok(wanted));
 }
 
-/// The first line of a request.
+/// A request line.
 pub fn request_line(bytes: &[u8]) {
     let Ok(line) = RequestLine::parse(bytes) else { return };
     let plain = line.with_plain_target();
@@ -140,7 +140,7 @@ pub fn request_line(bytes: &[u8]) {
     target(line.target());
 }
 
-/// A name in the request line, as a server reads it and as a client writes it.
+/// A name in a request line, as a server decodes it and a client encodes it.
 pub fn target(bytes: &[u8]) {
     for marking in [Marking::None, Marking::Escaped, Marking::Literal] {
         let names = Target::names(bytes, marking);
@@ -153,15 +153,15 @@ pub fn target(bytes: &[u8]) {
     assert_eq!(names.first().map(AsRef::as_ref), Some(bytes));
 }
 
-/// A journal as it is, and with the check that its header should have, without which no mutation gets any further.
+/// A journal as it is, and with the correct check of its header, as otherwise mutations end there.
 pub fn journal(bytes: &[u8]) {
-    recorded(bytes);
+    journal_contents(bytes);
     let (Some(checked), Some(rest)) = (bytes.get(..128), bytes.get(160..)) else { return };
     let check: [u8; 32] = Blake3Digest::of(checked).into();
-    recorded(&[checked, &check, rest].concat());
+    journal_contents(&[checked, &check, rest].concat());
 }
 
-fn recorded(bytes: &[u8]) {
+fn journal_contents(bytes: &[u8]) {
     let Some(journal) = JournalContents::decode(bytes) else { return };
     let header = journal.header.encode();
     assert_eq!(bytes.first_chunk(), Some(&header));
@@ -169,7 +169,7 @@ fn recorded(bytes: &[u8]) {
     assert!(journal.records.iter().all(|record| record.block.value() < manifest.n_blocks()));
     let records: Vec<[u8; 56]> =
         journal.records.iter().map(|record| record.encode(&journal.header.nonce)).collect();
-    let whole = [header.as_slice(), records.as_flattened()].concat();
-    assert!(bytes.starts_with(&whole));
-    assert_eq!(u64::try_from(whole.len()), Ok(journal.len()));
+    let encoded = [header.as_slice(), records.as_flattened()].concat();
+    assert!(bytes.starts_with(&encoded));
+    assert_eq!(u64::try_from(encoded.len()), Ok(journal.len()));
 }

@@ -1,4 +1,4 @@
-//! Writes the corpus that fuzzing begins with into the `fuzz` folder of the workspace.
+//! Writes the seed corpus for fuzzing into the `fuzz` folder of the workspace.
 
 use std::fs;
 

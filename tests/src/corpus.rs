@@ -1,6 +1,6 @@
-//! What fuzzing begins with: for every decoder examples that are right, and others that almost are.
+//! The seeds for fuzzing: for every decoder valid inputs and inputs that are almost valid.
 //!
-//! Everything is built from the descriptions of the formats, with the encoders of these tests.
+//! All are built from the descriptions of the formats, with the encoders of these tests.
 
 use crate::content::pattern;
 use crate::frame;
@@ -9,18 +9,18 @@ use crate::journal::Header;
 /// One input.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seed {
-    /// Whose input it is.
+    /// The decoder that takes it.
     pub decoder: &'static str,
-    /// The name of its file.
+    /// The file's name.
     pub name: String,
-    /// What is in it.
+    /// The file's content.
     pub bytes: Vec<u8>,
 }
 
 /// All inputs.
 pub fn seeds() -> Vec<Seed> {
     let decoders = [
-        ("greeting", greetings()),
+        ("hello", hellos()),
         ("demand", demands()),
         ("reply", replies()),
         ("trailer", trailers()),
@@ -40,7 +40,7 @@ pub fn seeds() -> Vec<Seed> {
     named.collect()
 }
 
-fn greetings() -> Vec<Vec<u8>> {
+fn hellos() -> Vec<Vec<u8>> {
     let right = frame::greeting(7, *b"0123456789abcdef", 0xa7, 0);
     let with = |at: usize, value: u8| {
         let mut bytes = right.clone();

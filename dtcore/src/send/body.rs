@@ -12,17 +12,15 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::backend::fs::SourceFile;
+use crate::backend::Object;
 use crate::manifest::ByteRange;
 use crate::server::event::StreamFailure;
-
-/// How much is read at once where `sendfile` is of no use.
-const READ: u64 = 256 << 10;
+use crate::sys::PieceReader;
 
 /// Sends a part of a file, from its beginning on.
 #[derive(Debug)]
 pub(crate) struct BodySender<'a> {
-    source: &'a Arc<SourceFile>,
+    source: &'a Arc<dyn Object>,
     socket: &'a TcpStream,
     /// What is not sent yet.
     rest: ByteRange,
@@ -40,7 +38,7 @@ enum Way {
 
 impl<'a> BodySender<'a> {
     pub(crate) fn new(
-        source: &'a Arc<SourceFile>,
+        source: &'a Arc<dyn Object>,
         socket: &'a TcpStream,
         range: ByteRange,
         stall_timeout: Duration,
@@ -107,11 +105,15 @@ impl<'a> BodySender<'a> {
     }
 
     fn send_file(&mut self, range: ByteRange) -> Result<Option<u64>, StreamFailure> {
+        let Some(file) = self.source.as_fd() else {
+            self.way = Way::Copy(Bytes::new());
+            return Ok(None);
+        };
         let count = usize::try_from(range.len()).unwrap_or(usize::MAX);
         let result = self.socket.try_io(Interest::WRITABLE, || {
             let mut offset = range.start();
             let result = rustix::io::retry_on_intr(|| {
-                rustix::fs::sendfile(self.socket.as_fd(), self.source, Some(&mut offset), count)
+                rustix::fs::sendfile(self.socket.as_fd(), file, Some(&mut offset), count)
             });
             result.map_err(io::Error::from)
         });
@@ -137,17 +139,17 @@ impl<'a> BodySender<'a> {
 
 /// Reads the beginning of `range`, on a thread that may wait for a disk.
 async fn read(
-    source: &Arc<SourceFile>,
+    source: &Arc<dyn Object>,
     range: ByteRange,
     patience: Duration,
 ) -> Result<Bytes, StreamFailure> {
     let source = Arc::clone(source);
     let reading = spawn_blocking(move || {
-        let mut buffer = vec![0; usize::try_from(READ.min(range.len())).unwrap_or(0)];
-        let n =
-            rustix::io::retry_on_intr(|| rustix::io::pread(&source, buffer.as_mut_slice(), range.start()))?;
+        let mut pieces = PieceReader::new(range, |buffer, offset| source.read_at(buffer, offset));
+        let mut buffer = pieces.buffer();
+        let n = pieces.next(&mut buffer)?.len();
         buffer.truncate(n);
-        Ok::<_, Errno>(Bytes::from(buffer))
+        Ok::<_, io::Error>(Bytes::from(buffer))
     });
     match timeout(patience, reading).await {
         Ok(Ok(Ok(bytes))) if bytes.is_empty() => Err(StreamFailure::SourceChanged),
@@ -159,6 +161,7 @@ async fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::fs::SourceFile;
     use std::fs::File;
     use std::io::Write;
     use tokio::io::AsyncReadExt;
@@ -171,7 +174,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let socket = listener.accept().await.unwrap().0;
-        let source = Arc::new(SourceFile::new(file).unwrap());
+        let source: Arc<dyn Object> = Arc::new(SourceFile::new(file).unwrap());
         let responder = async move {
             let mut body_sender = BodySender { way, ..BodySender::new(&source, &socket, range, PATIENCE) };
             while !body_sender.rest.is_empty() {

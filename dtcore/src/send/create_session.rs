@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use crate::backend::fs::{FileIdentity, SourceFile};
+use crate::backend::fs::SourceFile;
+use crate::backend::{Object, ObjectIdentity};
 use crate::digest::Blake3Digest;
 use crate::manifest::{BlockSize, Manifest};
 use crate::proto::v2::{Answer, Request, Secret, SessionId, SourceVersion, WholeDigests};
@@ -47,7 +48,7 @@ pub(crate) fn grant(
 }
 
 /// The first 16 bytes of the BLAKE3 hash of inode, size and modification time, 8 bytes each.
-fn version(identity: &FileIdentity) -> SourceVersion {
+fn version(identity: &ObjectIdentity) -> SourceVersion {
     let modified = saturated(identity.modified()).to_le_bytes();
     let parts = [identity.inode().to_le_bytes(), identity.size().to_le_bytes(), modified];
     let digest: [u8; 32] = Blake3Digest::of(parts.as_flattened()).into();

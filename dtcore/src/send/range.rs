@@ -1,17 +1,17 @@
 //! Sends one range: its bytes by `sendfile`, and its digest, remembered or computed while the bytes are in the cache.
 
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::backend::fs::{Prefetcher, SourceFile};
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, ByteRange};
 use crate::proto::v2::{ErrorCode, Trailer};
 use crate::send::BodySender;
+use crate::send::Prefetcher;
 use crate::send::session::Session;
 use crate::send::write::write_zeros;
 use crate::server::event::StreamFailure;
@@ -77,7 +77,7 @@ impl RangeSender {
                 Ok(digest) => return Ok(Trailer(Ok(digest))),
                 Err(code) => code,
             },
-            Err(StreamFailure::SourceUnreadable) if source.unchanged() => ErrorCode::SourceUnreadable,
+            Err(StreamFailure::SourceUnreadable) if source.is_unchanged() => ErrorCode::SourceUnreadable,
             Err(StreamFailure::SourceUnreadable | StreamFailure::SourceChanged) => ErrorCode::SourceChanged,
             Err(failure) => return Err(failure),
         };
@@ -143,7 +143,7 @@ impl RangeSender {
             Digest::Doubted(known, hasher) => (*hasher, Some(known)),
         };
         let now = source.current_identity().map_err(|_| ErrorCode::SourceUnreadable)?;
-        if !source.same_content(&now) {
+        if !source.identity().same_content(&now) {
             return Err(ErrorCode::SourceChanged);
         }
         let digest = hasher.finish().ok_or(ErrorCode::SourceChanged)?;
@@ -152,7 +152,7 @@ impl RangeSender {
         }
         if let Some(block) = block {
             let blocks = self.session.shared().digests.blocks();
-            blocks.remember(source, self.session.manifest(), block, digest, &now, begin);
+            blocks.remember(&**source, self.session.manifest(), block, digest, &now, begin);
         }
         Ok(digest)
     }
@@ -172,10 +172,13 @@ impl RangeSender {
 }
 
 fn hash(session: &Session, piece: ByteRange, hasher: &mut RangeHasher) -> Result<(), StreamFailure> {
-    let source: &SourceFile = session.source();
-    session.shared().digests.blocks().hash(source, piece, hasher).map_err(|error| match error {
-        Errno::NODATA => StreamFailure::SourceChanged,
-        _ => StreamFailure::SourceUnreadable,
+    let source = &**session.source();
+    session.shared().digests.blocks().hash(source, piece, hasher).map_err(|error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            StreamFailure::SourceChanged
+        } else {
+            StreamFailure::SourceUnreadable
+        }
     })
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::fs::SourceFile;
+use crate::backend::Object;
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::manifest::{BlockId, BlockSet, Manifest, StreamCount, StreamId};
 use crate::proto::v2::{Hello, Replacing, Secret, SessionId, WholeDigests, WholeDigestsReply};
@@ -58,7 +58,7 @@ pub(crate) struct Session {
     transfer: TransferId,
     /// Who waits with others of the same share for turns.
     client_key: IpAddr,
-    source: Arc<SourceFile>,
+    source: Arc<dyn Object>,
     manifest: Manifest,
     streams: StreamCount,
     table: Mutex<Table>,
@@ -108,7 +108,7 @@ pub(crate) struct Terms {
     pub(crate) id: SessionId,
     pub(crate) secret: Secret,
     pub(crate) client_key: SocketAddr,
-    pub(crate) source: Arc<SourceFile>,
+    pub(crate) source: Arc<dyn Object>,
     pub(crate) manifest: Manifest,
     pub(crate) streams: StreamCount,
 }
@@ -276,7 +276,7 @@ impl Session {
             WholeDigests::Blake3AndMd5 => Some(self.md5().await?),
         };
         // What was remembered is of the content that was opened.
-        if self.source.unchanged() {
+        if self.source.is_unchanged() {
             Ok(WholeDigestsReply { blake3, md5 })
         } else {
             Err(DigestError::Changed)
@@ -305,7 +305,7 @@ impl Session {
         self.transfer
     }
 
-    pub(crate) fn source(&self) -> &Arc<SourceFile> {
+    pub(crate) fn source(&self) -> &Arc<dyn Object> {
         &self.source
     }
 
@@ -315,7 +315,7 @@ impl Session {
 
     /// The next turn to use a core, for the share of the address that asked for the session.
     pub(crate) async fn next_turn(&self) -> FairPermit {
-        self.shared.fair_queue.next(self.client_key, self.transfer).await
+        self.shared.fair_queue.next(self.client_key, self.transfer.0).await
     }
 
     /// The streams; the lock is never held across a wait.

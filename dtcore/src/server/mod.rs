@@ -65,7 +65,7 @@ impl Server {
     /// Dropping the future leaves nothing behind.
     pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
         let path = options.root().to_owned();
-        let opening = tokio::task::spawn_blocking(move || Root::open(&path).map_err(|error| (path, error)));
+        let opening = tokio::task::spawn_blocking(move || Root::new(&path).map_err(|error| (path, error)));
         let root = match opening.await {
             Ok(Ok(root)) => root,
             Ok(Err((path, error))) => return Err(ServerError::of_root(path, error)),

@@ -5,7 +5,7 @@ use std::io;
 use http::StatusCode;
 use rustix::io::Errno;
 
-use crate::backend::fs::OpenError;
+use crate::backend::OpenError;
 use crate::proto::{InvalidRequestLine, v1};
 use crate::send::digest_cache::DigestError;
 use crate::server::head::HeadError;

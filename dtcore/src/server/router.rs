@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::Shared;
 use crate::backend::fs::SourceFile;
+use crate::backend::{Backend, Object};
 use crate::digest::Md5Digest;
 use crate::manifest::StaticSplit;
 use crate::proto::{Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest, v1, v2};
@@ -180,7 +181,7 @@ async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<
 async fn open(shared: &Shared, names: Arc<[Vec<u8>]>) -> Result<(SourceFile, PathBuf), Refusal> {
     let root = Arc::clone(&shared.root);
     // A cold disk may take its time over every part of a path.
-    let opening = tokio::task::spawn_blocking(move || root.open_first(&names));
+    let opening = tokio::task::spawn_blocking(move || root.open(&names));
     Ok(opening.await.map_err(|_| Refusal::busy("the server is shutting down"))??)
 }
 
@@ -189,12 +190,12 @@ async fn find(
     shared: &Arc<Shared>,
     names: Vec<Vec<u8>>,
     client_key: IpAddr,
-) -> Result<(Arc<SourceFile>, PathBuf, Md5Digest), Refusal> {
+) -> Result<(Arc<dyn Object>, PathBuf, Md5Digest), Refusal> {
     let names: Arc<[Vec<u8>]> = names.into();
     let mut changed = Refusal::from(DigestError::Changed);
     for _ in 0..ATTEMPTS {
         let (source, path) = open(shared, Arc::clone(&names)).await?;
-        let source = Arc::new(source);
+        let source: Arc<dyn Object> = Arc::new(source);
         match shared.digests.md5(&source, client_key).await {
             Ok(md5) => return Ok((source, path, md5)),
             Err(DigestError::Changed) => {}

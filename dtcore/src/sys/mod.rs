@@ -4,7 +4,9 @@
 
 pub(crate) mod filesystem;
 mod map;
+mod piece_reader;
 mod range_lock;
 
 pub(crate) use map::{Map, MapWriter};
+pub(crate) use piece_reader::{PIECE, PieceReader};
 pub(crate) use range_lock::RangeLock;

@@ -1,11 +1,7 @@
-//! A directory of the file system, served below the kernel's own confinement.
+//! A directory of the file system, served under the kernel's own confinement.
 
 mod file;
-mod prefetch;
-mod reader;
 mod root;
 
-pub(crate) use file::{FileIdentity, SourceFile};
-pub(crate) use prefetch::Prefetcher;
-pub(crate) use reader::{Flow, read_through};
-pub(crate) use root::{OpenError, Root, RootError};
+pub(crate) use file::SourceFile;
+pub(crate) use root::{Root, RootError};

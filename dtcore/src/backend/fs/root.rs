@@ -1,7 +1,6 @@
 //! The folder whose files are served, and nothing outside it.
 //!
 //! The kernel resolves every name below the folder (`openat2`), so no `..`, link or race with a rename leads out.
-//! All calls here may wait for a disk: use them on a thread that may block.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,8 +13,9 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::SourceFile;
+use crate::backend::{Backend, OpenError};
 
-/// How often a resolution is tried again that a rename elsewhere in the tree disturbed.
+/// How often a resolution is retried that a concurrent rename in the tree disturbed.
 const ATTEMPTS: usize = 32;
 
 /// An open folder below which files are opened.
@@ -28,14 +28,14 @@ pub(crate) struct Root {
 
 impl Root {
     /// Opens the folder at `path`, and makes sure that this system can confine names to it.
-    pub(crate) fn open(path: &Path) -> Result<Self, RootError> {
+    pub(crate) fn new(path: &Path) -> Result<Self, RootError> {
         let path = fs::canonicalize(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(io::Error::from)?;
         let root = Self { resolve: resolution(&path), folder, path };
         match root.resolve(OsStr::new(".")) {
             Ok(_) => {}
-            // EPERM: a sandbox that does not know the call forbids it.
+            // EPERM: forbidden by a sandbox that does not know the call.
             Err(Errno::NOSYS | Errno::PERM) => {
                 return Err(RootError::Unconfined("openat2 (Linux 5.6) is missing or forbidden"));
             }
@@ -52,34 +52,17 @@ impl Root {
         &self.path
     }
 
-    /// Opens the first of `names` that is a regular file, together with the name that it was.
-    ///
-    /// A file that is there and must not be read ends the search: the next name is another file, and serving that
-    /// instead would be a mistake that nobody notices. Otherwise the most telling error is returned.
-    pub(crate) fn open_first(&self, names: &[Vec<u8>]) -> Result<(SourceFile, PathBuf), OpenError> {
-        let mut strongest = OpenError::NotFound;
-        for name in names {
-            match self.open_file(name) {
-                Ok(source) => return Ok((source, PathBuf::from(OsStr::from_bytes(name)))),
-                Err(error @ (OpenError::Unreadable | OpenError::Io(_))) => return Err(error),
-                Err(OpenError::NotFound) => {}
-                Err(error) => strongest = error.stronger(strongest),
-            }
-        }
-        Err(strongest)
-    }
-
     /// Opens the regular file `name` for reading; leading slashes mean the folder itself.
-    pub(crate) fn open_file(&self, name: &[u8]) -> Result<SourceFile, OpenError> {
+    fn open_file(&self, name: &[u8]) -> Result<SourceFile, OpenError> {
         let start = name.iter().position(|byte| *byte != b'/').ok_or(OpenError::NotRegular)?;
         let name = name.get(start..).unwrap_or_default();
-        // The kernel would let `a/../b` pass, but no honest client needs it, and a log shows plainly who tries.
+        // The kernel would accept `a/../b`, but no honest client needs it, and so attempts show in the log.
         if name.split(|byte| *byte == b'/').any(|part| part == b"..") {
             return Err(OpenError::Outside);
         }
-        let place = self.resolve(OsStr::from_bytes(name)).map_err(OpenError::of_resolving)?;
-        // The file is looked at before it is opened for reading: that alone can hang on a FIFO or start a device.
-        // What is then opened is the very file that was looked at, whatever happens to its name.
+        let place = self.resolve(OsStr::from_bytes(name)).map_err(OpenError::from_resolve)?;
+        // The type is checked before the file is opened for reading, as opening a FIFO can hang and opening a device can
+        // start it. The file opened then is the file checked, whatever happens to its name.
         let place = File::from(place);
         if !place.metadata().map_err(OpenError::Io)?.is_file() {
             return Err(OpenError::NotRegular);
@@ -91,7 +74,7 @@ impl Root {
         SourceFile::new(file).map_err(OpenError::Io)
     }
 
-    /// The place that `name` leads to, without opening what is there.
+    /// The place that `name` resolves to, not opened for reading.
     fn resolve(&self, name: &OsStr) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let mut result = Err(Errno::AGAIN);
@@ -105,13 +88,30 @@ impl Root {
     }
 }
 
-/// Below `/` an absolute link leads to where it says and cannot lead out; below any other folder it is refused.
+impl Backend for Root {
+    type Object = SourceFile;
+
+    fn open(&self, names: &[Vec<u8>]) -> Result<(SourceFile, PathBuf), OpenError> {
+        let mut strongest = OpenError::NotFound;
+        for name in names {
+            match self.open_file(name) {
+                Ok(source) => return Ok((source, PathBuf::from(OsStr::from_bytes(name)))),
+                Err(error @ (OpenError::Unreadable | OpenError::Io(_))) => return Err(error),
+                Err(OpenError::NotFound) => {}
+                Err(error) => strongest = error.stronger(strongest),
+            }
+        }
+        Err(strongest)
+    }
+}
+
+/// Below `/` an absolute link is followed and cannot lead out; below any other folder it is rejected.
 fn resolution(path: &Path) -> ResolveFlags {
     let scope = if path == Path::new("/") { ResolveFlags::IN_ROOT } else { ResolveFlags::BENEATH };
     scope | ResolveFlags::NO_MAGICLINKS
 }
 
-/// Opens what `place` stands for, for reading.
+/// Opens the file or folder at `place` for reading.
 fn reopen(place: impl AsFd, flags: OFlags) -> rustix::io::Result<File> {
     let link = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -127,27 +127,8 @@ pub(crate) enum RootError {
     Io(#[from] io::Error),
 }
 
-/// Why a name does not open.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    #[error("no such file")]
-    NotFound,
-    #[error("not a regular file")]
-    NotRegular,
-    #[error("outside the served folder")]
-    Outside,
-    #[error("the name is too long")]
-    TooLong,
-    #[error("a folder on the way is not accessible")]
-    Denied,
-    #[error("permission denied")]
-    Unreadable,
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
 impl OpenError {
-    fn of_resolving(error: Errno) -> Self {
+    fn from_resolve(error: Errno) -> Self {
         match error {
             // EINVAL: a NUL in the name. ELOOP: a chain of links, or a magic link of /proc.
             Errno::NOENT | Errno::NOTDIR | Errno::INVAL | Errno::LOOP => Self::NotFound,
@@ -166,6 +147,7 @@ impl OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Object;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     struct Tree {
@@ -173,7 +155,7 @@ mod tests {
         root: Root,
     }
 
-    /// A served folder `root` beside a file `secret` that must never be seen.
+    /// A served folder `root` next to a file `secret` that must never be served.
     fn tree() -> Tree {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().join("root");
@@ -191,7 +173,7 @@ mod tests {
         symlink("loop", base.join("loop")).unwrap();
         symlink(folder.path(), base.join("folder-link")).unwrap();
         rustix::fs::mknodat(CWD, base.join("fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
-        Tree { root: Root::open(&base).unwrap(), _folder: folder }
+        Tree { root: Root::new(&base).unwrap(), _folder: folder }
     }
 
     fn outcome(root: &Root, name: &[u8]) -> String {
@@ -241,18 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn the_literal_name_is_served_before_the_decoded_one() {
+    fn literal_name_is_preferred_to_decoded_name() {
         let tree = tree();
         let names = [b"a%20b".to_vec(), b"a b".to_vec()];
-        let (source, name) = tree.root.open_first(&names).unwrap();
+        let (source, name) = tree.root.open(&names).unwrap();
         assert_eq!((source.size(), name.to_str()), (7, Some("a%20b")));
         let names = [b"f%20".to_vec(), b"../f".to_vec(), b"missing".to_vec()];
-        assert!(matches!(tree.root.open_first(&names), Err(OpenError::Outside)));
-        assert!(matches!(tree.root.open_first(&[]), Err(OpenError::NotFound)));
+        assert!(matches!(tree.root.open(&names), Err(OpenError::Outside)));
+        assert!(matches!(tree.root.open(&[]), Err(OpenError::NotFound)));
     }
 
     #[test]
-    fn an_unreadable_file_is_not_replaced_by_another() {
+    fn unreadable_file_is_not_replaced_by_another() {
         let tree = tree();
         let literal = tree.root.path().join("a%20b");
         fs::set_permissions(&literal, fs::Permissions::from_mode(0o0)).unwrap();
@@ -261,23 +243,23 @@ mod tests {
             return;
         }
         let names = [b"a%20b".to_vec(), b"a b".to_vec()];
-        assert!(matches!(tree.root.open_first(&names), Err(OpenError::Unreadable)));
+        assert!(matches!(tree.root.open(&names), Err(OpenError::Unreadable)));
     }
 
     #[test]
-    fn below_the_system_root_absolute_links_lead_where_they_say() {
+    fn absolute_links_are_followed_below_the_system_root() {
         let tree = tree();
-        let system = Root::open(Path::new("/")).unwrap();
+        let system = Root::new(Path::new("/")).unwrap();
         let link = tree.root.path().join("absolute");
         assert_eq!(outcome(&system, link.as_os_str().as_bytes()), "7 bytes");
         assert_eq!(outcome(&system, b"/proc/self/fd/0/x"), "no such file");
     }
 
     #[test]
-    fn a_file_or_nothing_is_no_root() {
+    fn only_a_folder_can_be_a_root() {
         let tree = tree();
         for name in ["f", "missing"] {
-            assert!(matches!(Root::open(&tree.root.path().join(name)), Err(RootError::Io(_))), "{name}");
+            assert!(matches!(Root::new(&tree.root.path().join(name)), Err(RootError::Io(_))), "{name}");
         }
     }
 }

@@ -1,39 +1,36 @@
-//! The digests of blocks, remembered for whoever asks for the same blocks again.
+//! The digests of blocks, remembered for later requests for the same blocks.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::io::{Errno, pread};
-
-use super::{FileIdentity, SourceFile};
+use super::{Object, ObjectIdentity};
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockSize, ByteRange, Manifest};
-use crate::send::digest_cache::hashing::{Lasting, lasting};
+use crate::send::digest_cache::stability::is_stable;
+use crate::sys::{PIECE, PieceReader};
 
-/// How many bytes the digests of all files may take: those of a million blocks, half a terabyte.
+/// How many bytes the digests of all objects may take: enough for a million blocks, half a terabyte.
 pub(crate) const CAPACITY: usize = 32 << 20;
 
-/// How many neighbouring blocks are remembered and forgotten together.
+/// How many consecutive blocks are remembered and forgotten together.
 const PAGE: u32 = 256;
 
-/// What a page takes beside its digests.
+/// The size of a page without its digests.
 const OVERHEAD: usize = 256;
 
-/// How much is hashed at once: it stays in a core's own cache between being read and being hashed.
-const PIECE: usize = 128 << 10;
-
-/// How many buffers are kept between two uses: one for each thread that hashes now, seldom more than there are cores.
+/// How many buffers are kept for the next use: one for each thread that hashes, seldom more than there are cores.
 const BUFFERS: usize = 16;
 
-/// Digests by file identity and block.
+/// Digests by object identity and block.
 #[derive(Debug)]
 pub(crate) struct BlockDigests {
     pages: Mutex<Pages>,
     buffers: Mutex<Vec<Vec<u8>>>,
     bytes_hashed: Arc<AtomicU64>,
-    /// How long a file must have been left alone before it was read.
+    /// How long an object must have been unchanged when it was read.
     min_age: Duration,
 }
 
@@ -42,13 +39,13 @@ struct Pages {
     by_key: HashMap<Key, Page>,
     bytes: usize,
     capacity: usize,
-    /// Counts uses: the age of a page is the use that last found it.
+    /// Counts uses; pages remember the use that last found them.
     uses: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
-    identity: FileIdentity,
+    identity: ObjectIdentity,
     block: BlockSize,
     page: u32,
 }
@@ -61,21 +58,21 @@ struct Page {
 
 impl Page {
     fn bytes(&self) -> usize {
-        OVERHEAD.saturating_add(size_of_val(&*self.digests))
+        OVERHEAD + size_of_val(&*self.digests)
     }
 }
 
 impl BlockDigests {
-    /// Remembers up to `capacity` bytes of digests; what is hashed is added to `bytes_hashed`.
+    /// Remembers up to `capacity` bytes of digests; hashed bytes are added to `bytes_hashed`.
     pub(crate) fn new(capacity: usize, min_age: Duration, bytes_hashed: Arc<AtomicU64>) -> Self {
         let pages = Pages { by_key: HashMap::new(), bytes: 0, capacity, uses: 0 };
         Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed, min_age }
     }
 
-    /// The digest of a block of that version of a file, if it is known.
+    /// The digest of a block of that version of an object, if it is known.
     pub(crate) fn find(
         &self,
-        identity: &FileIdentity,
+        identity: &ObjectIdentity,
         manifest: &Manifest,
         block: BlockId,
     ) -> Option<RangeDigest> {
@@ -88,38 +85,38 @@ impl BlockDigests {
         page.digests.get(at).copied().flatten()
     }
 
-    /// Remembers the digest of a block that was read since `begin`, if the file looks like `now` afterwards and had been
-    /// left alone long enough before.
+    /// Remembers the digest of a block that was read since `begin`, if the object has identity `now` afterwards and had been
+    /// unchanged for long enough before.
     pub(crate) fn remember(
         &self,
-        source: &SourceFile,
+        object: &dyn Object,
         manifest: &Manifest,
         block: BlockId,
         digest: RangeDigest,
-        now: &FileIdentity,
+        now: &ObjectIdentity,
         begin: SystemTime,
     ) {
-        if lasting(source, now, begin, self.min_age) == Lasting::No {
+        if !is_stable(object, now, begin, self.min_age) {
             return;
         }
         let (key, at) = place(now, manifest, block);
-        let len = manifest.n_blocks().saturating_sub(key.page.saturating_mul(PAGE)).min(PAGE);
+        let len = (manifest.n_blocks() - key.page * PAGE).min(PAGE);
         let len = usize::try_from(len).unwrap_or(0);
         self.pages().set(key, len, at, digest);
     }
 
-    /// Hashes the next bytes of a range, `part`, which should be in memory: it is read where the caller stands.
+    /// Hashes the next bytes of a range, `part`, which should be in memory, as the calling thread reads it.
     ///
     /// # Errors
-    /// The system's; [`Errno::NODATA`] if the file ends before the part does.
+    /// The system's; [`io::ErrorKind::UnexpectedEof`] if the object ends before the part does.
     pub(crate) fn hash(
         &self,
-        source: &SourceFile,
+        object: &dyn Object,
         part: ByteRange,
         hasher: &mut RangeHasher,
-    ) -> Result<(), Errno> {
+    ) -> io::Result<()> {
         let mut buffer = self.buffers().pop().unwrap_or_else(|| vec![0; PIECE]);
-        let result = read_into(source, part, &mut buffer, hasher);
+        let result = hash_part(object, part, &mut buffer, hasher);
         let mut buffers = self.buffers();
         if buffers.len() < BUFFERS {
             buffers.push(buffer);
@@ -131,15 +128,15 @@ impl BlockDigests {
         result
     }
 
-    /// Forgets all digests of that version of a file.
-    pub(crate) fn forget(&self, identity: &FileIdentity) {
+    /// Forgets all digests of that version of an object.
+    pub(crate) fn forget(&self, identity: &ObjectIdentity) {
         let mut pages = self.pages();
         pages.by_key.retain(|key, _| key.identity != *identity);
         pages.bytes = pages.by_key.values().map(Page::bytes).sum();
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
-        // Every change is complete in itself, so a panic elsewhere leaves it sound.
+        // Every change is complete in itself, so a panic elsewhere leaves it valid.
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -162,13 +159,13 @@ impl Pages {
         if let Some(slot) = page.digests.get_mut(at) {
             *slot = Some(digest);
         }
-        self.bytes = self.bytes.saturating_add(added);
+        self.bytes += added;
         if self.bytes > self.capacity {
             self.make_room();
         }
     }
 
-    /// Forgets the pages that were not used for the longest time, a quarter of all, so that it is seldom needed.
+    /// Forgets the least recently used quarter of the pages, so that this is seldom needed.
     fn make_room(&mut self) {
         let mut ages: Vec<u64> = self.by_key.values().map(|page| page.last_used).collect();
         let quarter = ages.len() / 4;
@@ -180,42 +177,34 @@ impl Pages {
     }
 }
 
-fn place(identity: &FileIdentity, manifest: &Manifest, block: BlockId) -> (Key, usize) {
+fn place(identity: &ObjectIdentity, manifest: &Manifest, block: BlockId) -> (Key, usize) {
     let key = Key { identity: *identity, block: manifest.block_size(), page: block.value() / PAGE };
     (key, usize::try_from(block.value() % PAGE).unwrap_or(usize::MAX))
 }
 
-fn read_into(
-    source: &SourceFile,
+fn hash_part(
+    object: &dyn Object,
     part: ByteRange,
     buffer: &mut [u8],
     hasher: &mut RangeHasher,
-) -> Result<(), Errno> {
-    let mut rest = part;
-    while !rest.is_empty() {
-        let len = buffer.len().min(usize::try_from(rest.len()).unwrap_or(usize::MAX));
-        let Some(into) = buffer.get_mut(..len) else { return Err(Errno::INVAL) };
-        let n = match pread(source, &mut *into, rest.start()) {
-            Ok(0) => return Err(Errno::NODATA),
-            Ok(n) => n,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(into.get(..n).unwrap_or_default()).ok_or(Errno::INVAL)?;
-        rest = ByteRange::new(rest.start().saturating_add(u64::try_from(n).unwrap_or(0)), rest.end());
+) -> io::Result<()> {
+    let mut pieces = PieceReader::new(part, |buffer, offset| object.read_at(buffer, offset));
+    while let piece @ [_, ..] = pieces.next(buffer)? {
+        hasher.update(piece).ok_or(io::ErrorKind::InvalidInput)?;
     }
-    Ok(())
+    if pieces.rest().is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::send::digest_cache::hashing::MIN_AGE;
+    use crate::backend::fs::SourceFile;
+    use crate::send::digest_cache::stability::MIN_AGE;
     use std::io::Write;
 
     const LATER: Duration = Duration::from_secs(3);
 
-    fn source(len: u64) -> SourceFile {
+    fn object(len: u64) -> SourceFile {
         let file = tempfile::tempfile().unwrap();
         file.set_len(len).unwrap();
         SourceFile::new(file).unwrap()
@@ -226,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_left_alone_is_remembered() {
-        let (source, manifest) = (source(40_000), manifest(40_000));
-        let (identity, digest) = (source.identity(), RangeDigest::from([7; 32]));
+    fn digests_of_recently_changed_objects_are_not_remembered() {
+        let (object, manifest) = (object(40_000), manifest(40_000));
+        let (identity, digest) = (object.identity(), RangeDigest::from([7; 32]));
         let block = manifest.block(2).unwrap();
         let digests = BlockDigests::new(CAPACITY, MIN_AGE, Arc::default());
         let now = SystemTime::now();
         for (begin, found) in [(now - LATER, None), (now, None), (now + LATER, Some(digest))] {
-            digests.remember(&source, &manifest, block, digest, &identity, begin);
+            digests.remember(&object, &manifest, block, digest, &identity, begin);
             assert_eq!(digests.find(&identity, &manifest, block), found);
         }
         assert_eq!(digests.find(&identity, &manifest, manifest.block(1).unwrap()), None);
@@ -242,15 +231,15 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_make_room() {
+    fn least_recently_used_pages_are_evicted() {
         let digests = BlockDigests::new(20 * (OVERHEAD + 33), MIN_AGE, Arc::default());
         let manifest = manifest(1);
         let block = manifest.block(0).unwrap();
-        let sources: Vec<_> = (0..50).map(|_| source(1)).collect();
-        for source in &sources {
+        let sources: Vec<_> = (0..50).map(|_| object(1)).collect();
+        for object in &sources {
             let (digest, begin) = (RangeDigest::from([7; 32]), SystemTime::now() + LATER);
-            digests.remember(source, &manifest, block, digest, &source.identity(), begin);
-            assert!(digests.find(&sources[0].identity(), &manifest, block).is_some(), "it is used");
+            digests.remember(object, &manifest, block, digest, &object.identity(), begin);
+            assert!(digests.find(&sources[0].identity(), &manifest, block).is_some(), "it was used last");
             let pages = digests.pages();
             assert!(pages.bytes <= pages.capacity);
             assert_eq!(pages.bytes, pages.by_key.len() * (OVERHEAD + 33));
@@ -260,21 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_hashed_where_it_is_and_its_lack_is_told() {
+    fn parts_are_hashed_and_missing_bytes_are_an_error() {
         let content: Vec<u8> = (0..400_000_usize).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
-        let source = SourceFile::new(file).unwrap();
+        let object = SourceFile::new(file).unwrap();
         let digests = BlockDigests::new(CAPACITY, MIN_AGE, Arc::default());
         let range = ByteRange::new(262_144, 400_000);
         let mut hasher = RangeHasher::new(400_000, range).unwrap();
         for part in [ByteRange::new(262_144, 262_145), ByteRange::new(262_145, 400_000)] {
-            digests.hash(&source, part, &mut hasher).unwrap();
+            digests.hash(&object, part, &mut hasher).unwrap();
         }
         assert_eq!(hasher.finish(), RangeDigest::of(400_000, range, &content[262_144..]));
         let mut hasher = RangeHasher::new(500_000, ByteRange::new(393_216, 500_000)).unwrap();
-        let beyond = digests.hash(&source, ByteRange::new(393_216, 500_000), &mut hasher);
-        assert_eq!(beyond, Err(Errno::NODATA));
+        let beyond = digests.hash(&object, ByteRange::new(393_216, 500_000), &mut hasher);
+        assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(digests.bytes_hashed.load(Ordering::Relaxed), 400_000 - 262_144);
     }
 }

@@ -1,4 +1,4 @@
-//! One kind of digest of whole files: those that are known, and those on their way.
+//! One kind of digest of entire objects: the known ones, and the ones being computed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,30 +11,33 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::{DigestError, FileIdentity, SourceFile};
-use crate::send::digest_cache::hashing::{Hashed, Lasting, Reading};
-use crate::send::digest_cache::turns::{Turn, Turns};
+use super::{DigestError, Object, ObjectIdentity};
+use crate::send::digest_cache::hashing::{Hashed, Reading};
+use crate::send::fair_queue::{FairPermit, FairQueue};
 
-/// How many digests are remembered: about half a megabyte.
+/// How many digests are remembered, in about half a megabyte.
 pub(crate) const CAPACITY: usize = 4096;
 
-/// Remembers digests by file identity; a file that several ask for at once is read once.
+/// The session that all digests of a client wait for: a digest serves all transfers of its object.
+pub(crate) const ONE_LINE: u64 = 0;
+
+/// Remembers digests by object identity; an object that several clients request at once is read once.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<D> {
     state: Mutex<State<D>>,
-    /// Hashing takes a whole core, so there are hardly more at once than cores.
-    pub(crate) turns: Turns,
+    /// Hashing one object takes a core.
+    pub(crate) queue: Arc<FairQueue>,
     pub(crate) tracker: TaskTracker,
     bytes_hashed: Arc<AtomicU64>,
-    /// How long a file must have been left alone before it was read.
+    /// How long an object must have been unchanged when it was read.
     min_age: Duration,
 }
 
 #[derive(Debug)]
 pub(crate) struct State<D> {
-    pub(crate) known: HashMap<FileIdentity, Known<D>>,
-    flights: HashMap<FileIdentity, Weak<InFlight<D>>>,
-    /// Counts lookups: the age of an entry is the lookup that last found it.
+    pub(crate) known: HashMap<ObjectIdentity, Known<D>>,
+    flights: HashMap<ObjectIdentity, Weak<InFlight<D>>>,
+    /// Counts lookups; entries remember the lookup that last found them.
     pub(crate) lookups: u64,
 }
 
@@ -44,14 +47,14 @@ pub(crate) struct Known<D> {
     last_used: u64,
 }
 
-/// A hash on its way. Each waiter holds it; when the last one lets go, the work is cancelled.
+/// A digest that is being computed. Each waiting caller holds it; when the last one drops it, the work is cancelled.
 #[derive(Debug)]
 struct InFlight<D> {
     progress: watch::Receiver<Progress<D>>,
     hashed: Arc<AtomicU64>,
-    /// The job takes the first turn that any of the waiters gets: who asks for a file that somebody else asked for
-    /// before does not have to stand in that one's queue.
-    turn: mpsc::Sender<Turn>,
+    /// The job takes the first permit that any of the callers gets, so a client does not wait in the line of the client
+    /// that requested the same object before.
+    permit: mpsc::Sender<FairPermit>,
     _cancel: DropGuard,
 }
 
@@ -71,35 +74,35 @@ enum Found<D> {
 struct Job<D> {
     progress: watch::Sender<Progress<D>>,
     reading: Reading,
-    turn: mpsc::Receiver<Turn>,
+    permit: mpsc::Receiver<FairPermit>,
     flight: Weak<InFlight<D>>,
 }
 
 impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
     pub(crate) fn new(
-        turns: Turns,
+        queue: Arc<FairQueue>,
         tracker: TaskTracker,
         min_age: Duration,
         bytes_hashed: Arc<AtomicU64>,
     ) -> Self {
-        Self { state: Mutex::default(), turns, tracker, bytes_hashed, min_age }
+        Self { state: Mutex::default(), queue, tracker, bytes_hashed, min_age }
     }
 
-    /// The digest of `source`, from memory, from somebody else's work, or from `work` on a thread that may block.
+    /// The digest of `object`, from memory, from the work of another caller, or from `work` on a thread that may block.
     pub(crate) async fn digest<W>(
         self: &Arc<Self>,
-        source: &Arc<SourceFile>,
+        object: &Arc<dyn Object>,
         client_key: IpAddr,
         work: W,
     ) -> Result<D, DigestError>
     where
-        W: FnOnce(&SourceFile, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
+        W: FnOnce(&dyn Object, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
     {
-        let flight = match self.look_up(source.identity()) {
+        let flight = match self.look_up(object.identity()) {
             Found::Known(digest) => return Ok(digest),
             Found::InFlight(flight) => flight,
             Found::Begin(flight, job) => {
-                self.tracker.spawn(Arc::clone(self).run(Arc::clone(source), job, work));
+                self.tracker.spawn(Arc::clone(self).run(Arc::clone(object), job, work));
                 flight
             }
         };
@@ -107,9 +110,9 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
         tokio::select! {
             biased;
             _ = progress.wait_for(|progress| !matches!(progress, Progress::Waiting)) => {}
-            Some(turn) = self.turns.next(client_key) => {
-                // The job may have got another turn meanwhile; then this one is free again.
-                let _ = flight.turn.try_send(turn);
+            permit = self.queue.next(client_key, ONE_LINE) => {
+                // If the job has got another permit meanwhile, this one is returned.
+                let _ = flight.permit.try_send(permit);
             }
         }
         match progress.wait_for(|progress| matches!(progress, Progress::Ended(_))).await.as_deref() {
@@ -119,7 +122,7 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
     }
 
     /// The digest if it is known.
-    pub(crate) fn known(&self, identity: &FileIdentity) -> Option<D> {
+    pub(crate) fn known(&self, identity: &ObjectIdentity) -> Option<D> {
         let mut state = self.state();
         state.lookups += 1;
         let now = state.lookups;
@@ -128,23 +131,23 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
         Some(known.digest)
     }
 
-    /// Remembers a digest that was found without this desk's work.
-    pub(crate) fn remember(&self, identity: FileIdentity, digest: D) {
+    /// Remembers a digest that was computed elsewhere.
+    pub(crate) fn remember(&self, identity: ObjectIdentity, digest: D) {
         self.state().remember(identity, digest);
     }
 
-    /// Forgets the digest of that version of a file.
-    pub(crate) fn forget(&self, identity: &FileIdentity) {
+    /// Forgets the digest of that version of an object.
+    pub(crate) fn forget(&self, identity: &ObjectIdentity) {
         self.state().known.remove(identity);
     }
 
-    /// How many bytes are through of a file whose digest is on its way.
-    pub(crate) fn progress(&self, identity: &FileIdentity) -> u64 {
+    /// How many bytes have been hashed of an object whose digest is being computed.
+    pub(crate) fn progress(&self, identity: &ObjectIdentity) -> u64 {
         let flight = self.state().flights.get(identity).and_then(Weak::upgrade);
         flight.map_or(0, |flight| flight.hashed.load(Ordering::Relaxed))
     }
 
-    fn look_up(&self, identity: FileIdentity) -> Found<D> {
+    fn look_up(&self, identity: ObjectIdentity) -> Found<D> {
         let mut state = self.state();
         state.lookups += 1;
         let now = state.lookups;
@@ -155,45 +158,45 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
         if let Some(flight) = state.flights.get(&identity).and_then(Weak::upgrade) {
             return Found::InFlight(flight);
         }
-        let (teller, progress) = watch::channel(Progress::Waiting);
-        let (giver, turn) = mpsc::channel(1);
+        let (progress_sender, progress) = watch::channel(Progress::Waiting);
+        let (permit_sender, permit) = mpsc::channel(1);
         let cancel = CancellationToken::new();
         let hashed = Arc::default();
         let flight = Arc::new(InFlight {
             progress,
             hashed: Arc::clone(&hashed),
-            turn: giver,
+            permit: permit_sender,
             _cancel: cancel.clone().drop_guard(),
         });
         let bytes_hashed = Arc::clone(&self.bytes_hashed);
         let reading = Reading { cancel, hashed, bytes_hashed, min_age: self.min_age };
-        let job = Job { progress: teller, reading, turn, flight: Arc::downgrade(&flight) };
+        let job = Job { progress: progress_sender, reading, permit, flight: Arc::downgrade(&flight) };
         state.flights.insert(identity, Weak::clone(&job.flight));
         Found::Begin(flight, job)
     }
 
-    /// Hashes the file and tells everybody who waits.
-    async fn run<W>(self: Arc<Self>, source: Arc<SourceFile>, job: Job<D>, work: W)
+    /// Hashes the object and publishes the outcome to all callers.
+    async fn run<W>(self: Arc<Self>, object: Arc<dyn Object>, job: Job<D>, work: W)
     where
-        W: FnOnce(&SourceFile, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
+        W: FnOnce(&dyn Object, &Reading) -> Result<Hashed<D>, DigestError> + Send + 'static,
     {
-        let identity = source.identity();
-        let Job { progress, reading, turn, flight } = job;
+        let identity = object.identity();
+        let Job { progress, reading, permit, flight } = job;
         let cancel = reading.cancel.clone();
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(DigestError::Cancelled),
-            outcome = hash(&progress, turn, move || work(&source, &reading)) => outcome,
+            outcome = hash(&progress, permit, move || work(&*object, &reading)) => outcome,
         };
         {
             let mut state = self.state();
-            // After a cancelled job another may have begun for the same file; its entry is not ours to remove.
+            // After this job was cancelled another one may have started for the same object; its entry stays.
             if let Entry::Occupied(entry) = state.flights.entry(identity)
                 && Weak::ptr_eq(entry.get(), &flight)
             {
                 entry.remove();
             }
-            if let Ok(Hashed { digest, lasting: Lasting::Yes }) = outcome {
+            if let Ok(Hashed { digest, is_stable: true }) = outcome {
                 state.remember(identity, digest);
             }
         }
@@ -201,23 +204,23 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<D>> {
-        // Every change of the state is complete in itself, so a panic elsewhere leaves it sound.
+        // Every change of the state is complete in itself, so a panic elsewhere leaves it valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Does the work when there is a turn for it.
+/// Does the work when it has a permit.
 async fn hash<D: Send + Sync + 'static>(
     progress: &watch::Sender<Progress<D>>,
-    mut turns: mpsc::Receiver<Turn>,
+    mut permits: mpsc::Receiver<FairPermit>,
     work: impl FnOnce() -> Result<Hashed<D>, DigestError> + Send + 'static,
 ) -> Result<Hashed<D>, DigestError> {
-    let turn = turns.recv().await.ok_or(DigestError::Cancelled)?;
-    // One is enough; any other goes to the next job.
-    drop(turns);
+    let permit = permits.recv().await.ok_or(DigestError::Cancelled)?;
+    // Any other permit is returned, for the next job.
+    drop(permits);
     progress.send_replace(Progress::Running);
     let working = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let _permit = permit;
         work()
     });
     working.await.unwrap_or_else(|error| {
@@ -232,7 +235,7 @@ impl<D> Default for State<D> {
 }
 
 impl<D> State<D> {
-    pub(crate) fn remember(&mut self, identity: FileIdentity, digest: D) {
+    pub(crate) fn remember(&mut self, identity: ObjectIdentity, digest: D) {
         if self.known.len() >= CAPACITY {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.last_used);
             if let Some(oldest) = oldest.map(|(identity, _)| *identity) {

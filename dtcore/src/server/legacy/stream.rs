@@ -8,9 +8,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::backend::fs::Prefetcher;
 use crate::manifest::{ByteRange, StreamId};
-use crate::send::BodySender;
+use crate::send::{BodySender, Prefetcher};
 use crate::server::admission::Permit;
 use crate::server::event::{ServerEvent, StreamFailure, StreamRefusal};
 use crate::server::legacy::transfer::Transfer;
@@ -116,7 +115,7 @@ async fn send_in_turn(
     let turn = timeout(transfer.options().stall_timeout, transfer.turn()).await;
     let Ok(Ok(_turn)) = turn else { return Err(StreamFailure::NoCapacity) };
     let source = transfer.source();
-    if !source.unchanged() {
+    if !source.is_unchanged() {
         return Err(StreamFailure::SourceChanged);
     }
     let range = transfer.split().range(stream);
@@ -137,7 +136,7 @@ async fn send_in_turn(
         chunk = next;
     }
     // Before the FIN, not after it: the client takes that for the end of the right bytes.
-    if source.unchanged() { Ok(()) } else { Err(StreamFailure::SourceChanged) }
+    if source.is_unchanged() { Ok(()) } else { Err(StreamFailure::SourceChanged) }
 }
 
 /// The chunk of `range` that begins at `offset`; empty at its end.

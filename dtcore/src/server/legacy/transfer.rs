@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::fs::SourceFile;
+use crate::backend::Object;
 use crate::manifest::StaticSplit;
 use crate::server::admission::Permit;
 use crate::server::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId};
@@ -28,7 +28,7 @@ pub(crate) struct Transfer {
     shared: Arc<Shared>,
     id: TransferId,
     client_key: IpAddr,
-    source: Arc<SourceFile>,
+    source: Arc<dyn Object>,
     split: StaticSplit,
     slots: Mutex<Slots>,
     aborted: CancellationToken,
@@ -48,7 +48,7 @@ impl Transfer {
         shared: &Arc<Shared>,
         id: TransferId,
         client_key: SocketAddr,
-        source: Arc<SourceFile>,
+        source: Arc<dyn Object>,
         split: StaticSplit,
     ) -> Self {
         Self {
@@ -169,7 +169,7 @@ impl Transfer {
         self.id
     }
 
-    pub(super) fn source(&self) -> &Arc<SourceFile> {
+    pub(super) fn source(&self) -> &Arc<dyn Object> {
         &self.source
     }
 

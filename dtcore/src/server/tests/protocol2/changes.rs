@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use tokio::net::TcpSocket;
 
 use super::*;
+use crate::backend::Object;
 use crate::backend::fs::SourceFile;
 
 const MIB: u64 = 1 << 20;
