@@ -1,5 +1,6 @@
 //! The client of protocol 2, written from the protocol's description over raw sockets.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
@@ -7,17 +8,18 @@ use std::ops::Range;
 use serde_json::Value;
 
 use crate::frame::{self, Frame};
-use crate::http::{Afterwards, Answer, exchange};
+use crate::http::{Afterwards, Answer, exchange, read_head};
 use crate::sockets::{End, connect};
 
-/// A granted session, as a client sees it.
+/// The two headers that request an upgrade.
+pub const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: dt2\r\n";
+
+/// A session as a client sees it.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Where requests go.
-    pub control: SocketAddr,
-    /// Where streams go.
-    pub data: SocketAddr,
-    /// The whole body of the answer.
+    /// Where the server listens.
+    pub server: SocketAddr,
+    /// The complete offer.
     pub json: Value,
     /// The file's size.
     pub size: u64,
@@ -30,33 +32,70 @@ pub struct Session {
 }
 
 /// Sends a request for `target` with this body and reads the answer.
-pub fn post(control: SocketAddr, target: &str, body: &str) -> Answer {
-    let head = format!("POST {target} HTTP/1.1\r\nHost: {control}\r\nContent-Length: {}\r\n\r\n", body.len());
-    exchange(control, &[format!("{head}{body}").as_bytes()], Afterwards::Wait)
+pub fn post(server: SocketAddr, target: &str, body: &str) -> Answer {
+    exchange(server, &[&request(server, target, "", body)], Afterwards::Wait)
+}
+
+/// The bytes of a request with further header lines.
+pub fn request(server: SocketAddr, target: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: {server}\r\n{headers}Content-Length: {length}\r\n\r\n");
+    format!("{head}{body}").into_bytes()
+}
+
+/// The bytes of a request for a stream over HTTP.
+pub fn upgrade_request(server: SocketAddr) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nHost: {server}\r\n{UPGRADE}\r\n").into_bytes()
+}
+
+/// Fails unless this is the head of an answer that upgrades.
+#[track_caller]
+pub fn assert_upgraded(head: &[u8]) {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head:?}");
+    // The first is a list, in which HTTP allows other names too.
+    assert!(head.contains("upgrade: dt2\r\n") && head.contains("connection: upgrade"), "{head:?}");
+}
+
+/// The body of a request for protocol 2.
+pub fn body(streams: u8, from: u64, push: u64) -> String {
+    format!("{{\"threads\": {streams}, \"protocol\": 2, \"from\": {from}, \"push\": {push}}}")
 }
 
 impl Session {
-    /// Asks for `target` over `streams`, which must be granted.
-    pub fn ask(control: SocketAddr, target: &str, streams: u8) -> Self {
-        let answer = post(control, target, &format!("{{\"protocol\": 2, \"threads\": {streams}}}"));
+    /// Requests `target` over `streams` without an upgrade: the offer is the body of the answer.
+    pub fn request(server: SocketAddr, target: &str, streams: u8) -> Self {
+        let answer = post(server, target, &format!("{{\"protocol\": 2, \"threads\": {streams}}}"));
         assert_eq!((answer.status, answer.end), (200, End::Closed), "{answer:?}");
-        Self::of(control, &answer.body)
+        Self::of(server, &answer.body)
     }
 
-    /// Takes an answer's body apart.
-    pub fn of(control: SocketAddr, body: &str) -> Self {
-        let json: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body:?}"));
+    /// Requests `target` with an upgrade of the request's connection, which becomes stream 0; a pushed run is not read
+    /// yet.
+    pub fn upgrade(server: SocketAddr, target: &str, streams: u8, from: u64, push: u64) -> (Self, Stream) {
+        let mut stream = Stream::of(connect(server));
+        stream.send(&request(server, target, UPGRADE, &body(streams, from, push)));
+        stream.read_upgrade();
+        match stream.frame() {
+            Some(Frame::Offer(json)) => (Self::of(server, &json), stream),
+            frame => panic!("an offer expected, got {frame:?}"),
+        }
+    }
+
+    /// Takes an offer apart.
+    pub fn of(server: SocketAddr, json: &str) -> Self {
+        let json: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json:?}"));
         let number = |key: &str| json[key].as_u64().unwrap_or_else(|| panic!("no {key} in {json}"));
         let text = |key: &str| json[key].as_str().unwrap_or_else(|| panic!("no {key} in {json}")).to_owned();
         assert_eq!(number("protocol"), 2, "{json}");
         assert_eq!(text("version").len(), 32, "{json}");
         assert!(json["modified"].is_i64(), "{json}");
+        assert_eq!(json.get("port"), None, "{json}");
         let (session, secret) = (text("session"), text("secret"));
         assert_eq!((session.len(), secret.len()), (16, 32), "{json}");
-        let port = u16::try_from(number("port")).expect("it is a port");
         Self {
-            control,
-            data: SocketAddr::new(control.ip(), port),
+            server,
             size: number("size"),
             block: number("block"),
             session: u64::from_str_radix(&session, 16).expect("hexadecimal digits"),
@@ -65,74 +104,101 @@ impl Session {
         }
     }
 
-    /// The blocks of the file.
-    pub fn blocks(&self) -> impl Iterator<Item = Range<u64>> {
-        let (size, block) = (self.size, self.block);
-        (0..size.div_ceil(block)).map(move |n| n * block..size.min((n + 1) * block))
+    /// The number of blocks.
+    pub fn n_blocks(&self) -> u64 {
+        self.size.div_ceil(self.block)
     }
 
-    /// The greeting of a stream.
-    pub fn greeting(&self, stream: u8) -> Vec<u8> {
-        frame::greeting(stream, self.secret, self.session, 0)
+    /// The blocks in runs of at most `count`.
+    pub fn runs(&self, count: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+        let n = self.n_blocks();
+        (0..n.div_ceil(count)).map(move |run| run * count..n.min((run + 1) * count))
     }
 
-    /// The greeting of a stream that takes the place of its former connection.
-    pub fn replacing(&self, stream: u8) -> Vec<u8> {
-        frame::greeting(stream, self.secret, self.session, 1)
+    /// The bytes of a run of blocks.
+    pub fn bytes_of(&self, blocks: &Range<u64>) -> Range<u64> {
+        blocks.start * self.block..self.size.min(blocks.end * self.block)
     }
 
-    /// Connects to the data port and greets.
-    pub fn open(&self, stream: u8) -> Stream {
-        Stream::open(self.data, &self.greeting(stream))
+    /// The part of the file's `content` that is a run of blocks.
+    pub fn part<'a>(&self, content: &'a [u8], blocks: &Range<u64>) -> &'a [u8] {
+        let bytes = self.bytes_of(blocks);
+        let [start, end] = [bytes.start, bytes.end].map(|n| usize::try_from(n).expect("it fits"));
+        &content[start..end]
     }
 
-    /// Opens a stream over the control port.
-    pub fn upgrade(&self, stream: u8) -> Stream {
-        let mut socket = connect(self.control);
-        let request = format!(
-            "GET / HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n",
-            self.control
-        );
-        socket.write_all(request.as_bytes()).expect("the request is sent");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            std::io::Read::read_exact(&mut socket, &mut byte).expect("the answer's head comes");
-            head.extend(byte);
+    /// The run that a sender pushes for such a request, if it pushes one.
+    pub fn pushed(&self, from: u64, push: u64) -> Option<Range<u64>> {
+        let first = from / self.block;
+        let budget = push.min(16 << 20);
+        let fits = |end: &u64| {
+            let bytes = self.bytes_of(&(first..*end));
+            bytes.end - bytes.start <= budget
+        };
+        if from >= self.size {
+            return None;
         }
-        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 101 "), "{head:?}");
-        // The first is a list, in which HTTP lets others stand too.
-        assert!(head.contains("upgrade: dt2\r\n") && head.contains("connection: upgrade"), "{head:?}");
-        socket.write_all(&self.greeting(stream)).expect("the greeting is sent");
-        Stream { socket }
+        (first + 1..=self.n_blocks()).take_while(fits).last().map(|end| first..end)
     }
 
-    /// Fetches one range, whose digest must be right.
-    pub fn fetch(&self, stream: &mut Stream, range: &Range<u64>) -> Vec<u8> {
-        stream.send(&frame::range(range));
-        self.receive(stream, range)
+    /// The hello of a stream.
+    pub fn hello(&self, stream: u8) -> Vec<u8> {
+        frame::hello(stream, self.session, self.secret, 0)
     }
 
-    /// Reads the range that was asked for.
-    pub fn receive(&self, stream: &mut Stream, range: &Range<u64>) -> Vec<u8> {
-        match stream.frame() {
-            Some(Frame::Data { offset, bytes, code: 0, digest }) => {
-                let length = u64::try_from(bytes.len()).expect("it fits");
-                assert_eq!(offset..offset + length, *range);
-                assert_eq!(digest, frame::range_digest(self.size, offset, &bytes), "of {range:?}");
+    /// The hello of a stream that replaces its former connection.
+    pub fn replacing(&self, stream: u8) -> Vec<u8> {
+        frame::hello(stream, self.session, self.secret, 1)
+    }
+
+    /// Dials a stream.
+    pub fn open(&self, stream: u8) -> Stream {
+        Stream::open(self.server, &self.hello(stream))
+    }
+
+    /// Opens a stream over HTTP, as through a reverse proxy; the hello does not wait for the answer.
+    pub fn open_over_http(&self, stream: u8) -> Stream {
+        let request = upgrade_request(self.server);
+        let mut stream = Stream::open(self.server, &[request, self.hello(stream)].concat());
+        stream.read_upgrade();
+        stream
+    }
+
+    /// The frame that requests a run.
+    pub fn run(&self, blocks: &Range<u64>) -> Vec<u8> {
+        let bytes = self.bytes_of(blocks);
+        frame::run(blocks, bytes.end - bytes.start)
+    }
+
+    /// Fetches one run, whose digests must be right.
+    pub fn fetch(&self, stream: &mut Stream, blocks: &Range<u64>) -> Vec<u8> {
+        stream.send(&self.run(blocks));
+        self.receive(stream, blocks)
+    }
+
+    /// Reads the run that was requested, or is pushed.
+    pub fn receive(&self, stream: &mut Stream, blocks: &Range<u64>) -> Vec<u8> {
+        match stream.data() {
+            Some(Frame::Data { first, bytes, code: 0, digests }) => {
+                let (length, offset) = (u64::try_from(bytes.len()).expect("it fits"), first * self.block);
+                assert_eq!((first, offset..offset + length), (blocks.start, self.bytes_of(blocks)));
+                assert_eq!(
+                    digests,
+                    frame::block_digests(self.size, self.block, offset, &bytes),
+                    "{blocks:?}"
+                );
                 bytes
             }
-            frame => panic!("{range:?} expected, got {frame:?}"),
+            frame => panic!("{blocks:?} expected, got {frame:?}"),
         }
     }
 
-    /// Fetches the whole file over all of `streams`, block by block in turn, and ends the session.
+    /// Fetches the complete file over all of `streams` in turn, in runs of up to three blocks, and ends the session.
     pub fn download(&self, streams: &mut [Stream]) -> Vec<u8> {
         let turns = streams.len();
         let mut file = Vec::new();
-        for (n, block) in self.blocks().enumerate() {
-            file.extend(self.fetch(&mut streams[n % turns], &block));
+        for (n, run) in self.runs(3).enumerate() {
+            file.extend(self.fetch(&mut streams[n % turns], &run));
         }
         let [first, ..] = streams else { return file };
         let (blake3, _) = first.digests(1);
@@ -147,41 +213,68 @@ impl Session {
 pub struct Stream {
     /// The connection.
     pub socket: TcpStream,
+    /// Frames that arrived before the one that was waited for.
+    early: VecDeque<Frame>,
 }
 
 impl Stream {
-    /// Connects and sends a greeting, whatever it is.
-    pub fn open(data: SocketAddr, greeting: &[u8]) -> Self {
-        let mut socket = connect(data);
-        socket.write_all(greeting).expect("the greeting is sent");
-        Self { socket }
+    /// A stream on a connection that stands.
+    pub fn of(socket: TcpStream) -> Self {
+        Self { socket, early: VecDeque::new() }
     }
 
-    /// Sends bytes, which a peer that has gone need not take.
+    /// Connects and sends a hello, or anything else.
+    pub fn open(server: SocketAddr, hello: &[u8]) -> Self {
+        let mut socket = connect(server);
+        socket.write_all(hello).expect("the hello is sent");
+        Self::of(socket)
+    }
+
+    fn read_upgrade(&mut self) {
+        let head = read_head(&mut self.socket).expect("the answer has a head");
+        assert_upgraded(&head);
+    }
+
+    /// Sends bytes, which a peer that is gone need not take.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.socket.write_all(bytes);
     }
 
     /// The next frame; `None` at the end.
     pub fn frame(&mut self) -> Option<Frame> {
-        Frame::read(&mut self.socket)
+        self.early.pop_front().or_else(|| Frame::read(&mut self.socket))
     }
 
-    /// Asks for the file's digests and waits as long as the sender says so.
-    pub fn digests(&mut self, code: u8) -> ([u8; 32], [u8; 16]) {
-        self.send(&frame::digest(code));
+    /// The next run. Digests that arrive before it are kept; whatever else arrives instead is returned.
+    pub fn data(&mut self) -> Option<Frame> {
+        self.next_but(|frame| matches!(frame, Frame::Digests { .. }))
+    }
+
+    /// The next frame that is neither `WAIT` nor to be kept for later.
+    fn next_but(&mut self, is_for_later: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        if let Some(at) = self.early.iter().position(|frame| !is_for_later(frame)) {
+            return self.early.remove(at);
+        }
         loop {
-            match self.frame() {
-                Some(Frame::Wait(_)) => {}
-                Some(Frame::Digests { code: answered, blake3, md5 }) if answered == code => {
-                    return (blake3, md5);
-                }
-                frame => panic!("digests expected, got {frame:?}"),
+            let frame = Frame::read(&mut self.socket)?;
+            if is_for_later(&frame) {
+                self.early.push_back(frame);
+            } else if !matches!(frame, Frame::Wait(_)) {
+                return Some(frame);
             }
         }
     }
 
-    /// Fails unless the stream is refused with one of these codes, or none of them when empty, and then ends.
+    /// Requests the file's digests and waits as long as the sender says so. Runs that arrive before them are kept.
+    pub fn digests(&mut self, code: u8) -> ([u8; 32], [u8; 16]) {
+        self.send(&frame::digest(code));
+        match self.next_but(|frame| matches!(frame, Frame::Data { .. })) {
+            Some(Frame::Digests { code: answered, blake3, md5 }) if answered == code => (blake3, md5),
+            frame => panic!("digests expected, got {frame:?}"),
+        }
+    }
+
+    /// Fails unless the stream is refused with one of these codes, or ends without one if there are none, and then ends.
     #[track_caller]
     pub fn assert_refused(&mut self, codes: &[u8], what: &str) {
         match self.frame() {

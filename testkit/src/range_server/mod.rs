@@ -1,6 +1,7 @@
 //! A server of protocol 2 with faults on demand, written from the protocol's description over raw sockets.
 
 mod lie;
+mod stream;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
@@ -11,23 +12,28 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use md5::{Digest, Md5};
+use serde_json::Value;
 
-use crate::frame::{self, FRAME, GREETING};
-use crate::sockets::accept_within;
+use crate::frame::{self, HELLO, MARK};
+use crate::http::{is_upgrade, read_request};
+use crate::session::UPGRADE;
+use crate::sockets::{accept_within, peek};
 
 pub use lie::Lie;
+use stream::Stream;
 
 const TICK: Duration = Duration::from_millis(5);
 const SECRET: [u8; 16] = *b"0123456789abcdef";
+/// The number of the first session.
+const FIRST_SESSION: u64 = 0xa7;
 
-/// A running server that gives the same bytes whatever it is asked for; ended when dropped.
+/// A running server that gives the same bytes for every name; ended when dropped.
 #[derive(Debug)]
 pub struct RangeServer {
-    /// Where it listens for requests.
+    /// Where it listens.
     pub addr: SocketAddr,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -36,9 +42,9 @@ struct Shared {
     block: u64,
     lie: Lie,
     stop: AtomicBool,
-    session: AtomicU64,
-    greeted: Mutex<Vec<u8>>,
-    asked: Mutex<Vec<Range<u64>>>,
+    n_sessions: AtomicU64,
+    streams: Mutex<Vec<u8>>,
+    sent: Mutex<Vec<Range<u64>>>,
     ended: Mutex<BTreeSet<u64>>,
 }
 
@@ -50,49 +56,51 @@ impl RangeServer {
             block,
             lie,
             stop: AtomicBool::new(false),
-            session: AtomicU64::new(0xa6),
-            greeted: Mutex::default(),
-            asked: Mutex::default(),
+            n_sessions: AtomicU64::new(0),
+            streams: Mutex::default(),
+            sent: Mutex::default(),
             ended: Mutex::default(),
         });
-        let [control, data] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-        let [addr, data_addr] =
-            [&control, &data].map(|listener| listener.local_addr().expect("the address is known"));
-        let port = data_addr.port();
-        let threads = vec![
-            shared.accept_all(control, move |shared, client| shared.serve_request(client, port)),
-            shared.accept_all(data, |shared, client| {
-                shared.serve_stream(client, shared.lie != Lie::ForeignDataPort);
-            }),
-        ];
-        Self { addr, shared, threads }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let addr = listener.local_addr().expect("the address is known");
+        let thread = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                while !shared.is_stopped() {
+                    let Some(client) = accept_within(&listener, TICK) else { continue };
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || shared.serve(client));
+                }
+            }
+        });
+        Self { addr, shared, thread: Some(thread) }
     }
 
-    /// The ids of all streams that greeted, in the order in which they came.
+    /// The ids of all streams, in the order in which they were opened.
     pub fn streams(&self) -> Vec<u8> {
-        self.shared.greeted.lock().expect("no holder panics").clone()
+        self.shared.streams.lock().expect("no holder panics").clone()
     }
 
-    /// All ranges that were asked for, in the order in which they came.
-    pub fn asked(&self) -> Vec<Range<u64>> {
-        self.shared.asked.lock().expect("no holder panics").clone()
+    /// The bytes of all runs that were requested or pushed, in this order.
+    pub fn sent(&self) -> Vec<Range<u64>> {
+        self.shared.sent.lock().expect("no holder panics").clone()
     }
 
-    /// How many sessions were ended by the word that the transfer is over.
+    /// How many sessions were ended by `END`.
     pub fn ended(&self) -> usize {
         self.shared.ended.lock().expect("no holder panics").len()
     }
 
-    /// How many sessions were granted.
+    /// How many sessions were offered.
     pub fn sessions(&self) -> u64 {
-        self.shared.session.load(Ordering::SeqCst) - 0xa6
+        self.shared.n_sessions.load(Ordering::SeqCst)
     }
 }
 
 impl Drop for RangeServer {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             // A thread that failed has failed the test by what it did not send.
             let _ = thread.join();
         }
@@ -100,161 +108,104 @@ impl Drop for RangeServer {
 }
 
 impl Shared {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
     fn size(&self) -> u64 {
         u64::try_from(self.content.len()).expect("it fits")
     }
 
-    fn accept_all(
-        self: &Arc<Self>,
-        listener: TcpListener,
-        serve: impl Fn(&Self, TcpStream) + Copy + Send + 'static,
-    ) -> JoinHandle<()> {
-        let shared = Arc::clone(self);
-        thread::spawn(move || {
-            while !shared.stop.load(Ordering::SeqCst) {
-                let Some(client) = accept_within(&listener, TICK) else { continue };
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || serve(&shared, client));
-            }
-        })
+    /// Tells connections apart by their first two bytes.
+    fn serve(self: Arc<Self>, client: TcpStream) {
+        match peek(&client) {
+            Some([_, MARK]) => self.serve_stream(client),
+            // TLS, or the end of the connection.
+            Some([0x16, 0x03]) | None => {}
+            Some(_) => self.serve_request(client),
+        }
     }
 
-    fn serve_request(&self, mut client: TcpStream, port: u16) {
-        let mut buffer = [0; 4096];
-        let mut request = Vec::new();
-        // The body is an object, and the only one; an upgrade has none.
-        while !request.ends_with(b"}") {
-            if request.starts_with(b"GET ") && request.windows(4).any(|end| end == b"\r\n\r\n") {
-                send(
-                    &mut client,
-                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n",
-                );
-                return self.serve_stream(client, true);
+    fn serve_request(self: Arc<Self>, mut client: TcpStream) {
+        let Some((head, body)) = read_request(&mut client) else { return };
+        let is_upgrade = is_upgrade(&head) && self.lie != Lie::NoUpgrade;
+        let switch = format!("HTTP/1.1 101 Switching Protocols\r\n{UPGRADE}\r\n");
+        if head.starts_with(b"GET ") {
+            if is_upgrade {
+                send(&mut client, switch.as_bytes());
+                self.serve_stream(client);
             }
-            match client.read(&mut buffer) {
-                Ok(n @ 1..) => request.extend_from_slice(&buffer[..n]),
-                Ok(0) | Err(_) => return,
-            }
+            return;
         }
-        let session = self.session.fetch_add(1, Ordering::SeqCst) + 1;
+        let request: Value = serde_json::from_slice(&body).expect("the body is JSON");
+        let session = FIRST_SESSION + self.n_sessions.fetch_add(1, Ordering::SeqCst);
+        let offer = self.offer(session);
+        if is_upgrade {
+            send(&mut client, &[switch.as_bytes(), &frame::offer(&offer)].concat());
+            self.serve_first_stream(client, session, &request);
+        } else {
+            let length = offer.len();
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{offer}");
+            send(&mut client, answer.as_bytes());
+        }
+    }
+
+    fn offer(&self, session: u64) -> String {
         let mut keys = vec![
             ("protocol", "2".to_owned()),
             ("size", self.size().to_string()),
             ("modified", "1763690000123456789".to_owned()),
             ("version", format!("\"{}\"", "9f".repeat(16))),
             ("block", self.block.to_string()),
-            ("port", port.to_string()),
             ("session", format!("\"{session:016x}\"")),
             ("secret", format!("\"{}\"", SECRET.map(|byte| format!("{byte:02x}")).concat())),
             ("hash", "null".to_owned()),
             ("blake3", "null".to_owned()),
         ];
-        if let Lie::Answer(key, value) = self.lie {
+        if let Lie::Offer(key, value) = self.lie {
             keys.retain(|(known, _)| *known != key);
             if !value.is_empty() {
                 keys.push((key, value.to_owned()));
             }
         }
         let keys: Vec<String> = keys.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
-        let body = format!("{{{}}}", keys.join(", "));
-        let length = body.len();
-        let answer =
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-        let _ = client.write_all(answer.as_bytes());
+        format!("{{{}}}", keys.join(", "))
     }
 
-    fn serve_stream(&self, mut client: TcpStream, knows_sessions: bool) {
-        let Some(greeting) = self.read::<GREETING>(&mut client) else { return };
-        let stream = greeting[0];
-        let session = u64::from_le_bytes(greeting[17..25].try_into().expect("eight bytes"));
-        let first = {
-            let mut greeted = self.greeted.lock().expect("no holder panics");
-            let first = !greeted.contains(&stream);
-            greeted.push(stream);
-            first
-        };
-        let expected = frame::greeting(stream, SECRET, session, greeting[26] & 1);
-        if greeting[..] != expected {
-            return send(&mut client, &frame::refused(5, "that is no greeting"));
-        }
-        let refusal = self.lie.refusal(stream, first, knows_sessions);
-        if let Some(code) = refusal {
-            return send(&mut client, &frame::refused(code, "the test says so"));
-        }
-        while let Some(demand) = self.read::<FRAME>(&mut client) {
-            if self.lie == Lie::Mute {
-                continue;
-            }
-            let number = |at: usize| u64::from_le_bytes(demand[at..at + 8].try_into().expect("eight bytes"));
-            match demand[0] {
-                0x01 => {
-                    let range = number(8)..number(8) + number(16);
-                    self.asked.lock().expect("no holder panics").push(range.clone());
-                    send(&mut client, &self.data(&range));
-                }
-                0x02 => self.send_digests(&mut client, demand[1]),
-                0x03 => {
-                    self.ended.lock().expect("no holder panics").insert(session);
-                    return;
-                }
-                _ => return,
-            }
+    /// Serves stream 0 on the connection of its request, after the offer.
+    fn serve_first_stream(self: Arc<Self>, client: TcpStream, session: u64, request: &Value) {
+        let number = |key: &str| request.get(key).and_then(Value::as_u64).unwrap_or(0);
+        if self.size() > 0
+            && let Some(mut stream) = Stream::accept(self, client, 0, session)
+        {
+            stream.push(number("from"), number("push"));
+            stream.serve();
         }
     }
 
-    fn data(&self, range: &Range<u64>) -> Vec<u8> {
-        let [start, end] = [range.start, range.end].map(|n| usize::try_from(n).expect("it fits"));
-        let Some(content) = self.content.get(start..end) else {
-            return frame::refused(5, "there is no such range");
-        };
-        let digest = frame::range_digest(self.size(), range.start, content);
-        let lie = Some(&self.lie).filter(|lie| lie.place().is_some_and(|at| range.contains(&at)));
-        if let Some(Lie::Instead(_, bytes)) = lie {
-            return bytes.clone();
+    /// Serves a stream that begins with a hello.
+    fn serve_stream(self: Arc<Self>, mut client: TcpStream) {
+        let Some(hello) = self.read::<HELLO>(&mut client, false) else { return };
+        let session = u64::from_le_bytes(hello[4..12].try_into().expect("eight bytes"));
+        if hello[..] != frame::hello(hello[0], session, SECRET, hello[3] & 1) {
+            return send(&mut client, &frame::refused(5, "not a hello"));
         }
-        if let Some(Lie::Trailer(_, code)) = lie {
-            return frame::data(range.start, content, *code, &[0; 32]);
+        if let Some(mut stream) = Stream::accept(self, client, hello[0], session) {
+            stream.serve();
         }
-        if let Some(Lie::Consistent(at)) = lie {
-            let mut content = content.to_vec();
-            content[usize::try_from(at - range.start).expect("it fits")] ^= 0x10;
-            let digest = frame::range_digest(self.size(), range.start, &content);
-            return frame::data(range.start, &content, 0, &digest);
-        }
-        let digest = if lie.is_some() { [7; 32] } else { digest };
-        frame::data(range.start, content, 0, &digest)
     }
 
-    fn send_digests(&self, client: &mut TcpStream, code: u8) {
-        let is_endless = matches!(self.lie, Lie::Waits | Lie::Hangs);
-        let n_waits = if is_endless { u64::MAX } else { u64::from(self.lie == Lie::ClosesIdle) * 10 };
-        for n in 1..=n_waits {
-            if self.stop.load(Ordering::SeqCst) {
-                return;
-            }
-            let hashed = if self.lie == Lie::Hangs { 1 } else { n };
-            let wait = frame::header(0x83, 0, hashed, 0);
-            if client.write_all(&wait).is_err() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        let lie: &[u8] = if self.lie == Lie::WholeDigests { b"something else" } else { &[] };
-        let of = [self.content.as_slice(), lie].concat();
-        let md5 = (code == 3).then(|| Md5::digest(&of).into());
-        send(client, &frame::digests(blake3::hash(&of).as_bytes(), md5));
-    }
-
-    /// The next bytes; `None` at the end of the connection or of the test.
-    fn read<const N: usize>(&self, client: &mut TcpStream) -> Option<[u8; N]> {
+    /// The next bytes; `None` at the end of the connection or of the test, and if none is there and `closes_idle`.
+    fn read<const N: usize>(&self, client: &mut TcpStream, closes_idle: bool) -> Option<[u8; N]> {
         client.set_read_timeout(Some(TICK)).expect("a timeout is set");
         let mut bytes = [0; N];
         let mut filled = 0;
-        while filled < N && !self.stop.load(Ordering::SeqCst) {
+        while filled < N && !self.is_stopped() {
             match client.read(&mut bytes[filled..]) {
                 Ok(0) => return None,
                 Ok(n) => filled += n,
-                Err(_) if N == FRAME && filled == 0 && self.lie == Lie::ClosesIdle => return None,
+                Err(_) if filled == 0 && closes_idle => return None,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(_) => return None,
             }
@@ -263,72 +214,7 @@ impl Shared {
     }
 }
 
-/// Sends what the peer still takes; a peer that has gone is no fault of the server.
+/// Sends what the peer still takes; a peer that is gone is no fault of the server.
 fn send(client: &mut TcpStream, bytes: &[u8]) {
     let _ = client.write_all(bytes);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::content::pattern;
-    use crate::frame::Frame;
-    use crate::proxy::{Fate, Proxy};
-    use crate::session::Session;
-
-    const BLOCK: u64 = 16 << 10;
-
-    #[test]
-    fn the_reference_client_and_server_of_protocol_2() {
-        for size in [1, 1023, 1024, 1025, 16 << 10, (16 << 10) + 1, 300_000] {
-            let content = pattern(1, size);
-            let server = RangeServer::start(content.clone(), BLOCK, Lie::Nothing);
-            let proxy = Proxy::plain(server.addr);
-            for control in [server.addr, proxy.addr] {
-                let session = Session::ask(control, "f", 3);
-                let mut streams: Vec<_> = (0..3).map(|id| session.open(id)).collect();
-                assert!(session.download(&mut streams) == content, "{size} bytes");
-            }
-        }
-    }
-
-    #[test]
-    fn its_lies_are_lies() {
-        let content = pattern(1, 100_000);
-        let first = |lie| {
-            let server = RangeServer::start(content.clone(), BLOCK, lie);
-            let session = Session::ask(server.addr, "f", 1);
-            let mut stream = session.open(0);
-            let block = session.blocks().next().expect("it has one");
-            stream.send(&frame::range(&block));
-            let right = frame::range_digest(session.size, 0, &content[..16 << 10]);
-            (stream.frame(), right)
-        };
-        let (Some(Frame::Data { digest, bytes, .. }), right) = first(Lie::Digest(77)) else {
-            panic!("no data")
-        };
-        assert!(digest != right && bytes == content[..16 << 10]);
-        let (Some(Frame::Data { digest, bytes, .. }), right) = first(Lie::Consistent(77)) else {
-            panic!("no data")
-        };
-        assert!(digest != right && bytes != content[..16 << 10]);
-        assert!(matches!(first(Lie::Trailer(0, 3)).0, Some(Frame::Data { code: 3, .. })));
-        assert!(matches!(first(Lie::Refuses(6)).0, Some(Frame::Refused { code: 6, .. })));
-        assert_eq!(first(Lie::Instead(5, frame::header(0x84, 0, 0, 0))).0, Some(Frame::Drain));
-    }
-
-    #[test]
-    fn a_bit_flipped_on_the_way_shows() {
-        let content = pattern(1, 100_000);
-        let server = RangeServer::start(content.clone(), BLOCK, Lie::Nothing);
-        let proxy = Proxy::on_streams(server.addr, |_| Fate::fine().flips_in_file(40_000));
-        let session = Session::ask(proxy.addr, "f", 1);
-        let mut stream = session.open(0);
-        for (n, block) in session.blocks().enumerate() {
-            stream.send(&frame::range(&block));
-            let Some(Frame::Data { offset, bytes, digest, .. }) = stream.frame() else { panic!("no data") };
-            let is_right = digest == frame::range_digest(session.size, offset, &bytes);
-            assert_eq!(is_right, n != 2, "block {n}");
-        }
-    }
 }

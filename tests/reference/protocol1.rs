@@ -1,4 +1,4 @@
-//! The reference client against the reference server: what the other tests lean on.
+//! The reference client of protocol 1 against the reference server.
 
 use std::time::Duration;
 
