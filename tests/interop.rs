@@ -4,16 +4,16 @@
 use std::fs;
 use std::time::Duration;
 
-use dt_tests::content::{assert_same_file, md5, md5_of_file, write_sparse};
-use dt_tests::original_client::Ask;
-use dt_tests::original_server::{Fault, OriginalServer, Script, StreamEnd, Streams};
-use dt_tests::pipe::Pipe;
-use dt_tests::process::Outcome;
-use dt_tests::programs;
-use dt_tests::programs::Programs;
-use dt_tests::sockets::{End, is_refused};
-use dt_tests::wait::until_true;
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::{assert_same_file, md5, md5_of_file, write_sparse};
+use dt_testkit::original_client::Ask;
+use dt_testkit::original_server::{Fault, OriginalServer, Script, StreamEnd, Streams};
+use dt_testkit::pipe::Pipe;
+use dt_testkit::process::Outcome;
+use dt_testkit::programs;
+use dt_testkit::programs::Programs;
+use dt_testkit::sockets::{End, is_refused};
+use dt_testkit::wait::until_true;
+use dt_testkit::workspace::Workspace;
 
 const PROGRAMS: Programs = programs!();
 const MIB: usize = 1 << 20;
@@ -202,7 +202,7 @@ fn bytes_behind_the_id_do_no_harm() {
     let streams = Ask::new(server.addr, "f", 8).offer().streams_with(&[0xFF; 100]);
     // A reset may follow the data, as with the original.
     for (id, stream) in (0..).zip(&streams) {
-        let range = dt_tests::content::part(3 << 20, 8, id);
+        let range = dt_testkit::content::part(3 << 20, 8, id);
         let [start, end] = [range.start, range.end].map(|n| usize::try_from(n).expect("small"));
         assert!(stream.bytes == content[start..end], "stream {id}: {} bytes", stream.bytes.len());
     }

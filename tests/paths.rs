@@ -5,12 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use dt_tests::content::md5;
-use dt_tests::http::{Afterwards, Answer, exchange};
-use dt_tests::original_client::Ask;
-use dt_tests::programs;
-use dt_tests::programs::{Programs, Server};
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::md5;
+use dt_testkit::http::{Afterwards, Answer, exchange};
+use dt_testkit::original_client::Ask;
+use dt_testkit::programs;
+use dt_testkit::programs::{Programs, Server};
+use dt_testkit::workspace::Workspace;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 const PROGRAMS: Programs = programs!();
@@ -22,7 +22,7 @@ fn workspace() -> Workspace {
     let root = workspace.root();
     workspace.serve_pattern("file", 1, 1000);
     workspace.serve_pattern("dir/inner", 2, 2000);
-    dt_tests::content::write_pattern(&workspace.path().join("secret"), 3, 3000);
+    dt_testkit::content::write_pattern(&workspace.path().join("secret"), 3, 3000);
     let absolute = |path: &Path| path.canonicalize().expect("it is there");
     let links = [
         ("link", "file".into()),
@@ -304,7 +304,7 @@ fn a_name_that_is_no_utf_8() {
     let workspace = Workspace::new();
     let server = PROGRAMS.serve(&workspace.root()).ready();
     let name = std::ffi::OsStr::from_bytes(b"latin-\xFC");
-    let content = dt_tests::content::write_pattern(&workspace.root().join(name), 99, 100);
+    let content = dt_testkit::content::write_pattern(&workspace.root().join(name), 99, 100);
     assert!(Ask::new(server.addr, "latin-%FC", 1).offer().download() == content);
     PROGRAMS.fetch(server.addr, 2, name, workspace.outputs().join(name)).run().assert_success();
     assert!(fs::read(workspace.outputs().join(name)).expect("it is there") == content);

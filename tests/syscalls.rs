@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use dt_tests::process::Outcome;
-use dt_tests::programs;
-use dt_tests::programs::{Programs, Run, Server};
-use dt_tests::workspace::{Workspace, files_in};
+use dt_testkit::process::Outcome;
+use dt_testkit::programs;
+use dt_testkit::programs::{Programs, Run, Server};
+use dt_testkit::workspace::{Workspace, files_in};
 
 const PROGRAMS: Programs = programs!();
 

@@ -2,7 +2,7 @@
 //!
 //! Every rule is a function from a file to its complaints, and has a case below that it must complain about.
 
-use dt_tests::source::{Source, code_of, paths, text_files, tokens, workspace_root};
+use dt_testkit::source::{Source, code_of, paths, text_files, tokens, workspace_root};
 
 /// More than this is not read top-down any more.
 const MOST_LINES: usize = 400;
@@ -146,7 +146,7 @@ fn check_machine_paths(file: &Source) -> Vec<String> {
 fn check_tree(ending: &str, rule: fn(&Source) -> Vec<String>) {
     let files = text_files(&workspace_root());
     // A tree that is not found has no faults.
-    for known in ["dtcore/src/lib.rs", "dtcore/src/sys/map.rs", "tests/src/source.rs"] {
+    for known in ["dtcore/src/lib.rs", "dtcore/src/sys/map.rs", "testkit/src/source.rs"] {
         assert!(files.iter().any(|file| file.path == known), "{known} is not in the tree");
     }
     let complaints: Vec<String> = files

@@ -5,7 +5,6 @@
 
 pub mod arguments;
 pub mod clients;
-pub mod events;
 pub mod files;
 pub mod link;
 pub mod memory;
@@ -13,10 +12,8 @@ pub mod nginx;
 pub mod peers;
 pub mod process;
 pub mod product;
-pub mod protocol2;
 pub mod rounds;
 pub mod table;
-pub mod throttle;
 
 use std::error::Error;
 

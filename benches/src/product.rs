@@ -1,11 +1,17 @@
-//! The product's programs as they were built: what they can do, and a server that ends with its owner.
+//! The product's programs as they were built: what they can do, and how they are started.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use dt_testkit::process::{Outcome, Process};
+use dt_testkit::programs::{Run, Server};
 
 use crate::Failure;
-use crate::process::{Guard, built};
+use crate::process::built;
+
+/// The time after which a client is taken to hang.
+const LIMIT: Duration = Duration::from_secs(3600);
 
 /// One program of the product.
 #[derive(Clone, Debug)]
@@ -54,45 +60,49 @@ impl Program {
     }
 }
 
-/// A `dtserver` on the loopback address, ended when dropped.
-#[derive(Debug)]
-pub struct Server {
-    guard: Guard,
-    /// Where it listens, as HOST:PORT.
-    pub address: String,
+/// Serves the files below `root` on a port of the loopback address, of the system's choice.
+///
+/// # Errors
+/// If the server was not built.
+pub fn serve(root: &Path, options: &[&str]) -> Result<Server, Failure> {
+    let program = Program::find("dtserver")?;
+    let run = Run::of(program.path(), program.name).options(["--quiet", "--bind", "127.0.0.1", "--root"]);
+    Ok(run.options([root]).options(options).ready())
 }
 
-impl Server {
-    /// Serves the files below `root`, on a port of the system's choice.
-    ///
-    /// # Errors
-    /// If it cannot be started, or does not say that it listens.
-    pub fn start(root: &Path) -> Result<Self, Failure> {
-        Self::start_with(root, &[])
-    }
+/// Runs a client that reports events.
+pub fn start(command: Command) -> Process {
+    Process::start(command, "dtclient", None)
+}
 
-    /// The same with more options.
-    ///
-    /// # Errors
-    /// If it cannot be started, or does not say that it listens.
-    pub fn start_with(root: &Path, options: &[&str]) -> Result<Self, Failure> {
-        let mut command = Program::find("dtserver")?.command();
-        command.args(["--quiet", "--bind", "127.0.0.1"]).arg("--root").arg(root).args(options).arg("0");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn()?;
-        let stdout = child.stdout.take();
-        let guard = Guard::new(child);
-        let mut line = String::new();
-        if let Some(stdout) = stdout {
-            BufReader::new(stdout).read_line(&mut line)?;
-        }
-        let said = line.strip_prefix("listening on ").and_then(|rest| rest.split(',').next());
-        let address = said.ok_or_else(|| format!("dtserver did not start: {line:?}"))?.trim_end().to_owned();
-        Ok(Self { guard, address })
+/// Waits for the end of a client, which must have succeeded.
+///
+/// # Errors
+/// With its last message.
+pub fn finish(process: Process) -> Result<Outcome, Failure> {
+    let outcome = process.finish_within(LIMIT);
+    match outcome.code {
+        Some(0) => Ok(outcome),
+        code => Err(format!("dtclient ended with {code:?}: {}", outcome.error()).into()),
     }
+}
 
-    /// Its process's number.
-    pub fn id(&self) -> u32 {
-        self.guard.id()
+/// How long after the last byte the process's work was done, as `dtclient -v` says it.
+pub fn after_last_byte(stderr: &str) -> Option<Duration> {
+    let line = stderr.lines().find(|line| line.contains("the last byte"))?;
+    let (_, rest) = line.split_once(" took ")?;
+    let seconds = rest.split_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_after_the_last_byte_is_read_from_the_log() {
+        let line = "the last byte came after 1.20 s; verifying and publishing took 0.40 s more";
+        assert_eq!(after_last_byte(&format!("a\n{line}\n")), Some(Duration::from_millis(400)));
+        assert_eq!(after_last_byte("nothing"), None);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use dt_tests::corpus;
-use dt_tests::source::workspace_root;
+use dt_testkit::corpus;
+use dt_testkit::source::workspace_root;
 
 fn main() {
     let root = workspace_root().join("fuzz/corpus");

@@ -4,11 +4,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dt_tests::content::md5;
-use dt_tests::original_server::{Answering, Fault, Script, Streams};
-use dt_tests::programs::Run;
-use dt_tests::sockets::{FullListener, LateListener};
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::md5;
+use dt_testkit::original_server::{Answering, Fault, Script, Streams};
+use dt_testkit::programs::Run;
+use dt_testkit::sockets::{FullListener, LateListener};
+use dt_testkit::workspace::Workspace;
 
 use crate::{BEFORE, MIB, PROGRAMS, original};
 

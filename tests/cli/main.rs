@@ -6,10 +6,10 @@ mod outputs;
 mod signals;
 mod usage;
 
-use dt_tests::original_server::{OriginalServer, Script};
-use dt_tests::programs;
-use dt_tests::programs::Programs;
-use dt_tests::workspace::Workspace;
+use dt_testkit::original_server::{OriginalServer, Script};
+use dt_testkit::programs;
+use dt_testkit::programs::Programs;
+use dt_testkit::workspace::Workspace;
 
 const PROGRAMS: Programs = programs!();
 const MIB: usize = 1 << 20;

@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use dt_tests::content::md5;
-use dt_tests::fetched::blake3_of;
-use dt_tests::original_client::Ask;
-use dt_tests::process::Outcome;
-use dt_tests::wait::{PATIENCE, until};
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::md5;
+use dt_testkit::fetched::blake3_of;
+use dt_testkit::original_client::Ask;
+use dt_testkit::process::Outcome;
+use dt_testkit::wait::{PATIENCE, until};
+use dt_testkit::workspace::Workspace;
 use rustix::process::Signal;
 
 use crate::{MIB, PROGRAMS};

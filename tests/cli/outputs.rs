@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use dt_tests::original_client::Ask;
-use dt_tests::original_server::{Fault, Script, Streams};
-use dt_tests::process::{Outcome, Process};
-use dt_tests::wait::{PATIENCE, until, until_true};
-use dt_tests::workspace::{Workspace, files_in};
+use dt_testkit::original_client::Ask;
+use dt_testkit::original_server::{Fault, Script, Streams};
+use dt_testkit::process::{Outcome, Process};
+use dt_testkit::wait::{PATIENCE, until, until_true};
+use dt_testkit::workspace::{Workspace, files_in};
 use rustix::process::Signal;
 
 use crate::{BEFORE, MIB, PROGRAMS, original};

@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::time::Duration;
 
-use dt_tests::original_client::Ask;
-use dt_tests::original_server::{Answering, Fault, Script, Streams};
-use dt_tests::pipe::Pipe;
-use dt_tests::process::Outcome;
-use dt_tests::programs::Run;
-use dt_tests::sockets::{connect, is_refused};
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::{Workspace, files_in};
+use dt_testkit::original_client::Ask;
+use dt_testkit::original_server::{Answering, Fault, Script, Streams};
+use dt_testkit::pipe::Pipe;
+use dt_testkit::process::Outcome;
+use dt_testkit::programs::Run;
+use dt_testkit::sockets::{connect, is_refused};
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::{Workspace, files_in};
 use rustix::process::Signal;
 
 use crate::{BEFORE, MIB, PROGRAMS, original};
@@ -203,7 +203,7 @@ fn a_server_that_drains() {
     stream.read_exact(&mut received).expect("it begins");
     server.process().signal(Signal::TERM);
     until_true("no new requests", || is_refused(addr));
-    received.extend(dt_tests::sockets::read_to_end(&stream).bytes);
+    received.extend(dt_testkit::sockets::read_to_end(&stream).bytes);
     assert!(received == content, "the running stream goes on: {} bytes", received.len());
     server.stop(Signal::TERM, PATIENCE).assert_success();
 }

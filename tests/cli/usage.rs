@@ -3,12 +3,12 @@
 use std::fs;
 use std::net::TcpListener;
 
-use dt_tests::content::md5;
-use dt_tests::original_client::Ask;
-use dt_tests::process::Outcome;
-use dt_tests::programs::Run;
-use dt_tests::wait::PATIENCE;
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::md5;
+use dt_testkit::original_client::Ask;
+use dt_testkit::process::Outcome;
+use dt_testkit::programs::Run;
+use dt_testkit::wait::PATIENCE;
+use dt_testkit::workspace::Workspace;
 
 use crate::{MIB, PROGRAMS};
 

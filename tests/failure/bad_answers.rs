@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use dt_tests::content::pattern;
-use dt_tests::original_server::{Answering, Fault, OriginalServer, Script, Streams};
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::pattern;
+use dt_testkit::original_server::{Answering, Fault, OriginalServer, Script, Streams};
+use dt_testkit::workspace::Workspace;
 
 use crate::{BEFORE, ENGINES, MIB, PROGRAMS, check_bad_server};
 

@@ -5,12 +5,12 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use dt_tests::content::pattern;
-use dt_tests::http::{Afterwards, send};
-use dt_tests::original_client::Ask;
-use dt_tests::sockets::{End, connect, read_to_end, reset};
-use dt_tests::wait::until;
-use dt_tests::workspace::{Workspace, files_in};
+use dt_testkit::content::pattern;
+use dt_testkit::http::{Afterwards, send};
+use dt_testkit::original_client::Ask;
+use dt_testkit::sockets::{End, connect, read_to_end, reset};
+use dt_testkit::wait::until;
+use dt_testkit::workspace::{Workspace, files_in};
 
 use crate::{MIB, PROGRAMS};
 

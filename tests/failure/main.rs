@@ -9,10 +9,10 @@ mod stream_faults;
 
 use std::fs;
 
-use dt_tests::original_server::{OriginalServer, Script};
-use dt_tests::programs;
-use dt_tests::programs::Programs;
-use dt_tests::workspace::Workspace;
+use dt_testkit::original_server::{OriginalServer, Script};
+use dt_testkit::programs;
+use dt_testkit::programs::Programs;
+use dt_testkit::workspace::Workspace;
 
 const PROGRAMS: Programs = programs!();
 const MIB: usize = 1 << 20;

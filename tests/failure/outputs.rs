@@ -5,10 +5,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 
-use dt_tests::disk::{SMALL_DISK, SmallDisk};
-use dt_tests::original_server::{Fault, OriginalServer, Script, Streams};
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::{Workspace, files_in};
+use dt_testkit::disk::{SMALL_DISK, SmallDisk};
+use dt_testkit::original_server::{Fault, OriginalServer, Script, Streams};
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::{Workspace, files_in};
 
 use crate::{BEFORE, ENGINES, MIB, PROGRAMS};
 

@@ -6,9 +6,9 @@ use std::io::Write;
 use std::thread::sleep;
 use std::time::Duration;
 
-use dt_tests::content::{assert_same_file, write_sparse};
-use dt_tests::pipe::Pipe;
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::{assert_same_file, write_sparse};
+use dt_testkit::pipe::Pipe;
+use dt_testkit::workspace::Workspace;
 
 use crate::{MIB, PROGRAMS};
 

@@ -5,12 +5,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use dt_tests::content::write_pattern;
-use dt_tests::http::{Afterwards, exchange};
-use dt_tests::original_client::Ask;
-use dt_tests::sockets::{End, accept_within, read_to_end, try_connect};
-use dt_tests::wait::PATIENCE;
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::write_pattern;
+use dt_testkit::http::{Afterwards, exchange};
+use dt_testkit::original_client::Ask;
+use dt_testkit::sockets::{End, accept_within, read_to_end, try_connect};
+use dt_testkit::wait::PATIENCE;
+use dt_testkit::workspace::Workspace;
 
 use crate::{BEFORE, MIB, PROGRAMS};
 
@@ -91,7 +91,7 @@ fn a_source_that_changes_after_the_answer() {
 
         // The next request sees the file as it is now.
         PROGRAMS.fetch(server.addr, 8, "f", workspace.output("out")).run().assert_success();
-        dt_tests::content::assert_same_file(&workspace.root().join("f"), &workspace.output("out"));
+        dt_testkit::content::assert_same_file(&workspace.root().join("f"), &workspace.output("out"));
         server.assert_alive();
     }
 }

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Read;
 use std::time::Duration;
 
-use dt_tests::original_client::Ask;
-use dt_tests::original_server::{Answering, Fault, Script, Streams};
-use dt_tests::sockets::{End, read_to_end};
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::Workspace;
+use dt_testkit::original_client::Ask;
+use dt_testkit::original_server::{Answering, Fault, Script, Streams};
+use dt_testkit::sockets::{End, read_to_end};
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::Workspace;
 use rustix::process::Signal;
 
 use crate::{BEFORE, MIB, PROGRAMS, check_bad_server};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use dt_tests::corpus::{self, Seed};
-use dt_tests::source::workspace_root;
+use dt_testkit::corpus::{self, Seed};
+use dt_testkit::source::workspace_root;
 use dtcore::fuzzing::{DECODERS, Decoder};
 
 /// How many mutations each decoder takes: some seconds for all together.

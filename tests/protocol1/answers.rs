@@ -4,12 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::time::Duration;
 
-use dt_tests::content::md5;
-use dt_tests::http::{Afterwards, Answer, exchange};
-use dt_tests::original_client::Ask;
-use dt_tests::programs::Server;
-use dt_tests::sockets::{End, connect, read_to_end};
-use dt_tests::wait::until_true;
+use dt_testkit::content::md5;
+use dt_testkit::http::{Afterwards, Answer, exchange};
+use dt_testkit::original_client::Ask;
+use dt_testkit::programs::Server;
+use dt_testkit::sockets::{End, connect, read_to_end};
+use dt_testkit::wait::until_true;
 
 use crate::{MIB, post, served};
 

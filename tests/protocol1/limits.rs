@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use dt_tests::original_server::{OriginalServer, Script};
-use dt_tests::programs::Run;
-use dt_tests::wait::until_true;
-use dt_tests::workspace::Workspace;
+use dt_testkit::original_server::{OriginalServer, Script};
+use dt_testkit::programs::Run;
+use dt_testkit::wait::until_true;
+use dt_testkit::workspace::Workspace;
 use rustix::process::Signal;
 
 use crate::{MIB, PROGRAMS, served};

@@ -6,10 +6,10 @@ mod refusals;
 mod streams;
 mod transfers;
 
-use dt_tests::content::part;
-use dt_tests::programs;
-use dt_tests::programs::{Programs, Server};
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::part;
+use dt_testkit::programs;
+use dt_testkit::programs::{Programs, Server};
+use dt_testkit::workspace::Workspace;
 
 const PROGRAMS: Programs = programs!();
 const MIB: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! Requests that are refused: wrong bodies, wrong methods, and heads that are no HTTP.
 
-use dt_tests::http::{Afterwards, Answer, exchange};
-use dt_tests::sockets::{connect, read_to_end};
+use dt_testkit::http::{Afterwards, Answer, exchange};
+use dt_testkit::sockets::{connect, read_to_end};
 
 use crate::{post, served};
 
@@ -78,7 +78,7 @@ fn refusals_of_requests() {
     }
     let half = b"POST f HTTP/1.1\r\nContent-Length: 14\r\n\r\n{\"thr";
     let stream = connect(server.addr);
-    dt_tests::http::send(&stream, &[half], Afterwards::HalfClose);
+    dt_testkit::http::send(&stream, &[half], Afterwards::HalfClose);
     let received = read_to_end(&stream);
     let answer = Answer::parse(&received.bytes, received.end);
     assert!(answer.is_none_or(|answer| answer.status == 400), "half a body");

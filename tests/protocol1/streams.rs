@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 
-use dt_tests::http::Answer;
-use dt_tests::original_client::Ask;
-use dt_tests::sockets::{End, Received, connect, connect_from, is_refused, local, read_to_end};
-use dt_tests::wait::until_true;
-use dt_tests::workspace::Workspace;
+use dt_testkit::http::Answer;
+use dt_testkit::original_client::Ask;
+use dt_testkit::sockets::{End, Received, connect, connect_from, is_refused, local, read_to_end};
+use dt_testkit::wait::until_true;
+use dt_testkit::workspace::Workspace;
 
 use crate::{MIB, PROGRAMS, bytes_of, post, served};
 

@@ -4,10 +4,10 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use dt_tests::content::md5;
-use dt_tests::original_client::{Ask, Offer, join};
-use dt_tests::sockets::{is_refused, local, try_connect};
-use dt_tests::wait::{PATIENCE, until, until_true};
+use dt_testkit::content::md5;
+use dt_testkit::original_client::{Ask, Offer, join};
+use dt_testkit::sockets::{is_refused, local, try_connect};
+use dt_testkit::wait::{PATIENCE, until, until_true};
 
 use crate::{MIB, bytes_of, served};
 

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::assert_fetched;
-use dt_tests::proxy::{Carries, Fate, Proxy};
-use dt_tests::session::Session;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::proxy::{Carries, Fate, Proxy};
+use dt_testkit::session::Session;
 
 use crate::{ENGINES, MIB, PROGRAMS, fetch, served};
 

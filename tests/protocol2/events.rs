@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::blake3_of;
-use dt_tests::sockets::LateListener;
-use dt_tests::wait::PATIENCE;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::blake3_of;
+use dt_testkit::sockets::LateListener;
+use dt_testkit::wait::PATIENCE;
 use rustix::process::Signal;
 
 use crate::{MIB, PROGRAMS, fetch, served, until_verified};
@@ -86,7 +86,7 @@ fn nobody_listens() {
     command.arg(workspace.output("out")).stdout(Stdio::from(writer)).stderr(Stdio::null());
     let mut child = command.spawn().expect("it starts");
     drop(reader);
-    let code = dt_tests::wait::until("its end", || child.try_wait().expect("it can be asked")).code();
+    let code = dt_testkit::wait::until("its end", || child.try_wait().expect("it can be asked")).code();
     assert_eq!(code, Some(0));
     assert!(fs::read(workspace.output("out")).expect("it is there") == content);
 }

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::assert_fetched;
-use dt_tests::proxy::{Carries, Connection, Ending, Fate, Proxy};
-use dt_tests::session::Session;
-use dt_tests::workspace::Workspace;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::proxy::{Carries, Connection, Ending, Fate, Proxy};
+use dt_testkit::session::Session;
+use dt_testkit::workspace::Workspace;
 use serde_json::Value;
 
 use crate::{MIB, fetch, served};

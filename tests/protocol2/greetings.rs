@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use dt_tests::content::pattern;
-use dt_tests::fetched::assert_fetched;
-use dt_tests::frame::{self, Frame};
-use dt_tests::session::{Session, Stream};
-use dt_tests::sockets::{connect, read_to_end, reset};
+use dt_testkit::content::pattern;
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::frame::{self, Frame};
+use dt_testkit::session::{Session, Stream};
+use dt_testkit::sockets::{connect, read_to_end, reset};
 use rustix::process::Signal;
 
 use crate::{MIB, fetch, served};
@@ -175,7 +175,7 @@ fn the_wrong_door() {
 /// Secrets are for the client that asked, not for those who read the log.
 #[test]
 fn secrets_are_not_logged() {
-    let workspace = dt_tests::workspace::Workspace::new();
+    let workspace = dt_testkit::workspace::Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let server = crate::PROGRAMS.serve(&workspace.root()).options(["-v"]).ready();
     let session = Session::ask(server.addr, "f", 1);
@@ -198,7 +198,7 @@ fn after_the_end() {
     assert_undisturbed(&session, &mut first, &content);
     first.send(&frame::end());
     assert_eq!(first.frame(), None, "the stream ends");
-    dt_tests::wait::until("the session is forgotten", || {
+    dt_testkit::wait::until("the session is forgotten", || {
         let mut late = session.open(1);
         match late.frame() {
             Some(Frame::Refused { code: 1, .. }) => Some(()),

@@ -15,12 +15,12 @@ mod transfers;
 
 use std::net::SocketAddr;
 
-use dt_tests::events::{Events, number};
-use dt_tests::process::Process;
-use dt_tests::programs;
-use dt_tests::programs::{Programs, Run, Server};
-use dt_tests::wait::until_true;
-use dt_tests::workspace::Workspace;
+use dt_testkit::events::{Events, number};
+use dt_testkit::process::Process;
+use dt_testkit::programs;
+use dt_testkit::programs::{Programs, Run, Server};
+use dt_testkit::wait::until_true;
+use dt_testkit::workspace::Workspace;
 
 const PROGRAMS: Programs = programs!();
 const MIB: usize = 1 << 20;

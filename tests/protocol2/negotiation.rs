@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use dt_tests::content::md5;
-use dt_tests::events::{Events, number};
-use dt_tests::original_server::{OriginalServer, Script};
-use dt_tests::session::{Session, post};
+use dt_testkit::content::md5;
+use dt_testkit::events::{Events, number};
+use dt_testkit::original_server::{OriginalServer, Script};
+use dt_testkit::session::{Session, post};
 
 use crate::{MIB, PROGRAMS, served};
 

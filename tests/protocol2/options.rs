@@ -3,13 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
-use dt_tests::content::md5;
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::{assert_fetched, blake3_of};
-use dt_tests::original_server::{OriginalServer, Script};
-use dt_tests::session::Session;
-use dt_tests::sockets::{LateListener, is_refused, local};
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::md5;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::{assert_fetched, blake3_of};
+use dt_testkit::original_server::{OriginalServer, Script};
+use dt_testkit::session::Session;
+use dt_testkit::sockets::{LateListener, is_refused, local};
+use dt_testkit::workspace::Workspace;
 
 use crate::{MIB, PROGRAMS, fetch, served};
 

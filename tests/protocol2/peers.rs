@@ -5,14 +5,14 @@ use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
-use dt_tests::content::pattern;
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::assert_fetched;
-use dt_tests::frame;
-use dt_tests::process::Outcome;
-use dt_tests::range_server::{Lie, RangeServer};
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::pattern;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::frame;
+use dt_testkit::process::Outcome;
+use dt_testkit::range_server::{Lie, RangeServer};
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::Workspace;
 use rustix::process::Signal;
 
 use crate::{ENGINES, MIB, PROGRAMS, fetch, until_verified};

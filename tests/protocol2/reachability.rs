@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dt_tests::events::Events;
-use dt_tests::fetched::assert_fetched;
-use dt_tests::proxy::{Carries, DataPort, Ending, Fate, Foreign, Proxy};
+use dt_testkit::events::Events;
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::proxy::{Carries, DataPort, Ending, Fate, Foreign, Proxy};
 
 use crate::{MIB, PROGRAMS, fetch, served};
 

@@ -4,14 +4,14 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::assert_fetched;
-use dt_tests::process::Process;
-use dt_tests::programs::Server;
-use dt_tests::session::Session;
-use dt_tests::sockets::is_refused;
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::Workspace;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::process::Process;
+use dt_testkit::programs::Server;
+use dt_testkit::session::Session;
+use dt_testkit::sockets::is_refused;
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::Workspace;
 use rustix::process::Signal;
 
 use crate::{MIB, PROGRAMS, fetch, served, until_verified};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use dt_tests::content::{hex, md5, pattern};
-use dt_tests::frame::{self, Frame};
-use dt_tests::session::{Session, Stream, post};
-use dt_tests::wait::{until, until_true};
+use dt_testkit::content::{hex, md5, pattern};
+use dt_testkit::frame::{self, Frame};
+use dt_testkit::session::{Session, Stream, post};
+use dt_testkit::wait::{until, until_true};
 
 use crate::{MIB, PROGRAMS, served};
 
@@ -181,7 +181,7 @@ fn a_thousand_requests_at_once() {
 /// A receiver that reads nothing has its stream closed, and nobody else waits for it.
 #[test]
 fn a_receiver_that_reads_nothing() {
-    let workspace = dt_tests::workspace::Workspace::new();
+    let workspace = dt_testkit::workspace::Workspace::new();
     let content = workspace.serve_pattern("f", 1, 64 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).options(["--stall-timeout", "1s"]).ready();
     let session = Session::ask(server.addr, "f", 2);

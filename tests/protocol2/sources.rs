@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use dt_tests::content::{pattern, write_pattern};
+use dt_testkit::content::{pattern, write_pattern};
 
 use crate::{ENGINES, MIB, PROGRAMS, fetch, served, until_verified};
 
@@ -81,7 +81,7 @@ fn modified_while_it_is_piped() {
     let (workspace, server, content) = served(LEN);
     let run = PROGRAMS.fetch(server.addr, 4, "f", "-").options(["--limit-rate", "8M", "--protocol", "2"]);
     let client = run.start();
-    dt_tests::wait::until_true("the first bytes", || client.stdout().len() > MIB);
+    dt_testkit::wait::until_true("the first bytes", || client.stdout().len() > MIB);
     overwrite_the_end(&workspace.root().join("f"));
     let outcome = client.finish_within(Duration::from_secs(30));
     assert_eq!(outcome.code, Some(11), "{}", outcome.stderr);

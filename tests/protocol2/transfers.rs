@@ -3,13 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
-use dt_tests::content::{assert_same_file, md5, write_sparse};
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::{assert_fetched, blake3_of, blake3_of_file};
-use dt_tests::pipe::Pipe;
-use dt_tests::session::Session;
-use dt_tests::wait::until_true;
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::{assert_same_file, md5, write_sparse};
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::{assert_fetched, blake3_of, blake3_of_file};
+use dt_testkit::pipe::Pipe;
+use dt_testkit::session::Session;
+use dt_testkit::wait::until_true;
+use dt_testkit::workspace::Workspace;
 
 use crate::{ENGINES, MIB, PROGRAMS, fetch, served};
 

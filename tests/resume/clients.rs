@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use dt_tests::content::md5;
-use dt_tests::fetched::blake3_of;
-use dt_tests::wait::PATIENCE;
+use dt_testkit::content::md5;
+use dt_testkit::fetched::blake3_of;
+use dt_testkit::wait::PATIENCE;
 use rustix::process::Signal;
 
 use crate::{ENGINES, MIB, PROGRAMS, Scene};
@@ -109,7 +109,7 @@ fn the_other_protocol() {
     // And protocol 1 itself keeps nothing.
     let run = PROGRAMS.fetch(scene.server.addr, 1, "f", scene.output()).options(["--protocol", "1"]);
     let client = run.options(["--limit-rate", "1M"]).start();
-    dt_tests::wait::until_true("its part file", || scene.part().exists());
+    dt_testkit::wait::until_true("its part file", || scene.part().exists());
     client.signal(Signal::INT);
     let outcome = client.finish_within(Duration::from_secs(10));
     if outcome.code == Some(130) {

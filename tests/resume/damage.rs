@@ -6,11 +6,11 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use dt_tests::content::pattern;
-use dt_tests::events::{Events, number};
-use dt_tests::frame::range_digest;
-use dt_tests::journal::{HEADER, Journal, RECORD};
-use dt_tests::wait::{PATIENCE, until_true};
+use dt_testkit::content::pattern;
+use dt_testkit::events::{Events, number};
+use dt_testkit::frame::range_digest;
+use dt_testkit::journal::{HEADER, Journal, RECORD};
+use dt_testkit::wait::{PATIENCE, until_true};
 
 use crate::{ENGINES, MIB, Scene};
 
@@ -107,7 +107,7 @@ fn journals_and_part_files_that_are_gone_or_others() {
         fs::remove_file(scene.journal_path()).expect("it is removed");
         fs::remove_file(scene.part()).expect("it is removed");
     });
-    let with_header = |change: &dyn Fn(&mut dt_tests::journal::Header)| {
+    let with_header = |change: &dyn Fn(&mut dt_testkit::journal::Header)| {
         let journal = fs::read(scene.journal_path()).expect("it is there");
         let mut header = Journal::read(&scene.journal_path()).expect("it is there").header();
         change(&mut header);

@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::io::Write;
 
-use dt_tests::disk::SmallDisk;
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::assert_fetched;
-use dt_tests::journal::Journal;
-use dt_tests::process::{Outcome, Process};
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::files_in;
+use dt_testkit::disk::SmallDisk;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::journal::Journal;
+use dt_testkit::process::{Outcome, Process};
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::files_in;
 use rustix::process::Signal;
 
 use crate::{ENGINES, MIB, PROGRAMS, STREAMS, Scene};

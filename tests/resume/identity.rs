@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
-use dt_tests::content::pattern;
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::assert_fetched;
-use dt_tests::journal::remote;
-use dt_tests::session::Session;
+use dt_testkit::content::pattern;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::journal::remote;
+use dt_testkit::session::Session;
 
 use crate::{MIB, PROGRAMS, STREAMS, Scene};
 
@@ -21,11 +21,11 @@ fn a_header_is_as_described() {
     let part = fs::metadata(scene.part()).expect("it is there");
     assert_eq!((header.format, u64::from(header.block), header.size), (1, scene.block, scene.size()));
     assert_eq!(Some(header.modified), answer.json["modified"].as_i64());
-    assert_eq!(answer.json["version"], dt_tests::content::hex(&header.version));
+    assert_eq!(answer.json["version"], dt_testkit::content::hex(&header.version));
     assert_eq!(header.remote, remote(&scene.server.addr.to_string(), "f"));
     assert_eq!(header.part, [part.dev(), part.ino()]);
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("it is read").replace('-', "");
-    assert_eq!(dt_tests::content::hex(&header.boot), boot.trim());
+    assert_eq!(dt_testkit::content::hex(&header.boot), boot.trim());
     scene.go_on(0, "a whole one");
     scene.interrupted();
     assert_ne!(scene.journal().expect("it is there").header().nonce, header.nonce, "no nonce comes twice");
@@ -117,7 +117,7 @@ fn the_journal_of_another_transfer() {
     let mut client = run.options(["--limit-rate", "12M"]).start();
     scene.until_recorded(&mut client, 20);
     client.signal(rustix::process::Signal::INT);
-    client.finish_within(dt_tests::wait::PATIENCE).assert_failure(130);
+    client.finish_within(dt_testkit::wait::PATIENCE).assert_failure(130);
     fs::rename(scene.workspace.output("kept.dtjournal"), scene.journal_path()).expect("it is moved");
     fs::remove_file(scene.workspace.output("kept.dtpart")).expect("it is ours");
     scene.begin_anew("a part file of g with the journal of f");

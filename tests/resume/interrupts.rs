@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dt_tests::content::pattern;
-use dt_tests::events::{Events, number};
-use dt_tests::pipe::Pipe;
-use dt_tests::proxy::{Carries, Ending, Fate, Proxy};
-use dt_tests::range_server::{Lie, RangeServer};
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::pattern;
+use dt_testkit::events::{Events, number};
+use dt_testkit::pipe::Pipe;
+use dt_testkit::proxy::{Carries, Ending, Fate, Proxy};
+use dt_testkit::range_server::{Lie, RangeServer};
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::Workspace;
 use rustix::process::Signal;
 
 use crate::{ENGINES, MIB, PROGRAMS, STREAMS, Scene};
@@ -164,7 +164,7 @@ fn nothing_is_kept_of_what_goes_into_a_pipe() {
     client.signal(Signal::INT);
     let outcome = client.finish_within(PATIENCE);
     assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
-    assert_eq!(dt_tests::workspace::files_in(&folder), [""; 0]);
+    assert_eq!(dt_testkit::workspace::files_in(&folder), [""; 0]);
     scene.workspace.assert_outputs(&["pipe", "tmp"]);
 }
 

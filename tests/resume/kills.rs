@@ -5,11 +5,11 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use dt_tests::content::pattern;
-use dt_tests::events::{Events, number};
-use dt_tests::process::Outcome;
-use dt_tests::programs::Run;
-use dt_tests::wait::PATIENCE;
+use dt_testkit::content::pattern;
+use dt_testkit::events::{Events, number};
+use dt_testkit::process::Outcome;
+use dt_testkit::programs::Run;
+use dt_testkit::wait::PATIENCE;
 use rustix::process::Signal;
 
 use crate::{ENGINES, MIB, Scene};

@@ -12,15 +12,15 @@ mod proof;
 use std::fs;
 use std::path::PathBuf;
 
-use dt_tests::events::{Events, number};
-use dt_tests::fetched::assert_fetched;
-use dt_tests::journal::Journal;
-use dt_tests::process::{Outcome, Process};
-use dt_tests::programs;
-use dt_tests::programs::{Programs, Run, Server};
-use dt_tests::session::Session;
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::Workspace;
+use dt_testkit::events::{Events, number};
+use dt_testkit::fetched::assert_fetched;
+use dt_testkit::journal::Journal;
+use dt_testkit::process::{Outcome, Process};
+use dt_testkit::programs;
+use dt_testkit::programs::{Programs, Run, Server};
+use dt_testkit::session::Session;
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::Workspace;
 use rustix::process::Signal;
 use serde_json::Value;
 

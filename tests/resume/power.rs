@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use dt_tests::content::pattern;
-use dt_tests::events::number;
-use dt_tests::journal::{HEADER, RECORD};
+use dt_testkit::content::pattern;
+use dt_testkit::events::number;
+use dt_testkit::journal::{HEADER, RECORD};
 use rustix::process::Signal;
 
 use crate::{MIB, Scene};
@@ -51,7 +51,7 @@ fn writes_that_are_lost_in_any_order() {
         let mut client = scene.slowly().start();
         scene.until_recorded(&mut client, 10 + round);
         client.signal(Signal::KILL);
-        client.finish_within(dt_tests::wait::PATIENCE);
+        client.finish_within(dt_testkit::wait::PATIENCE);
 
         let journal = scene.journal().expect("it is there");
         let mut header = journal.header();

@@ -3,13 +3,13 @@
 
 use std::fs::{self, File};
 
-use dt_tests::events::{Events, number};
-use dt_tests::frame::range_digest;
-use dt_tests::journal::Journal;
-use dt_tests::process::Process;
-use dt_tests::session::Session;
-use dt_tests::wait::{PATIENCE, until_true};
-use dt_tests::workspace::Workspace;
+use dt_testkit::events::{Events, number};
+use dt_testkit::frame::range_digest;
+use dt_testkit::journal::Journal;
+use dt_testkit::process::Process;
+use dt_testkit::session::Session;
+use dt_testkit::wait::{PATIENCE, until_true};
+use dt_testkit::workspace::Workspace;
 use rustix::process::Signal;
 
 use crate::{MIB, PROGRAMS, Scene};

@@ -11,11 +11,12 @@ use std::process::Command;
 
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours};
-use dt_benches::files::{place, random_file};
-use dt_benches::product::Server;
+use dt_benches::files::place;
+use dt_benches::product::serve;
 use dt_benches::rounds::alternate;
 use dt_benches::table::{Unit, print_rates};
 use dt_benches::{Failure, link};
+use dt_testkit::content::write_random;
 
 /// What all others are held against.
 const LIMIT: &str = "sendfile, populate";
@@ -56,10 +57,10 @@ fn main() -> Result<(), Failure> {
 
     let place = place(&folder)?;
     let file = place.path().join("in");
-    random_file(&file, size)?;
-    let server = Server::start(place.path())?;
+    write_random(&file, size);
+    let server = serve(place.path(), &[])?;
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
-    scene.server.clone_from(&server.address);
+    scene.server = server.addr.to_string();
     let netlimit = link::compile("netlimit", place.path())?;
     let uringlimit = link::compile("uringlimit", place.path())?;
 

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, size, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours};
-use dt_benches::files::{place, random_file, room, sparse_file};
-use dt_benches::product::Server;
+use dt_benches::files::place;
+use dt_benches::product::serve;
 use dt_benches::rounds::{Candidate, Series, alternate};
 use dt_benches::table::{Table, Unit, print_complaints};
+use dt_testkit::content::{write_hole, write_random};
+use dt_testkit::workspace::free;
 
 const SIZES: [&str; 6] = ["1MiB", "16MiB", "256MiB", "1GiB", "4GiB", "16GiB"];
 
@@ -34,14 +36,14 @@ fn main() -> Result<(), Failure> {
     println!("{}, {streams} streams, {rounds} rounds after one that is not counted", folder.display());
     println!("{}\n", sources.spoken());
     let place = place(&folder)?;
-    let sizes = make_files(place.path(), &sizes, sources)?;
-    let server = Server::start(place.path())?;
+    let sizes = make_files(place.path(), &sizes, sources);
+    let server = serve(place.path(), &[])?;
     let mut scenes = Vec::new();
     for &size in &sizes {
         let own = place.path().join(format!("of-{size}"));
         std::fs::create_dir(&own)?;
         let mut scene = Scene::new(&own, &size.to_string(), size, streams)?;
-        scene.server.clone_from(&server.address);
+        scene.server = server.addr.to_string();
         scenes.push(scene);
     }
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
@@ -105,7 +107,7 @@ impl Sources {
 }
 
 /// Makes a file for each size that leaves room for its output, named by it.
-fn make_files(folder: &Path, sizes: &[u64], sources: Sources) -> Result<Vec<u64>, Failure> {
+fn make_files(folder: &Path, sizes: &[u64], sources: Sources) -> Vec<u64> {
     let mut made = Vec::new();
     for &size in sizes {
         let path = folder.join(size.to_string());
@@ -114,15 +116,15 @@ fn make_files(folder: &Path, sizes: &[u64], sources: Sources) -> Result<Vec<u64>
             Sources::Holes => size,
         };
         // A fifth to spare: on tmpfs the room is the machine's memory.
-        if needed > room(folder)? / 5 * 4 {
+        if free(folder).is_none_or(|free| needed > free / 5 * 4) {
             println!("missing: {} (no room for it)", spoken(size));
             continue;
         }
         match sources {
-            Sources::Random => random_file(&path, size)?,
-            Sources::Holes => sparse_file(&path, size)?,
+            Sources::Random => write_random(&path, size),
+            Sources::Holes => write_hole(&path, size),
         }
         made.push(size);
     }
-    Ok(made)
+    made
 }

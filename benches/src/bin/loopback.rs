@@ -9,12 +9,13 @@ use std::path::PathBuf;
 
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, best_peer, demand_ours, missing};
-use dt_benches::files::{place, random_file};
+use dt_benches::files::place;
 use dt_benches::nginx::Nginx;
-use dt_benches::product::Server;
+use dt_benches::product::serve;
 use dt_benches::rounds::{Series, alternate, named};
 use dt_benches::table::{Unit, print_at_least, print_rates};
 use dt_benches::{Failure, link};
+use dt_testkit::content::write_random;
 
 /// The share of the limit that a verified transfer has to reach.
 const SHARE: f64 = 0.75;
@@ -35,10 +36,10 @@ fn main() -> Result<(), Failure> {
 
     let place = place(&folder)?;
     let file = place.path().join("in");
-    random_file(&file, size)?;
-    let (server, nginx) = (Server::start(place.path())?, Nginx::start(place.path())?);
+    write_random(&file, size);
+    let (server, nginx) = (serve(place.path(), &[])?, Nginx::start(place.path())?);
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
-    scene.server.clone_from(&server.address);
+    scene.server = server.addr.to_string();
     scene.web = nginx.as_ref().map(|nginx| nginx.address.clone());
 
     let (size_told, folder) = (spoken(size), folder.display());

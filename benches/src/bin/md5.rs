@@ -12,12 +12,13 @@ use std::time::{Duration, SystemTime};
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours, missing};
-use dt_benches::events::{Ended, Running, Seen, told_behind_last_byte};
-use dt_benches::files::random_file;
 use dt_benches::link::{self, Link, congestion_control};
-use dt_benches::product::Program;
+use dt_benches::product::{Program, after_last_byte, finish, start};
 use dt_benches::rounds::{Candidate, Series, alternate, named};
 use dt_benches::table::{Table, print_at_most, print_complaints};
+use dt_testkit::content::write_random;
+use dt_testkit::events::{Events, number};
+use dt_testkit::process::Outcome;
 
 /// The most that may pass between the last byte and the end, in ms.
 const ALLOWED: f64 = 100.0;
@@ -41,7 +42,7 @@ fn outside(mut arguments: Arguments) -> Result<(), Failure> {
         options = ["--rtt", "1", "--rate", "1000"].map(str::to_owned).to_vec();
     }
     let link = Link::new()?;
-    random_file(&link.folder().join("in"), size)?;
+    write_random(&link.folder().join("in"), size);
     let (told, path, control) = (spoken(size), options.join(" "), congestion_control());
     println!(
         "{told}, {streams} streams, {rounds} rounds after one that is not counted, link {path}, {control}\n"
@@ -66,7 +67,7 @@ fn inside(folder: &Path, mut arguments: Arguments) -> Result<(), Failure> {
         let run = move || {
             // Another modification time is another version, of which the server knows no digest.
             File::options().write(true).open(&file)?.set_modified(SystemTime::now())?;
-            behind(scene, client, options)
+            time_after_last_byte(scene, client, options)
         };
         candidates.push((name.to_owned(), Box::new(run)));
     }
@@ -87,7 +88,7 @@ fn inside(folder: &Path, mut arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// One transfer: the time from its last byte to its end.
-fn behind(scene: &Scene, client: &Program, options: &[&str]) -> Result<Duration, Failure> {
+fn time_after_last_byte(scene: &Scene, client: &Program, options: &[&str]) -> Result<Duration, Failure> {
     scene.output.clear()?;
     let mut command = client.command();
     command.args(options).arg("--verbose");
@@ -95,19 +96,20 @@ fn behind(scene: &Scene, client: &Program, options: &[&str]) -> Result<Duration,
         command.arg("--json");
     }
     command.args([&scene.server, &scene.streams.to_string(), &scene.file]).arg(scene.output.path());
-    let ended = Running::start(&mut command)?.wait()?;
-    ended.demand()?;
+    let outcome = finish(start(command))?;
     scene.output.demand(scene.size)?;
-    // Progress events come now and then only, so what the program itself says is nearer the truth.
-    told_behind_last_byte(&ended.complaints)
-        .or_else(|| from_events(&ended, scene.size))
-        .ok_or_else(|| "the transfer did not tell when its last byte came".into())
+    // Progress events are rare, so what the program itself says is nearer the truth.
+    after_last_byte(&outcome.stderr)
+        .or_else(|| from_events(&outcome, scene.size))
+        .ok_or_else(|| "the transfer did not say when its last byte arrived".into())
 }
 
 /// From the first progress with all bytes to the end, by the clock of the program itself.
-fn from_events(ended: &Ended, size: u64) -> Option<Duration> {
-    let all = |seen: &&Seen| seen.is("progress") && seen.count("received") == Some(size);
-    let received = ended.events.iter().find(all)?.seconds("seconds")?;
-    let finished = ended.last("finished")?.seconds("seconds")?;
+fn from_events(outcome: &Outcome, size: u64) -> Option<Duration> {
+    let events = Events::of(outcome);
+    let progress = events.named("progress");
+    let received =
+        progress.iter().find(|event| number(event, "received") == size)?.get("seconds")?.as_f64()?;
+    let finished = events.last("finished")?.get("seconds")?.as_f64()?;
     Duration::try_from_secs_f64(finished - received).ok()
 }

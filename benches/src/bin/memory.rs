@@ -6,25 +6,28 @@
 //! is no hole, the file is smaller, and this is said. Its status is read every 10 ms; "own" is the largest `RssAnon`:
 //! everything resident but the pages of mapped files, which are the output. `VmHWM` less the largest `RssFile` and
 //! `RssShmem` would be the same but for the moments at which each was largest. The server's is `RssAnon` after a transfer,
-//! and again when so many streams were opened and greeted and nothing was asked for on them.
+//! and again when so many streams are open on which nothing is requested.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, missing};
-use dt_benches::events::Running;
-use dt_benches::files::{place, room, sparse_file};
+use dt_benches::files::place;
 use dt_benches::memory::{Memory, sample};
 use dt_benches::process::raise_open_files;
-use dt_benches::product::Server;
-use dt_benches::protocol2::{Session, is_idle};
+use dt_benches::product::{finish, serve, start};
 use dt_benches::table::Table;
 use dt_benches::{Failure, float};
+use dt_testkit::content::write_hole;
+use dt_testkit::programs::Server;
+use dt_testkit::session::Session;
+use dt_testkit::workspace::free;
 
 /// What the output leaves free: on tmpfs the room is the machine's memory.
 const LEFT_FREE: u64 = 8 << 30;
@@ -40,13 +43,13 @@ fn main() -> Result<(), Failure> {
     raise_open_files()?;
 
     let place = place(&folder)?;
-    let gib = room(&folder)?.saturating_sub(LEFT_FREE) >> 30;
+    let gib = free(&folder).unwrap_or(0).saturating_sub(LEFT_FREE) >> 30;
     let size = if wanted >> 30 >= gib { gib << 30 } else { wanted };
     if size < wanted {
         println!("{} do not fit into {}: the file has {}", spoken(wanted), folder.display(), spoken(size));
     }
-    sparse_file(&place.path().join("in"), size)?;
-    let server = Server::start(place.path())?;
+    write_hole(&place.path().join("in"), size);
+    let server = serve(place.path(), &[])?;
 
     println!("One client, {} in {}\n", spoken(size), folder.display());
     let mut table = Table::new(&["streams", "own, MiB", "mapped, MiB", "VmHWM, MiB", "s"]);
@@ -88,33 +91,34 @@ fn client(
     streams: u16,
 ) -> Result<(Memory, Duration), Failure> {
     let mut scene = Scene::new(folder, "in", size, streams)?;
-    scene.server.clone_from(&server.address);
-    let mut running = Running::start(&mut scene.command(OURS)?)?;
-    let process = running.id();
-    let peak = sample(process, || running.is_running().unwrap_or(false));
-    let ended = running.wait()?;
-    ended.demand()?;
+    scene.server = server.addr.to_string();
+    let mut client = start(scene.command(OURS)?);
+    let peak = sample(client.id(), || !client.has_ended());
+    let took = finish(client)?.took;
     scene.output.demand(size)?;
     scene.output.clear()?;
-    Ok((peak, ended.elapsed))
+    Ok((peak, took))
 }
 
 /// The server's memory before and with the streams, and how many of them it left open.
 fn idle_streams(server: &Server, wanted: usize) -> Result<(Memory, Memory, usize), Failure> {
-    let address: SocketAddr = server.address.parse()?;
-    let status = || Memory::of(server.id()).ok_or("the server is gone");
+    let status = || Memory::of(server.process().id()).ok_or("the server is gone");
     let before = status()?;
     let mut streams: Vec<TcpStream> = Vec::new();
     while streams.len() < wanted {
         let n = u8::try_from(STREAMS_OF_A_SESSION.min(wanted - streams.len()))?;
-        let session = Session::ask(&server.address, "in", n)?;
-        for stream in 0..n {
-            streams.push(session.open(address, stream)?);
-        }
+        let session = Session::request(server.addr, "in", n);
+        streams.extend((0..n).map(|stream| session.open(stream).socket));
     }
     // A refusal comes at once.
     thread::sleep(Duration::from_secs(1));
     let after = status()?;
     let open = streams.iter().filter(|stream| is_idle(stream)).count();
     Ok((before, after, open))
+}
+
+/// Whether the other side has neither closed the stream nor sent anything.
+fn is_idle(stream: &TcpStream) -> bool {
+    let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }

@@ -13,11 +13,12 @@ use std::time::{Duration, SystemTime};
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours};
-use dt_benches::files::{place, random_file};
+use dt_benches::files::place;
 use dt_benches::process::time;
-use dt_benches::product::{Program, Server};
+use dt_benches::product::{Program, serve};
 use dt_benches::rounds::{Candidate, Series, alternate, named};
 use dt_benches::table::{Unit, print_at_most, print_rates};
+use dt_testkit::content::write_random;
 
 /// What all is held against.
 const LIMIT: &str = "md5sum";
@@ -35,10 +36,10 @@ fn main() -> Result<(), Failure> {
     let rounds = arguments.next("ROUNDS", 7)?;
     let place = place(&folder)?;
     let file = place.path().join("in");
-    random_file(&file, size)?;
-    let server = Server::start(place.path())?;
+    write_random(&file, size);
+    let server = serve(place.path(), &[])?;
     let mut scene = Scene::new(place.path(), "in", size, 8)?;
-    scene.server.clone_from(&server.address);
+    scene.server = server.addr.to_string();
 
     println!(
         "{} in {}, 8 streams, {rounds} rounds after one that is not counted\n",

@@ -1,23 +1,25 @@
 //! One stream at a hundredth of the others' rate: what it costs the whole transfer.
 //!
 //! `cargo build --release && target/release/bench-slow-stream [--clients NAMES] [FOLDER [SIZE [STREAMS [ROUNDS
-//! [MB_PER_SECOND [SLOW]]]]]]`, by default `/dev/shm 200MB 8 7 10 3`: every connection for data gets 10 MB/s, but number 3 a
-//! hundredth of that. The rates are kept by a proxy in this program; the peers go through another one of the same kind.
+//! [MB_PER_SECOND [SLOW]]]]]]`, by default `/dev/shm 200MB 8 7 10 3`: every connection gets 10 MB/s, but number 3 a hundredth of
+//! that. Forwarders in this program keep the rates; the peers go through another one of the same kind.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dt_benches::Failure;
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, demand_ours, missing};
-use dt_benches::files::{place, random_file};
+use dt_benches::files::place;
 use dt_benches::nginx::Nginx;
-use dt_benches::product::{Program, Server};
+use dt_benches::product::serve;
 use dt_benches::rounds::{Candidate, Series, alternate, named};
 use dt_benches::table::{Unit, print_at_most, print_rates};
-use dt_benches::throttle::{Throttle, UNLIMITED, free_port};
+use dt_testkit::content::write_random;
+use dt_testkit::forwarder::Forwarder;
 
 /// The most that it may cost, in seconds.
 const ALLOWED: f64 = 1.0;
@@ -41,24 +43,20 @@ fn main() -> Result<(), Failure> {
     let rate_in_bytes = rate.saturating_mul(1_000_000);
 
     let place = place(&folder)?;
-    random_file(&place.path().join("in"), size)?;
-    // Both protocols get one port for the data of all transfers, so that a proxy can stand before it.
-    let (data, transfers) = (free_port()?, free_port()?);
-    let (data_port, one_port) = (data.port().to_string(), format!("{0}-{0}", transfers.port()));
-    let mut options = vec!["--transfer-ports", &one_port];
-    if Program::find("dtserver")?.has("--data-port") {
-        options.extend(["--data-port", &data_port]);
-    }
-    let (server, nginx) = (Server::start_with(place.path(), &options)?, Nginx::start(place.path())?);
+    write_random(&place.path().join("in"), size);
+    // The transfers of protocol 1 get one port, so that a forwarder can listen before it; nobody else requests one just now.
+    let transfers = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let server = serve(place.path(), &["--transfer-ports", &format!("{0}-{0}", transfers.port())])?;
+    let nginx = Nginx::start(place.path())?;
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
     scene.limit = LIMIT;
-    let control = Throttle::before(server.address.parse()?, UNLIMITED)?;
-    scene.server = control.1.to_string();
-    let mut throttles =
-        vec![Throttle::before(data, rate_in_bytes)?, Throttle::before(transfers, rate_in_bytes)?];
+    let forwarder = |target| Forwarder::with_the_same_port(target, Some(rate_in_bytes));
+    let mut forwarders = vec![forwarder(server.addr), forwarder(transfers)];
+    scene.server = forwarders.iter().map(|forwarder| forwarder.addr.to_string()).next().unwrap_or_default();
     if let Some(nginx) = &nginx {
-        throttles.push(Throttle::before(nginx.address.parse()?, rate_in_bytes)?);
-        scene.web = throttles.last().map(|(_, address)| address.to_string());
+        let web = forwarder(nginx.address.parse()?);
+        scene.web = Some(web.addr.to_string());
+        forwarders.push(web);
     }
 
     println!(
@@ -66,15 +64,15 @@ fn main() -> Result<(), Failure> {
         spoken(size),
         folder.display()
     );
-    let (scene, throttles) = (&scene, &throttles);
+    let (scene, forwarders) = (&scene, &forwarders);
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
     for name in clients.split(',') {
         for (kind, slow) in [("", None), (", one slow", Some(slow))] {
             match scene.command(name) {
                 Ok(mut command) => {
                     let run = move || {
-                        for (throttle, _) in throttles {
-                            throttle.begin(slow);
+                        for forwarder in forwarders {
+                            forwarder.begin(slow);
                         }
                         scene.run(&mut command)
                     };

@@ -13,7 +13,7 @@ use dt_benches::arguments::Arguments;
 use dt_benches::clients::{OURS, Scene, demand_ours};
 use dt_benches::files::place;
 use dt_benches::nginx::Nginx;
-use dt_benches::product::Server;
+use dt_benches::product::serve;
 use dt_benches::rounds::{Series, alternate, named};
 use dt_benches::table::{Table, print_at_most, print_complaints};
 
@@ -26,9 +26,9 @@ fn main() -> Result<(), Failure> {
     let (streams, rounds) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 50)?);
     let place = place(&folder)?;
     fs::write(place.path().join("in"), "x")?;
-    let (server, nginx) = (Server::start(place.path())?, Nginx::start(place.path())?);
+    let (server, nginx) = (serve(place.path(), &[])?, Nginx::start(place.path())?);
     let mut scene = Scene::new(place.path(), "in", 1, streams)?;
-    scene.server.clone_from(&server.address);
+    scene.server = server.addr.to_string();
     scene.web = nginx.as_ref().map(|nginx| nginx.address.clone());
 
     println!(

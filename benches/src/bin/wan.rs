@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use dt_benches::arguments::{Arguments, spoken};
 use dt_benches::clients::{OURS, Scene, best_peer, demand_ours};
-use dt_benches::files::random_file;
 use dt_benches::link::{self, Link, congestion_control};
 use dt_benches::rounds::{Series, alternate, named};
 use dt_benches::table::{Table, Unit, print_at_least, print_at_most, print_complaints, print_rates};
 use dt_benches::{Failure, nginx};
+use dt_testkit::content::write_random;
 
 const USAGE: &str =
     "bench-wan SIZE STREAMS ROUNDS [--clients A,B,..] [--limit SECONDS] [OPTIONS OF WANLAB ...]";
@@ -51,7 +51,7 @@ fn outside(mut arguments: Arguments) -> Result<(), Failure> {
     let options = arguments.rest();
 
     let link = Link::new()?;
-    random_file(&link.folder().join("in"), size)?;
+    write_random(&link.folder().join("in"), size);
     let (told, path, control) = (spoken(size), options.join(" "), congestion_control());
     println!(
         "{told}, {streams} streams, {rounds} rounds after one that is not counted, link {path}, {control}\n"

@@ -64,6 +64,27 @@ fn tcp_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?)
 }
 
+/// Waits for the first two bytes and leaves them unread; `None` if the connection ends before.
+pub fn peek(stream: &TcpStream) -> Option<[u8; 2]> {
+    let begin = Instant::now();
+    let mut bytes = [0; 2];
+    while begin.elapsed() < PATIENCE {
+        match stream.peek(&mut bytes) {
+            Ok(0) | Err(_) => return None,
+            Ok(1) if has_ended(stream) => return None,
+            Ok(1) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(_) => return Some(bytes),
+        }
+    }
+    None
+}
+
+/// Whether the peer has closed its side, whatever is still to be read.
+fn has_ended(stream: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0)
+}
+
 /// Whether nobody listens at `addr`.
 pub fn is_refused(addr: SocketAddr) -> bool {
     TcpStream::connect_timeout(&addr, PATIENCE)

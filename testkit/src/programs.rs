@@ -62,7 +62,7 @@ impl Programs {
 /// A program about to be started.
 #[derive(Debug)]
 pub struct Run {
-    program: &'static str,
+    program: PathBuf,
     name: &'static str,
     options: Vec<OsString>,
     args: Vec<OsString>,
@@ -74,9 +74,10 @@ pub struct Run {
 }
 
 impl Run {
-    fn of(program: &'static str, name: &'static str) -> Self {
+    /// A program at this path, with a name for messages.
+    pub fn of(program: impl Into<PathBuf>, name: &'static str) -> Self {
         Self {
-            program,
+            program: program.into(),
             name,
             options: vec![],
             args: vec![],
@@ -151,9 +152,8 @@ impl Run {
 
     /// Starts it.
     pub fn start(self) -> Process {
-        let copy = self.user.map(|_| copy_for_all(self.program));
-        let program =
-            copy.as_ref().map_or_else(|| PathBuf::from(self.program), |copy| copy.path().join("program"));
+        let copy = self.user.map(|_| copy_for_all(&self.program));
+        let program = copy.as_ref().map_or(self.program, |copy| copy.path().join("program"));
         let mut words = self.wrapper.into_iter().chain([OsString::from(program)]);
         let mut command = Command::new(words.next().expect("there is the program at least"));
         command.args(words);
@@ -213,7 +213,7 @@ impl Run {
 }
 
 /// A copy that any user may run: a build folder is often closed to others.
-fn copy_for_all(program: &str) -> TempDir {
+fn copy_for_all(program: &Path) -> TempDir {
     let folder = tempfile::Builder::new().prefix("dt-program-").tempdir().expect("a folder is made");
     let copy = folder.path().join("program");
     fs::copy(program, &copy).expect("the program is copied");

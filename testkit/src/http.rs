@@ -1,6 +1,6 @@
 //! Just enough HTTP to say odd things to a server and to see its answer to the byte.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -54,6 +54,40 @@ impl Answer {
         assert_eq!(json.as_object().map(serde_json::Map::len), Some(1), "{context}: {:?}", self.body);
         assert_eq!(self.body.trim_end_matches('\n').lines().count(), 1, "{context}: {:?}", self.body);
     }
+}
+
+/// Reads a message's head with its empty line, and not a byte more; `None` if the connection ends before.
+pub fn read_head(from: &mut impl Read) -> Option<Vec<u8>> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        from.read_exact(&mut byte).ok()?;
+        head.extend(byte);
+    }
+    Some(head)
+}
+
+/// The length of the body that a head announces; 0 if it announces none.
+pub fn body_length(head: &[u8]) -> usize {
+    header(head, "content-length").and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+/// Whether a head requests, or grants, the upgrade of its connection to streams.
+pub fn is_upgrade(head: &[u8]) -> bool {
+    header(head, "upgrade").is_some_and(|protocol| protocol == "dt2")
+}
+
+/// The value of a header in a head, both in lower case.
+fn header(head: &[u8], name: &str) -> Option<String> {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    head.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+/// Reads a request with its body, in whatever segments it arrives; `None` if the connection ends before.
+pub fn read_request(from: &mut impl Read) -> Option<(Vec<u8>, Vec<u8>)> {
+    let head = read_head(from)?;
+    let mut body = vec![0; body_length(&head)];
+    from.read_exact(&mut body).ok()?;
+    Some((head, body))
 }
 
 /// The time between two segments that must not become one.

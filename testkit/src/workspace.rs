@@ -96,7 +96,8 @@ pub fn files_in(folder: &Path) -> Vec<String> {
     names
 }
 
-fn free(folder: &Path) -> Option<u64> {
+/// The bytes that may still be written to the file system of `folder`.
+pub fn free(folder: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(folder).ok()?;
     stat.f_bavail.checked_mul(stat.f_frsize)
 }

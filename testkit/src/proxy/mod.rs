@@ -1,9 +1,8 @@
 //! A TCP proxy before a server, that does to connections what a test says.
 //!
-//! The server's answer names the port of its streams, so the proxy has two of its own: requests go through the
-//! control port, where the answer's `"port"` is replaced by that of the data port, and streams go through the data
-//! port to whatever port the last answer named. Both protocols work through it, and so does the way over the control
-//! port that begins with `Upgrade`.
+//! Requests and streams of protocol 2 arrive at the one address of the proxy and go on to that of the server. An answer in
+//! protocol 1 names a port of its own for the streams, so the proxy has a second one: it replaces the answer's `"port"`,
+//! and forwards what arrives there to the port that the last answer named.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,60 +13,47 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::sockets::{FullListener, LateListener, accept_within};
+use crate::frame::{HEADER, MARK, PAYLOAD_CHECK, kind};
+use crate::http::{is_upgrade, read_head, read_request};
+use crate::sockets::{accept_within, peek};
 
 mod answer;
 mod fate;
-mod foreign;
 mod frames;
 mod pump;
 #[cfg(test)]
 mod tests;
 
-pub use fate::{Carries, Connection, Ending, Fate};
-pub use foreign::Foreign;
+pub use fate::{Carries, Connection, Ending, Fate, Place};
 
-use answer::{Head, read_head, with_port};
+use answer::with_port;
 use pump::{Link, Pace, Pair};
 
-/// How often a waiting thread looks whether its connection is to end.
+/// How often a waiting thread checks whether its connection is to end.
 const TICK: Duration = Duration::from_millis(5);
 
 /// A running proxy; ended, with all its connections, when dropped.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where clients send their requests.
+    /// Where clients connect.
     pub addr: SocketAddr,
     shared: Arc<Shared>,
-    closed: Option<LateListener>,
     threads: Vec<JoinHandle<()>>,
-    _silent: Option<FullListener>,
-}
-
-/// Whether the data port can be reached, and by whom it is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DataPort {
-    /// It accepts streams.
-    Open,
-    /// It refuses them until [`Proxy::open_data_port`].
-    Refusing,
-    /// It neither accepts nor refuses, as behind a firewall that drops everything.
-    Silent,
-    /// Somebody else accepts streams there.
-    Foreign(Foreign),
 }
 
 struct Shared {
     server: SocketAddr,
-    data: SocketAddr,
+    /// Where streams of protocol 1 arrive.
+    legacy: SocketAddr,
     plan: Box<dyn Fn(&Connection) -> Fate + Send + Sync>,
     pace: Pace,
     rate: AtomicU64,
     stop: AtomicBool,
-    refuses_upgrades: AtomicBool,
     carried: AtomicU64,
     cut_at: AtomicU64,
-    /// Where the last answer said that streams are served.
+    /// The size of a block in the last offer.
+    block: AtomicU64,
+    /// Where streams are served according to the last answer in protocol 1.
     target: Mutex<Option<SocketAddr>>,
     links: Mutex<Vec<Arc<Link>>>,
     attempts: Mutex<HashMap<u8, usize>>,
@@ -81,9 +67,32 @@ impl fmt::Debug for Shared {
 }
 
 impl Proxy {
-    /// A proxy before `server` with an open data port.
+    /// A proxy before `server`.
     pub fn start(server: SocketAddr, plan: impl Fn(&Connection) -> Fate + Send + Sync + 'static) -> Self {
-        Self::start_with(server, DataPort::Open, plan)
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+        let [addr, legacy] =
+            listeners.each_ref().map(|listener| listener.local_addr().expect("the address is known"));
+        let shared = Arc::new(Shared {
+            server,
+            legacy,
+            plan: Box::new(plan),
+            pace: Pace::default(),
+            rate: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            carried: AtomicU64::new(0),
+            cut_at: AtomicU64::new(u64::MAX),
+            block: AtomicU64::new(0),
+            target: Mutex::default(),
+            links: Mutex::default(),
+            attempts: Mutex::default(),
+            connections: Mutex::default(),
+        });
+        let [listener, legacy] = listeners;
+        let threads = vec![
+            shared.accept_all(listener, Shared::serve),
+            shared.accept_all(legacy, Shared::serve_legacy_stream),
+        ];
+        Self { addr, shared, threads }
     }
 
     /// A proxy that does nothing to the connections by itself.
@@ -91,65 +100,15 @@ impl Proxy {
         Self::start(server, |_| Fate::fine())
     }
 
-    /// A proxy whose plan is for the streams only, whichever way they come.
+    /// A proxy whose plan is for the streams only, however they are opened.
     pub fn on_streams(
         server: SocketAddr,
         plan: impl Fn(&Connection) -> Fate + Send + Sync + 'static,
     ) -> Self {
         Self::start(server, move |connection| match connection.carries {
-            Carries::Control => Fate::fine(),
-            Carries::Data | Carries::Upgraded => plan(connection),
+            Carries::Request => Fate::fine(),
+            Carries::First | Carries::Stream | Carries::Upgraded | Carries::Legacy => plan(connection),
         })
-    }
-
-    /// A proxy before `server`.
-    pub fn start_with(
-        server: SocketAddr,
-        data_port: DataPort,
-        plan: impl Fn(&Connection) -> Fate + Send + Sync + 'static,
-    ) -> Self {
-        let control = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let addr = control.local_addr().expect("the address is known");
-        let late = LateListener::bind();
-        let silent = (data_port == DataPort::Silent).then(FullListener::bind);
-        let shared = Arc::new(Shared {
-            server,
-            data: silent.as_ref().map_or(late.addr(), FullListener::addr),
-            plan: Box::new(plan),
-            pace: Pace::default(),
-            rate: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
-            refuses_upgrades: AtomicBool::new(false),
-            carried: AtomicU64::new(0),
-            cut_at: AtomicU64::new(u64::MAX),
-            target: Mutex::default(),
-            links: Mutex::default(),
-            attempts: Mutex::default(),
-            connections: Mutex::default(),
-        });
-        let threads = vec![shared.accept_all(control, Shared::serve_control)];
-        let mut proxy = Self { addr, shared, closed: Some(late), threads, _silent: silent };
-        match data_port {
-            DataPort::Open => proxy.open_data_port(),
-            DataPort::Foreign(foreign) => proxy.listen(move |shared, client| foreign.serve(&shared, client)),
-            DataPort::Refusing | DataPort::Silent => {}
-        }
-        proxy
-    }
-
-    /// Begins to accept streams on a data port that refused them.
-    pub fn open_data_port(&mut self) {
-        self.listen(Shared::serve_data);
-    }
-
-    fn listen(&mut self, serve: impl Fn(Arc<Shared>, TcpStream) + Copy + Send + 'static) {
-        let late = self.closed.take().expect("opened once");
-        self.threads.push(self.shared.accept_all(late.listen(), serve));
-    }
-
-    /// Answers from now on that the control port carries no streams.
-    pub fn refuse_upgrades(&self) {
-        self.shared.refuses_upgrades.store(true, Ordering::SeqCst);
     }
 
     /// Lets all streams together carry at most so many bytes per second from now on; `None` is no limit.
@@ -190,7 +149,7 @@ impl Proxy {
         self.shared.carried.load(Ordering::SeqCst)
     }
 
-    /// All connections so far whose purpose was known, in the order of their greetings.
+    /// All connections so far whose purpose is known, in this order.
     pub fn connections(&self) -> Vec<Connection> {
         self.shared.connections.lock().expect("no holder panics").clone()
     }
@@ -264,8 +223,10 @@ impl Shared {
     /// Notes a connection and asks the plan for its fate.
     fn decide(&self, carries: Carries, stream: u8) -> Fate {
         let mut connections = self.connections.lock().expect("no holder panics");
-        let number = connections.iter().filter(|connection| connection.carries == carries).count();
-        let attempt = if carries == Carries::Control {
+        let is_request = |carries: Carries| carries == Carries::Request;
+        let alike = |before: &&Connection| is_request(before.carries) == is_request(carries);
+        let number = connections.iter().filter(alike).count();
+        let attempt = if is_request(carries) {
             number
         } else {
             let mut attempts = self.attempts.lock().expect("no holder panics");
@@ -279,81 +240,88 @@ impl Shared {
         (self.plan)(&connection)
     }
 
-    fn serve_control(self: Arc<Self>, mut client: TcpStream) {
-        let Some(Head { head, rest }) = read_head(&mut client) else { return };
+    /// Tells connections apart as the server does, by their first two bytes.
+    fn serve(self: Arc<Self>, client: TcpStream) {
+        let Some(first) = peek(&client) else { return };
         let Ok(server) = TcpStream::connect(self.server) else { return };
-        let upgrade = String::from_utf8_lossy(&head).to_ascii_lowercase().contains("\nupgrade:");
-        if upgrade && self.refuses_upgrades.load(Ordering::SeqCst) {
-            let _ = client.write_all(b"HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n");
-            return;
+        match first {
+            [stream, MARK] => self.carry(client, server, vec![], Carries::Stream, stream),
+            _ => self.serve_http(client, server),
         }
-        let request = [head, rest].concat();
-        let answered = if upgrade { Self::upgraded(&client, &server, &request) } else { None };
-        let (first, answered, fate) = match answered {
-            // The greeting's first byte went with the answer's head.
-            Some((first, answered)) => (vec![first], answered, self.decide(Carries::Upgraded, first)),
-            None if upgrade => return,
-            None => {
-                let fate = self.decide(Carries::Control, 0);
-                let Some(answer) = self.ask(&client, &server, &request) else { return };
-                (vec![], answer, fate)
-            }
-        };
-        self.carry(client, server, &first, answered, fate, upgrade);
     }
 
-    /// Sends the request on and reads the whole answer, with the port in it replaced.
-    fn ask(&self, mut client: &TcpStream, mut server: &TcpStream, request: &[u8]) -> Option<Vec<u8>> {
-        server.write_all(request).ok()?;
-        // What is still missing of the body.
-        let mut missing = answer::missing_body(request);
-        let mut buffer = [0; 4096];
-        while missing > 0 {
-            let n = client.read(&mut buffer).ok().filter(|n| *n > 0)?;
-            server.write_all(&buffer[..n]).ok()?;
-            missing = missing.saturating_sub(n);
+    fn serve_http(self: Arc<Self>, mut client: TcpStream, mut server: TcpStream) {
+        let Some((head, body)) = read_request(&mut client) else { return };
+        let request = [&head[..], &body].concat();
+        let Some(answer) = server.write_all(&request).ok().and_then(|()| read_head(&mut server)) else {
+            return;
+        };
+        if is_upgrade(&head) && is_upgrade(&answer) {
+            if client.write_all(&answer).is_err() {
+                return;
+            }
+            if head.starts_with(b"POST ") {
+                let offer = self.read_offer(&mut server);
+                self.carry(client, server, offer, Carries::First, 0);
+            } else if let Some([stream, _]) = peek(&client) {
+                self.carry(client, server, vec![], Carries::Upgraded, stream);
+            }
+            return;
         }
-        let mut whole = Vec::new();
+        let mut rest = Vec::new();
         // An answer that is cut off is carried as it is.
-        let _ = server.read_to_end(&mut whole);
-        let (answer, port) = with_port(&whole, self.data.port());
+        let _ = server.read_to_end(&mut rest);
+        self.note_block(&rest);
+        let (answer, port) = with_port(&[answer, rest].concat(), self.legacy.port());
         if let Some(port) = port {
             let target = SocketAddr::new(self.server.ip(), port);
             *self.target.lock().expect("no holder panics") = Some(target);
         }
-        Some(answer)
+        self.carry(client, server, answer, Carries::Request, 0);
     }
 
-    /// Carries an `Upgrade` and its answer; gives the first byte of the stream, and what the server has said already.
-    fn upgraded(mut client: &TcpStream, mut server: &TcpStream, request: &[u8]) -> Option<(u8, Vec<u8>)> {
-        server.write_all(request).ok()?;
-        let Head { head, rest } = read_head(&mut server)?;
-        client.write_all(&head).ok()?;
-        let mut first = [0];
-        (client.read(&mut first).ok()? == 1).then_some((first[0], rest))
+    /// Reads the frame that follows an upgraded request, as far as it arrives.
+    fn read_offer(&self, server: &mut TcpStream) -> Vec<u8> {
+        let mut header = [0; HEADER];
+        if server.read_exact(&mut header).is_err() || header[0] != kind::OFFER {
+            return header.to_vec();
+        }
+        let length = u64::from_le_bytes(header[16..].try_into().expect("eight bytes"));
+        let mut json = vec![0; usize::try_from(length.min(1 << 20)).expect("at most 1 MiB") + PAYLOAD_CHECK];
+        if server.read_exact(&mut json).is_ok() {
+            self.note_block(&json[..json.len() - PAYLOAD_CHECK]);
+        }
+        [&header[..], &json].concat()
     }
 
-    fn serve_data(self: Arc<Self>, mut client: TcpStream) {
+    fn note_block(&self, offer: &[u8]) {
+        let offer: Option<serde_json::Value> = serde_json::from_slice(offer).ok();
+        if let Some(block) = offer.as_ref().and_then(|offer| offer.get("block")?.as_u64()) {
+            self.block.store(block, Ordering::SeqCst);
+        }
+    }
+
+    fn serve_legacy_stream(self: Arc<Self>, client: TcpStream) {
         let mut first = [0];
-        // A stream that says nothing holds its thread no longer than the patience of all reads here.
-        if !client.read(&mut first).is_ok_and(|n| n == 1) {
+        // A silent stream holds its thread no longer than the patience of all reads here.
+        if !client.peek(&mut first).is_ok_and(|n| n == 1) {
             return;
         }
-        let fate = self.decide(Carries::Data, first[0]);
         let target = *self.target.lock().expect("no holder panics");
         let Some(Ok(server)) = target.map(TcpStream::connect) else { return };
-        self.carry(client, server, &first, vec![], fate, true);
+        self.carry(client, server, vec![], Carries::Legacy, first[0]);
     }
 
+    /// Carries a connection to its end; `answered` is what the server has sent already.
     fn carry(
         self: Arc<Self>,
         client: TcpStream,
         server: TcpStream,
-        first: &[u8],
         answered: Vec<u8>,
-        fate: Fate,
-        is_stream: bool,
+        carries: Carries,
+        stream: u8,
     ) {
+        let fate = self.decide(carries, stream);
         for side in [&client, &server] {
             let settings = [
                 side.set_nodelay(true),
@@ -363,9 +331,9 @@ impl Shared {
             assert!(settings.iter().all(Result::is_ok), "a socket takes its settings");
         }
         let link = Arc::new(Link::default());
-        if is_stream {
+        if carries != Carries::Request {
             self.links.lock().expect("no holder panics").push(Arc::clone(&link));
         }
-        Pair { client, server, link, shared: self, is_stream }.pump(first, answered, fate);
+        Pair { client, server, link, shared: self, carries, fate }.pump(answered);
     }
 }

@@ -31,6 +31,24 @@ pub fn write_pattern(path: &Path, seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Writes a file of `len` bytes that do not compress and in which no two blocks are alike; works for files larger than
+/// memory.
+pub fn write_random(path: &Path, len: u64) {
+    let mut file = File::create(path).expect("the file is created");
+    let (mut seed, mut left) = (len, len);
+    while left > 0 {
+        let n = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        file.write_all(&pattern(seed, n)).expect("the file is written");
+        left -= u64::try_from(n).expect("a chunk fits");
+        seed += 1;
+    }
+}
+
+/// Writes a file of `len` bytes that is one hole.
+pub fn write_hole(path: &Path, len: u64) {
+    File::create(path).expect("the file is created").set_len(len).expect("the file gets its length");
+}
+
 /// Writes a sparse file with data at its ends, around 4 GiB, and around each boundary of `streams` parts: where an
 /// offset that was cut or shifted would show.
 pub fn write_sparse(path: &Path, len: u64, streams: u8) {

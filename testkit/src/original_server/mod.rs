@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::content::{md5_of_file, part};
-use crate::http::BETWEEN_SEGMENTS;
+use crate::http::{BETWEEN_SEGMENTS, read_request};
 use crate::sockets::{LateListener, accept_within, reset, reset_after_data};
 use crate::wait::PATIENCE;
 
@@ -118,9 +118,9 @@ impl Shared {
     }
 
     fn serve_request(self: &Arc<Self>, mut stream: TcpStream) {
-        let Some(request) = read_request(&mut stream) else { return };
-        let streams = threads(&request);
-        self.requests.lock().expect("no holder panics").push(request);
+        let Some((request, body)) = read_request(&mut stream) else { return };
+        let streams = threads(&body);
+        self.requests.lock().expect("no holder panics").push([request, body].concat());
         let hash = match &self.script.answer {
             Answering::Right => self.hash.clone(),
             Answering::WrongHash => "0123456789abcdef0123456789abcdef".to_owned(),
@@ -287,32 +287,8 @@ fn send(stream: &mut TcpStream, bytes: &[u8]) {
     let _ = stream.write_all(bytes);
 }
 
-/// Reads a request with its body, however it is cut into segments.
-fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let text = String::from_utf8_lossy(&request);
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.to_ascii_lowercase().lines().find_map(|line| {
-                line.strip_prefix("content-length:").and_then(|value| value.trim().parse::<usize>().ok())
-            });
-            if body.len() >= length.unwrap_or(0) {
-                return Some(request);
-            }
-        }
-        match stream.read(&mut buffer) {
-            Ok(n @ 1..) => request.extend_from_slice(&buffer[..n]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Ok(0) | Err(_) => return None,
-        }
-    }
-}
-
-fn threads(request: &[u8]) -> u8 {
-    let text = String::from_utf8_lossy(request);
-    let (_, body) = text.split_once("\r\n\r\n").expect("the request has been read");
-    let json: serde_json::Value = serde_json::from_str(body).expect("the body is JSON");
+fn threads(body: &[u8]) -> u8 {
+    let json: serde_json::Value = serde_json::from_slice(body).expect("the body is JSON");
     let threads = json.get("threads").and_then(serde_json::Value::as_u64).expect("it has threads");
     u8::try_from(threads).expect("at most 255")
 }

@@ -1,16 +1,12 @@
 //! The proxy before the reference server: every kind of damage, seen from the client's side.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::{Carries, Connection, DataPort, Ending, Fate, Proxy};
-use crate::content::pattern;
-use crate::frame;
-use crate::original_client::{Ask, join};
+use super::{Carries, Connection, Ending, Fate, Proxy};
+use crate::original_client::Ask;
 use crate::original_server::{OriginalServer, Script};
-use crate::sockets::{End, connect, is_refused, read_to_end};
-use crate::wait::until_true;
+use crate::sockets::{End, read_to_end};
 use crate::workspace::Workspace;
 
 const MIB: usize = 1 << 20;
@@ -35,7 +31,7 @@ fn undisturbed_transfers_pass() {
         let mut streams: Vec<u8> = proxy.connections().iter().map(|connection| connection.stream).collect();
         streams.sort_unstable();
         assert_eq!(streams, [0, 0, 1, 2, 3, 4, 5, 6, 7], "one request and the streams");
-        assert_eq!((proxy.count(Carries::Control), proxy.count(Carries::Data)), (1, 8));
+        assert_eq!((proxy.count(Carries::Request), proxy.count(Carries::Legacy)), (1, 8));
         assert_eq!(proxy.carried(), 3 << 20);
     }
 }
@@ -139,67 +135,7 @@ fn cuts_in_the_middle() {
     assert!(ends.contains(&End::Reset), "{ends:?}");
 }
 
-#[test]
-fn data_ports_that_cannot_be_reached() {
-    let (_workspace, server, content) = served(MIB);
-    let mut proxy = Proxy::start_with(server.addr, DataPort::Refusing, |_| Fate::fine());
-    let offer = ask(&proxy, 2).offer();
-    assert!(is_refused(offer.data));
-    proxy.open_data_port();
-    assert!(join(&offer.streams_with(&[])) == content);
-
-    let proxy = Proxy::start_with(server.addr, DataPort::Silent, |_| Fate::fine());
-    let offer = ask(&proxy, 2).offer();
-    let limit = Duration::from_millis(300);
-    let error = TcpStream::connect_timeout(&offer.data, limit).expect_err("nobody answers");
-    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
-}
-
-/// A server that upgrades, and sends `bytes` when it has read four.
-fn upgrading(bytes: Vec<u8>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let addr = listener.local_addr().expect("the address is known");
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection comes");
-        let head = super::read_head(&mut stream).expect("a request");
-        assert!(head.head.starts_with(b"GET / HTTP/1.1\r\n"));
-        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n";
-        stream.write_all(answer.as_bytes()).expect("it is sent");
-        let mut greeting = [0; 4];
-        stream.read_exact(&mut greeting).expect("a greeting");
-        assert_eq!(greeting, *b"\x09abc");
-        stream.write_all(&bytes).expect("it is sent");
-    });
-    addr
-}
-
-#[test]
-fn upgraded_streams_and_flips_in_the_file() {
-    let content = pattern(3, 5000);
-    let digest = [7; 32];
-    let frames = |bytes: &[u8]| {
-        let data = frame::data(1024, bytes, 0, &digest);
-        [&data[..], &frame::digests(&digest, None), &frame::header(0x83, 0, 7, 0), &data, &data].concat()
-    };
-    let server = upgrading([frames(&content), frame::refused(1, "no")].concat());
-    let proxy =
-        Proxy::on_streams(server, |_| Fate::fine().flips_in_file(1024).flips_in_file(3000).flips_in_file(9));
-    let mut stream = connect(proxy.addr);
-    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n";
-    stream.write_all(request.as_bytes()).expect("it is sent");
-    let head = super::read_head(&mut stream).expect("an answer");
-    assert!(head.head.starts_with(b"HTTP/1.1 101 "));
-    stream.write_all(b"\x09abc").expect("it is sent");
-    let mut flipped = content.clone();
-    flipped[0] ^= 0x10;
-    flipped[3000 - 1024] ^= 0x10;
-    let expected = [frames(&flipped), frame::refused(1, "no")].concat();
-    assert!(read_to_end(&stream).bytes == expected);
-    until_true("the stream is known", || proxy.count(Carries::Upgraded) == 1);
-    assert_eq!(proxy.connections()[0].stream, 9);
-}
-
-/// A second connection of a stream is told from its first.
+/// A second connection of a stream is distinguished from its first.
 #[test]
 fn attempts_are_counted() {
     let (_workspace, server, _) = served(MIB);

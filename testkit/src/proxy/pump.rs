@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::fate::{Ending, Fate};
+use super::fate::{Carries, Ending, Fate};
 use super::frames::Tracker;
 use super::{Shared, TICK};
 
@@ -36,7 +36,7 @@ impl Link {
     }
 }
 
-/// Lets so many bytes per second through, whoever asks.
+/// Lets so many bytes per second through, of all callers together.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     next: Mutex<Option<Instant>>,
@@ -61,19 +61,17 @@ pub(super) struct Pair {
     pub(super) server: TcpStream,
     pub(super) link: Arc<Link>,
     pub(super) shared: Arc<Shared>,
-    pub(super) is_stream: bool,
+    pub(super) carries: Carries,
+    pub(super) fate: Fate,
 }
 
 impl Pair {
-    /// Sends `first` to the server and `answered` to the client, and carries all that follows until the end.
-    pub(super) fn pump(self, first: &[u8], answered: Vec<u8>, fate: Fate) {
+    /// Sends `answered` to the client, and carries all that follows until the end.
+    pub(super) fn pump(self, answered: Vec<u8>) {
         let pair = Arc::new(self);
-        if !pair.write(&pair.server, first) {
-            return pair.link.reset();
-        }
         let upwards = Arc::clone(&pair);
         let thread = thread::spawn(move || upwards.to_the_server());
-        pair.to_the_client(answered, fate);
+        pair.to_the_client(answered);
         // The last handle closes the sockets, with what the link says.
         let _ = thread.join();
         if pair.link.with_reset.load(Ordering::SeqCst) {
@@ -86,14 +84,18 @@ impl Pair {
 
     /// The rate of all streams together, which requests do not count for.
     fn rate(&self) -> Option<u64> {
-        if self.is_stream { self.shared.rate() } else { None }
+        if self.is_stream() { self.shared.rate() } else { None }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.carries != Carries::Request
     }
 
     fn is_over(&self) -> bool {
         self.link.is_dead() || self.shared.is_stopped()
     }
 
-    /// The next bytes; `None` at the end, whoever made it.
+    /// The next bytes; `None` at the end, of either side's making.
     fn read<'a>(&self, mut from: &TcpStream, buffer: &'a mut [u8]) -> Option<&'a mut [u8]> {
         while !self.is_over() {
             if self.link.stalled.load(Ordering::SeqCst) {
@@ -129,8 +131,16 @@ impl Pair {
     }
 
     fn to_the_server(&self) {
+        let mut tracker = match self.carries {
+            Carries::Stream | Carries::Upgraded => Some(Tracker::of_hello()),
+            Carries::First => Some(Tracker::of_frames()),
+            Carries::Request | Carries::Legacy => None,
+        };
         let mut buffer = vec![0; 64 << 10];
         while let Some(bytes) = self.read(&self.client, &mut buffer) {
+            if let Some(tracker) = &mut tracker {
+                tracker.pass(bytes, &self.fate, &self.shared.block);
+            }
             if !self.write(&self.server, bytes) {
                 return;
             }
@@ -140,9 +150,13 @@ impl Pair {
         }
     }
 
-    fn to_the_client(self: &Arc<Self>, answered: Vec<u8>, fate: Fate) {
-        let late = (!fate.delay.is_zero()).then(|| Late::start(self, fate.delay));
-        let mut passage = Passage { passed: 0, tracker: Tracker::default(), own: Pace::default(), fate };
+    fn to_the_client(self: &Arc<Self>, answered: Vec<u8>) {
+        let late = (!self.fate.delay.is_zero()).then(|| Late::start(self, self.fate.delay));
+        let frames = match self.carries {
+            Carries::First | Carries::Stream | Carries::Upgraded => Some(Tracker::of_frames()),
+            Carries::Request | Carries::Legacy => None,
+        };
+        let mut passage = Passage { passed: 0, frames, own: Pace::default(), pair: self };
         let mut buffer = vec![0; 256 << 10];
         let mut waiting = answered;
         loop {
@@ -157,7 +171,7 @@ impl Pair {
                 let rest = waiting.split_off(limit.min(waiting.len()));
                 std::mem::replace(&mut waiting, rest)
             };
-            let bytes = passage.pass(bytes, self.rate(), &self.shared.pace);
+            let bytes = passage.pass(bytes, self.rate());
             let n = bytes.len();
             let sent = match &late {
                 Some(late) => late.send(bytes),
@@ -166,7 +180,7 @@ impl Pair {
             if !sent {
                 break;
             }
-            if self.is_stream {
+            if self.is_stream() {
                 self.shared.account(n);
             }
         }
@@ -174,12 +188,12 @@ impl Pair {
             late.finish();
         }
         if !self.is_over() {
-            self.end(&passage);
+            self.end(passage.passed);
         }
     }
 
-    fn end(&self, passage: &Passage) {
-        let ending = passage.fate.end.filter(|(after, _)| *after == passage.passed).map(|(_, ending)| ending);
+    fn end(&self, passed: u64) {
+        let ending = self.fate.end.filter(|(after, _)| *after == passed).map(|(_, ending)| ending);
         match ending {
             Some(Ending::Reset) => self.link.reset(),
             Some(Ending::Stall) => {
@@ -212,39 +226,41 @@ fn is_pause(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-/// How far the bytes to the client have come.
+/// How many bytes have passed to the client, and where they are in the frames.
 #[derive(Debug)]
-struct Passage {
+struct Passage<'a> {
     passed: u64,
-    tracker: Tracker,
+    frames: Option<Tracker>,
     own: Pace,
-    fate: Fate,
+    pair: &'a Pair,
 }
 
-impl Passage {
-    /// How many bytes may be read next: none behind the end, and little at a time where the rate is low.
-    fn limit(&self, whole: Option<u64>, most: usize) -> usize {
-        let rates = [self.fate.rate, whole].into_iter().flatten().map(|rate| (rate / 50).max(1));
-        let left = self.fate.end.map(|(after, _)| after - self.passed);
+impl Passage<'_> {
+    /// How many bytes may be read next: none after the end, and little at a time where the rate is low.
+    fn limit(&self, of_all: Option<u64>, most: usize) -> usize {
+        let fate = &self.pair.fate;
+        let rates = [fate.rate, of_all].into_iter().flatten().map(|rate| (rate / 50).max(1));
+        let left = fate.end.map(|(after, _)| after - self.passed);
         let most = u64::try_from(most).expect("it fits");
         usize::try_from(rates.chain(left).fold(most, u64::min)).expect("at most what there was")
     }
 
     /// Takes the time and does the damage.
-    fn pass(&mut self, mut bytes: Vec<u8>, whole: Option<u64>, pace: &Pace) -> Vec<u8> {
-        if let Some(rate) = self.fate.rate {
+    fn pass(&mut self, mut bytes: Vec<u8>, of_all: Option<u64>) -> Vec<u8> {
+        let (fate, shared) = (&self.pair.fate, &self.pair.shared);
+        if let Some(rate) = fate.rate {
             self.own.take(bytes.len(), rate);
         }
-        if let Some(rate) = whole {
-            pace.take(bytes.len(), rate);
+        if let Some(rate) = of_all {
+            shared.pace.take(bytes.len(), rate);
         }
-        for at in self.fate.flips.iter().filter_map(|at| at.checked_sub(self.passed)) {
+        for at in fate.flips.iter().filter_map(|at| at.checked_sub(self.passed)) {
             if let Some(byte) = usize::try_from(at).ok().and_then(|at| bytes.get_mut(at)) {
                 *byte ^= 0x10;
             }
         }
-        if !self.fate.file_flips.is_empty() {
-            self.tracker.flip(&mut bytes, &self.fate.file_flips);
+        if let Some(frames) = &mut self.frames {
+            frames.pass(&mut bytes, fate, &shared.block);
         }
         self.passed += u64::try_from(bytes.len()).expect("it fits");
         bytes

@@ -1,14 +1,15 @@
-//! Shared pieces of the end-to-end tests: the programs as processes, both protocols written a second time from their
-//! description, a proxy that does damage, and the small things around them.
+//! What the end-to-end tests and the benchmarks share: the programs as processes, both protocols written a second time from
+//! their description, a proxy that does damage, and the small things around them.
 //!
-//! Nothing here uses `dtcore`: what the tests compare the programs with must not share their code. Every wait has a
-//! deadline, every process is ended by its id, and all traffic stays on the loopback interface.
+//! Nothing here uses `dtcore`: what the programs are compared with must not share their code. Every wait has a deadline,
+//! every process is ended by its id, and all traffic stays on the loopback interface.
 
 pub mod content;
 pub mod corpus;
 pub mod disk;
 pub mod events;
 pub mod fetched;
+pub mod forwarder;
 pub mod frame;
 pub mod http;
 pub mod journal;

@@ -1,13 +1,13 @@
-//! The reference client against the reference server: what the other tests lean on.
+//! The reference client of protocol 1 against the reference server.
 
 use std::time::Duration;
 
-use dt_tests::content::md5;
-use dt_tests::original_client::{Ask, join};
-use dt_tests::original_server::{Answering, Fault, OriginalServer, Script, StreamEnd, Streams};
-use dt_tests::sockets::{End, is_refused};
-use dt_tests::wait::until_true;
-use dt_tests::workspace::Workspace;
+use dt_testkit::content::md5;
+use dt_testkit::original_client::{Ask, join};
+use dt_testkit::original_server::{Answering, Fault, OriginalServer, Script, StreamEnd, Streams};
+use dt_testkit::sockets::{End, is_refused};
+use dt_testkit::wait::until_true;
+use dt_testkit::workspace::Workspace;
 
 #[test]
 fn they_move_files_of_all_sizes() {

@@ -50,6 +50,11 @@ impl Process {
         Self { child, name: name.to_owned(), begin, stdout, stderr, _program: program }
     }
 
+    /// How long it has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
