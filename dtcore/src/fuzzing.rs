@@ -3,11 +3,11 @@
 //! Each takes any bytes, must not panic on them, and checks that a decoded value is within its bounds and encodes to the same
 //! bytes.
 
-use crate::digest::Blake3Digest;
+use crate::digest::{Blake3Digest, RangeDigest};
 use crate::manifest::Manifest;
 use crate::proto::v2::{
-    Answer, Demand, FRAME_LEN, HELLO_LEN, Hello, MAX_REASON, Reply, TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN,
-    WholeDigests, WholeDigestsReply, reason_of,
+    FRAME_LEN, HELLO_LEN, Hello, MAX_REASON, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Response, SessionOffer,
+    TRAILER_LEN, TrailerHead, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, encode_trailer, reason_of,
 };
 use crate::proto::{Marking, RequestLine, Target, TransferRequest, v1};
 use crate::sink::JournalContents;
@@ -18,14 +18,14 @@ pub type Decoder = fn(&[u8]);
 /// All decoders, with their names.
 pub const DECODERS: &[(&str, Decoder)] = &[
     ("hello", hello),
-    ("demand", demand),
-    ("reply", reply),
+    ("request", request),
+    ("response", response),
     ("trailer", trailer),
     ("digests", digests),
     ("refusal", refusal),
-    ("answer", answer),
-    ("answer_v1", answer_v1),
-    ("request", request),
+    ("offer", offer),
+    ("legacy_answer", legacy_answer),
+    ("transfer_request", transfer_request),
     ("request_line", request_line),
     ("target", target),
     ("journal", journal),
@@ -40,52 +40,65 @@ pub fn hello(bytes: &[u8]) {
 }
 
 /// A frame from the receiver.
-pub fn demand(bytes: &[u8]) {
+pub fn request(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk::<FRAME_LEN>() else { return };
-    let Ok(demand) = Demand::decode(bytes) else { return };
-    assert_eq!(demand.encode(), *bytes);
-    if let Demand::Range(range) = demand {
-        assert!(!range.is_empty() && range.start() < range.end());
+    let Ok(request) = Request::decode(bytes) else { return };
+    assert_eq!(request.encode(), *bytes);
+    if let Request::Run(run) = request {
+        assert!(run.count > 0 && run.length > 0);
     }
 }
 
-/// A frame header from the sender, and the payload after it, as much as there is.
-pub fn reply(bytes: &[u8]) {
+/// A frame header from the sender, and what follows it, as much as there is.
+pub fn response(bytes: &[u8]) {
     let Some((header, rest)) = bytes.split_first_chunk::<FRAME_LEN>() else { return };
-    let Ok(reply) = Reply::decode(header) else { return };
-    assert_eq!(reply.encode(), *header);
-    match reply {
-        Reply::Data(range) => {
-            assert!(!range.is_empty() && range.start() < range.end());
+    let Ok(response) = Response::decode(header) else { return };
+    assert_eq!(response.encode(), *header);
+    let payload = |len: usize| {
+        let payload = rest.get(..len + PAYLOAD_CHECK_LEN)?;
+        checked_payload(header, payload).ok().inspect(|payload| assert_eq!(payload.len(), len))
+    };
+    match response {
+        Response::Data(run) => {
+            assert!(run.count > 0 && run.length > 0);
             trailer(rest);
         }
-        Reply::Digests(_) => digests(rest),
-        Reply::Refused(code, len) => {
+        Response::Offer(len) => payload(len).into_iter().for_each(offer),
+        Response::Digests(_) => payload(WHOLE_DIGESTS_LEN).into_iter().for_each(digests),
+        Response::Refused(code, len) => {
             assert!(len <= MAX_REASON);
             let reason = reason_of(rest.get(..len).unwrap_or(rest));
             assert_printable(&reason);
-            let again = Reply::refusal(code, &reason);
-            assert!(again.len() <= FRAME_LEN + MAX_REASON);
+            let again = Response::refusal(code, &reason);
+            assert!(again.len() <= FRAME_LEN + MAX_REASON + PAYLOAD_CHECK_LEN);
         }
-        Reply::Wait { .. } | Reply::Drain => {}
+        Response::Wait { .. } | Response::Drain => {}
     }
 }
 
-/// The trailer after a range's bytes.
+/// The trailer after the data of a run.
 pub fn trailer(bytes: &[u8]) {
-    let Some(bytes) = bytes.first_chunk::<TRAILER_LEN>() else { return };
-    if let Ok(trailer) = Trailer::decode(bytes) {
-        assert_eq!(trailer.encode(), *bytes);
+    let Some((head, rest)) = bytes.split_first_chunk::<TRAILER_LEN>() else { return };
+    let Ok(trailer) = TrailerHead::decode(head) else { return };
+    assert_eq!(trailer.encode(), *head);
+    let (digests, _) = rest.as_chunks::<{ RangeDigest::LEN }>();
+    if let Ok(count) = u32::try_from(digests.len())
+        && count == trailer.count
+    {
+        let digests: Vec<RangeDigest> = digests.iter().copied().map(RangeDigest::from).collect();
+        let again = encode_trailer(trailer.result.map(|()| digests.as_slice()), count);
+        assert_eq!(again.first_chunk(), Some(head));
+        assert_eq!(again.len(), TRAILER_LEN + digests.len() * RangeDigest::LEN);
     }
 }
 
-/// The digests of the file, after their header.
+/// The digests of the file, without header and check.
 pub fn digests(bytes: &[u8]) {
-    let Some(bytes) = bytes.first_chunk::<WHOLE_DIGESTS_LEN>() else { return };
+    let Some(bytes) = bytes.get(..WHOLE_DIGESTS_LEN) else { return };
     for which in [WholeDigests::Blake3, WholeDigests::Blake3AndMd5] {
-        if let Ok(digests) = WholeDigestsReply::decode(which, bytes) {
+        if let Ok(digests) = ReportedDigests::decode(which, bytes) {
             let again = digests.encode();
-            assert_eq!(again.get(FRAME_LEN..), Some(bytes.as_slice()));
+            assert_eq!(again.get(FRAME_LEN..FRAME_LEN + WHOLE_DIGESTS_LEN), Some(bytes));
         }
     }
 }
@@ -105,31 +118,37 @@ fn assert_printable(words: &str) {
     assert!(!words.contains(char::is_control));
 }
 
-/// The answer that offers a session.
-pub fn answer(bytes: &[u8]) {
-    let Ok(answer) = Answer::decode(bytes) else { return };
-    assert!(Answer::is_claimed(bytes));
-    let manifest = answer.manifest;
+/// The offer of a session.
+pub fn offer(bytes: &[u8]) {
+    let Ok(offer) = SessionOffer::decode(bytes) else { return };
+    assert!(SessionOffer::is_claimed(bytes));
+    let manifest = offer.manifest;
     assert!(u64::from(manifest.n_blocks()) <= Manifest::MAX_BLOCKS && i64::try_from(manifest.size()).is_ok());
-    assert_ne!(answer.port, 0);
-    assert_eq!(Answer::decode(answer.encode().as_bytes()), Ok(answer));
+    assert_eq!(SessionOffer::decode(offer.encode().as_bytes()), Ok(offer));
 }
 
 /// The answer of protocol 1.
-pub fn answer_v1(bytes: &[u8]) {
+pub fn legacy_answer(bytes: &[u8]) {
     let Ok(answer) = v1::Answer::decode(bytes) else { return };
     assert_ne!(answer.port, 0);
     assert_eq!(v1::Answer::decode(answer.encode().as_bytes()), Ok(answer));
 }
 
-/// The body of a request, in either protocol.
-pub fn request(bytes: &[u8]) {
-    let Ok(wanted) = TransferRequest::decode(bytes) else { return };
-    let again = match wanted {
+/// The body of a request for a transfer, in either protocol.
+pub fn transfer_request(bytes: &[u8]) {
+    let Ok(request) = TransferRequest::decode(bytes) else { return };
+    let again = match request {
         TransferRequest::V1(request) => request.encode(),
-        TransferRequest::V2(request) => request.encode(),
+        TransferRequest::V2(request) => {
+            // Nothing is pushed from anywhere.
+            let is_encoded = request.push.length > 0 || request.push.from == 0;
+            if !is_encoded {
+                return;
+            }
+            request.encode()
+        }
     };
-    assert_eq!(TransferRequest::decode(again.as_bytes()), Ok(wanted));
+    assert_eq!(TransferRequest::decode(again.as_bytes()), Ok(request));
 }
 
 /// A request line.

@@ -21,14 +21,14 @@ pub struct Seed {
 pub fn seeds() -> Vec<Seed> {
     let decoders = [
         ("hello", hellos()),
-        ("demand", demands()),
-        ("reply", replies()),
+        ("request", requests()),
+        ("response", responses()),
         ("trailer", trailers()),
         ("digests", digests()),
         ("refusal", refusals()),
-        ("answer", answers()),
-        ("answer_v1", answers_v1()),
-        ("request", requests()),
+        ("offer", offers()),
+        ("legacy_answer", legacy_answers()),
+        ("transfer_request", transfer_requests()),
         ("request_line", request_lines()),
         ("target", targets()),
         ("journal", journals()),
@@ -70,7 +70,7 @@ fn hellos() -> Vec<Vec<u8>> {
     ]
 }
 
-fn demands() -> Vec<Vec<u8>> {
+fn requests() -> Vec<Vec<u8>> {
     let run = frame::run(&(2..4), 2 << 19);
     vec![
         run.clone(),
@@ -90,7 +90,7 @@ fn demands() -> Vec<Vec<u8>> {
     ]
 }
 
-fn replies() -> Vec<Vec<u8>> {
+fn responses() -> Vec<Vec<u8>> {
     vec![
         [frame::header(0x81, 0, 2, 2, 1 << 20), frame::trailer(0, &[[7; 32]; 2])].concat(),
         [frame::header(0x81, 0, 1, 0, 1), frame::trailer(3, &[[0; 32]])].concat(),
@@ -154,7 +154,7 @@ fn refusals() -> Vec<Vec<u8>> {
     all
 }
 
-fn answers() -> Vec<Vec<u8>> {
+fn offers() -> Vec<Vec<u8>> {
     let right = format!(
         "{{\"protocol\": 2, \"size\": 2147483648, \"modified\": -5, \"version\": \"{}\", \"block\": 1048576, \
          \"session\": \"00000000000000a7\", \"secret\": \"{}\", \"hash\": null, \"blake3\": null}}",
@@ -188,7 +188,7 @@ fn answers() -> Vec<Vec<u8>> {
     all.into_iter().map(String::into_bytes).collect()
 }
 
-fn answers_v1() -> Vec<Vec<u8>> {
+fn legacy_answers() -> Vec<Vec<u8>> {
     [
         r#"{"hash": "bf02e98e522704c376e82dfef2cfb240", "port": 36931}"#,
         r#"{"port":1,"hash":"BF02E98E522704C376E82DFEF2CFB240","x":{"y":[]}}"#,
@@ -202,7 +202,7 @@ fn answers_v1() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-fn requests() -> Vec<Vec<u8>> {
+fn transfer_requests() -> Vec<Vec<u8>> {
     [
         r#"{"threads": 8}"#,
         r#"{"threads": 255, "protocol": 1}"#,
