@@ -87,6 +87,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod manifest;
+mod num;
 mod proto;
 mod receive;
 mod schedule;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -241,8 +241,8 @@ impl Destination {
         }
     }
 
-    /// The store for the file's bytes; `size` is the file's, if it is known.
-    pub(crate) fn store(&self, engine: Engine, size: Option<u64>) -> Result<Arc<dyn Store>, TransferError> {
+    /// The store for the bytes of a file of `size` bytes.
+    pub(crate) fn store(&self, engine: Engine, size: u64) -> Result<Arc<dyn Store>, TransferError> {
         let spooled;
         let (file, path) = match self {
             Self::File(part) => (part.file(), part.path().to_owned()),
@@ -252,25 +252,28 @@ impl Destination {
                 (&spooled, folder)
             }
         };
-        let Some(len) = size else {
-            return of_unknown_size(file).map_err(|error| TransferError::local("write", path, 0, error));
-        };
-        open(file, engine, len)
-            .map_err(|error| TransferError::local("reserve room for", path, size.unwrap_or(0), error))
+        open(file, engine, size).map_err(|error| TransferError::local("reserve room for", path, size, error))
     }
 
-    /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
+    /// A store for bytes whose number and place in the file are not known yet: on the same file system as the output.
     pub(crate) fn spill(&self) -> Result<Arc<dyn Store>, TransferError> {
         let folder = match self {
             Self::File(part) => part.folder().to_owned(),
             Self::Ordered { .. } => std::env::temp_dir(),
         };
-        let file = spool(&folder)?;
-        of_unknown_size(&file).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
+        Ok(Arc::new(PwriteStore::of_unknown_size(spool(&folder)?)))
+    }
+
+    /// What all bytes are written to in order, once; for a file, the part file.
+    pub(crate) fn file_or_writer(&mut self) -> Result<Option<Sink>, TransferError> {
+        let Self::File(part) = self else { return Ok(self.take_writer()) };
+        let file = part.file().try_clone().and_then(|mut file| file.rewind().map(|()| file));
+        let file = file.map_err(|error| TransferError::local("write", part.path(), 0, error))?;
+        Ok(Some(Sink::Writer(Box::new(file))))
     }
 
     /// The sink for bytes in order, once.
-    pub(crate) fn take_sink(&mut self) -> Option<Sink> {
+    pub(crate) fn take_writer(&mut self) -> Option<Sink> {
         match self {
             Self::File(_) => None,
             Self::Ordered { sink, .. } => sink.take(),
@@ -303,11 +306,6 @@ fn is_special(path: &Path) -> bool {
 fn is_descriptor(path: &Path) -> bool {
     let link = fs::read_link(path).unwrap_or_default();
     [path, &link].iter().any(|path| path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd"))
-}
-
-/// A store for a file that grows with every write.
-fn of_unknown_size(file: &File) -> io::Result<Arc<dyn Store>> {
-    Ok(Arc::new(PwriteStore::of_unknown_size(file.try_clone()?)))
 }
 
 /// A file without a name: whatever happens, nothing of it is left.

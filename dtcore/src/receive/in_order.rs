@@ -1,50 +1,46 @@
-//! The follower: a thread that reads the received bytes in file order, right behind the streams.
+//! The in-order reader: a thread that reads the received bytes in file order, close after the streams.
 //!
-//! MD5 is serial and as slow as a fast link, so it must run beside the transfer. The follower digests what has become
-//! contiguous with the file's beginning, and on the way does all else that wants the bytes in order: it writes them
-//! to a pipe, or moves those that were received elsewhere, because their place was not known yet, to where they belong.
+//! MD5 is serial and as slow as a fast link, so it must run beside the transfer. The thread digests the bytes that have
+//! become contiguous with the beginning of the file, and writes them to a pipe or any other writer, if there is one.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::client::destination::Sink;
+use crate::client::destination::Sink as OrderedWriter;
 use crate::digest::{FileDigests, FileHasher};
 use crate::error::TransferError;
 use crate::manifest::ByteRange;
-use crate::sink::{Store, write};
+use crate::sink::Store;
 
-/// What the follower does with the bytes besides digesting them.
+/// What the thread does with the bytes.
 #[derive(Debug)]
 pub(crate) struct Duties {
-    /// Where the bytes belong; segments of another store are copied there.
-    pub(crate) home: Option<Arc<dyn Store>>,
-    /// Where they are written in order.
-    pub(crate) sink: Option<Sink>,
+    /// The writer that gets them, if there is one.
+    pub(crate) writer: Option<OrderedWriter>,
     /// The file that errors name.
     pub(crate) path: PathBuf,
     /// What digests them.
     pub(crate) hasher: FileHasher,
 }
 
-/// A handle on the follower's thread; dropping it makes the thread stop at its next look.
+/// A handle on the thread; dropping it makes the thread stop after the piece that it works on.
 #[derive(Debug)]
 pub(crate) struct InOrderReader {
     shared: Arc<Shared>,
 }
 
-/// What becomes of the follower's work.
+/// The result of the thread.
 #[derive(Debug)]
-pub(crate) struct Outcome(oneshot::Receiver<Result<FileDigests, TransferError>>);
+pub(crate) struct InOrderResult(oneshot::Receiver<Result<FileDigests, TransferError>>);
 
-impl Outcome {
-    /// The digests once the follower was closed and is through, or its error at any time.
+impl InOrderResult {
+    /// The digests once the reader was closed and all bytes were read, or its error at any time.
     ///
     /// # Cancel safety
     /// Cancel safe, until it has returned once.
@@ -59,27 +55,26 @@ impl Outcome {
 
 impl InOrderReader {
     /// Starts the thread.
-    pub(crate) fn spawn(duties: Duties) -> Result<(Self, Outcome), TransferError> {
+    pub(crate) fn spawn(duties: Duties) -> Result<(Self, InOrderResult), TransferError> {
         let shared = Arc::new(Shared::default());
-        let (sender, outcome) = oneshot::channel();
-        let mut work = Work { shared: Arc::clone(&shared), duties, position: 0 };
+        let (sender, result) = oneshot::channel();
+        let mut work = Work { shared: Arc::clone(&shared), duties };
         thread::Builder::new()
             .name("dt-digest".to_owned())
             .spawn(move || {
                 let result = work.run();
-                // An error only says that the transfer has ended without waiting for the digest.
+                // This fails only if the transfer has ended without waiting for the digests.
                 let _ = sender.send(result.map(|()| work.duties.hasher.finish()));
             })
             .map_err(|source| TransferError::System { action: "start the digest thread", source })?;
-        Ok((Self { shared }, Outcome(outcome)))
+        Ok((Self { shared }, InOrderResult(result)))
     }
 
-    /// Hands over the next bytes in file order; they must have been written.
+    /// Hands over the next bytes in file order; they must be filled in `store`.
     pub(crate) fn push(&self, store: &Arc<dyn Store>, range: ByteRange) {
         if range.is_empty() {
             return;
         }
-        self.shared.pushed.fetch_add(range.len(), Ordering::Relaxed);
         let mut queue = self.shared.lock();
         // Neighbours are joined, so the queue never holds more than one segment for each stream.
         match queue.segments.back_mut() {
@@ -92,52 +87,28 @@ impl InOrderReader {
         self.shared.changed.notify_one();
     }
 
-    /// How many bytes have been digested.
+    /// How many bytes have been digested and written.
     pub(crate) fn position(&self) -> u64 {
         self.shared.position.load(Ordering::Relaxed)
     }
 
-    /// How many bytes a second are digested while there are some; 0 before that is known.
-    pub(crate) fn speed(&self) -> u64 {
-        let busy = u128::from(self.shared.busy_nanos.load(Ordering::Relaxed));
-        let speed = u128::from(self.position()) * 1_000_000_000 / busy.max(1);
-        if busy == 0 { 0 } else { u64::try_from(speed).unwrap_or(u64::MAX) }
-    }
-
-    /// Whether more bytes wait to be digested than it is of use to have ready.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.shared.backlog() > AHEAD
-    }
-
-    /// Waits until the follower has gone on since this was last waited for.
+    /// Waits until the position has changed since the last call returned.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub(crate) async fn moved(&self) {
-        self.shared.progressed.notified().await;
+        self.shared.moved.notified().await;
     }
 
-    /// Waits until the follower is not far behind any more.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub(crate) async fn caught_up(&self) {
-        while self.shared.backlog() > AHEAD / 2 {
-            self.shared.progressed.notified().await;
-        }
-    }
-
-    /// Says that no more bytes will come, and lets the outcome be awaited.
+    /// Declares that all bytes were pushed: the thread ends when it has read them.
     pub(crate) fn close(&self) {
-        self.shared.lock().state = State::Closed;
-        self.shared.changed.notify_one();
+        self.shared.set(State::Closed);
     }
 }
 
 impl Drop for InOrderReader {
     fn drop(&mut self) {
-        self.shared.lock().state = State::Abandoned;
-        self.shared.changed.notify_one();
+        self.shared.set(State::Abandoned);
     }
 }
 
@@ -145,22 +116,19 @@ impl Drop for InOrderReader {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
-    /// How many bytes were handed over, and how many of them were digested.
-    pushed: AtomicU64,
     position: AtomicU64,
-    /// How long the follower has worked, in nanoseconds.
-    busy_nanos: AtomicU64,
-    progressed: Notify,
+    moved: Notify,
 }
 
 impl Shared {
-    fn backlog(&self) -> u64 {
-        self.pushed.load(Ordering::Relaxed).saturating_sub(self.position.load(Ordering::Relaxed))
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Every change of the queue is a single step, so a poisoned mutex holds a valid one.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Every change to the queue is a single step, so a poisoned lock holds a whole queue.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn set(&self, state: State) {
+        self.lock().state = state;
+        self.changed.notify_one();
     }
 }
 
@@ -184,36 +152,27 @@ struct Segment {
     range: ByteRange,
 }
 
-/// How far the streams may be ahead of the digest, in bytes: a twelfth of a second of its work.
-///
-/// Without a bound the streams take half of two cores from the digest until all is received, and the other half of the
-/// file is digested alone. With it and the pace, 1 GiB took 1.5 s instead of 1.8 s (docs/benchmarking.md).
-const AHEAD: u64 = 64 << 20;
-
-/// The most bytes taken from the queue at once; how far the position moves between two looks.
+/// The most bytes taken from the queue at once; the thread notices in between that it was abandoned.
 const PIECE: u64 = 4 << 20;
 
 struct Work {
     shared: Arc<Shared>,
     duties: Duties,
-    position: u64,
 }
 
 impl Work {
     fn run(&mut self) -> Result<(), TransferError> {
-        let mut writer = match self.duties.sink.take() {
+        let mut writer = match self.duties.writer.take() {
             None => None,
-            Some(sink) => Some(
-                sink.open(|| self.shared.lock().state == State::Abandoned)
+            Some(writer) => Some(
+                writer
+                    .open(|| self.shared.lock().state == State::Abandoned)
                     .map_err(|error| self.local("open", error))?,
             ),
         };
         while let Some(segment) = self.next() {
-            let begun = Instant::now();
-            self.follow(&segment, &mut writer)?;
-            let busy = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.shared.busy_nanos.fetch_add(busy, Ordering::Relaxed);
-            self.shared.progressed.notify_one();
+            self.read(&segment, &mut writer)?;
+            self.shared.moved.notify_one();
         }
         match writer {
             Some(mut writer) => writer.flush().map_err(|error| self.local("write to", error)),
@@ -221,7 +180,7 @@ impl Work {
         }
     }
 
-    /// Waits for the next piece; `None` when there will be none.
+    /// Waits for the next piece; `None` when the work is done or abandoned.
     ///
     /// The wait is bounded by the handle: dropping it wakes the thread.
     fn next(&self) -> Option<Segment> {
@@ -246,40 +205,33 @@ impl Work {
         }
     }
 
-    fn follow(
+    fn read(
         &mut self,
         segment: &Segment,
         writer: &mut Option<Box<dyn Write + Send>>,
     ) -> Result<(), TransferError> {
-        let home = self.duties.home.clone().filter(|home| !Arc::ptr_eq(home, &segment.store));
-        // Which of the three may fail is not visible in an I/O error, so the visitor says it.
+        // An I/O error does not show which side failed, so the visitor records it.
         let mut failed = "read back";
-        let mut position = self.position;
-        let hasher = &mut self.duties.hasher;
         let mut visit = |bytes: &[u8]| {
-            hasher.update(bytes);
-            failed = "write";
-            if let Some(home) = &home {
-                write(&**home, position, bytes)?;
-            }
-            if let Some(writer) = writer.as_mut() {
+            self.duties.hasher.update(bytes);
+            if let Some(writer) = writer {
+                failed = "write";
                 writer.write_all(bytes)?;
+                failed = "read back";
             }
-            failed = "read back";
-            position = position.saturating_add(bytes.len().try_into().unwrap_or(u64::MAX));
-            self.shared.position.store(position, Ordering::Relaxed);
             Ok(())
         };
         let result = segment.store.read(segment.range, &mut visit);
+        result.map_err(|error| self.local(failed, error))?;
+        // In this order: whoever sees the position may use the memory of the bytes before it.
         segment.store.forget(segment.range.end());
-        self.position = position;
-        result.map_err(|error| self.local(failed, error))
+        self.shared.position.fetch_add(segment.range.len(), Ordering::Relaxed);
+        Ok(())
     }
 
     fn local(&self, action: &'static str, error: io::Error) -> TransferError {
-        let path: &Path = &self.duties.path;
-        // How much was to be stored, it does not know: the position is how far it got.
-        TransferError::local(action, path, 0, error)
+        // The size of the file is not known here: the position is only how far the thread got.
+        TransferError::local(action, &self.duties.path, 0, error)
     }
 }
 
@@ -287,7 +239,7 @@ impl Work {
 mod tests {
     use super::*;
     use crate::digest::Md5Digest;
-    use crate::sink::{Engine, open};
+    use crate::sink::{Engine, open, write};
 
     fn filled(bytes: &[u8]) -> Arc<dyn Store> {
         let store = open(&tempfile::tempfile().unwrap(), Engine::Write, 1 << 20).unwrap();
@@ -299,87 +251,62 @@ mod tests {
         ByteRange::new(start, end)
     }
 
+    /// A reader with a writer that takes so many bytes, and what was written.
+    fn reader_with(capacity: usize) -> (InOrderReader, InOrderResult, Arc<Mutex<Vec<u8>>>) {
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let recorder = Recorder { written: Arc::clone(&written), capacity };
+        let writer = Some(OrderedWriter::Writer(Box::new(recorder)));
+        let (path, hasher) = (PathBuf::from("pipe"), FileHasher::default().with_md5());
+        let (reader, result) = InOrderReader::spawn(Duties { writer, path, hasher }).unwrap();
+        (reader, result, written)
+    }
+
     #[tokio::test]
-    async fn bytes_are_digested_moved_and_written_in_file_order() {
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let home = filled(b"abc");
-        let sink = Some(Sink::Writer(Box::new(Recorder(Arc::clone(&written)))));
-        let hasher = FileHasher::default().with_md5();
-        let duties = Duties { home: Some(Arc::clone(&home)), sink, path: PathBuf::new(), hasher };
-        let (follower, mut outcome) = InOrderReader::spawn(duties).unwrap();
-        follower.push(&home, range(0, 2));
-        follower.push(&home, range(2, 3));
-        follower.push(&filled(b"_defg"), range(1, 5));
-        follower.close();
-        assert_eq!(outcome.wait().await.unwrap().md5, Some(Md5Digest::of(b"abcdefg")));
-        assert_eq!(follower.position(), 7);
+    async fn bytes_are_digested_and_written_in_file_order() {
+        let (reader, mut result, written) = reader_with(100);
+        let first = filled(b"abc");
+        reader.push(&first, range(0, 2));
+        reader.push(&first, range(2, 3));
+        reader.push(&filled(b"_defg"), range(1, 5));
+        reader.close();
+        assert_eq!(result.wait().await.unwrap().md5, Some(Md5Digest::of(b"abcdefg")));
+        assert_eq!(reader.position(), 7);
         assert_eq!(*written.lock().unwrap(), b"abcdefg");
-        let mut moved = Vec::new();
-        let mut keep = |bytes: &[u8]| moved.write_all(bytes);
-        home.read(range(0, 7), &mut keep).unwrap();
-        assert_eq!(moved, b"abcdefg");
     }
 
     #[tokio::test]
-    async fn a_failing_sink_ends_the_transfer_before_it_is_closed() {
-        let sink = Some(Sink::Writer(Box::new(Broken)));
-        let duties = Duties { home: None, sink, path: PathBuf::from("pipe"), hasher: FileHasher::default() };
-        let (follower, mut outcome) = InOrderReader::spawn(duties).unwrap();
-        follower.push(&filled(b"abc"), range(0, 3));
-        let error = outcome.wait().await.unwrap_err();
-        assert_eq!(error.to_string(), "cannot write pipe");
+    async fn missing_bytes_are_an_error() {
+        let (reader, mut result, _) = reader_with(100);
+        reader.push(&filled(b"abc"), range(0, 4));
+        assert_eq!(result.wait().await.unwrap_err().to_string(), "cannot read back pipe");
     }
 
     #[tokio::test]
-    async fn a_full_sink_is_not_said_to_need_what_it_took() {
-        let sink = Some(Sink::Writer(Box::new(Filled { takes: 3 })));
-        let duties = Duties { home: None, sink, path: PathBuf::from("pipe"), hasher: FileHasher::default() };
-        let (follower, mut outcome) = InOrderReader::spawn(duties).unwrap();
+    async fn failing_writer_is_reported_before_the_reader_is_closed() {
+        let (reader, mut result, _) = reader_with(3);
         let store = filled(b"abcdef");
-        follower.push(&store, range(0, 3));
-        while follower.position() < 3 {
-            follower.moved().await;
+        reader.push(&store, range(0, 3));
+        while reader.position() < 3 {
+            reader.moved().await;
         }
-        follower.push(&store, range(3, 6));
-        let error = outcome.wait().await.unwrap_err();
-        assert_eq!(error.to_string(), "no space left for pipe");
+        reader.push(&store, range(3, 6));
+        // How far it got is no measure of the room that is needed.
+        assert_eq!(result.wait().await.unwrap_err().to_string(), "no space left for pipe");
     }
 
-    struct Recorder(Arc<Mutex<Vec<u8>>>);
+    struct Recorder {
+        written: Arc<Mutex<Vec<u8>>>,
+        capacity: usize,
+    }
 
     impl Write for Recorder {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    struct Broken;
-
-    impl Write for Broken {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    struct Filled {
-        takes: usize,
-    }
-
-    impl Write for Filled {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if self.takes == 0 {
+            let mut written = self.written.lock().unwrap();
+            if written.len() == self.capacity {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            let n = bytes.len().min(self.takes);
-            self.takes -= n;
+            let n = bytes.len().min(self.capacity - written.len());
+            written.extend_from_slice(&bytes[..n]);
             Ok(n)
         }
 

@@ -6,6 +6,7 @@
 mod frame_reader;
 pub(crate) mod in_order;
 pub(crate) mod rate_limit;
+pub(crate) use rate_limit::RateLimit;
 mod reconnect;
 mod shared;
 mod stream_driver;
@@ -33,7 +34,7 @@ use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Report};
 use crate::manifest::{Manifest, StreamCount};
 use crate::proto::v2::{WholeDigests, WholeDigestsReply};
-use crate::receive::in_order::{Duties, InOrderReader, Outcome};
+use crate::receive::in_order::{Duties, InOrderReader, InOrderResult as Outcome};
 use crate::schedule::{Policy, Retries, Scheduler};
 use crate::sink::{Checked, Outcome as Recovery};
 use shared::{Beginning, Shared};
@@ -198,13 +199,13 @@ fn follow(
     options: &Options,
     destination: &mut Destination,
 ) -> Result<Option<(InOrderReader, Outcome)>, TransferError> {
-    let sink = destination.take_sink();
+    let sink = destination.take_writer();
     let hasher = match options.digests() {
         WholeDigests::Blake3AndMd5 => FileHasher::default().with_md5(),
         WholeDigests::Blake3 if sink.is_none() => return Ok(None),
         WholeDigests::Blake3 => FileHasher::default(),
     };
-    let duties = Duties { home: None, sink, path: destination.path().to_owned(), hasher };
+    let duties = Duties { writer: sink, path: destination.path().to_owned(), hasher };
     InOrderReader::spawn(duties).map(Some)
 }
 

@@ -1,16 +1,59 @@
-//! The limit of the rate at which all streams together may receive.
+//! The limit of the rate at which data may be received, by one transfer or several together.
 
 use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::num::{to_u64, to_usize};
 
 /// The most that is allowed at once, so that the streams get it in turn.
 const PIECE: u64 = 64 << 10;
 
-/// For how long a time the allowance that nobody took is kept: longer pauses are not made up for.
+/// For how long an allowance that nobody took is kept. Longer pauses are not made up for.
 const KEPT: Duration = Duration::from_millis(100);
 
 /// Timers are no finer than this.
-const LEAST_WAIT: Duration = Duration::from_millis(1);
+const MIN_WAIT: Duration = Duration::from_millis(1);
+
+/// A rate that several streams share; clones share it too.
+#[derive(Clone, Debug)]
+pub(crate) struct RateLimit {
+    bucket: Arc<Mutex<TokenBucket>>,
+    started: Instant,
+}
+
+impl RateLimit {
+    /// At most so many bytes a second, from now on.
+    pub(crate) fn new(bytes_per_second: NonZeroU64) -> Self {
+        Self { bucket: Arc::new(Mutex::new(TokenBucket::new(bytes_per_second))), started: Instant::now() }
+    }
+
+    /// Waits until data may be received, and returns how many bytes, at least one.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn allowance(&self) -> usize {
+        loop {
+            let granted = self.bucket().take(self.started.elapsed());
+            match granted {
+                Ok(n) => return n,
+                Err(wait) => sleep(wait).await,
+            }
+        }
+    }
+
+    /// Returns what was allowed and not received.
+    pub(crate) fn give_back(&self, allowed: usize, received: usize) {
+        self.bucket().give_back(allowed.saturating_sub(received));
+    }
+
+    fn bucket(&self) -> MutexGuard<'_, TokenBucket> {
+        // No change of the bucket can panic half-way.
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A bucket that fills at a constant rate, and from which bytes are taken before they are received.
 #[derive(Debug)]
@@ -31,22 +74,22 @@ impl TokenBucket {
     /// Takes what is allowed now, at least one byte.
     ///
     /// # Errors
-    /// How long to wait before asking again.
+    /// How long to wait before trying again.
     pub(crate) fn take(&mut self, now: Duration) -> Result<usize, Duration> {
         self.fill(now);
-        // Less than this is not state a system call; but at a very low rate every byte is.
-        let state = self.within(KEPT / 4).clamp(1, PIECE);
-        if self.tokens < state {
-            return Err(self.time_for(state - self.tokens).max(LEAST_WAIT));
+        // Less than this is not worth a system call; but at a very low rate every byte is.
+        let worth = self.within(KEPT / 4).clamp(1, PIECE);
+        if self.tokens < worth {
+            return Err(self.time_for(worth - self.tokens).max(MIN_WAIT));
         }
         let taken = self.tokens.min(PIECE);
         self.tokens -= taken;
-        Ok(usize::try_from(taken).unwrap_or(usize::MAX))
+        Ok(to_usize(taken))
     }
 
-    /// Gives back what was taken and not received.
+    /// Returns what was taken and not received.
     pub(crate) fn give_back(&mut self, n: usize) {
-        self.tokens = self.tokens.saturating_add(u64::try_from(n).unwrap_or(u64::MAX)).min(self.capacity());
+        self.tokens = self.tokens.saturating_add(to_u64(n)).min(self.capacity());
     }
 
     fn fill(&mut self, now: Duration) {
@@ -77,9 +120,9 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever is taken and given back, and whenever: never more than the rate and what is kept, and never far less.
+        /// Whatever is taken and returned, and whenever: never more than the rate and what is kept, and never far less.
         #[test]
-        fn the_rate_is_kept(rate in 1..1_000_000_000_u64, used in 1..65_537_usize) {
+        fn rate_is_neither_exceeded_nor_wasted(rate in 1..1_000_000_000_u64, used in 1..65_537_usize) {
             let mut bucket = TokenBucket::new(NonZeroU64::new(rate).unwrap());
             let (mut now, mut received) = (Duration::ZERO, 0_u64);
             for _ in 0..2000 {

@@ -19,5 +19,7 @@ pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity, Watch};
 pub(crate) use memory::MemoryStore;
 pub(crate) use ordered::ReorderBuffer;
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
+#[cfg(test)]
+pub(crate) use store::write;
 pub use store::{Engine, InvalidEngine};
-pub(crate) use store::{FillError, Lease, PwriteStore, Store, open, open_for_blocks, write};
+pub(crate) use store::{FillError, Lease, PwriteStore, Store, open, open_for_blocks};

@@ -78,6 +78,7 @@ pub(crate) trait Lease: Send + fmt::Debug {
 ///
 /// # Errors
 /// The error of the file system, or the range is leased or filled.
+#[cfg(test)]
 pub(crate) fn write(store: &dyn Store, offset: u64, mut bytes: &[u8]) -> io::Result<()> {
     let range = ByteRange::with_len(offset, bytes.len().try_into().unwrap_or(u64::MAX));
     let taken = || io::Error::other("the range is being written already");
