@@ -12,12 +12,10 @@ use std::thread;
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::sink::OrderedWriter;
 use crate::digest::{FileDigests, FileHasher};
 use crate::error::TransferError;
 use crate::manifest::ByteRange;
-use crate::num::to_u64;
-use crate::sink::Store;
+use crate::sink::{OrderedWriter, Store};
 
 /// What the thread does with the bytes.
 #[derive(Debug)]
@@ -59,7 +57,7 @@ impl InOrderReader {
     pub(crate) fn spawn(duties: Duties) -> Result<(Self, InOrderResult), TransferError> {
         let shared = Arc::new(Shared::default());
         let (sender, result) = oneshot::channel();
-        let mut work = Work { shared: Arc::clone(&shared), duties, position: 0 };
+        let mut work = Work { shared: Arc::clone(&shared), duties };
         thread::Builder::new()
             .name("dt-digest".to_owned())
             .spawn(move || {
@@ -159,7 +157,6 @@ const PIECE: u64 = 4 << 20;
 struct Work {
     shared: Arc<Shared>,
     duties: Duties,
-    position: u64,
 }
 
 impl Work {
@@ -168,7 +165,7 @@ impl Work {
             None => None,
             Some(writer) => Some(
                 writer
-                    .open(|| self.shared.lock().state == State::Abandoned)
+                    .opened(|| self.shared.lock().state == State::Abandoned)
                     .map_err(|error| self.local("open", error))?,
             ),
         };
@@ -221,13 +218,14 @@ impl Work {
                 writer.write_all(bytes)?;
                 failed = "read back";
             }
-            self.position += to_u64(bytes.len());
-            self.shared.position.store(self.position, Ordering::Relaxed);
             Ok(())
         };
         let result = segment.store.read(segment.range, &mut visit);
+        result.map_err(|error| self.local(failed, error))?;
+        // In this order: whoever sees the position may use the memory of the bytes before it.
         segment.store.forget(segment.range.end());
-        result.map_err(|error| self.local(failed, error))
+        self.shared.position.fetch_add(segment.range.len(), Ordering::Relaxed);
+        Ok(())
     }
 
     fn local(&self, action: &'static str, error: io::Error) -> TransferError {
@@ -256,7 +254,7 @@ mod tests {
     fn reader_with(capacity: usize) -> (InOrderReader, InOrderResult, Arc<Mutex<Vec<u8>>>) {
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let recorder = Recorder { written: Arc::clone(&written), capacity };
-        let writer = Some(OrderedWriter::Open(Mutex::new(Box::new(recorder))));
+        let writer = Some(OrderedWriter::open(recorder));
         let (path, hasher) = (PathBuf::from("pipe"), FileHasher::default().with_md5());
         let (reader, result) = InOrderReader::spawn(Duties { writer, path, hasher }).unwrap();
         (reader, result, written)

@@ -3,10 +3,12 @@
 //! A reorder buffer that forgets nothing until all of it is taken.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::manifest::ByteRange;
 use crate::sink::ordered::ReorderBuffer;
-use crate::sink::store::{Lease, Store};
+use crate::num::to_u64;
+use crate::sink::store::{Lease, Store, write};
 
 /// A file in memory.
 #[derive(Debug)]
@@ -37,6 +39,31 @@ impl MemoryStore {
         })?;
         self.0.forget(end);
         Ok(bytes)
+    }
+}
+
+/// Writes to a file in memory, in order.
+#[derive(Debug)]
+pub(super) struct MemoryWriter {
+    store: Arc<MemoryStore>,
+    position: u64,
+}
+
+impl MemoryWriter {
+    pub(super) fn new(store: &Arc<MemoryStore>) -> Self {
+        Self { store: Arc::clone(store), position: 0 }
+    }
+}
+
+impl io::Write for MemoryWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write(&*self.store, self.position, bytes)?;
+        self.position += to_u64(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

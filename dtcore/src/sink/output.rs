@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::file::FileSink;
 use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
-use super::memory::MemoryStore;
+use super::memory::{MemoryStore, MemoryWriter};
 use super::ordered::ReorderBuffer;
 use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
@@ -54,8 +54,13 @@ pub(crate) enum OrderedWriter {
 const PIPE_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl OrderedWriter {
+    /// A writer that is open.
+    pub(crate) fn open(writer: impl Write + Send + 'static) -> Self {
+        Self::Open(Mutex::new(Box::new(writer)))
+    }
+
     /// Opens it. A pipe that has no reader is awaited until `is_abandoned` returns `true`.
-    pub(crate) fn open(self, is_abandoned: impl Fn() -> bool) -> io::Result<Box<dyn Write + Send>> {
+    pub(crate) fn opened(self, is_abandoned: impl Fn() -> bool) -> io::Result<Box<dyn Write + Send>> {
         let path = match self {
             Self::Open(writer) => return Ok(writer.into_inner().unwrap_or_else(PoisonError::into_inner)),
             Self::Path(path) => path,
@@ -248,22 +253,22 @@ impl Sink {
         }
     }
 
-    /// The store for the file's bytes; `size` is the file's, if it is known. One that is not is written, never mapped.
-    pub(crate) fn store(&self, engine: Engine, size: Option<u64>) -> Result<Arc<dyn Store>, TransferError> {
+    /// The store for the `size` bytes of the file.
+    pub(crate) fn store(&self, engine: Engine, size: u64) -> Result<Arc<dyn Store>, TransferError> {
         let spooled;
         let (file, path) = match self {
             Self::File(part) => (part.file(), part.path().to_owned()),
-            Self::Ordered { .. } | Self::Memory(..) => {
+            Self::Ordered { .. } => {
                 let folder = std::env::temp_dir();
                 spooled = spool(&folder)?;
                 (&spooled, folder)
             }
+            Self::Memory(_, limit) if size > *limit => {
+                return Err(TransferError::TooLarge { path: MEMORY.into(), needed: size });
+            }
+            Self::Memory(store, _) => return Ok(Arc::<MemoryStore>::clone(store)),
         };
-        let store = match size {
-            Some(len) => open(file, engine, len),
-            None => of_unknown_size(file),
-        };
-        store.map_err(|error| TransferError::local("reserve room for", path, size.unwrap_or(0), error))
+        open(file, engine, size).map_err(|error| TransferError::local("reserve room for", path, size, error))
     }
 
     /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
@@ -274,6 +279,18 @@ impl Sink {
         };
         let file = spool(&folder)?;
         of_unknown_size(&file).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
+    }
+
+    /// What all bytes are written to in order, once; for a file, the part file.
+    pub(crate) fn file_or_writer(&mut self) -> Result<Option<OrderedWriter>, TransferError> {
+        let part = match self {
+            Self::File(part) => part,
+            Self::Memory(store, _) => return Ok(Some(OrderedWriter::open(MemoryWriter::new(store)))),
+            Self::Ordered { .. } => return Ok(self.take_writer()),
+        };
+        let file = part.file().try_clone().and_then(|mut file| file.rewind().map(|()| file));
+        let file = file.map_err(|error| TransferError::local("write", part.path(), 0, error))?;
+        Ok(Some(OrderedWriter::open(file)))
     }
 
     /// The writer for bytes in order, once.

@@ -1,14 +1,14 @@
-//! The course of a transfer in protocol 1: open all streams, receive, compare the MD5, publish.
+//! A transfer in protocol 1: opens all streams, receives, compares the MD5, publishes.
+//!
+//! Where the server reports the size, each part is received into its place. An original server does not, so the places are not
+//! known before the earlier streams have ended: each part is received into a file without a name, and the in-order reader
+//! writes the parts to the output one after the other.
 
-mod intake;
-mod lane;
-mod order;
-mod pace;
-mod ration;
+mod part;
+mod parts;
 
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -16,237 +16,189 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::client::control::Transfer;
-use crate::client::destination::Destination;
-use crate::client::negotiate::compare;
-use crate::client::options::Options;
+use super::control::LegacyOffer;
+use super::options::Options;
 use crate::digest::{Checksum, FileDigests, FileHasher};
 use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Progress, RecoveryStats, Report};
 use crate::manifest::{StaticSplit, StreamId};
-use crate::receive::in_order::{Duties, InOrderReader, Outcome};
-use crate::sink::Store;
+use crate::receive::compare;
+use crate::receive::in_order::{Duties, InOrderReader, InOrderResult};
+use crate::sink::Sink;
 use crate::transport::connect_retrying;
-use intake::{Fault, Intake};
-use lane::{Lane, Space};
-use order::Order;
-use ration::Ration;
+use part::{Fault, Part};
+use parts::Parts;
 
-/// How often progress is told and stalled streams are looked for.
+/// How often progress is reported and stalled streams are looked for.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Receives what the server offers, to its end. Dropping the future at any point leaves nothing behind.
+/// Receives what the server offers, to the end. Dropping the future at any point leaves nothing.
 pub(super) async fn run(
     options: Options,
-    mut destination: Destination,
-    offer: Transfer,
+    mut sink: Sink,
+    offer: LegacyOffer,
     events: EventSender,
     started: Instant,
 ) -> Result<Report, TransferError> {
-    events.send(Event::Started {
+    events.emit(Event::Started {
         size: offer.size,
         streams: options.streams,
         protocol: 1,
         block: None,
         resumed: 0,
     });
-
-    let store = destination.store(options.engine, offer.size)?;
-    let spills = spills(&options, &destination, &offer)?;
-    let streams = open_streams(&options, offer.data).await?;
-    let intake = intake(&options, &offer, &store, &spills, streams)?;
-    drop(spills);
-
+    let known = match offer.size {
+        Some(size) => Some((sink.store(options.engine, size)?, StaticSplit::new(size, options.streams))),
+        None => None,
+    };
+    let mut parts = Vec::new();
+    for (id, stream) in open_streams(&options, offer.data).await? {
+        parts.push(match &known {
+            Some((store, split)) => Part::of_known_size(id, stream, store.clone(), split.range(id)),
+            None => Part::of_unknown_size(id, stream, sink.spill()?),
+        });
+    }
+    let writer = if known.is_some() { sink.take_writer() } else { sink.file_or_writer()? };
+    let md5 = FileHasher::default().with_md5();
     let duties = Duties {
-        home: home(&destination, store),
-        sink: destination.take_sink(),
-        path: destination.path().to_owned(),
+        writer,
+        path: sink.path().to_owned(),
         hasher: match options.checksum {
-            Some(Checksum::Blake3(_)) => FileHasher::default().with_md5().with_blake3(),
-            Some(Checksum::Md5(_)) | None => FileHasher::default().with_md5(),
+            Some(Checksum::Blake3(_)) => md5.with_blake3(),
+            Some(Checksum::Md5(_)) | None => md5,
         },
     };
-    let (follower, mut digested) = InOrderReader::spawn(duties)?;
-    let mut course = Course { options, offer, intake, follower, events, started };
-    let bytes = course.receive(&mut digested, &destination).await?;
+    let (reader, mut in_order) = InOrderReader::spawn(duties)?;
+    let parts = Parts::new(parts, options.rate_limit.clone());
+    let (path, name) = (sink.path().to_owned(), options.name.to_string_lossy().into_owned());
+    let mut transfer = Transfer { options, offer, parts, reader, events, path, started };
+    let bytes = transfer.receive(&mut in_order).await?;
     let received_after = started.elapsed();
-    let digests = course.digest(&mut digested, bytes).await?;
-    course.compare(&digests)?;
-    let output = destination.publish(bytes, course.options.durability)?;
+    let digests = transfer.digest(&mut in_order, bytes).await?;
+    let server = (DigestOrigin::Server, Checksum::Md5(transfer.offer.answer.md5));
+    let caller = transfer.options.checksum.map(|checksum| (DigestOrigin::Caller, checksum));
+    for (origin, expected) in std::iter::once(server).chain(caller) {
+        compare(&name, &digests, origin, expected)?;
+    }
     Ok(Report {
-        output,
+        output: sink.publish(bytes, transfer.options.durability)?,
         bytes,
         protocol: 1,
         received: bytes,
         resumed: 0,
         blake3: digests.blake3,
         md5: digests.md5,
-        trouble: RecoveryStats::default(),
+        recovery: RecoveryStats::default(),
         received_after,
         elapsed: started.elapsed(),
     })
 }
 
-/// Where bytes that were received elsewhere are moved: only a file has such a place.
-fn home(destination: &Destination, store: Arc<dyn Store>) -> Option<Arc<dyn Store>> {
-    matches!(destination, Destination::File(_)).then_some(store)
-}
-
-/// A store for each stream behind the first, when the size and with it their places in the file are not known.
-fn spills(
-    options: &Options,
-    destination: &Destination,
-    offer: &Transfer,
-) -> Result<Vec<Arc<dyn Store>>, TransferError> {
-    let behind_the_first = if offer.size.is_some() { 0 } else { usize::from(options.streams.value()) - 1 };
-    (0..behind_the_first).map(|_| destination.spill()).collect()
-}
-
-/// Connects all streams, each of which names itself in its first byte.
+/// Connects all streams; each sends its id as its first byte.
 ///
-/// All of them are opened, also those whose part is empty: an original server waits for every one.
+/// Streams with an empty part are opened too: an original server waits for every one.
 async fn open_streams(
     options: &Options,
     data: SocketAddr,
 ) -> Result<Vec<(StreamId, TcpStream)>, TransferError> {
     let open = |id: StreamId| async move {
         let mut stream = connect_retrying(data, options.connect_timeout).await?;
-        // A server that is through with this stream already may have closed it; what it sent decides.
+        // A server that has nothing more to send may have closed it already; the bytes that it sent decide.
         let _ = stream.write_all(&[id.byte()]).await;
         Ok((id, stream))
     };
     try_join_all(options.streams.ids().map(open)).await
 }
 
-/// The lanes: into ranges of the one store, or each into its own.
-fn intake(
-    options: &Options,
-    offer: &Transfer,
-    store: &Arc<dyn Store>,
-    spills: &[Arc<dyn Store>],
-    streams: Vec<(StreamId, TcpStream)>,
-) -> Result<Intake, TransferError> {
-    let taken_twice =
-        || TransferError::System { action: "divide the output", source: io::Error::other("overlap") };
-    let stores: Vec<_> = std::iter::once(store).chain(spills).cloned().collect();
-    let mut lanes = Vec::with_capacity(streams.len());
-    for (id, stream) in streams {
-        let space = match offer.size {
-            Some(size) => {
-                let range = StaticSplit::new(size, options.streams).range(id);
-                Space::new(Arc::clone(store), range.start(), Some(range.end()))
+/// A transfer whose streams are open.
+struct Transfer {
+    options: Options,
+    offer: LegacyOffer,
+    parts: Parts,
+    reader: InOrderReader,
+    events: EventSender,
+    /// The file that errors name.
+    path: PathBuf,
+    started: Instant,
+}
+
+impl Transfer {
+    /// Receives on all streams until they end, and returns the file's size.
+    async fn receive(&mut self, in_order: &mut InOrderResult) -> Result<u64, TransferError> {
+        let mut tick = ticks();
+        while self.parts.n_open() > 0 {
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    self.report(self.offer.size);
+                    let waited = self.options.stall_timeout;
+                    if self.parts.is_stalled(waited) {
+                        let server = self.options.server.to_string();
+                        return Err(TransferError::TimedOut { server, activity: "a stream was open", waited });
+                    }
+                }
+                result = in_order.wait() => {
+                    // The reader is not closed yet, so this can only be an error.
+                    result?;
+                }
+                received = self.parts.receive(&self.reader) => received.map_err(|fault| self.error(fault))?,
             }
-            None => Space::new(stores.get(id.index()).cloned().ok_or_else(taken_twice)?, 0, None),
-        };
-        lanes.push(Lane::new(id, stream, space));
+        }
+        // Parts without a byte are complete from the beginning.
+        self.parts.hand_on(&self.reader);
+        match self.offer.size {
+            Some(size) => Ok(size),
+            None => self.parts.size().map_err(|fault| self.error(fault)),
+        }
     }
-    let order = match offer.size {
-        Some(size) => Order::known(StaticSplit::new(size, options.streams), store.clone()),
-        None => Order::unknown(options.streams, stores),
-    };
-    Ok(Intake::new(lanes, order, Ration::new(options.limit_rate)))
+
+    /// Waits for the digests of all `size` bytes.
+    async fn digest(
+        &mut self,
+        in_order: &mut InOrderResult,
+        size: u64,
+    ) -> Result<FileDigests, TransferError> {
+        let mut tick = ticks();
+        self.reader.close();
+        let digests = loop {
+            tokio::select! {
+                biased;
+                result = in_order.wait() => break result?,
+                _ = tick.tick() => self.report(Some(size)),
+            }
+        };
+        self.report(Some(size));
+        Ok(digests)
+    }
+
+    fn report(&self, size: Option<u64>) {
+        self.events.progress(Progress {
+            size,
+            received: self.parts.received(),
+            verified: self.reader.position(),
+            open_streams: self.parts.n_open(),
+            elapsed: self.started.elapsed(),
+        });
+    }
+
+    fn error(&self, fault: Fault) -> TransferError {
+        match fault {
+            Fault::Lost { stream, received, reason } => TransferError::ConnectionLost {
+                server: self.options.server.to_string(),
+                stream: Some(stream),
+                received,
+                source: reason,
+            },
+            // An original server does not report the size, and the bytes that arrived are not what is needed.
+            Fault::Store(source) => {
+                TransferError::local("write", &self.path, self.offer.size.unwrap_or(0), source)
+            }
+        }
+    }
 }
 
 fn ticks() -> Interval {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-/// A transfer whose streams are open.
-struct Course {
-    options: Options,
-    offer: Transfer,
-    intake: Intake,
-    follower: InOrderReader,
-    events: EventSender,
-    started: Instant,
-}
-
-impl Course {
-    /// Receives on all streams to their end and returns the file's size.
-    async fn receive(
-        &mut self,
-        digested: &mut Outcome,
-        destination: &Destination,
-    ) -> Result<u64, TransferError> {
-        let mut tick = ticks();
-        loop {
-            tokio::select! {
-                biased;
-                _ = tick.tick() => {
-                    self.tell(self.offer.size);
-                    self.intake.check_stall(self.options.stall_timeout).map_err(|fault| self.explain(fault, destination))?;
-                }
-                outcome = digested.wait() => {
-                    // Not closed yet, so this can only be an error.
-                    outcome?;
-                }
-                received = self.intake.receive(&self.follower) => {
-                    if received.map_err(|fault| self.explain(fault, destination))? {
-                        break;
-                    }
-                }
-            }
-        }
-        self.intake.order().size().map_err(|short| {
-            self.explain(
-                Fault::Lost { stream: short.stream, received: short.received, reason: None },
-                destination,
-            )
-        })
-    }
-
-    /// Waits until the digest has followed to the end of all `size` bytes.
-    async fn digest(&mut self, digested: &mut Outcome, size: u64) -> Result<FileDigests, TransferError> {
-        let mut tick = ticks();
-        self.follower.close();
-        let digests = loop {
-            tokio::select! {
-                biased;
-                outcome = digested.wait() => break outcome?,
-                _ = tick.tick() => self.tell(Some(size)),
-            }
-        };
-        self.tell(Some(size));
-        Ok(digests)
-    }
-
-    fn tell(&self, size: Option<u64>) {
-        self.events.progress(Progress {
-            size,
-            received: self.intake.received(),
-            verified: self.follower.position(),
-            open_streams: self.intake.open_streams(),
-            elapsed: self.started.elapsed(),
-        });
-    }
-
-    fn explain(&self, fault: Fault, destination: &Destination) -> TransferError {
-        let server = self.options.server.to_string();
-        match fault {
-            Fault::Lost { stream, received, reason } => {
-                TransferError::ConnectionLost { server, stream: Some(stream), received, source: reason }
-            }
-            Fault::Stalled { waited } => {
-                TransferError::TimedOut { server, activity: "a stream was open", waited }
-            }
-            Fault::Store(source) => TransferError::local(
-                "write",
-                destination.path(),
-                // An original server does not tell it, and what has come is not what is needed.
-                self.offer.size.unwrap_or(0),
-                source,
-            ),
-        }
-    }
-
-    /// Compares the digests with what the server says and with what the user demands.
-    fn compare(&self, digests: &FileDigests) -> Result<(), TransferError> {
-        let server = (DigestOrigin::Server, Checksum::Md5(self.offer.answer.md5));
-        let caller = self.options.checksum.map(|checksum| (DigestOrigin::Caller, checksum));
-        std::iter::once(server)
-            .chain(caller)
-            .try_for_each(|(origin, expected)| compare(&self.options, digests, origin, expected))
-    }
 }
