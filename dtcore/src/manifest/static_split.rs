@@ -5,7 +5,7 @@ use super::{ByteRange, StreamCount, StreamId};
 /// A file of known size, split over the streams of protocol 1.
 ///
 /// With `part = size / streams + 1`, stream `i` carries the bytes `[i * part, (i + 1) * part)`, cut off at the
-/// file's end. The parts tile the file; those behind its end are empty.
+/// end of the file. The parts tile the file; those after its end are empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StaticSplit {
     size: u64,
@@ -18,11 +18,11 @@ impl StaticSplit {
         Self { size, streams }
     }
 
-    /// The split whose parts have exactly these lengths: what a receiver that was never told the size learns
-    /// when all streams have ended. One or two missing bytes can pass for a smaller file; only a digest tells.
+    /// The split whose parts have exactly these lengths: a receiver that does not know the size learns it from them when all
+    /// streams have ended. One or two missing bytes can pass for a smaller file; only the digest detects that.
     ///
     /// # Errors
-    /// [`InconsistentLengths`] when no file splits into such parts: some stream ended early.
+    /// [`InconsistentLengths`] if no file splits into such parts: some stream ended early.
     pub(crate) fn from_lengths(lengths: &[u64]) -> Result<Self, InconsistentLengths> {
         let streams = u64::try_from(lengths.len())
             .ok()
@@ -33,8 +33,8 @@ impl StaticSplit {
             .try_fold(0_u64, |sum, length| sum.checked_add(*length))
             .ok_or(InconsistentLengths { stream: 0, received: u64::MAX })?;
         let split = Self::new(size, streams);
-        // A stream that ended early makes the parts of the shrunken sum shorter too, so the first difference may
-        // be a stream that is whole; the shortest stream that should have been full is the one to name.
+        // A stream that ended early makes the parts of the smaller sum shorter too, so the first difference may be at a
+        // complete stream; the first stream that is shorter than the longest is the one to name.
         if streams.ids().zip(lengths).all(|(id, length)| split.range(id).len() == *length) {
             return Ok(split);
         }
@@ -67,9 +67,9 @@ impl StaticSplit {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("stream {stream} ended early, after {received} bytes")]
 pub(crate) struct InconsistentLengths {
-    /// The first stream that is shorter than it must have been.
+    /// The first stream that is too short.
     pub(crate) stream: u8,
-    /// How many bytes came on it.
+    /// How many bytes arrived on it.
     pub(crate) received: u64,
 }
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_are_those_of_the_original() {
+    fn parts_are_those_of_the_original() {
         assert_eq!(lengths(7, 8), [1, 1, 1, 1, 1, 1, 1, 0]);
         assert_eq!(lengths(8, 8), [2, 2, 2, 2, 0, 0, 0, 0]);
         assert_eq!(lengths(1, 8), [1, 0, 0, 0, 0, 0, 0, 0]);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_no_file_splits_into_name_the_short_stream() {
+    fn inconsistent_lengths_name_the_short_stream() {
         let error = StaticSplit::from_lengths(&[131_073, 131_073, 99, 131_073]).unwrap_err();
         assert_eq!(error, InconsistentLengths { stream: 2, received: 99 });
         assert!(StaticSplit::from_lengths(&[]).is_err());
@@ -110,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_parts_tile_the_file_exactly(size in sizes(), streams in 1..=255_u64) {
+        fn parts_tile_the_file(size in sizes(), streams in 1..=255_u64) {
             let split = StaticSplit::new(size, StreamCount::new(streams).unwrap());
             let mut next = 0;
             for id in split.streams().ids() {
@@ -122,17 +122,17 @@ mod tests {
         }
 
         #[test]
-        fn the_lengths_tell_the_split(size in sizes(), streams in 1..=255_u64) {
+        fn lengths_determine_the_split(size in sizes(), streams in 1..=255_u64) {
             let split = StaticSplit::from_lengths(&lengths(size, streams)).unwrap();
             prop_assert_eq!(split.size(), size);
         }
 
         #[test]
-        fn three_missing_bytes_in_the_middle_are_noticed(
+        fn three_missing_bytes_in_the_middle_are_detected(
             size in 1000..u64::MAX, streams in 2..=20_u64, which: u8, missing in 3..=50_u64,
         ) {
             let mut lengths = lengths(size, streams);
-            // The last part may be shorter by its nature, so take the bytes from one before it.
+            // The last part may be shorter anyway, so the bytes are taken from one before it.
             let which = usize::from(which) % (lengths.len() - 1);
             lengths[which] -= missing;
             prop_assert!(StaticSplit::from_lengths(&lengths).is_err());

@@ -44,11 +44,8 @@ impl InOrderResult {
     /// # Cancel safety
     /// Cancel safe, until it has returned once.
     pub(crate) async fn wait(&mut self) -> Result<FileDigests, TransferError> {
-        let died = |_| TransferError::System {
-            action: "digest the file",
-            source: io::Error::other("the thread died"),
-        };
-        (&mut self.0).await.map_err(died)?
+        let source = io::Error::other("the thread died");
+        (&mut self.0).await.map_err(|_| TransferError::System { action: "digest the file", source })?
     }
 }
 
@@ -62,7 +59,7 @@ impl InOrderReader {
             .name("dt-digest".to_owned())
             .spawn(move || {
                 let result = work.run();
-                // This fails only if the transfer has ended without waiting for the digests.
+                // Fails only if the transfer has ended without waiting for the digests.
                 let _ = sender.send(result.map(|()| work.duties.hasher.finish()));
             })
             .map_err(|source| TransferError::System { action: "start the digest thread", source })?;
@@ -161,22 +158,14 @@ struct Work {
 
 impl Work {
     fn run(&mut self) -> Result<(), TransferError> {
-        let mut writer = match self.duties.writer.take() {
-            None => None,
-            Some(writer) => Some(
-                writer
-                    .opened(|| self.shared.lock().state == State::Abandoned)
-                    .map_err(|error| self.local("open", error))?,
-            ),
-        };
+        let is_abandoned = || self.shared.lock().state == State::Abandoned;
+        let writer = self.duties.writer.take().map(|writer| writer.opened(is_abandoned)).transpose();
+        let mut writer = writer.map_err(|error| self.local("open", error))?;
         while let Some(segment) = self.next() {
             self.read(&segment, &mut writer)?;
             self.shared.moved.notify_one();
         }
-        match writer {
-            Some(mut writer) => writer.flush().map_err(|error| self.local("write to", error)),
-            None => Ok(()),
-        }
+        writer.map_or(Ok(()), |mut writer| writer.flush()).map_err(|error| self.local("write to", error))
     }
 
     /// Waits for the next piece; `None` when the work is done or abandoned.
@@ -211,7 +200,7 @@ impl Work {
     ) -> Result<(), TransferError> {
         // An I/O error does not show which side failed, so the visitor records it.
         let mut failed = "read back";
-        let mut visit = |bytes: &[u8]| {
+        let result = segment.store.read(segment.range, &mut |bytes| {
             self.duties.hasher.update(bytes);
             if let Some(writer) = writer {
                 failed = "write";
@@ -219,8 +208,7 @@ impl Work {
                 failed = "read back";
             }
             Ok(())
-        };
-        let result = segment.store.read(segment.range, &mut visit);
+        });
         result.map_err(|error| self.local(failed, error))?;
         // In this order: whoever sees the position may use the memory of the bytes before it.
         segment.store.forget(segment.range.end());
@@ -238,16 +226,12 @@ impl Work {
 mod tests {
     use super::*;
     use crate::digest::Md5Digest;
-    use crate::sink::{Engine, open, write};
+    use crate::sink::{PwriteStore, write};
 
     fn filled(bytes: &[u8]) -> Arc<dyn Store> {
-        let store = open(&tempfile::tempfile().unwrap(), Engine::Write, 1 << 20).unwrap();
-        write(&*store, 0, bytes).unwrap();
-        store
-    }
-
-    fn range(start: u64, end: u64) -> ByteRange {
-        ByteRange::new(start, end)
+        let store = PwriteStore::of_unknown_size(tempfile::tempfile().unwrap());
+        write(&store, 0, bytes).unwrap();
+        Arc::new(store)
     }
 
     /// A reader with a writer that takes so many bytes, and what was written.
@@ -264,9 +248,9 @@ mod tests {
     async fn bytes_are_digested_and_written_in_file_order() {
         let (reader, mut result, written) = reader_with(100);
         let first = filled(b"abc");
-        reader.push(&first, range(0, 2));
-        reader.push(&first, range(2, 3));
-        reader.push(&filled(b"_defg"), range(1, 5));
+        reader.push(&first, ByteRange::new(0, 2));
+        reader.push(&first, ByteRange::new(2, 3));
+        reader.push(&filled(b"_defg"), ByteRange::new(1, 5));
         reader.close();
         assert_eq!(result.wait().await.unwrap().md5, Some(Md5Digest::of(b"abcdefg")));
         assert_eq!(reader.position(), 7);
@@ -276,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn missing_bytes_are_an_error() {
         let (reader, mut result, _) = reader_with(100);
-        reader.push(&filled(b"abc"), range(0, 4));
+        reader.push(&filled(b"abc"), ByteRange::new(0, 4));
         assert_eq!(result.wait().await.unwrap_err().to_string(), "cannot read back pipe");
     }
 
@@ -284,11 +268,11 @@ mod tests {
     async fn failing_writer_is_reported_before_the_reader_is_closed() {
         let (reader, mut result, _) = reader_with(3);
         let store = filled(b"abcdef");
-        reader.push(&store, range(0, 3));
+        reader.push(&store, ByteRange::new(0, 3));
         while reader.position() < 3 {
             reader.moved().await;
         }
-        reader.push(&store, range(3, 6));
+        reader.push(&store, ByteRange::new(3, 6));
         // How far it got is no measure of the room that is needed.
         assert_eq!(result.wait().await.unwrap_err().to_string(), "no space left for pipe");
     }

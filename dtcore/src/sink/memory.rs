@@ -6,8 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::manifest::ByteRange;
+use crate::num::{to_u64, to_usize};
 use crate::sink::ordered::ReorderBuffer;
-use crate::num::to_u64;
 use crate::sink::store::{Lease, Store, write};
 
 /// A file in memory.
@@ -28,13 +28,12 @@ impl MemoryStore {
     /// Some of them were not received, or there is not enough memory.
     pub(crate) fn take(&self, len: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let room = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        bytes.try_reserve_exact(room).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        bytes.try_reserve_exact(to_usize(len)).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let mut end = 0;
         self.0.read(ByteRange::new(0, len), &mut |piece| {
             self.0.forget(end);
             bytes.extend_from_slice(piece);
-            end = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            end = to_u64(bytes.len());
             Ok(())
         })?;
         self.0.forget(end);

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::manifest::ByteRange;
+use crate::num::{to_u64, to_usize};
 use crate::sink::store::{Buffers, FillError, Heap, Lease, Store};
 use crate::sys::RangeLock;
 
@@ -53,16 +54,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn length(bytes: &[u8]) -> u64 {
-    bytes.len().try_into().unwrap_or(u64::MAX)
-}
-
 impl Store for ReorderBuffer {
     fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>> {
         let heap = Heap::new(&self.buffers, range.len())?;
         let mut state = self.state();
         let is_within = range.start() >= state.forgotten
-            && range.end() <= state.forgotten.saturating_add(self.capacity)
+            && range.end() - state.forgotten <= self.capacity
             && state.lock.lend(range.start(), range.end());
         drop(state);
         is_within.then(|| -> Box<dyn Lease> {
@@ -89,15 +86,13 @@ impl Store for ReorderBuffer {
         while next < range.end() {
             // Without the lock while it is shown: a visitor may wait for the reader of a pipe.
             let (start, heap) = self.piece_before(next).ok_or_else(missing)?;
-            let piece = usize::try_from(next - start)
-                .ok()
-                .and_then(|skip| heap.received().get(skip..))
-                .filter(|piece| !piece.is_empty())
-                .ok_or_else(missing)?;
-            let most = usize::try_from(range.end() - next).unwrap_or(usize::MAX);
-            let piece = piece.get(..most).unwrap_or(piece);
+            let piece = heap.received().get(to_usize(next - start)..).unwrap_or_default();
+            let piece = piece.get(..to_usize(range.end() - next)).unwrap_or(piece);
+            if piece.is_empty() {
+                return Err(missing());
+            }
             visit(piece)?;
-            next = next.saturating_add(length(piece));
+            next += to_u64(piece.len());
         }
         Ok(())
     }
@@ -106,7 +101,7 @@ impl Store for ReorderBuffer {
         let mut state = self.state();
         state.forgotten = state.forgotten.max(before);
         let forgotten = state.forgotten;
-        state.kept.retain(|start, heap| start.saturating_add(length(heap.received())) > forgotten);
+        state.kept.retain(|start, heap| start + to_u64(heap.received().len()) > forgotten);
     }
 }
 
@@ -144,7 +139,7 @@ impl Lease for ReorderLease {
     fn commit(mut self: Box<Self>) -> io::Result<()> {
         let Some(heap) = self.heap.take() else { return Ok(()) };
         let (start, end) = (self.range.start(), self.range.end());
-        let filled = start.saturating_add(length(heap.received())).min(end);
+        let filled = start + to_u64(heap.received().len());
         let mut state = lock(&self.state);
         state.lock.fill(start, filled);
         state.lock.take_back(filled, end);
@@ -169,7 +164,7 @@ mod tests {
     use crate::sink::store::write;
 
     fn put(buffer: &ReorderBuffer, range: ByteRange, byte: u8) {
-        write(buffer, range.start(), &vec![byte; usize::try_from(range.len()).unwrap()]).unwrap();
+        write(buffer, range.start(), &vec![byte; to_usize(range.len())]).unwrap();
     }
 
     fn content(buffer: &ReorderBuffer, range: ByteRange) -> io::Result<Vec<u8>> {

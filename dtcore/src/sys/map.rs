@@ -127,7 +127,7 @@ impl MapWriter {
 
     /// Declares the next `n` bytes filled: they can be read from now on, and never written again.
     pub(crate) fn fill(&mut self, n: usize) {
-        let next = self.position.saturating_add(n).min(self.end);
+        let next = self.position + n.min(self.remaining());
         self.map.lock().fill(self.position, next);
         self.position = next;
     }

@@ -23,7 +23,7 @@ const BUFFERED_PIECE: u64 = 128 << 10;
 
 /// A stream and its part of the file.
 pub(super) struct Part {
-    pub(super) id: StreamId,
+    id: StreamId,
     /// `None` once the part is complete: the server waits for the end of the connection.
     socket: Option<TcpStream>,
     store: Arc<dyn Store>,
@@ -140,7 +140,7 @@ impl Part {
         let Some(mut lease) = self.lease.take() else { return Ok(()) };
         let n = to_u64(lease.received()?.len());
         lease.commit()?;
-        self.committed = ByteRange::new(self.committed.start(), self.committed.end().saturating_add(n));
+        self.committed = ByteRange::new(self.committed.start(), self.committed.end() + n);
         Ok(())
     }
 

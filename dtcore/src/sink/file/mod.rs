@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockSet, ByteRange, Manifest};
+use crate::num::to_usize;
 use crate::sink::journal::Journal;
 use crate::sink::store::{BUFFERS, Buffers, FillError, Heap, Lease, Store};
 
@@ -64,7 +65,7 @@ impl FileSink {
         if !self.store.is_buffered() {
             return usize::MAX;
         }
-        usize::try_from(BUFFERS / self.manifest.block_size().bytes()).map_or(usize::MAX, |most| most.max(1))
+        to_usize(BUFFERS / self.manifest.block_size().bytes()).max(1)
     }
 
     /// The exclusive right to receive `block` into its place; `None` if it is leased, or there already.

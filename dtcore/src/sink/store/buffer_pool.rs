@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
 use super::FillError;
+use crate::num::{to_u64, to_usize};
 
 /// How many bytes of unused buffers are kept at most: a new buffer costs a page fault for every 4 KiB.
 const KEPT: usize = 16 << 20;
@@ -56,7 +57,7 @@ impl Buffers {
     /// Takes room for `len` more bytes, if there is room.
     fn lend(&self, len: u64) -> bool {
         let mut state = self.shelf();
-        let lent = state.lent.saturating_add(len);
+        let lent = state.lent + len;
         let has_room = state.lent == 0 || lent <= self.most;
         if has_room {
             state.lent = lent;
@@ -106,18 +107,17 @@ pub(crate) struct Heap {
 impl Heap {
     /// Room for `len` bytes; `None` if there is not enough at the moment.
     pub(crate) fn new(buffers: &Arc<Buffers>, len: u64) -> Option<Self> {
-        let n = usize::try_from(len).ok()?;
         let has_room = buffers.lend(len);
-        has_room.then(|| Self { buffers: Arc::clone(buffers), buffer: None, len: n, received: 0 })
+        has_room.then(|| Self { buffers: Arc::clone(buffers), buffer: None, len: to_usize(len), received: 0 })
     }
 
     fn len(&self) -> u64 {
-        self.len.try_into().unwrap_or(u64::MAX)
+        to_u64(self.len)
     }
 
     /// How many bytes are still to be received.
     pub(crate) fn remaining(&self) -> u64 {
-        (self.len - self.received).try_into().unwrap_or(u64::MAX)
+        to_u64(self.len - self.received)
     }
 
     /// As [`Lease::fill`](super::Lease::fill).
@@ -143,7 +143,7 @@ impl Drop for Heap {
     fn drop(&mut self) {
         let len = self.len();
         let mut state = self.buffers.shelf();
-        state.lent = state.lent.saturating_sub(len);
+        state.lent -= len;
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn open_for_blocks(
     block: u64,
     n_streams: u8,
 ) -> io::Result<Arc<dyn Store>> {
-    let buffers = block.saturating_mul(u64::from(n_streams));
+    let buffers = block * u64::from(n_streams);
     let engine = match engine {
         Engine::Auto if buffers <= BUFFERS && filesystem::is_tmpfs(file)? => Engine::Write,
         Engine::Auto | Engine::Map | Engine::Write => engine,

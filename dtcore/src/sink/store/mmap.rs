@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::{FillError, Lease, Store, truncated};
 use crate::manifest::ByteRange;
+use crate::num::{to_u64, to_usize};
 use crate::sys::{Map, MapWriter, filesystem};
 
 /// How far ahead of the received bytes pages are taken at most: a millisecond's work, so that receiving never faults.
@@ -46,7 +47,7 @@ impl MmapStore {
                 let _ = file.set_len(present);
             })?;
         }
-        let map = Map::new(&file, size(len)?)?;
+        let map = Map::new(&file, to_usize(len))?;
         // Kernels before 5.14 cannot take pages without a touch, which on a full disk would raise a signal.
         take_pages(&file, &map, 0, 1)?;
         Ok(Self { file: Arc::new(file), map })
@@ -54,7 +55,7 @@ impl MmapStore {
 
     /// The exclusive right to all of `range`.
     fn lend(&self, range: ByteRange) -> Option<MapWriter> {
-        self.map.writer(size(range.start()).ok()?, size(range.end()).ok()?)
+        self.map.writer(to_usize(range.start()), to_usize(range.end()))
     }
 }
 
@@ -75,12 +76,11 @@ impl Store for MmapStore {
     }
 
     fn is_filled(&self, range: ByteRange) -> bool {
-        let (Ok(start), Ok(end)) = (size(range.start()), size(range.end())) else { return false };
-        self.map.filled(start, end).is_some()
+        self.map.filled(to_usize(range.start()), to_usize(range.end())).is_some()
     }
 
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let (mut next, end) = (size(range.start())?, size(range.end())?);
+        let (mut next, end) = (to_usize(range.start()), to_usize(range.end()));
         while next < end {
             let piece_end = end.min(next + READ_PIECE);
             self.map.check(next, piece_end).map_err(|_| truncated())?;
@@ -105,7 +105,7 @@ struct MmapLease {
 
 impl Lease for MmapLease {
     fn remaining(&self) -> u64 {
-        offset(self.writer.remaining() - self.received)
+        to_u64(self.writer.remaining() - self.received)
     }
 
     fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
@@ -126,7 +126,7 @@ impl Lease for MmapLease {
     fn received(&mut self) -> io::Result<&[u8]> {
         // The pages were taken a moment ago, so that only a truncation can have removed them. To ask the kernel about
         // each of them costs 0.055 s of a core for 1 GB, half as much as the hash.
-        if self.file.metadata()?.len() < offset(self.writer.position() + self.received) {
+        if self.file.metadata()?.len() < to_u64(self.writer.position() + self.received) {
             return Err(truncated());
         }
         Ok(self.writer.space(self.received))
@@ -161,24 +161,15 @@ fn take_pages(file: &File, map: &Map, start: usize, end: usize) -> io::Result<()
         Err(error) if is_fault(&error) => {}
         result => return result,
     }
-    if file.metadata()?.len() < offset(end) {
+    if file.metadata()?.len() < to_u64(end) {
         return Err(truncated());
     }
     // If it is truncated at this moment, it must not grow again with a hole before these bytes.
-    fallocate(file, FallocateFlags::KEEP_SIZE, offset(start), offset(end - start))?;
+    fallocate(file, FallocateFlags::KEEP_SIZE, to_u64(start), to_u64(end - start))?;
     map.populate(start, end).map_err(|error| {
         // Room was reserved and is missing: some file systems notice only here that they are full.
         if is_fault(&error) { io::ErrorKind::StorageFull.into() } else { error }
     })
-}
-
-fn size(len: u64) -> io::Result<usize> {
-    usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge.into())
-}
-
-/// A mapping is at most as long as the address space, which fits 64 bits.
-fn offset(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

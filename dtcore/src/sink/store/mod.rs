@@ -13,6 +13,7 @@ pub use engine::{Engine, InvalidEngine};
 pub(crate) use pwrite::PwriteStore;
 
 use crate::manifest::ByteRange;
+use crate::num::to_u64;
 
 /// A file that is being filled.
 pub(crate) trait Store: Send + Sync + fmt::Debug {
@@ -77,10 +78,10 @@ pub(crate) trait Lease: Send + fmt::Debug {
 /// Writes `bytes` at `offset`, where nothing was written yet.
 ///
 /// # Errors
-/// The error of the file system, or the range is leased or filled.
+/// The error of the file system, or the range is outside the store, leased or filled.
 pub(crate) fn write(store: &dyn Store, offset: u64, mut bytes: &[u8]) -> io::Result<()> {
-    let range = ByteRange::with_len(offset, bytes.len().try_into().unwrap_or(u64::MAX));
-    let taken = || io::Error::other("the range is being written already");
+    let range = ByteRange::with_len(offset, to_u64(bytes.len()));
+    let taken = || io::Error::other("the store has no place for these bytes");
     let mut lease = store.lease(range).ok_or_else(taken)?;
     while lease.remaining() > 0 {
         lease.fill(&mut |space| io::Read::read(&mut bytes, space)).map_err(FillError::into_io)?;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::{Buffers, FillError, Heap, Lease, Store, truncated};
 use crate::manifest::ByteRange;
+use crate::num::{to_u64, to_usize};
 use crate::sys::{RangeLock, filesystem};
 
 /// The buffer of a reader: the cost of a system call is negligible with it.
@@ -62,9 +63,9 @@ struct Lent {
 }
 
 impl Lent {
-    /// Declares the next `n` bytes filled.
+    /// Declares the next `n` bytes filled, which the range has.
     fn fill(&mut self, n: u64) {
-        let next = self.range.start().saturating_add(n).min(self.range.end());
+        let next = self.range.start() + n;
         self.file.lock().fill(self.range.start(), next);
         self.range = ByteRange::new(next, self.range.end());
     }
@@ -146,7 +147,7 @@ impl Store for PwriteStore {
             let piece = buffer.get_mut(..capped(range.end() - next)).unwrap_or_default();
             self.file.file.read_exact_at(piece, next)?;
             visit(piece)?;
-            next = next.saturating_add(offset(piece.len()));
+            next += to_u64(piece.len());
         }
         Ok(())
     }
@@ -194,7 +195,7 @@ impl Lease for PwriteLease {
             let (file, bytes) = (&self.lent.file, heap.received());
             file.check()?;
             file.file.write_all_at(bytes, self.lent.range.start())?;
-            self.state = State::Written(offset(bytes.len()));
+            self.state = State::Written(to_u64(bytes.len()));
         }
         Ok(())
     }
@@ -209,11 +210,7 @@ impl Lease for PwriteLease {
 }
 
 fn capped(len: u64) -> usize {
-    usize::try_from(len).map_or(BUFFER, |len| len.min(BUFFER))
-}
-
-fn offset(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
+    to_usize(len).min(BUFFER)
 }
 
 #[cfg(test)]
