@@ -18,7 +18,7 @@ const CHECKED: usize = 128;
 
 /// The header of a journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Header {
+pub(crate) struct JournalHeader {
     /// The remote file that is being received.
     pub(crate) source_identity: SourceIdentity,
     /// The boot in which the journal was created or its blocks were last rehashed; zeros if unknown.
@@ -58,7 +58,7 @@ pub(crate) struct PartIdentity {
     pub(crate) inode: u64,
 }
 
-impl Header {
+impl JournalHeader {
     /// The header's bytes.
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let block = u32::try_from(self.source_identity.manifest.block_size().bytes()).unwrap_or(u32::MAX);
@@ -158,16 +158,16 @@ fn record_check(nonce: &[u8; 16], record: &[u8]) -> [u8; 16] {
 
 /// The valid part of a journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Contents {
-    pub(crate) header: Header,
+pub(crate) struct JournalContents {
+    pub(crate) header: JournalHeader,
     /// All records before the first invalid one, in the order in which they were written.
     pub(crate) records: Vec<Record>,
 }
 
-impl Contents {
+impl JournalContents {
     /// Decodes any bytes; `None` if they do not start with a valid header.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let header = Header::decode(bytes)?;
+        let header = JournalHeader::decode(bytes)?;
         let records = bytes
             .get(HEADER_LEN..)?
             .chunks_exact(RECORD_LEN)
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn header(n_blocks: u64) -> Header {
+    fn header(n_blocks: u64) -> JournalHeader {
         let block = BlockSize::new(64 << 10).unwrap();
         let source_identity = SourceIdentity {
             manifest: Manifest::new((n_blocks << 16) - 1, block).unwrap(),
@@ -209,17 +209,17 @@ mod tests {
             remote: [0x33; 32],
         };
         let part = PartIdentity { device: 0x0102, inode: 0x0304 };
-        Header { source_identity, boot: [0x22; 16], part, nonce: [0x44; 16] }
+        JournalHeader { source_identity, boot: [0x22; 16], part, nonce: [0x44; 16] }
     }
 
-    fn record(header: &Header, index: u64, byte: u8) -> Record {
+    fn record(header: &JournalHeader, index: u64, byte: u8) -> Record {
         Record {
             block: header.source_identity.manifest.block(index).unwrap(),
             digest: RangeDigest::from([byte; 32]),
         }
     }
 
-    fn journal(header: &Header, records: &[Record]) -> Vec<u8> {
+    fn journal(header: &JournalHeader, records: &[Record]) -> Vec<u8> {
         let mut bytes = header.encode().to_vec();
         for record in records {
             bytes.extend(record.encode(&header.nonce));
@@ -292,18 +292,18 @@ mod tests {
             bad[at..at + bytes.len()].copy_from_slice(bytes);
             let check: [u8; 32] = Blake3Digest::of(&bad[..CHECKED]).into();
             bad[CHECKED..].copy_from_slice(&check);
-            assert_eq!(Header::decode(&bad), None, "{bytes:?} at {at}");
+            assert_eq!(JournalHeader::decode(&bad), None, "{bytes:?} at {at}");
         }
-        assert_eq!(Header::decode(&good), Some(header(4)));
+        assert_eq!(JournalHeader::decode(&good), Some(header(4)));
     }
 
     #[test]
     fn record_of_a_block_beyond_the_file_ends_the_list() {
         let (small, large) = (header(4), header(5));
         let records = [record(&small, 0, 1), record(&large, 4, 2), record(&small, 1, 3)];
-        let read = Contents::decode(&journal(&small, &records)).unwrap();
+        let read = JournalContents::decode(&journal(&small, &records)).unwrap();
         assert_eq!(read.records, records[..1]);
-        let read = Contents::decode(&journal(&large, &records)).unwrap();
+        let read = JournalContents::decode(&journal(&large, &records)).unwrap();
         assert_eq!(read.records, records);
     }
 
@@ -314,7 +314,7 @@ mod tests {
         other.nonce[0] ^= 1;
         let mut bytes = journal(&header, &[record(&header, 0, 1)]);
         bytes.extend(record(&header, 1, 1).encode(&other.nonce));
-        assert_eq!(Contents::decode(&bytes).unwrap().records.len(), 1);
+        assert_eq!(JournalContents::decode(&bytes).unwrap().records.len(), 1);
     }
 
     proptest! {
@@ -324,7 +324,7 @@ mod tests {
             let records: Vec<_> = blocks.iter().map(|(index, byte)| record(&header, *index, *byte)).collect();
             let bytes = journal(&header, &records);
             for len in 0..=bytes.len() {
-                let read = Contents::decode(&bytes[..len]);
+                let read = JournalContents::decode(&bytes[..len]);
                 let Some(n) = len.checked_sub(HEADER_LEN).map(|records| records / RECORD_LEN) else {
                     prop_assert_eq!(read, None);
                     continue;
@@ -342,7 +342,7 @@ mod tests {
             let records: Vec<_> = (0..n).map(|index| record(&header, index, 7)).collect();
             let mut bytes = journal(&header, &records);
             bytes.extend(garbage);
-            prop_assert_eq!(Contents::decode(&bytes).unwrap().records, records);
+            prop_assert_eq!(JournalContents::decode(&bytes).unwrap().records, records);
         }
 
         #[test]
@@ -352,7 +352,7 @@ mod tests {
             let mut bytes = journal(&header, &records);
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let read = Contents::decode(&bytes);
+            let read = JournalContents::decode(&bytes);
             match (bit / 8).checked_sub(HEADER_LEN) {
                 None => prop_assert_eq!(read, None),
                 Some(at) => prop_assert_eq!(&read.unwrap().records, &records[..at / RECORD_LEN]),
@@ -361,7 +361,7 @@ mod tests {
 
         #[test]
         fn garbage_is_not_a_journal(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            prop_assert_eq!(Contents::decode(&bytes), None);
+            prop_assert_eq!(JournalContents::decode(&bytes), None);
         }
     }
 }

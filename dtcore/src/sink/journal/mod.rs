@@ -18,9 +18,9 @@ use super::sidecar;
 use crate::digest::RangeDigest;
 use crate::error::is_disk_full;
 use crate::manifest::BlockId;
-pub(crate) use format::Contents;
+pub(crate) use format::JournalContents;
 use format::Record;
-pub(super) use format::{HEADER_LEN, Header, RECORD_LEN};
+pub(super) use format::{HEADER_LEN, JournalHeader, RECORD_LEN};
 pub(crate) use format::{PartIdentity, SourceIdentity};
 pub(crate) use recovery::{Checked, Outcome, Recovered, Watch};
 pub(super) use recovery::{RecoverError, ResumeDecision, Trust, check_journal, is_intact, recover};
@@ -100,7 +100,7 @@ impl Journal {
     /// Makes the next transfer rehash all blocks first, as after a reboot.
     pub(super) fn require_rehash(&self) -> io::Result<()> {
         let Some(header) = read_header(&self.0.file)? else { return Ok(()) };
-        self.0.file.write_all_at(&Header { boot: [0; 16], ..header }.encode(), 0)
+        self.0.file.write_all_at(&JournalHeader { boot: [0; 16], ..header }.encode(), 0)
     }
 
     /// Whether there is a record to resume from.
@@ -133,8 +133,12 @@ fn write(
 ) -> io::Result<(File, [u8; 16])> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
-    let header =
-        Header { source_identity: source_identity.clone(), boot: boot_id().unwrap_or_default(), part, nonce };
+    let header = JournalHeader {
+        source_identity: source_identity.clone(),
+        boot: boot_id().unwrap_or_default(),
+        part,
+        nonce,
+    };
     let file = sidecar::create(path, 0o600)?;
     sidecar::mark(&file);
     let written = reserve(&file, source_identity).and_then(|()| {
@@ -169,7 +173,7 @@ fn reserve(file: &File, source_identity: &SourceIdentity) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct StaleJournal {
     file: File,
-    contents: Contents,
+    contents: JournalContents,
 }
 
 impl StaleJournal {
@@ -185,11 +189,11 @@ impl StaleJournal {
         let max_len = len_of(usize::try_from(max_records).unwrap_or(usize::MAX));
         let mut bytes = header.encode().to_vec();
         (&file).take(max_len).read_to_end(&mut bytes)?;
-        Ok(Contents::decode(&bytes).map(|contents| Self { file, contents }))
+        Ok(JournalContents::decode(&bytes).map(|contents| Self { file, contents }))
     }
 
     /// The valid part of the journal.
-    pub(super) fn contents(&self) -> &Contents {
+    pub(super) fn contents(&self) -> &JournalContents {
         &self.contents
     }
 }
@@ -244,12 +248,12 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Reads the header, and leaves the file's position after it.
-fn read_header(file: &File) -> io::Result<Option<Header>> {
+fn read_header(file: &File) -> io::Result<Option<JournalHeader>> {
     let mut bytes = Vec::with_capacity(HEADER_LEN);
     let mut file = file;
     file.rewind()?;
     file.take(len_of(0)).read_to_end(&mut bytes)?;
-    Ok(Header::decode(&bytes))
+    Ok(JournalHeader::decode(&bytes))
 }
 
 /// Where the replacement of the journal at `path` is written.

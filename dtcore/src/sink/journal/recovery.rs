@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockSet, Manifest};
-use crate::sink::journal::format::{Contents, PartIdentity, Record, SourceIdentity};
+use crate::sink::journal::format::{JournalContents, PartIdentity, Record, SourceIdentity};
 use crate::sink::sparse::Holes;
 use crate::sys::{PIECE, PieceReader, filesystem};
 
@@ -85,7 +85,7 @@ pub(in super::super) enum Trust {
 
 /// Whether the stale journal belongs to a transfer from `source_identity` into `part`, and to the current `boot`.
 pub(in super::super) fn check_journal(
-    stale: &Contents,
+    stale: &JournalContents,
     source_identity: &SourceIdentity,
     part: PartIdentity,
     boot: Option<[u8; 16]>,
@@ -144,7 +144,7 @@ impl From<io::Error> for RecoverError {
 ///
 /// Blocks the calling thread, for minutes if many blocks must be rehashed.
 pub(in super::super) fn recover(
-    stale: &Contents,
+    stale: &JournalContents,
     part: &File,
     trust: Trust,
     watch: &mut Watch<'_>,

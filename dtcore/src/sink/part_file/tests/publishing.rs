@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{kill, names};
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockSet, BlockSize, ByteRange, Manifest};
-use crate::sink::journal::{HEADER_LEN, Header, Outcome, Recovered, SourceIdentity};
+use crate::sink::journal::{HEADER_LEN, JournalHeader, Outcome, Recovered, SourceIdentity};
 use crate::sink::part_file::*;
 use crate::sink::{Engine, FileSink, open};
 
@@ -121,9 +121,9 @@ impl Folder {
     }
 
     /// Changes the journal's header.
-    pub(super) fn edit_header(&self, edit: impl FnOnce(&mut Header)) {
+    pub(super) fn edit_header(&self, edit: impl FnOnce(&mut JournalHeader)) {
         let mut bytes = fs::read(self.journal()).unwrap();
-        let mut header = Header::decode(&bytes).unwrap();
+        let mut header = JournalHeader::decode(&bytes).unwrap();
         edit(&mut header);
         bytes[..HEADER_LEN].copy_from_slice(&header.encode());
         fs::write(self.journal(), bytes).unwrap();

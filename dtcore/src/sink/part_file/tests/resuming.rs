@@ -3,7 +3,9 @@
 use super::kill;
 use crate::manifest::{BlockSize, Manifest};
 use crate::sink::Engine;
-use crate::sink::journal::{Checked, HEADER_LEN, Header, Outcome, RECORD_LEN, Recovered, SourceIdentity};
+use crate::sink::journal::{
+    Checked, HEADER_LEN, JournalHeader, Outcome, RECORD_LEN, Recovered, SourceIdentity,
+};
 use crate::sink::part_file::tests::publishing::*;
 use crate::sink::part_file::*;
 use std::fs::OpenOptions;
@@ -128,7 +130,7 @@ fn changed_source_changes_no_file() {
 fn part_file_of_another_remote_file_or_block_size_restarts() {
     for change in [
         |source_identity: &mut SourceIdentity| {
-            source_identity.remote = SourceIdentity::remote("host:1", b"other")
+            source_identity.remote = SourceIdentity::remote("host:1", b"other");
         },
         |source_identity: &mut SourceIdentity| {
             let block = BlockSize::new(2 * BLOCK).unwrap();
@@ -156,7 +158,10 @@ fn part_file_of_another_remote_file_or_block_size_restarts() {
 
 #[test]
 fn blocks_are_rehashed_after_reboot_or_remount() {
-    for edit in [|header: &mut Header| header.boot[0] ^= 1, |header: &mut Header| header.part.device += 1] {
+    for edit in [
+        |header: &mut JournalHeader| header.boot[0] ^= 1,
+        |header: &mut JournalHeader| header.part.device += 1,
+    ] {
         let folder = Folder::after_kill();
         folder.edit_header(edit);
         folder.flip_byte(2 * BLOCK + 5);
@@ -165,7 +170,7 @@ fn blocks_are_rehashed_after_reboot_or_remount() {
         kill(part);
         assert_eq!(fs::read(folder.journal()).unwrap().len(), HEADER_LEN + RECORD_LEN, "it was replaced");
         // It belongs to this boot now, so no block is rehashed again.
-        let header = Header::decode(&fs::read(folder.journal()).unwrap()).unwrap();
+        let header = JournalHeader::decode(&fs::read(folder.journal()).unwrap()).unwrap();
         assert_eq!(Some(header.boot), journal::boot_id());
         assert_eq!(folder.finish(), (vec![0], Outcome::Resumed));
     }
