@@ -230,7 +230,7 @@ async fn prepare<S: Source>(
                 name: name.file,
                 part: sink.path().to_owned(),
             },
-            BeginError::Stopped => TransferError::Cancelled,
+            BeginError::Cancelled => TransferError::Cancelled,
             BeginError::Local(error) => error,
         })?;
         Ok((sink, prepared))
