@@ -27,7 +27,7 @@ impl<'a> Holes<'a> {
     /// a GB in memory, and truncation frees space.
     pub(super) fn of(file: &'a File, n_bytes: u64) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        let end = if filesystem::room_of(file)? >= n_bytes { len } else { 0 };
+        let end = if filesystem::occupied_by(file)? >= n_bytes { len } else { 0 };
         Ok(Self { file, len, solid: (0, end) })
     }
 
@@ -74,7 +74,7 @@ mod tests {
         file.set_len(5 * PAGE - 1).unwrap();
         file.set_len(16 * PAGE).unwrap();
         assert_eq!(affected_pages(&file), (4..16).collect::<Vec<_>>());
-        // Two pages, of which only the second is followed by a hole.
+        // Two pages, of which the second is followed by a hole, the first is not.
         file.write_all_at(&[1; 8192], 9 * PAGE).unwrap();
         assert_eq!(affected_pages(&file), (4..16).filter(|page| *page != 9).collect::<Vec<_>>());
     }

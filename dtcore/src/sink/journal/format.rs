@@ -2,6 +2,7 @@
 
 use crate::digest::{Blake3Digest, RangeDigest};
 use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest};
+use crate::num::to_u64;
 use crate::proto::v2::SourceVersion;
 
 /// The header's length in bytes.
@@ -180,8 +181,7 @@ impl JournalContents {
 
     /// The length up to the end of the last valid record.
     pub(crate) fn len(&self) -> u64 {
-        let len = HEADER_LEN + self.records.len() * RECORD_LEN;
-        len.try_into().unwrap_or(u64::MAX)
+        to_u64(HEADER_LEN + self.records.len() * RECORD_LEN)
     }
 
     /// The first byte of the file that is in no recorded block; its size if there is none.

@@ -18,6 +18,7 @@ use super::sidecar;
 use crate::digest::RangeDigest;
 use crate::error::is_disk_full;
 use crate::manifest::BlockId;
+use crate::num::to_u64;
 pub(crate) use format::JournalContents;
 use format::Record;
 pub(super) use format::{HEADER_LEN, JournalHeader, RECORD_LEN};
@@ -62,7 +63,7 @@ impl Journal {
         // Otherwise a power cut could leave the new name without the content.
         file.sync_data()?;
         fs::rename(&temporary, path)?;
-        Ok(Self::new(file, path, nonce, len_of(records.len())))
+        Ok(Self::new(file, path, nonce, len_of(to_u64(records.len()))))
     }
 
     /// Continues the stale journal at `path`, and truncates it after its last valid record.
@@ -120,8 +121,8 @@ impl Journal {
 }
 
 /// The length of a journal with this many records.
-fn len_of(n_records: usize) -> u64 {
-    (HEADER_LEN + n_records * RECORD_LEN).try_into().unwrap_or(u64::MAX)
+fn len_of(n_records: u64) -> u64 {
+    to_u64(HEADER_LEN) + n_records * to_u64(RECORD_LEN)
 }
 
 /// Writes a journal to a new file, and returns the file and the journal's nonce.
@@ -161,8 +162,8 @@ const WRITE_BUFFER: usize = 1 << 20;
 
 /// Reserves the space for the records of all blocks, so that a full disk is noticed at the start.
 fn reserve(file: &File, source_identity: &SourceIdentity) -> io::Result<()> {
-    let n_blocks = usize::try_from(source_identity.manifest.n_blocks()).unwrap_or(usize::MAX);
-    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len_of(n_blocks)).map_err(io::Error::from) {
+    let len = len_of(source_identity.manifest.n_blocks().into());
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, len).map_err(io::Error::from) {
         Err(error) if is_disk_full(&error) => Err(error),
         // Not every file system can reserve space.
         Ok(()) | Err(_) => Ok(()),
@@ -186,7 +187,7 @@ impl StaleJournal {
         let Some(header) = read_header(&file)? else { return Ok(None) };
         // Each block has one record, unless some were received twice; a longer file is not read to its end.
         let max_records = 2 * u64::from(header.source_identity.manifest.n_blocks()) + 1;
-        let max_len = len_of(usize::try_from(max_records).unwrap_or(usize::MAX));
+        let max_len = len_of(max_records);
         let mut bytes = header.encode().to_vec();
         (&file).take(max_len).read_to_end(&mut bytes)?;
         Ok(JournalContents::decode(&bytes).map(|contents| Self { file, contents }))

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockSet, Manifest};
+use crate::num::to_usize;
 use crate::sink::journal::format::{JournalContents, PartIdentity, Record, SourceIdentity};
 use crate::sink::sparse::Holes;
 use crate::sys::{PIECE, PieceReader, filesystem};
@@ -37,7 +38,7 @@ pub(crate) enum Outcome {
 impl Recovered {
     /// No block is in place.
     pub(crate) fn empty(manifest: &Manifest, outcome: Outcome) -> Self {
-        let n_blocks = usize::try_from(manifest.n_blocks()).unwrap_or(usize::MAX);
+        let n_blocks = to_usize(manifest.n_blocks().into());
         Self { done: BlockSet::new(manifest), digests: vec![None; n_blocks], bytes: 0, outcome }
     }
 
