@@ -36,7 +36,7 @@ pub(crate) trait Object: Send + Sync + Debug + 'static {
     /// Reads at most `buffer.len()` bytes from `offset`; fewer are no sign of the end, 0 bytes are.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// The file behind the object, for `sendfile` and questions about the page cache; `None` if it is not a file.
+    /// The object's file, for `sendfile` and questions about the page cache; `None` if it is not a file.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// The size in bytes when it was opened.

@@ -89,8 +89,8 @@ pub(crate) async fn run<S: Source>(
         block: Some(manifest.block_size().bytes()),
         resumed,
     });
-    if let Recovery::StartedOver { why } = outcome {
-        events.emit(Event::StartedOver { reason: why });
+    if let Recovery::Restarted { reason } = outcome {
+        events.emit(Event::StartedOver { reason });
     }
     let (reader, mut in_order) = match read_in_order(&settings, &mut sink)? {
         Some((reader, in_order)) => (Some(reader), Some(in_order)),
@@ -230,7 +230,7 @@ async fn prepare<S: Source>(
                 name: name.file,
                 part: sink.path().to_owned(),
             },
-            BeginError::Stopped => TransferError::Cancelled,
+            BeginError::Cancelled => TransferError::Cancelled,
             BeginError::Local(error) => error,
         })?;
         Ok((sink, prepared))

@@ -18,11 +18,11 @@ const MAX_IDLE: usize = 64;
 /// within a session first come, first served.
 #[derive(Debug)]
 pub(crate) struct FairQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     n_free: usize,
     /// How many permits one client may hold at once.
     max_per_client: usize,
@@ -64,7 +64,7 @@ impl FairQueue {
     /// `n_permits` in total, of which one client holds `max_per_client` at most.
     pub(crate) fn with_limits(n_permits: usize, max_per_client: usize) -> Arc<Self> {
         let (held, waiting) = (HashMap::new(), RoundRobin::default());
-        let state = State { n_free: n_permits, max_per_client, held, waiting };
+        let state = QueueState { n_free: n_permits, max_per_client, held, waiting };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -116,13 +116,13 @@ impl FairQueue {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         // Every change of the state is complete in itself, so a panic elsewhere leaves it valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl QueueState {
     /// Takes a permit for `client` if one is free and the client may hold another.
     fn acquire(&mut self, client: IpAddr) -> bool {
         if self.n_free == 0 || self.held.get(&client).is_some_and(|held| *held >= self.max_per_client) {
@@ -167,23 +167,23 @@ impl State {
 }
 
 /// The queue of one party.
-trait Queue: Default {
+trait PartyQueue: Default {
     fn is_empty(&self) -> bool;
 }
 
-impl Queue for Waiters {
+impl PartyQueue for Waiters {
     fn is_empty(&self) -> bool {
         self.is_empty()
     }
 }
 
-impl<P: Copy + Ord + Hash, Q: Queue> Queue for RoundRobin<P, Q> {
+impl<P: Copy + Ord + Hash, Q: PartyQueue> PartyQueue for RoundRobin<P, Q> {
     fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 }
 
-impl<P: Copy + Ord + Hash, Q: Queue> RoundRobin<P, Q> {
+impl<P: Copy + Ord + Hash, Q: PartyQueue> RoundRobin<P, Q> {
     /// The queue of a party, for a task that is about to wait in it.
     fn queue_of(&mut self, party: P) -> &mut Q {
         if self.had.len() > 2 * self.waiting.len() + MAX_IDLE {

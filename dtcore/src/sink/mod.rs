@@ -12,7 +12,7 @@ pub(crate) mod store;
 
 pub(crate) use file::{BlockLease, CommitError, FileSink, FinishError, Received, Verified};
 #[cfg(feature = "fuzzing")]
-pub(crate) use journal::Contents as JournalContents;
+pub(crate) use journal::JournalContents;
 pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity, Watch};
 pub(crate) use memory::MemoryStore;
 pub(crate) use output::{OrderedWriter, Output, Prepared, Sink};

@@ -132,7 +132,7 @@ impl Sink {
     pub(crate) fn open(output: Output, clobber: Clobber, resume: Resume) -> Result<Self, TransferError> {
         let (writer, name) = match output {
             Output::Path(path) if !is_special(&path) => {
-                return PartFile::claim(&path, clobber, resume).map(Self::File);
+                return PartFile::lock(&path, clobber, resume).map(Self::File);
             }
             Output::Path(path) if clobber == Clobber::Refuse => {
                 return Err(TransferError::OutputExists { path });
@@ -168,15 +168,14 @@ impl Sink {
             Self::File(part) => {
                 let (journal, recovered) = part.begin(source, watch)?;
                 let block = manifest.block_size().bytes();
-                let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams)
-                    .map_err(|error| {
-                        TransferError::local("reserve room for", part.path(), manifest.size(), error)
-                    })?;
+                let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams).map_err(
+                    |error| TransferError::local("reserve room for", part.path(), manifest.size(), error),
+                )?;
                 (store, journal, recovered)
             }
             Self::Ordered { .. } => {
                 let store: Arc<dyn Store> = Arc::new(ReorderBuffer::new(WINDOW));
-                (store, None, Recovered::nothing(&manifest, Outcome::Fresh))
+                (store, None, Recovered::empty(&manifest, Outcome::Fresh))
             }
             Self::Memory(_, limit) if manifest.size() > *limit => {
                 let needed = manifest.size();
@@ -184,7 +183,7 @@ impl Sink {
             }
             Self::Memory(store, _) => {
                 let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
-                (store, None, Recovered::nothing(&manifest, Outcome::Fresh))
+                (store, None, Recovered::empty(&manifest, Outcome::Fresh))
             }
         };
         let Recovered { done, digests, bytes, outcome } = recovered;
@@ -225,7 +224,7 @@ impl Sink {
         digests: &[Option<RangeDigest>],
     ) -> Result<(), TransferError> {
         match self {
-            Self::File(part) => part.check_whole(manifest, digests),
+            Self::File(part) => part.check_intact(manifest, digests),
             Self::Ordered { .. } | Self::Memory(..) => Ok(()),
         }
     }
@@ -240,7 +239,7 @@ impl Sink {
     /// Discards what an earlier transfer has left: protocol 1 cannot resume.
     pub(crate) fn restart(&mut self) -> Result<(), TransferError> {
         match self {
-            Self::File(part) => part.start_over(),
+            Self::File(part) => part.clear(),
             Self::Ordered { .. } | Self::Memory(..) => Ok(()),
         }
     }

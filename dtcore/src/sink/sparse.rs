@@ -1,7 +1,7 @@
-//! Holes in a part file: where another process has cut it, and something was written behind the cut again.
+//! Holes in a part file: where another process truncated it, and bytes were written after that end again.
 //!
-//! What is received leaves none: every byte of it was written. So a hole does not prove that bytes were lost, for some
-//! file systems turn zeros into holes, but without one a cut cannot have taken any.
+//! Received blocks contain no holes, as each of their bytes was written. A hole does not prove that bytes were lost, for
+//! some file systems turn zeros into holes, but where there is none no truncation has removed bytes.
 
 use std::fs::File;
 use std::io;
@@ -11,36 +11,36 @@ use rustix::fs::{SeekFrom, seek};
 use crate::manifest::ByteRange;
 use crate::sys::filesystem;
 
-/// The holes of one file as it is now.
+/// The holes of a file.
 #[derive(Debug)]
 pub(super) struct Holes<'a> {
     file: &'a File,
     len: u64,
-    /// There is none from the first of these bytes to the second, where one begins or the file ends.
-    without: (u64, u64),
+    /// No hole begins between the first of these offsets and the second; at the second one begins or the file ends.
+    solid: (u64, u64),
 }
 
 impl<'a> Holes<'a> {
-    /// Looks at `file`, which should have `n_bytes` at least; this moves its position.
+    /// The holes of `file`, which should contain at least `n_bytes`; moves the file's position.
     ///
-    /// A file that has room for as many is taken for one without holes: to look for them costs a step for each page, 50 ms
-    /// for a GB in memory, and what is cut off a file takes its room with it.
+    /// A file that occupies as much space is assumed to have no holes: searching them costs a step for each page, 50 ms for
+    /// a GB in memory, and truncation frees space.
     pub(super) fn of(file: &'a File, n_bytes: u64) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        let end = if filesystem::room_of(file)? >= n_bytes { len } else { 0 };
-        Ok(Self { file, len, without: (0, end) })
+        let end = if filesystem::occupied_by(file)? >= n_bytes { len } else { 0 };
+        Ok(Self { file, len, solid: (0, end) })
     }
 
-    /// Whether a cut may have taken bytes of `range`: a hole begins in it, or right behind it, where the cut has left the
-    /// beginning of a page and zeros in the rest of it.
-    pub(super) fn may_have_cut(&mut self, range: ByteRange) -> bool {
-        let (from, to) = self.without;
+    /// Whether a truncation may have removed bytes of `range`: a hole begins in it or right after it, as truncation zeroes the
+    /// rest of the last page.
+    pub(super) fn may_affect(&mut self, range: ByteRange) -> bool {
+        let (from, to) = self.solid;
         if !(from..to).contains(&range.start()) {
-            // Where a file system cannot tell, the whole range is taken for one.
+            // If the file system does not report holes, the range is assumed to be one.
             let hole = seek(self.file, SeekFrom::Hole(range.start())).unwrap_or(range.start());
-            self.without = (range.start(), hole);
+            self.solid = (range.start(), hole);
         }
-        let (_, hole) = self.without;
+        let (_, hole) = self.solid;
         hole <= range.end() && hole < self.len
     }
 }
@@ -58,48 +58,44 @@ mod tests {
         file
     }
 
-    fn cut(file: &File) -> Vec<u64> {
+    fn affected_pages(file: &File) -> Vec<u64> {
         let mut holes = Holes::of(file, 16 * PAGE).unwrap();
-        (0..16).filter(|page| holes.may_have_cut(ByteRange::new(page * PAGE, (page + 1) * PAGE))).collect()
+        (0..16).filter(|page| holes.may_affect(ByteRange::new(page * PAGE, (page + 1) * PAGE))).collect()
     }
 
     #[test]
-    fn a_file_that_is_whole_has_none() {
-        assert_eq!(cut(&file()), [0; 0]);
+    fn complete_file_has_no_holes() {
+        assert_eq!(affected_pages(&file()), [0; 0]);
     }
 
     #[test]
-    fn what_was_cut_and_grown_again_is_found_and_the_page_before_it() {
+    fn truncated_and_extended_pages_are_found_with_the_page_before_them() {
         let file = file();
         file.set_len(5 * PAGE - 1).unwrap();
         file.set_len(16 * PAGE).unwrap();
-        assert_eq!(cut(&file), (4..16).collect::<Vec<_>>());
-        // Two pages, of which only the second has a hole behind it.
+        assert_eq!(affected_pages(&file), (4..16).collect::<Vec<_>>());
+        // Two pages, of which the second is followed by a hole, the first is not.
         file.write_all_at(&[1; 8192], 9 * PAGE).unwrap();
-        assert_eq!(cut(&file), (4..16).filter(|page| *page != 9).collect::<Vec<_>>());
+        assert_eq!(affected_pages(&file), (4..16).filter(|page| *page != 9).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_file_that_has_room_for_what_it_should_have_is_not_looked_through() {
+    fn file_with_enough_space_is_not_searched() {
         let file = file();
         file.set_len(8 * PAGE).unwrap();
         file.set_len(16 * PAGE).unwrap();
         let mut holes = Holes::of(&file, 8 * PAGE).unwrap();
-        assert!(!holes.may_have_cut(ByteRange::new(0, 16 * PAGE)));
+        assert!(!holes.may_affect(ByteRange::new(0, 16 * PAGE)));
     }
 
     #[test]
-    fn ranges_may_come_in_any_order() {
+    fn ranges_in_any_order_are_found() {
         let file = file();
         file.set_len(8 * PAGE).unwrap();
         file.set_len(16 * PAGE).unwrap();
         let mut holes = Holes::of(&file, 9 * PAGE).unwrap();
         for (page, expected) in [(12, true), (2, false), (9, true), (0, false), (7, true)] {
-            assert_eq!(
-                holes.may_have_cut(ByteRange::new(page * PAGE, (page + 1) * PAGE)),
-                expected,
-                "{page}"
-            );
+            assert_eq!(holes.may_affect(ByteRange::new(page * PAGE, (page + 1) * PAGE)), expected, "{page}");
         }
     }
 }

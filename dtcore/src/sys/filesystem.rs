@@ -1,4 +1,4 @@
-//! What the file system below a file has room for, and what it is good at.
+//! Free space and properties of the file system that contains a file.
 
 use std::fs::File;
 use std::io;
@@ -7,14 +7,14 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{fstatfs, fstatvfs};
 
-/// Fails with [`io::ErrorKind::StorageFull`] when there is not room enough for `file` to have `len` bytes.
+/// Fails with [`io::ErrorKind::StorageFull`] if there is not enough space for `file` to have `len` bytes.
 ///
-/// What it has taken already counts, so that a transfer can be gone on with on a disk that it has nearly filled.
+/// Space that the file occupies already counts, so that a transfer can resume on a disk that it has nearly filled.
 pub(crate) fn ensure(file: &File, len: u64) -> io::Result<()> {
-    let needed = len.saturating_sub(room_of(file)?);
+    let needed = len.saturating_sub(occupied_by(file)?);
     let stat = fstatvfs(file)?;
     let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-    // Some network file systems do not know and say 0 of 0.
+    // Some network file systems do not know and report 0 of 0.
     if needed > available && stat.f_blocks > 0 {
         return Err(io::ErrorKind::StorageFull.into());
     }
@@ -24,17 +24,17 @@ pub(crate) fn ensure(file: &File, len: u64) -> io::Result<()> {
 /// The unit of `st_blocks`, whatever the file system's own.
 const STAT_BLOCK: u64 = 512;
 
-/// How many bytes the file has room for.
-pub(crate) fn room_of(file: &File) -> io::Result<u64> {
+/// How many bytes of space the file occupies.
+pub(crate) fn occupied_by(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.blocks().saturating_mul(STAT_BLOCK))
 }
 
-/// Whether the file lives in memory, where preallocation is double work.
+/// Whether the file is on tmpfs, where preallocation is double work.
 pub(crate) fn is_tmpfs(file: &File) -> io::Result<bool> {
     Ok(magic(file)? == TMPFS)
 }
 
-/// Whether mapping is at least as fast and as safe as writing there.
+/// Whether a mapping is at least as fast and as safe as writing.
 ///
 /// On network and user-space file systems every fault is a round trip or a context switch, and errors on write-back
 /// of a mapping are reported late or never.
@@ -42,12 +42,12 @@ pub(crate) fn is_good_at_mapping(file: &File) -> io::Result<bool> {
     Ok(!matches!(magic(file)?, NFS | FUSE | CIFS | SMB2 | V9FS | CEPH | VBOXSF))
 }
 
-/// Whether a full disk may show only when the bytes are written out, after every write has succeeded.
+/// Whether a full disk may be reported only on write-back, after all writes have succeeded.
 pub(crate) fn defers_errors(file: &File) -> io::Result<bool> {
     Ok(!is_good_at_mapping(file)?)
 }
 
-/// Whether all of the file is in memory, as its system has no disk.
+/// Whether the file system is in memory.
 pub(crate) fn is_in_memory(file: impl AsFd) -> io::Result<bool> {
     Ok(matches!(magic(file)?, TMPFS | RAMFS))
 }
@@ -75,18 +75,18 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn room_is_asked_of_the_file_system() {
+    fn file_beyond_free_space_is_rejected() {
         let file = tempfile::tempfile().unwrap();
         assert!(ensure(&file, 1).is_ok());
         assert_eq!(ensure(&file, u64::MAX).unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]
-    fn what_the_file_has_already_is_not_asked_for_again() {
+    fn occupied_space_counts_as_available() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
         let stat = fstatvfs(&file).unwrap();
-        // Other programs take and give room meanwhile, but not that fast.
+        // Other programs change the free space concurrently, but not that fast.
         let margin = 512 << 10;
         let available = stat.f_bavail * stat.f_frsize - margin;
         assert!(ensure(&file, available + (1 << 20)).is_ok());

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::manifest::ByteRange;
+use crate::num::{to_u64, to_usize};
 
 /// How much is read at once.
 ///
@@ -24,14 +25,14 @@ impl<R: FnMut(&mut [u8], u64) -> io::Result<usize>> PieceReader<R> {
 
     /// A buffer for the pieces, no longer than the range.
     pub(crate) fn buffer(&self) -> Vec<u8> {
-        vec![0; usize::try_from(self.rest.len()).unwrap_or(PIECE).min(PIECE)]
+        vec![0; to_usize(self.rest.len()).min(PIECE)]
     }
 
     /// Reads the next piece into `buffer`; it is empty at the end of the range or of the file.
     ///
     /// Interrupted calls are repeated.
     pub(crate) fn next<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-        let len = usize::try_from(self.rest.len()).unwrap_or(usize::MAX).min(buffer.len());
+        let len = to_usize(self.rest.len()).min(buffer.len());
         let space = buffer.get_mut(..len).unwrap_or_default();
         let n = loop {
             match (self.read_at)(space, self.rest.start()) {
@@ -40,8 +41,7 @@ impl<R: FnMut(&mut [u8], u64) -> io::Result<usize>> PieceReader<R> {
             }
         };
         let piece = space.get(..n).unwrap_or_default();
-        self.rest =
-            ByteRange::new(self.rest.start() + u64::try_from(piece.len()).unwrap_or(0), self.rest.end());
+        self.rest = ByteRange::new(self.rest.start() + to_u64(piece.len()), self.rest.end());
         Ok(piece)
     }
 

@@ -1,4 +1,4 @@
-//! Accepting connections without ever session_end or spinning on an error.
+//! Accepting connections; errors neither end the loop nor make it spin.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// The pause after the first failed accept; it doubles up to [`LONGEST_PAUSE`].
+/// The pause after the first failed accept; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The longest pause between two failed accepts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The next connection of `listener`; an IPv4 peer has an IPv4 address, also on an IPv6 socket.
 ///
-/// An error such as "too many open files" is reported and waited out: the connection stays in the backlog, so
-/// accepting again at once would spin, and giving up would end the server for a passing shortage.
+/// After an error such as "too many open files", which is reported, it pauses: the connection stays in the backlog, so
+/// accepting again at once would spin, and giving up would end the server because of a temporary shortage.
 ///
 /// # Cancel safety
-/// No connection is lost: the caller holds it, or the listener still does.
+/// No connection is lost: either the caller or the listener holds it.
 pub(crate) async fn accept(
     listener: &TcpListener,
     mut report: impl FnMut(io::Error),
@@ -29,12 +29,12 @@ pub(crate) async fn accept(
             Ok((socket, peer)) => {
                 return (socket, SocketAddr::from((peer.ip().to_canonical(), peer.port())));
             }
-            // The peer was gone before it was accepted: nothing is short, the next one may be waiting.
+            // The peer disconnected before it was accepted; the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 report(error);
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(MAX_PAUSE);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Making connections, each within a deadline.
+//! Establishing connections, each within a deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::TransferError;
 
-/// Connects to the server, trying its addresses in the order in which the resolver names them.
+/// Connects to the server, trying its addresses in the resolver's order.
 ///
 /// # Errors
 /// [`TransferError::Unreachable`] with the last address' error, [`TransferError::TimedOut`] after `limit`.
@@ -29,7 +29,7 @@ pub(crate) async fn connect(
     let addresses: Vec<SocketAddr> = resolved.map_err(|_| timed_out())?.map_err(unreachable)?.collect();
     let mut last = None;
     for (tried, address) in addresses.iter().enumerate() {
-        // One dead address must not eat the time of the others: each gets its share of what is left.
+        // An unreachable address must not use up the time of the others: each gets an equal share of the rest.
         let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         let share = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
         last = Some(match timeout_at(share, TcpStream::connect(address)).await {
@@ -41,14 +41,14 @@ pub(crate) async fn connect(
     Err(last.unwrap_or_else(|| unreachable(io::Error::other("the name has no address"))))
 }
 
-/// How long a refused data connection is tried again: an original server begins to listen a moment after it has named
-/// its port.
+/// How long a refused data connection is retried: the original server starts to listen a moment after it has sent its
+/// port.
 const REFUSED_FOR: Duration = Duration::from_secs(3);
 
-/// The longest pause between two tries.
+/// The longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connects to a data port, trying again while the connection is refused in the first moments.
+/// Connects to a data port, and retries for a moment if the connection is refused.
 ///
 /// # Errors
 /// As [`connect`].
@@ -56,10 +56,10 @@ pub(crate) async fn connect_retrying(
     address: SocketAddr,
     limit: Duration,
 ) -> Result<TcpStream, TransferError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        let tried = timeout_at(begun + limit, TcpStream::connect(address)).await;
+        let tried = timeout_at(start + limit, TcpStream::connect(address)).await;
         match tried.map_err(|_| TransferError::TimedOut {
             server: address.to_string(),
             activity: "connecting",
@@ -70,7 +70,7 @@ pub(crate) async fn connect_retrying(
             }
             Err(error)
                 if error.kind() == io::ErrorKind::ConnectionRefused
-                    && begun.elapsed() < REFUSED_FOR.min(limit) =>
+                    && start.elapsed() < REFUSED_FOR.min(limit) =>
             {
                 sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
@@ -80,7 +80,7 @@ pub(crate) async fn connect_retrying(
     }
 }
 
-/// The error of a connection that could not be made; that of a system that gives no more sockets is not the server's.
+/// The error of a failed connection attempt, which is the server's unless this system is out of sockets.
 fn failed(server: String, source: io::Error) -> TransferError {
     match Errno::from_io_error(&source) {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -90,7 +90,7 @@ fn failed(server: String, source: io::Error) -> TransferError {
     }
 }
 
-/// Sets what every connection wants: requests go out at once, and a peer that vanished is noticed.
+/// Sets the options of every connection: requests are sent without delay, and a vanished peer is detected.
 pub(crate) fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()

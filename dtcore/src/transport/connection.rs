@@ -1,6 +1,6 @@
 //! A connection: a byte stream whose incomplete data never ends like complete data.
 //!
-//! Both engines work on this type and know nothing of what carries the bytes.
+//! Both engines use this type and do not know the transport.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,7 +14,8 @@ use super::TcpConnection;
 
 /// A byte stream in both directions.
 ///
-/// Dropped before it is [finished](Self::finish), it is reset, so that the peer cannot mistake what it got for all.
+/// If it is dropped before it is [finished](Self::finish), it is reset, so that the peer cannot take incomplete data for
+/// complete data.
 #[derive(Debug)]
 pub(crate) enum Connection {
     /// TCP, without encryption.
@@ -22,22 +23,23 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
-    /// Takes over a TCP connection.
+    /// A TCP connection.
     pub(crate) fn tcp(socket: Arc<TcpStream>) -> Self {
         Self::Tcp(TcpConnection::new(socket))
     }
 
-    /// The descriptor into which the kernel can move the bytes of a file by itself; `None` where bytes must be transformed.
+    /// The descriptor for `sendfile`; `None` if bytes must be transformed before they are sent.
+    #[expect(clippy::unnecessary_wraps, reason = "an encrypted connection has none")]
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tcp(tcp) => Some(tcp.as_fd()),
         }
     }
 
-    /// Reads what is there into `buffer`; 0 is the end.
+    /// Reads available bytes into `buffer`; 0 bytes mean the end.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if nothing is there.
+    /// [`io::ErrorKind::WouldBlock`] if no bytes are available.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_read(buffer),
@@ -54,17 +56,17 @@ impl Connection {
         }
     }
 
-    /// Writes as much of `bytes` as there is room for.
+    /// Writes as much of `bytes` as fits into the send buffer.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if there is none.
+    /// [`io::ErrorKind::WouldBlock`] if the send buffer is full.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write(bytes),
         }
     }
 
-    /// Waits until there is something to read, or the end.
+    /// Waits until bytes or the end can be read.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -74,7 +76,7 @@ impl Connection {
         }
     }
 
-    /// Waits until there is room to write.
+    /// Waits until bytes can be written.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -84,7 +86,7 @@ impl Connection {
         }
     }
 
-    /// Tries `write` whenever there is room, until it does not say [`io::ErrorKind::WouldBlock`].
+    /// Calls `write` whenever bytes can be written, until it does not return [`io::ErrorKind::WouldBlock`].
     ///
     /// # Cancel safety
     /// Cancel safe if `write` is.
@@ -94,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// Ends the sending direction in order; from here on, dropping the connection loses nothing.
+    /// Ends the sending direction; dropping the connection afterwards loses nothing.
     ///
     /// The system continues to send until the peer has acknowledged nothing for `stall_timeout`.
     pub(crate) fn finish(&self, stall_timeout: Duration) -> io::Result<()> {

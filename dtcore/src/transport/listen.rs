@@ -6,19 +6,19 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-/// How many connections may wait to be accepted: more than the 255 streams that one client opens at once.
+/// How many connections may wait to be accepted: more than the 255 streams of one client.
 const BACKLOG: i32 = 1024;
 
-/// Where the port number of a listener comes from.
+/// Who chooses the port number of a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PortUse {
-    /// A person chose it: it must be free again at once after a restart.
+    /// The user: the port must be available at once after a restart.
     Chosen,
-    /// The system chooses it: it must not be one that an old connection still uses.
+    /// The system: the port must not be one that an old connection still uses.
     Ephemeral,
 }
 
-/// Listens on `address`; the unspecified IPv6 address takes IPv4 too, or only that where there is no IPv6.
+/// Listens on `address`; the unspecified IPv6 address accepts IPv4 too, or only IPv4 on systems without IPv6.
 pub(crate) fn listen(address: SocketAddr, port_use: PortUse) -> io::Result<TcpListener> {
     match bound(address, port_use) {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) => {
@@ -38,7 +38,7 @@ fn bound(address: SocketAddr, port_use: PortUse) -> io::Result<TcpListener> {
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
-    // Whoever is started anew and chooses this very port shall not find it held by connections that are only session_end.
+    // After a restart, connections of this process that are still closing must not block the same port.
     socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_chosen_port_in_use_is_an_error() {
+    async fn chosen_port_in_use_is_an_error() {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let first = listen(any, PortUse::Ephemeral).unwrap();
         let error = listen(first.local_addr().unwrap(), PortUse::Chosen).unwrap_err();

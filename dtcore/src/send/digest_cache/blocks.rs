@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::{Object, ObjectIdentity};
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockSize, ByteRange, Manifest};
+use crate::num::to_usize;
 use crate::send::digest_cache::stability::is_stable;
 use crate::sys::{PIECE, PieceReader};
 
@@ -101,8 +102,7 @@ impl BlockDigests {
         }
         let (key, at) = place(now, manifest, block);
         let len = (manifest.n_blocks() - key.page * PAGE).min(PAGE);
-        let len = usize::try_from(len).unwrap_or(0);
-        self.pages().set(key, len, at, digest);
+        self.pages().set(key, to_usize(len.into()), at, digest);
     }
 
     /// Hashes the next bytes of a range, `part`, which should be in memory, as the calling thread reads it.
@@ -179,7 +179,7 @@ impl Pages {
 
 fn place(identity: &ObjectIdentity, manifest: &Manifest, block: BlockId) -> (Key, usize) {
     let key = Key { identity: *identity, block: manifest.block_size(), page: block.value() / PAGE };
-    (key, usize::try_from(block.value() % PAGE).unwrap_or(usize::MAX))
+    (key, to_usize((block.value() % PAGE).into()))
 }
 
 fn hash_part(

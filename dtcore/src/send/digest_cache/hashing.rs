@@ -12,6 +12,7 @@ use super::{BlockDigests, DigestError, Object, ObjectIdentity};
 use crate::backend::read_through;
 use crate::digest::{Blake3Digest, Md5Digest, Md5Hasher, RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, ByteRange, Manifest};
+use crate::num::{to_u64, to_usize};
 use crate::send::digest_cache::stability::is_stable;
 
 /// How many blocks are read in one run, and remembered after it.
@@ -38,7 +39,7 @@ pub(crate) struct Reading {
 impl Reading {
     /// Counts hashed bytes; breaks if the reading is cancelled.
     fn count(&self, bytes: &[u8]) -> ControlFlow<()> {
-        let n = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let n = to_u64(bytes.len());
         self.hashed.fetch_add(n, Ordering::Relaxed);
         self.bytes_hashed.fetch_add(n, Ordering::Relaxed);
         if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -55,7 +56,7 @@ pub(crate) fn md5(object: &dyn Object, reading: &Reading) -> Result<Hashed<Md5Di
     let everything = ByteRange::new(0, u64::MAX);
     let visit = |bytes: &[u8]| {
         hasher.update(bytes);
-        read += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        read += to_u64(bytes.len());
         // A file that grows has changed; following it might never end.
         if read > object.size() { ControlFlow::Break(()) } else { reading.count(bytes) }
     };
@@ -142,10 +143,10 @@ fn hash_run(
                 left = range.len();
                 hasher = RangeHasher::new(manifest.size(), range);
             }
-            let n = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let n = bytes.len().min(to_usize(left));
             let (now, later) = bytes.split_at_checked(n).unwrap_or((bytes, &[]));
             let taken = hasher.as_mut().and_then(|hasher| hasher.update(now));
-            left -= u64::try_from(n).unwrap_or(left);
+            left -= to_u64(n);
             bytes = later;
             if left == 0 || taken.is_none() {
                 digests.extend(hasher.take().and_then(RangeHasher::finish));

@@ -67,11 +67,15 @@ impl DigestCache {
     ) -> Self {
         // A queue for each kind: a BLAKE3 often lacks only a few blocks, and an MD5 takes minutes.
         let (md5_queue, blake3_queue) = (hashing_queue(n_cores), hashing_queue(n_cores));
-        let hashed = || Arc::clone(&bytes_hashed);
         Self {
-            md5: Arc::new(SingleFlight::new(md5_queue, tracker.clone(), min_age, hashed())),
-            blake3: Arc::new(SingleFlight::new(blake3_queue, tracker.clone(), min_age, hashed())),
-            blocks: Arc::new(BlockDigests::new(blocks::CAPACITY, min_age, hashed())),
+            md5: Arc::new(SingleFlight::new(md5_queue, tracker.clone(), min_age, Arc::clone(&bytes_hashed))),
+            blake3: Arc::new(SingleFlight::new(
+                blake3_queue,
+                tracker.clone(),
+                min_age,
+                Arc::clone(&bytes_hashed),
+            )),
+            blocks: Arc::new(BlockDigests::new(blocks::CAPACITY, min_age, bytes_hashed)),
         }
     }
 

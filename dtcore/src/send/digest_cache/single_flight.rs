@@ -24,7 +24,7 @@ pub(crate) const ONE_LINE: u64 = 0;
 /// Remembers digests by object identity; an object that several clients request at once is read once.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<D> {
-    state: Mutex<State<D>>,
+    table: Mutex<FlightTable<D>>,
     /// Hashing one object takes a core.
     pub(crate) queue: Arc<FairQueue>,
     pub(crate) tracker: TaskTracker,
@@ -34,7 +34,7 @@ pub(crate) struct SingleFlight<D> {
 }
 
 #[derive(Debug)]
-pub(crate) struct State<D> {
+pub(crate) struct FlightTable<D> {
     pub(crate) known: HashMap<ObjectIdentity, Known<D>>,
     flights: HashMap<ObjectIdentity, Weak<InFlight<D>>>,
     /// Counts lookups; entries remember the lookup that last found them.
@@ -50,7 +50,7 @@ pub(crate) struct Known<D> {
 /// A digest that is being computed. Each waiting caller holds it; when the last one drops it, the work is cancelled.
 #[derive(Debug)]
 struct InFlight<D> {
-    progress: watch::Receiver<Progress<D>>,
+    progress: watch::Receiver<FlightProgress<D>>,
     hashed: Arc<AtomicU64>,
     /// The job takes the first permit that any of the callers gets, so a client does not wait in the line of the client
     /// that requested the same object before.
@@ -59,7 +59,7 @@ struct InFlight<D> {
 }
 
 #[derive(Clone, Debug)]
-enum Progress<D> {
+enum FlightProgress<D> {
     Waiting,
     Running,
     Ended(Result<D, DigestError>),
@@ -72,7 +72,7 @@ enum Found<D> {
 }
 
 struct Job<D> {
-    progress: watch::Sender<Progress<D>>,
+    progress: watch::Sender<FlightProgress<D>>,
     reading: Reading,
     permit: mpsc::Receiver<FairPermit>,
     flight: Weak<InFlight<D>>,
@@ -85,7 +85,7 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
         min_age: Duration,
         bytes_hashed: Arc<AtomicU64>,
     ) -> Self {
-        Self { state: Mutex::default(), queue, tracker, bytes_hashed, min_age }
+        Self { table: Mutex::default(), queue, tracker, bytes_hashed, min_age }
     }
 
     /// The digest of `object`, from memory, from the work of another caller, or from `work` on a thread that may block.
@@ -109,56 +109,56 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
         let mut progress = flight.progress.clone();
         tokio::select! {
             biased;
-            _ = progress.wait_for(|progress| !matches!(progress, Progress::Waiting)) => {}
+            _ = progress.wait_for(|progress| !matches!(progress, FlightProgress::Waiting)) => {}
             permit = self.queue.next(client_key, ONE_LINE) => {
                 // If the job has got another permit meanwhile, this one is returned.
                 let _ = flight.permit.try_send(permit);
             }
         }
-        match progress.wait_for(|progress| matches!(progress, Progress::Ended(_))).await.as_deref() {
-            Ok(Progress::Ended(outcome)) => outcome.clone(),
-            Ok(Progress::Waiting | Progress::Running) | Err(_) => Err(DigestError::Cancelled),
+        match progress.wait_for(|progress| matches!(progress, FlightProgress::Ended(_))).await.as_deref() {
+            Ok(FlightProgress::Ended(outcome)) => outcome.clone(),
+            Ok(FlightProgress::Waiting | FlightProgress::Running) | Err(_) => Err(DigestError::Cancelled),
         }
     }
 
     /// The digest if it is known.
     pub(crate) fn known(&self, identity: &ObjectIdentity) -> Option<D> {
-        let mut state = self.state();
-        state.lookups += 1;
-        let now = state.lookups;
-        let known = state.known.get_mut(identity)?;
+        let mut table = self.table();
+        table.lookups += 1;
+        let now = table.lookups;
+        let known = table.known.get_mut(identity)?;
         known.last_used = now;
         Some(known.digest)
     }
 
     /// Remembers a digest that was computed elsewhere.
     pub(crate) fn remember(&self, identity: ObjectIdentity, digest: D) {
-        self.state().remember(identity, digest);
+        self.table().remember(identity, digest);
     }
 
     /// Forgets the digest of that version of an object.
     pub(crate) fn forget(&self, identity: &ObjectIdentity) {
-        self.state().known.remove(identity);
+        self.table().known.remove(identity);
     }
 
     /// How many bytes have been hashed of an object whose digest is being computed.
     pub(crate) fn progress(&self, identity: &ObjectIdentity) -> u64 {
-        let flight = self.state().flights.get(identity).and_then(Weak::upgrade);
+        let flight = self.table().flights.get(identity).and_then(Weak::upgrade);
         flight.map_or(0, |flight| flight.hashed.load(Ordering::Relaxed))
     }
 
     fn look_up(&self, identity: ObjectIdentity) -> Found<D> {
-        let mut state = self.state();
-        state.lookups += 1;
-        let now = state.lookups;
-        if let Some(known) = state.known.get_mut(&identity) {
+        let mut table = self.table();
+        table.lookups += 1;
+        let now = table.lookups;
+        if let Some(known) = table.known.get_mut(&identity) {
             known.last_used = now;
             return Found::Known(known.digest);
         }
-        if let Some(flight) = state.flights.get(&identity).and_then(Weak::upgrade) {
+        if let Some(flight) = table.flights.get(&identity).and_then(Weak::upgrade) {
             return Found::InFlight(flight);
         }
-        let (progress_sender, progress) = watch::channel(Progress::Waiting);
+        let (progress_sender, progress) = watch::channel(FlightProgress::Waiting);
         let (permit_sender, permit) = mpsc::channel(1);
         let cancel = CancellationToken::new();
         let hashed = Arc::default();
@@ -171,7 +171,7 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
         let bytes_hashed = Arc::clone(&self.bytes_hashed);
         let reading = Reading { cancel, hashed, bytes_hashed, min_age: self.min_age };
         let job = Job { progress: progress_sender, reading, permit, flight: Arc::downgrade(&flight) };
-        state.flights.insert(identity, Weak::clone(&job.flight));
+        table.flights.insert(identity, Weak::clone(&job.flight));
         Found::Begin(flight, job)
     }
 
@@ -189,36 +189,36 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
             outcome = hash(&progress, permit, move || work(&*object, &reading)) => outcome,
         };
         {
-            let mut state = self.state();
+            let mut table = self.table();
             // After this job was cancelled another one may have started for the same object; its entry stays.
-            if let Entry::Occupied(entry) = state.flights.entry(identity)
+            if let Entry::Occupied(entry) = table.flights.entry(identity)
                 && Weak::ptr_eq(entry.get(), &flight)
             {
                 entry.remove();
             }
             if let Ok(Hashed { digest, is_stable: true }) = outcome {
-                state.remember(identity, digest);
+                table.remember(identity, digest);
             }
         }
-        progress.send_replace(Progress::Ended(outcome.map(|hashed| hashed.digest)));
+        progress.send_replace(FlightProgress::Ended(outcome.map(|hashed| hashed.digest)));
     }
 
-    fn state(&self) -> MutexGuard<'_, State<D>> {
-        // Every change of the state is complete in itself, so a panic elsewhere leaves it valid.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, FlightTable<D>> {
+        // Every change of the table is complete in itself, so a panic elsewhere leaves it valid.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Does the work when it has a permit.
 async fn hash<D: Send + Sync + 'static>(
-    progress: &watch::Sender<Progress<D>>,
+    progress: &watch::Sender<FlightProgress<D>>,
     mut permits: mpsc::Receiver<FairPermit>,
     work: impl FnOnce() -> Result<Hashed<D>, DigestError> + Send + 'static,
 ) -> Result<Hashed<D>, DigestError> {
     let permit = permits.recv().await.ok_or(DigestError::Cancelled)?;
     // Any other permit is returned, for the next job.
     drop(permits);
-    progress.send_replace(Progress::Running);
+    progress.send_replace(FlightProgress::Running);
     let working = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         work()
@@ -228,13 +228,13 @@ async fn hash<D: Send + Sync + 'static>(
     })
 }
 
-impl<D> Default for State<D> {
+impl<D> Default for FlightTable<D> {
     fn default() -> Self {
         Self { known: HashMap::new(), flights: HashMap::new(), lookups: 0 }
     }
 }
 
-impl<D> State<D> {
+impl<D> FlightTable<D> {
     pub(crate) fn remember(&mut self, identity: ObjectIdentity, digest: D) {
         if self.known.len() >= CAPACITY {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.last_used);

@@ -4,7 +4,7 @@ use super::*;
 use crate::backend::fs::SourceFile;
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::BlockSize;
-use crate::send::digest_cache::single_flight::{CAPACITY, ONE_LINE, State};
+use crate::send::digest_cache::single_flight::{CAPACITY, FlightTable, ONE_LINE};
 use crate::send::digest_cache::stability::is_settled;
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -101,7 +101,7 @@ async fn recently_changed_file_is_not_remembered() {
     for (after, expected) in [
         (Duration::ZERO, false),
         (Duration::from_secs(2), false),
-        (MIN_AGE - Duration::from_nanos(1), false),
+        (MIN_AGE.checked_sub(Duration::from_nanos(1)).unwrap(), false),
         (MIN_AGE, true),
     ] {
         assert_eq!(is_settled(after), expected, "{after:?}");
@@ -154,7 +154,7 @@ fn least_recently_used_digest_is_evicted() {
         file.set_len(u64::from(n)).unwrap();
         SourceFile::new(file).unwrap().identity()
     };
-    let mut state = State::default();
+    let mut state = FlightTable::default();
     let first = file(1);
     for n in 1..=4097 {
         state.lookups += 1;

@@ -2,6 +2,7 @@
 
 use crate::digest::{Blake3Digest, RangeDigest};
 use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest};
+use crate::num::to_u64;
 use crate::proto::v2::SourceVersion;
 
 /// The header's length in bytes.
@@ -13,36 +14,35 @@ pub(crate) const RECORD_LEN: usize = 56;
 const MAGIC: [u8; 8] = *b"DTJOURNL";
 const FORMAT: u32 = 1;
 
-/// How much of the header its check covers.
+/// The length of the header without its check.
 const CHECKED: usize = 128;
 
-/// What a journal says about itself.
+/// The header of a journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Header {
-    /// What is being received.
+pub(crate) struct JournalHeader {
+    /// The remote file that is being received.
     pub(crate) source_identity: SourceIdentity,
-    /// The boot in which the journal was begun or last proven; zeros if that could not be told.
+    /// The boot in which the journal was created or its blocks were last rehashed; zeros if unknown.
     pub(crate) boot: [u8; 16],
-    /// The file that the records are about.
+    /// The part file that contains the blocks.
     pub(crate) part: PartIdentity,
-    /// What ties the records to this journal.
+    /// Binds the records to this journal.
     pub(crate) nonce: [u8; 16],
 }
 
-/// Which version of which remote file is received, and in which blocks.
+/// Which version of which remote file is received, and how it is split into blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SourceIdentity {
     pub(crate) manifest: Manifest,
     /// The source's modification time, in nanoseconds since 1970.
     pub(crate) modified: i64,
     pub(crate) version: SourceVersion,
-    /// As [`SourceIdentity::remote`] makes it.
+    /// From [`SourceIdentity::remote`].
     pub(crate) remote: [u8; 32],
 }
 
 impl SourceIdentity {
-    /// Which remote file it is: of the server's address as the user wrote it, and the file's name, which is the same with
-    /// and without a `/` or `./` before it.
+    /// The hash of the server's address as the user wrote it and the file's name, without leading `/` and `./`.
     pub(crate) fn remote(server: &str, name: &[u8]) -> [u8; 32] {
         let mut name = name;
         while let Some(rest) = name.strip_prefix(b"/").or_else(|| name.strip_prefix(b"./")) {
@@ -52,14 +52,14 @@ impl SourceIdentity {
     }
 }
 
-/// Which file the part file is, as the system knows it.
+/// The system's identity of a part file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PartIdentity {
     pub(crate) device: u64,
     pub(crate) inode: u64,
 }
 
-impl Header {
+impl JournalHeader {
     /// The header's bytes.
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let block = u32::try_from(self.source_identity.manifest.block_size().bytes()).unwrap_or(u32::MAX);
@@ -82,7 +82,7 @@ impl Header {
         bytes
     }
 
-    /// Reads the header that `bytes` begin with; `None` if it is short, wrong, or of another format.
+    /// Decodes the header at the start of `bytes`; `None` if it is short, invalid or of another format.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (checked, rest) = bytes.split_first_chunk::<CHECKED>()?;
         if *rest.first_chunk()? != <[u8; 32]>::from(Blake3Digest::of(checked)) {
@@ -114,18 +114,18 @@ impl Header {
     }
 }
 
-/// A block is in the part file, and has this digest.
+/// The record that a block is in the part file, and has this digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Record {
     pub(crate) block: BlockId,
     pub(crate) digest: RangeDigest,
 }
 
-/// How much of a record its check covers.
+/// The length of a record without its check.
 const RECORD_CHECKED: usize = RECORD_LEN - 16;
 
 impl Record {
-    /// The record's bytes in the journal with that nonce.
+    /// The record's bytes in the journal with this nonce.
     pub(crate) fn encode(self, nonce: &[u8; 16]) -> [u8; RECORD_LEN] {
         let mut bytes = [0; RECORD_LEN];
         let parts = u64::from(self.block.value())
@@ -138,35 +138,37 @@ impl Record {
         bytes
     }
 
-    /// Reads a record of the journal with that nonce, about a file that is cut like that.
+    /// Decodes a record of the journal with this nonce and manifest.
     fn decode(bytes: &[u8; RECORD_LEN], nonce: &[u8; 16], manifest: &Manifest) -> Option<Self> {
         let (checked, check) = bytes.split_first_chunk::<RECORD_CHECKED>()?;
         let (index, digest) = checked.split_first_chunk()?;
-        let is_ours = check == record_check(nonce, checked);
-        let block = manifest.block(u64::from_le_bytes(*index)).filter(|_| is_ours)?;
+        if *check != record_check(nonce, checked) {
+            return None;
+        }
+        let block = manifest.block(u64::from_le_bytes(*index))?;
         Some(Self { block, digest: RangeDigest::from(*digest.first_chunk::<{ RangeDigest::LEN }>()?) })
     }
 }
 
 fn record_check(nonce: &[u8; 16], record: &[u8]) -> [u8; 16] {
-    let whole: [u8; 32] = Blake3Digest::of(&[nonce, record].concat()).into();
+    let digest: [u8; 32] = Blake3Digest::of(&[nonce, record].concat()).into();
     let mut check = [0; 16];
-    check.iter_mut().zip(whole).for_each(|(byte, part)| *byte = part);
+    check.iter_mut().zip(digest).for_each(|(byte, part)| *byte = part);
     check
 }
 
-/// A journal, as far as it is whole.
+/// The valid part of a journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Contents {
-    pub(crate) header: Header,
-    /// All records before the first that is wrong, in the order in which they were written.
+pub(crate) struct JournalContents {
+    pub(crate) header: JournalHeader,
+    /// All records before the first invalid one, in the order in which they were written.
     pub(crate) records: Vec<Record>,
 }
 
-impl Contents {
-    /// Reads a journal's bytes, whatever they are; `None` if they do not begin with a header.
+impl JournalContents {
+    /// Decodes any bytes; `None` if they do not start with a valid header.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let header = Header::decode(bytes)?;
+        let header = JournalHeader::decode(bytes)?;
         let records = bytes
             .get(HEADER_LEN..)?
             .chunks_exact(RECORD_LEN)
@@ -177,10 +179,9 @@ impl Contents {
         Some(Self { header, records })
     }
 
-    /// How long the journal is without what comes behind its last good record.
+    /// The length up to the end of the last valid record.
     pub(crate) fn len(&self) -> u64 {
-        let len = HEADER_LEN + self.records.len() * RECORD_LEN;
-        len.try_into().unwrap_or(u64::MAX)
+        to_u64(HEADER_LEN + self.records.len() * RECORD_LEN)
     }
 
     /// The first byte of the file that is in no recorded block; its size if there is none.
@@ -199,7 +200,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn header(n_blocks: u64) -> Header {
+    fn header(n_blocks: u64) -> JournalHeader {
         let block = BlockSize::new(64 << 10).unwrap();
         let source_identity = SourceIdentity {
             manifest: Manifest::new((n_blocks << 16) - 1, block).unwrap(),
@@ -208,17 +209,17 @@ mod tests {
             remote: [0x33; 32],
         };
         let part = PartIdentity { device: 0x0102, inode: 0x0304 };
-        Header { source_identity, boot: [0x22; 16], part, nonce: [0x44; 16] }
+        JournalHeader { source_identity, boot: [0x22; 16], part, nonce: [0x44; 16] }
     }
 
-    fn record(header: &Header, index: u64, byte: u8) -> Record {
+    fn record(header: &JournalHeader, index: u64, byte: u8) -> Record {
         Record {
             block: header.source_identity.manifest.block(index).unwrap(),
             digest: RangeDigest::from([byte; 32]),
         }
     }
 
-    fn journal(header: &Header, records: &[Record]) -> Vec<u8> {
+    fn journal(header: &JournalHeader, records: &[Record]) -> Vec<u8> {
         let mut bytes = header.encode().to_vec();
         for record in records {
             bytes.extend(record.encode(&header.nonce));
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_these_bytes() {
+    fn header_has_golden_bytes() {
         let fields = [
             "44544a4f55524e4c",
             "01000000",
@@ -251,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_these_bytes() {
+    fn record_has_golden_bytes() {
         let header = header(4);
         let fields = ["0300000000000000", &"55".repeat(32), "f536586793d61b865a28ae1a7c912e9e"].concat();
         assert_eq!(hex(&record(&header, 3, 0x55).encode(&header.nonce)), fields);
     }
 
     #[test]
-    fn the_remote_file_is_server_and_name() {
+    fn remote_is_hashed_from_server_and_name() {
         assert_eq!(
             SourceIdentity::remote("host:1", b"name"),
             <[u8; 32]>::from(Blake3Digest::of(b"host:1\0name"))
@@ -274,9 +275,9 @@ mod tests {
         assert_ne!(SourceIdentity::remote("host:1", b".name"), SourceIdentity::remote("host:1", b"name"));
     }
 
-    /// The check is right in all of these, so that nothing but the bounds can refuse them.
+    /// The check is correct in all of these, so only the bounds can reject them.
     #[test]
-    fn numbers_out_of_bounds_are_refused() {
+    fn numbers_out_of_bounds_are_rejected() {
         let good = header(4).encode();
         for (at, bytes) in [
             (0, &b"x"[..]),
@@ -291,39 +292,39 @@ mod tests {
             bad[at..at + bytes.len()].copy_from_slice(bytes);
             let check: [u8; 32] = Blake3Digest::of(&bad[..CHECKED]).into();
             bad[CHECKED..].copy_from_slice(&check);
-            assert_eq!(Header::decode(&bad), None, "{bytes:?} at {at}");
+            assert_eq!(JournalHeader::decode(&bad), None, "{bytes:?} at {at}");
         }
-        assert_eq!(Header::decode(&good), Some(header(4)));
+        assert_eq!(JournalHeader::decode(&good), Some(header(4)));
     }
 
     #[test]
-    fn a_record_of_a_block_that_the_file_does_not_have_ends_the_list() {
+    fn record_of_a_block_beyond_the_file_ends_the_list() {
         let (small, large) = (header(4), header(5));
         let records = [record(&small, 0, 1), record(&large, 4, 2), record(&small, 1, 3)];
-        let read = Contents::decode(&journal(&small, &records)).unwrap();
+        let read = JournalContents::decode(&journal(&small, &records)).unwrap();
         assert_eq!(read.records, records[..1]);
-        let read = Contents::decode(&journal(&large, &records)).unwrap();
+        let read = JournalContents::decode(&journal(&large, &records)).unwrap();
         assert_eq!(read.records, records);
     }
 
     #[test]
-    fn a_record_of_another_journal_is_none() {
+    fn record_of_another_journal_is_rejected() {
         let header = header(4);
         let mut other = header.clone();
         other.nonce[0] ^= 1;
         let mut bytes = journal(&header, &[record(&header, 0, 1)]);
         bytes.extend(record(&header, 1, 1).encode(&other.nonce));
-        assert_eq!(Contents::decode(&bytes).unwrap().records.len(), 1);
+        assert_eq!(JournalContents::decode(&bytes).unwrap().records.len(), 1);
     }
 
     proptest! {
         #[test]
-        fn a_journal_torn_anywhere_keeps_what_was_whole(blocks in proptest::collection::vec((0..9_u64, any::<u8>()), 0..5)) {
+        fn torn_tail_is_ignored(blocks in proptest::collection::vec((0..9_u64, any::<u8>()), 0..5)) {
             let header = header(9);
             let records: Vec<_> = blocks.iter().map(|(index, byte)| record(&header, *index, *byte)).collect();
             let bytes = journal(&header, &records);
             for len in 0..=bytes.len() {
-                let read = Contents::decode(&bytes[..len]);
+                let read = JournalContents::decode(&bytes[..len]);
                 let Some(n) = len.checked_sub(HEADER_LEN).map(|records| records / RECORD_LEN) else {
                     prop_assert_eq!(read, None);
                     continue;
@@ -336,22 +337,22 @@ mod tests {
         }
 
         #[test]
-        fn rubbish_behind_a_journal_is_not_read(n in 0..5_u64, rubbish in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_after_the_records_is_ignored(n in 0..5_u64, garbage in proptest::collection::vec(any::<u8>(), 0..200)) {
             let header = header(9);
             let records: Vec<_> = (0..n).map(|index| record(&header, index, 7)).collect();
             let mut bytes = journal(&header, &records);
-            bytes.extend(rubbish);
-            prop_assert_eq!(Contents::decode(&bytes).unwrap().records, records);
+            bytes.extend(garbage);
+            prop_assert_eq!(JournalContents::decode(&bytes).unwrap().records, records);
         }
 
         #[test]
-        fn a_flipped_bit_is_never_accepted(n in 1..5_u64, bit in any::<prop::sample::Index>()) {
+        fn flipped_bit_is_never_accepted(n in 1..5_u64, bit in any::<prop::sample::Index>()) {
             let header = header(9);
             let records: Vec<_> = (0..n).map(|index| record(&header, index, 7)).collect();
             let mut bytes = journal(&header, &records);
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let read = Contents::decode(&bytes);
+            let read = JournalContents::decode(&bytes);
             match (bit / 8).checked_sub(HEADER_LEN) {
                 None => prop_assert_eq!(read, None),
                 Some(at) => prop_assert_eq!(&read.unwrap().records, &records[..at / RECORD_LEN]),
@@ -359,8 +360,8 @@ mod tests {
         }
 
         #[test]
-        fn rubbish_is_no_journal(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            prop_assert_eq!(Contents::decode(&bytes), None);
+        fn garbage_is_not_a_journal(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert_eq!(JournalContents::decode(&bytes), None);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can be gone on with: whether a journal that was found is about this transfer, and which of its blocks are right.
+//! Whether a transfer can resume from a stale journal, and which of its blocks are valid.
 
 use std::fs::File;
 use std::io;
@@ -7,99 +7,100 @@ use std::os::unix::fs::FileExt;
 
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockSet, Manifest};
-use crate::sink::journal::format::{Contents, PartIdentity, Record, SourceIdentity};
+use crate::num::to_usize;
+use crate::sink::journal::format::{JournalContents, PartIdentity, Record, SourceIdentity};
 use crate::sink::sparse::Holes;
-use crate::sys::filesystem;
+use crate::sys::{PIECE, PieceReader, filesystem};
 
-/// What is there already when a transfer begins.
+/// The blocks that are in place when a transfer starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Recovered {
     /// The blocks that are in the part file.
     pub(crate) done: BlockSet,
-    /// Their digests, by index; none for the others.
+    /// Their digests by block index; `None` for the other blocks.
     pub(crate) digests: Vec<Option<RangeDigest>>,
-    /// How many bytes they have together.
+    /// Their total size.
     pub(crate) bytes: u64,
     pub(crate) outcome: Outcome,
 }
 
-/// How a transfer begins.
+/// How a transfer starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// There was nothing to go on with.
+    /// There was no part file.
     Fresh,
-    /// It goes on where an earlier one stopped.
-    Continued,
-    /// What was there is of no use.
-    StartedOver { why: &'static str },
+    /// It resumes an earlier transfer.
+    Resumed,
+    /// The part file of an earlier transfer cannot be used.
+    Restarted { reason: &'static str },
 }
 
 impl Recovered {
-    /// Nothing at all.
-    pub(crate) fn nothing(manifest: &Manifest, outcome: Outcome) -> Self {
-        let n_blocks = usize::try_from(manifest.n_blocks()).unwrap_or(usize::MAX);
+    /// No block is in place.
+    pub(crate) fn empty(manifest: &Manifest, outcome: Outcome) -> Self {
+        let n_blocks = to_usize(manifest.n_blocks().into());
         Self { done: BlockSet::new(manifest), digests: vec![None; n_blocks], bytes: 0, outcome }
     }
 
     fn add(&mut self, manifest: &Manifest, block: BlockId, digest: RangeDigest) {
         if self.done.insert(block) {
-            self.bytes = self.bytes.saturating_add(manifest.range(block).len());
+            self.bytes += manifest.range(block).len();
         }
-        if let Some(place) = self.digests.get_mut(block.index()) {
-            *place = Some(digest);
+        if let Some(slot) = self.digests.get_mut(block.index()) {
+            *slot = Some(digest);
         }
     }
 
     fn forget(&mut self, manifest: &Manifest, block: BlockId) {
         if self.done.remove(block) {
-            self.bytes = self.bytes.saturating_sub(manifest.range(block).len());
+            self.bytes -= manifest.range(block).len();
         }
-        if let Some(place) = self.digests.get_mut(block.index()) {
-            *place = None;
+        if let Some(slot) = self.digests.get_mut(block.index()) {
+            *slot = None;
         }
     }
 
-    /// The records of all that is there.
+    /// The records of all blocks in place.
     pub(in super::super) fn records(&self, manifest: &Manifest) -> Vec<Record> {
         let known = manifest.blocks().zip(&self.digests);
         known.filter_map(|(block, digest)| digest.map(|digest| Record { block, digest })).collect()
     }
 }
 
-/// What is to be done with a journal that was found.
+/// How to use a stale journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in super::super) enum ResumeDecision {
     Resume(Trust),
-    StartOver(&'static str),
+    Restart(&'static str),
     SourceChanged,
 }
 
-/// What is to be thought of the blocks that a journal records.
+/// Whether the recorded blocks must be rehashed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in super::super) enum Trust {
-    /// They are right: the kernel has kept what was given to it, unless the part file was cut.
-    Complete,
-    /// They are right if their digests say so: the machine was down since, or the file system was taken down.
-    AfterProof,
+    /// No, unless the part file was truncated: since they were written the kernel has kept their bytes.
+    Full,
+    /// Yes: the machine was rebooted or the file system unmounted since they were written.
+    AfterRehash,
 }
 
-/// Whether the journal found is one of a transfer from `source_identity` into `part`, in the boot that is now.
+/// Whether the stale journal belongs to a transfer from `source_identity` into `part`, and to the current `boot`.
 pub(in super::super) fn check_journal(
-    found: &Contents,
+    stale: &JournalContents,
     source_identity: &SourceIdentity,
     part: PartIdentity,
     boot: Option<[u8; 16]>,
 ) -> ResumeDecision {
-    let then = &found.header.source_identity;
+    let then = &stale.header.source_identity;
     if then.remote != source_identity.remote {
-        return ResumeDecision::StartOver("it was of another remote file");
+        return ResumeDecision::Restart("the partial file belongs to a different remote file");
     }
-    // A device's number may be another each time it is mounted.
-    if found.header.part.inode != part.inode {
-        return ResumeDecision::StartOver("its journal was about another file");
+    // A device's number may change each time it is mounted.
+    if stale.header.part.inode != part.inode {
+        return ResumeDecision::Restart("the journal belongs to a different partial file");
     }
-    if found.records.is_empty() {
-        return ResumeDecision::StartOver("no block of it was complete");
+    if stale.records.is_empty() {
+        return ResumeDecision::Restart("the partial file contains no complete block");
     }
     if (then.manifest.size(), then.modified, then.version)
         != (source_identity.manifest.size(), source_identity.modified, source_identity.version)
@@ -107,30 +108,30 @@ pub(in super::super) fn check_journal(
         return ResumeDecision::SourceChanged;
     }
     if then.manifest != source_identity.manifest {
-        return ResumeDecision::StartOver("the server cuts the file into other blocks now");
+        return ResumeDecision::Restart("the server has changed the block size");
     }
-    let is_same_mount = boot == Some(found.header.boot) && found.header.part.device == part.device;
-    ResumeDecision::Resume(if is_same_mount { Trust::Complete } else { Trust::AfterProof })
+    let is_same_mount = boot == Some(stale.header.boot) && stale.header.part.device == part.device;
+    ResumeDecision::Resume(if is_same_mount { Trust::Full } else { Trust::AfterRehash })
 }
 
-/// How far what is there has been read back and compared with its digests.
+/// How much of the part file has been rehashed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Checked {
-    /// The bytes that have been.
+    /// The bytes rehashed so far.
     pub(crate) bytes: u64,
-    /// The bytes that are to be.
+    /// The bytes to rehash in total.
     pub(crate) of: u64,
 }
 
-/// Is told before each block that is read back, and may put an end to it.
+/// Called before each block is rehashed; a break cancels.
 pub(crate) type Watch<'a> = dyn FnMut(Checked) -> ControlFlow<()> + 'a;
 
-/// Why it is not known what is there.
+/// Why the blocks in place are not known.
 #[derive(Debug)]
 pub(in super::super) enum RecoverError {
-    /// Who watched put an end to it.
-    Stopped,
-    /// The part file cannot be looked at.
+    /// The callback cancelled it.
+    Cancelled,
+    /// The part file cannot be inspected.
     Io(io::Error),
 }
 
@@ -140,55 +141,55 @@ impl From<io::Error> for RecoverError {
     }
 }
 
-/// The blocks of `part` that the journal records and that are right; whether some of those recorded are not.
+/// The valid blocks of `part` that the journal records, and whether some recorded blocks are invalid.
 ///
-/// Reads back what is to be proven, which blocks the calling thread, for minutes where that is much.
+/// Blocks the calling thread, for minutes if many blocks must be rehashed.
 pub(in super::super) fn recover(
-    found: &Contents,
+    stale: &JournalContents,
     part: &File,
     trust: Trust,
     watch: &mut Watch<'_>,
 ) -> Result<(Recovered, bool), RecoverError> {
-    let manifest = &found.header.source_identity.manifest;
-    let mut recovered = Recovered::nothing(manifest, Outcome::Continued);
-    for record in &found.records {
+    let manifest = &stale.header.source_identity.manifest;
+    let mut recovered = Recovered::empty(manifest, Outcome::Resumed);
+    for record in &stale.records {
         recovered.add(manifest, record.block, record.digest);
     }
     let (n_recorded, of) = (recovered.done.len(), recovered.bytes);
     let len = part.metadata()?.len();
-    // In memory nothing is reserved; elsewhere the file had room for all of it from the beginning.
-    let least_room = if filesystem::is_tmpfs(part)? { of } else { manifest.size() };
-    let mut holes = Holes::of(part, least_room)?;
-    let mut buffer = Vec::new();
+    // Space for the entire file was reserved at the start, except on tmpfs.
+    let min_space = if filesystem::is_tmpfs(part)? { of } else { manifest.size() };
+    let mut holes = Holes::of(part, min_space)?;
+    let mut buffer = vec![0; PIECE];
     let mut bytes = 0_u64;
     for Record { block, digest } in recovered.records(manifest) {
-        if trust == Trust::AfterProof && watch(Checked { bytes, of }).is_break() {
-            return Err(RecoverError::Stopped);
+        if trust == Trust::AfterRehash && watch(Checked { bytes, of }).is_break() {
+            return Err(RecoverError::Cancelled);
         }
         let range = manifest.range(block);
-        let is_right = range.end() <= len
-            // What cannot be read is fetched again.
-            && ((trust == Trust::Complete && !holes.may_have_cut(range))
+        let is_valid = range.end() <= len
+            // Unreadable blocks are fetched again.
+            && ((trust == Trust::Full && !holes.may_affect(range))
                 || digest_of(part, manifest, block, &mut buffer).ok().flatten() == Some(digest));
-        if !is_right {
+        if !is_valid {
             recovered.forget(manifest, block);
         }
-        bytes = bytes.saturating_add(range.len());
+        bytes += range.len();
     }
     let is_less = recovered.done.len() < n_recorded;
     Ok((recovered, is_less))
 }
 
-/// Whether no cut has taken bytes of `part`, in which each block has its digest: those that touch a hole are read back.
-pub(in super::super) fn is_whole(
+/// Whether `part`, in which all blocks were verified, has not been truncated since: blocks next to holes are rehashed.
+pub(in super::super) fn is_intact(
     part: &File,
     manifest: &Manifest,
     digests: &[Option<RangeDigest>],
 ) -> io::Result<bool> {
     let mut holes = Holes::of(part, manifest.size())?;
-    let mut buffer = Vec::new();
+    let mut buffer = vec![0; PIECE];
     for (block, digest) in manifest.blocks().zip(digests) {
-        if holes.may_have_cut(manifest.range(block))
+        if holes.may_affect(manifest.range(block))
             && digest_of(part, manifest, block, &mut buffer)? != *digest
         {
             return Ok(false);
@@ -197,27 +198,20 @@ pub(in super::super) fn is_whole(
     Ok(true)
 }
 
-/// How much is read back at once: it stays in the core's own cache until it is hashed.
-const PIECE: u64 = 512 << 10;
-
-/// Reads a block of the part file and hashes it.
+/// The digest of a block in the part file; `None` if the file ends before.
 fn digest_of(
     part: &File,
     manifest: &Manifest,
     block: BlockId,
-    buffer: &mut Vec<u8>,
+    buffer: &mut [u8],
 ) -> io::Result<Option<RangeDigest>> {
     let range = manifest.range(block);
     let Some(mut hasher) = RangeHasher::new(manifest.size(), range) else { return Ok(None) };
-    let mut next = range.start();
-    while next < range.end() {
-        let len = (range.end() - next).min(PIECE);
-        buffer.resize(usize::try_from(len).unwrap_or(0), 0);
-        part.read_exact_at(buffer, next)?;
-        if hasher.update(buffer).is_none() {
+    let mut pieces = PieceReader::new(range, |buffer, offset| part.read_at(buffer, offset));
+    while let piece @ [_, ..] = pieces.next(buffer)? {
+        if hasher.update(piece).is_none() {
             return Ok(None);
         }
-        next = next.saturating_add(len);
     }
     Ok(hasher.finish())
 }

@@ -1,4 +1,4 @@
-//! Whose part file it is: making one with a lock on it, telling it from others, taking over what an earlier transfer left.
+//! Locks on part files: creating a locked one, recognising and taking over the one of an earlier transfer.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::error::TransferError;
 use crate::sink::{journal, sidecar};
 
-/// A new file at `path` with a lock on it; `None` if it lost its name to another transfer before it was locked.
+/// Creates and locks a file at `path`; `None` if another transfer removed or locked it in between.
 pub(super) fn create_locked(path: &Path) -> io::Result<Option<File>> {
     let file = sidecar::create(path, 0o666)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -24,31 +24,31 @@ pub(super) fn create_locked(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// A part file that an earlier transfer left, with a lock on it.
+/// The locked part file of an earlier transfer.
 #[derive(Debug)]
 pub(super) struct StalePartFile {
     file: File,
     path: PathBuf,
-    opened: Opened,
+    mode: OpenMode,
 }
 
-/// How a part file that was found could be opened.
+/// How a part file could be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Opened {
-    /// As it must be to go on with it.
-    ToWrite,
-    /// Only to look at it: it is protected like an output that not even its owner may write.
-    ToRead,
+enum OpenMode {
+    /// As needed for a transfer.
+    ReadWrite,
+    /// It has the permissions of an output that not even its owner may write.
+    ReadOnly,
 }
 
 impl StalePartFile {
-    /// Locks the part file at `path`; `None` if it has gone meanwhile.
+    /// Locks the part file at `path`; `None` if it was removed in the meantime.
     ///
     /// # Errors
-    /// It is in use, or it does not look like ours: then it stays as it is.
+    /// It is in use, or it is not a part file of this user. It is not changed then.
     pub(super) fn lock(path: &Path, journal: &Path, output: &Path) -> Result<Option<Self>, TransferError> {
         let failed = |source| TransferError::LocalFile { action: "take over", path: path.to_owned(), source };
-        let (file, opened) = match open(path) {
+        let (file, mode) = match open(path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) if sidecar::is_link(path) => {
@@ -62,14 +62,14 @@ impl StalePartFile {
             Err(error) => return Err(failed(error.into())),
         }
         let found = file.metadata().map_err(failed)?;
-        // One that was to replace somebody else's output was given to its owner.
+        // The part file for another user's output belongs to that user.
         let is_own =
             sidecar::is_own(&found) || fs::metadata(output).is_ok_and(|output| output.uid() == found.uid());
         if !sidecar::is_plain(&found) || !is_own || !is_part_file(&file, &found, journal) {
-            return Err(failed(io::Error::other("it does not look like a part file of yours; move it away")));
+            return Err(failed(io::Error::other("not a part file of this user; move it away")));
         }
         let is_named = sidecar::is_named(&file, path);
-        Ok(is_named.then(|| Self { file, path: path.to_owned(), opened }))
+        Ok(is_named.then(|| Self { file, path: path.to_owned(), mode }))
     }
 
     /// Removes it.
@@ -81,18 +81,18 @@ impl StalePartFile {
         })
     }
 
-    /// The file to go on with, locked; `None` if another transfer came in between.
+    /// The locked file, open for writing; `None` if another transfer took it in between.
     pub(super) fn take_over(self) -> io::Result<Option<File>> {
-        if self.opened == Opened::ToWrite {
+        if self.mode == OpenMode::ReadWrite {
             return Ok(Some(self.file));
         }
         let mode = self.file.metadata()?.permissions().mode();
         self.file.set_permissions(Permissions::from_mode(mode | 0o600))?;
-        let file = sidecar::open_found_to_write(&self.path)?;
+        let file = sidecar::open_existing_for_writing(&self.path)?;
         if !sidecar::is_named(&self.file, &self.path) || !sidecar::is_named(&file, &self.path) {
             return Ok(None);
         }
-        // The lock is the open file's, and the first one cannot be written to.
+        // The lock belongs to the open file that cannot be written to.
         drop(self.file);
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(sidecar::is_named(&file, &self.path).then_some(file)),
@@ -102,45 +102,45 @@ impl StalePartFile {
     }
 }
 
-/// Opens what is at `path`, to write if that may be: over NFS, no other file can be locked exclusively.
-fn open(path: &Path) -> io::Result<(File, Opened)> {
-    match sidecar::open_found_to_write(path) {
-        Ok(file) => Ok((file, Opened::ToWrite)),
-        // Whatever it is that cannot be written is told from ours by looking at it.
-        Err(_) => sidecar::open_found(path).map(|file| (file, Opened::ToRead)),
+/// Opens the file at `path`, for writing if possible: NFS locks only writable files exclusively.
+fn open(path: &Path) -> io::Result<(File, OpenMode)> {
+    match sidecar::open_existing_for_writing(path) {
+        Ok(file) => Ok((file, OpenMode::ReadWrite)),
+        // Reading is enough to recognise a part file.
+        Err(_) => sidecar::open_existing(path).map(|file| (file, OpenMode::ReadOnly)),
     }
 }
 
-/// Whether a file is marked as a part file, or has not got that far; where no marks are kept, its journal tells.
+/// Whether a file is marked as a part file, is empty and so not marked yet, or its journal names it.
 fn is_part_file(file: &File, found: &Metadata, journal: &Path) -> bool {
     sidecar::is_marked(file)
         || found.len() == 0
-        || journal::identity(file).is_ok_and(|part| journal::is_about(journal, part))
+        || journal::part_identity(file).is_ok_and(|part| journal::describes(journal, part))
 }
 
-/// Whether `path` is a file that a transfer is working on.
+/// Whether `path` is a part file that is in use.
 pub(super) fn is_locked(path: &Path) -> bool {
-    // The lock, if it can be had, goes with the file at the end of this function.
-    sidecar::open_found(path)
+    // If it gets the lock, closing the file at the end of this function releases it.
+    sidecar::open_existing(path)
         .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
 }
 
-/// Gives the part file owner and permissions of the output it will replace: who could not read the old one shall not be
-/// able to read the new one, at any time.
-pub(super) fn protect_like(output: &Path, file: &File) -> io::Result<()> {
+/// Gives the part file the owner and permissions of the output it will replace: users who cannot read the old content must
+/// not be able to read the new content at any time.
+pub(super) fn copy_permissions(output: &Path, file: &File) -> io::Result<()> {
     let Ok(replaced) = fs::metadata(output) else { return Ok(()) };
     let created = file.metadata()?;
-    // Marks such as setuid belong to the old bytes, not to those that come.
+    // setuid and the like belong to the old content.
     let mut mode = replaced.permissions().mode() & 0o777;
     if (created.uid(), created.gid()) != (replaced.uid(), replaced.gid()) {
         let chowned = fchown(file, Some(replaced.uid()), Some(replaced.gid()));
         if chowned.is_err() {
-            // Another group than before may read no more than everybody.
+            // A group that is not the output's gets no more than all users.
             mode &= 0o707 | (mode & 0o007) << 3;
         }
     }
     match file.set_permissions(Permissions::from_mode(mode)) {
-        // This file system has no permissions to protect.
+        // The file system has no permissions.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
         result => result,
     }
@@ -152,8 +152,8 @@ mod tests {
     use rustix::fs::{OFlags, fcntl_getfl};
     use std::os::unix::fs::OpenOptionsExt;
 
-    /// A folder with a part file of this mode in it, and the path of that.
-    fn left(mode: u32) -> (tempfile::TempDir, PathBuf) {
+    /// A folder with a part file of this mode, and the part file's path.
+    fn stale(mode: u32) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.dtpart");
         fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).unwrap();
@@ -166,26 +166,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_locked_was_opened_to_write_as_nfs_demands() {
-        let (_folder, path) = left(0o600);
-        let leftover = lock(&path);
-        assert!(fcntl_getfl(&leftover.file).unwrap().contains(OFlags::RDWR));
-        // The same open file goes on, so that no other transfer can come in between.
-        let file = leftover.take_over().unwrap().unwrap();
+    fn locked_file_is_open_for_writing_as_nfs_requires() {
+        let (_folder, path) = stale(0o600);
+        let stale = lock(&path);
+        assert!(fcntl_getfl(&stale.file).unwrap().contains(OFlags::RDWR));
+        // The same open file is returned, so that no other transfer can lock it in between.
+        let file = stale.take_over().unwrap().unwrap();
         assert_eq!(flock(&file, FlockOperation::NonBlockingLockExclusive), Ok(()));
         assert!(is_locked(&path));
     }
 
     #[test]
-    fn what_may_not_be_written_is_locked_all_the_same() {
-        let (_folder, path) = left(0o400);
-        // Whoever runs this may be allowed everything.
-        let leftover = StalePartFile {
-            file: sidecar::open_found(&path).unwrap(),
-            opened: Opened::ToRead,
+    fn read_only_file_is_locked() {
+        let (_folder, path) = stale(0o400);
+        // Set explicitly, as root may write every file.
+        let stale = StalePartFile {
+            file: sidecar::open_existing(&path).unwrap(),
+            mode: OpenMode::ReadOnly,
             ..lock(&path)
         };
-        let file = leftover.take_over().unwrap().unwrap();
+        let file = stale.take_over().unwrap().unwrap();
         assert!(fcntl_getfl(&file).unwrap().contains(OFlags::RDWR));
         assert!(is_locked(&path));
     }

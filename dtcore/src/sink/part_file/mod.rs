@@ -1,7 +1,7 @@
-//! The part file: everything is received into a file beside the output, which takes the output's place at the end.
+//! The part file: a transfer writes to a file next to the output, which replaces the output at the end.
 //!
-//! The part file's name follows from the output's, so that what an earlier transfer left is found and gone on with, or
-//! removed, never heaped up. A lock on it keeps a second transfer to the same output away.
+//! The part file's name is derived from the output's, so that a later transfer finds it and resumes it or removes it, and part
+//! files do not pile up. Its lock excludes a second transfer to the same output.
 
 mod lock;
 mod naming;
@@ -21,33 +21,33 @@ use crate::error::TransferError;
 use crate::sink::journal::{self, Journal};
 use crate::sink::sidecar::{is_named, mark};
 use crate::sys::filesystem;
-use lock::{StalePartFile, create_locked, is_locked, protect_like};
+use lock::{StalePartFile, copy_permissions, create_locked, is_locked};
 use naming::{folder_of, journal_path, part_path, resolve};
 pub(crate) use resume::BeginError;
 
-/// What becomes of an output that exists already.
+/// Whether an existing output is replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Clobber {
-    /// It is replaced when the new one is complete and verified.
+    /// Yes, when the new one is complete and verified.
     #[default]
     Replace,
-    /// It stays, and the transfer fails.
+    /// No, the transfer fails.
     Refuse,
 }
 
-/// What becomes of what an earlier transfer to the same output left.
+/// Whether the part file of an earlier transfer to the same output is resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Resume {
-    /// It is gone on with, if its journal says that it can be.
+    /// Yes, if its journal allows it.
     #[default]
     Allowed,
-    /// It is removed.
+    /// No, it is removed.
     Refused,
 }
 
-/// A locked file beside the output.
+/// A locked file next to the output.
 ///
-/// When it is dropped without being published, it stays if its journal has a record, and is removed otherwise.
+/// If it is dropped before it is published, it stays if its journal has a record, and is removed otherwise.
 #[derive(Debug)]
 pub(crate) struct PartFile {
     file: File,
@@ -58,75 +58,75 @@ pub(crate) struct PartFile {
     state: PartState,
 }
 
-/// What there is to lose with a part file.
+/// What would be lost with a part file.
 #[derive(Debug)]
 enum PartState {
     /// Nothing.
-    Nothing,
-    /// What an earlier transfer left, and nobody has looked at yet.
-    Found,
-    /// What the journal records.
+    Empty,
+    /// The blocks of an earlier transfer; not inspected yet.
+    Stale,
+    /// The blocks that the journal records.
     Journaled(Journal),
-    /// It is a part file no more.
+    /// It has become the output.
     Published,
 }
 
 impl PartFile {
-    /// Creates the part file for `output`, in the place of what an earlier transfer left.
+    /// Creates the part file for `output`, and removes the one of an earlier transfer.
     ///
     /// # Errors
     /// [`TransferError::OutputExists`], [`TransferError::OutputInUse`], or a local file error.
     #[cfg(test)]
     pub(crate) fn create(output: &Path, clobber: Clobber) -> Result<Self, TransferError> {
-        Self::claim(output, clobber, Resume::Refused)
+        Self::lock(output, clobber, Resume::Refused)
     }
 
-    /// Creates the part file for `output`, or takes over the one that an earlier transfer left beside its journal.
+    /// Creates and locks the part file for `output`, or takes over the one of an earlier transfer if that has a journal.
     ///
-    /// What was taken over stays as it was until [`begin`](Self::begin) or [`start_over`](Self::start_over).
+    /// A part file that is taken over is not changed before [`begin`](Self::begin) or [`clear`](Self::clear).
     ///
     /// # Errors
     /// [`TransferError::OutputExists`], [`TransferError::OutputInUse`], or a local file error.
-    pub(crate) fn claim(output: &Path, clobber: Clobber, resume: Resume) -> Result<Self, TransferError> {
+    pub(crate) fn lock(output: &Path, clobber: Clobber, resume: Resume) -> Result<Self, TransferError> {
         let output = resolve(output, clobber)?;
         let (path, journal) = (part_path(&output), journal_path(&output));
-        // The output itself may be the part file of a transfer to somewhere else.
+        // The output itself may be the part file of another transfer.
         if is_locked(&output) {
             return Err(TransferError::OutputInUse { path: output });
         }
-        let of_journal = |action| {
+        let journal_error = |action| {
             let path = journal.clone();
             move |source| TransferError::LocalFile { action, path, source }
         };
-        // Each further round means that another transfer came or went at the same moment.
+        // Each further round means that another transfer created or removed the part file at the same moment.
         for _ in 0..100 {
-            let claimed = match create_locked(&path) {
-                Ok(file) => file.map(|file| (file, PartState::Nothing)),
+            let locked = match create_locked(&path) {
+                Ok(file) => file.map(|file| (file, PartState::Empty)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let Some(left) = StalePartFile::lock(&path, &journal, &output)? else { continue };
-                    let has_journal = journal::is_there(&journal).map_err(of_journal("take over"))?;
+                    let Some(stale) = StalePartFile::lock(&path, &journal, &output)? else { continue };
+                    let has_journal = journal::exists(&journal).map_err(journal_error("take over"))?;
                     if resume == Resume::Allowed && has_journal {
-                        let file = left
+                        let file = stale
                             .take_over()
                             .map_err(|error| TransferError::local("take over", &path, 0, error))?;
-                        file.map(|file| (file, PartState::Found))
+                        file.map(|file| (file, PartState::Stale))
                     } else {
-                        // In this order: a new part file may get the number of this one, by which journals know it.
-                        journal::remove_all(&journal).map_err(of_journal("remove"))?;
-                        left.remove()?;
+                        // In this order: a new part file may get the same inode, and the journal would describe it.
+                        journal::remove_all(&journal).map_err(journal_error("remove"))?;
+                        stale.remove()?;
                         None
                     }
                 }
                 Err(error) => return Err(TransferError::local("create", path, 0, error)),
             };
-            let Some((file, state)) = claimed else { continue };
+            let Some((file, state)) = locked else { continue };
             let part = Self { file, path, journal: journal.clone(), output, clobber, state };
-            // Whoever held the name until now may have been about to publish.
+            // The previous holder of the lock may have published in the meantime.
             if clobber == Clobber::Refuse && fs::symlink_metadata(&part.output).is_ok() {
                 return Err(TransferError::OutputExists { path: part.output.clone() });
             }
-            if matches!(part.state, PartState::Nothing) {
-                journal::remove_all(&journal).map_err(of_journal("remove"))?;
+            if matches!(part.state, PartState::Empty) {
+                journal::remove_all(&journal).map_err(journal_error("remove"))?;
             }
             part.prepare().map_err(|error| TransferError::local("prepare", &part.path, 0, error))?;
             return Ok(part);
@@ -134,52 +134,52 @@ impl PartFile {
         Err(TransferError::OutputInUse { path: output })
     }
 
-    /// Marks the file as ours and protects it like the output that it will replace.
+    /// Marks the file and gives it the permissions of the output that it will replace.
     fn prepare(&self) -> io::Result<()> {
         mark(&self.file);
-        protect_like(&self.output, &self.file)
+        copy_permissions(&self.output, &self.file)
     }
 
-    /// The file to receive into.
+    /// The open part file.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
-    /// Where the part file is.
+    /// The path of the part file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder in which the part file and the output are.
+    /// The folder that contains the part file and the output.
     pub(crate) fn folder(&self) -> &Path {
         folder_of(&self.path)
     }
 
-    /// Cuts the file to `len` bytes and puts it in the output's place, atomically.
+    /// Truncates the file to `len` bytes and renames it to the output, atomically.
     ///
-    /// With [`Durability::Synced`] the bytes and the name are on the disk before this returns.
+    /// With [`Durability::Synced`] the bytes and the name are on the disk when this returns.
     pub(crate) fn publish(mut self, len: u64, durability: Durability) -> Result<PathBuf, TransferError> {
         let local = |action, path: &Path| {
             let path = path.to_owned();
             move |source| TransferError::local(action, path, len, source)
         };
         if self.file.metadata().map_err(local("inspect", &self.path))?.len() < len {
-            return Err(self.taken_away("publish"));
+            return Err(self.changed_by_other("publish"));
         }
-        self.file.set_len(len).map_err(local("cut to length", &self.path))?;
-        // Some file systems report a full disk or a quota only when the bytes are written out.
+        self.file.set_len(len).map_err(local("truncate", &self.path))?;
+        // Some file systems report a full disk or a quota only on write-back.
         if durability == Durability::Synced
             || filesystem::defers_errors(&self.file).map_err(local("inspect", &self.path))?
         {
             self.file.sync_all().map_err(local("sync", &self.path))?;
         }
-        // The digest was that of the open file, and a name can be moved to another one.
+        // The open file was verified, but another one may have its name.
         if !is_named(&self.file, &self.path) {
-            return Err(self.taken_away("publish"));
+            return Err(self.changed_by_other("publish"));
         }
         self.rename()?;
         if !is_named(&self.file, &self.output) {
-            return Err(self.taken_away("publish"));
+            return Err(self.changed_by_other("publish"));
         }
         let state = std::mem::replace(&mut self.state, PartState::Published);
         if durability == Durability::Synced {
@@ -187,22 +187,22 @@ impl PartFile {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(local("sync", folder))?;
         }
         if let PartState::Journaled(journal) = state {
-            // The output is there. A journal that is left is about no part file, and is removed with the next transfer.
+            // A journal that cannot be removed describes no part file, and the next transfer removes it.
             let _ = journal.remove();
         }
         Ok(self.output.clone())
     }
 
-    /// Fails if the part file's name is gone, or is another file's.
+    /// Fails if the part file was removed or renamed, or another file has its name.
     pub(crate) fn check_name(&self) -> Result<(), TransferError> {
-        if is_named(&self.file, &self.path) { Ok(()) } else { Err(self.taken_away("go on with")) }
+        if is_named(&self.file, &self.path) { Ok(()) } else { Err(self.changed_by_other("use")) }
     }
 
-    fn taken_away(&self, action: &'static str) -> TransferError {
+    fn changed_by_other(&self, action: &'static str) -> TransferError {
         self.require_rehash();
-        // Of the same kind as the error of a store whose file was cut: nobody knows how much of it is left.
-        let what = "another process removed, replaced or truncated it meanwhile";
-        let source = io::Error::new(io::ErrorKind::UnexpectedEof, what);
+        // The same kind as the error of a store whose file was truncated: it is unknown which bytes are left.
+        let text = "another process has removed, replaced or truncated it";
+        let source = io::Error::new(io::ErrorKind::UnexpectedEof, text);
         TransferError::LocalFile { action, path: self.path.clone(), source }
     }
 
@@ -211,7 +211,7 @@ impl PartFile {
             Clobber::Replace => fs::rename(&self.path, &self.output),
             Clobber::Refuse => {
                 match renameat_with(CWD, &self.path, CWD, &self.output, RenameFlags::NOREPLACE) {
-                    // This file system does not know the flag; a link does not replace either.
+                    // The file system does not support the flag; creating a hard link does not replace either.
                     Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                         fs::hard_link(&self.path, &self.output).and_then(|()| fs::remove_file(&self.path))
                     }
@@ -237,10 +237,10 @@ impl Drop for PartFile {
         let journal = match &self.state {
             PartState::Published => return,
             PartState::Journaled(journal) => Some(journal),
-            PartState::Found | PartState::Nothing => None,
+            PartState::Stale | PartState::Empty => None,
         };
         let is_named = is_named(&self.file, &self.path);
-        // Nobody is left to hear of a failure. What was moved away has its journal, should it be moved back.
+        // Errors cannot be reported here. A part file that was moved away keeps its journal, as it may be moved back.
         if is_named || self.file.metadata().is_ok_and(|found| found.nlink() == 0) {
             let _ = journal.map(Journal::remove);
         }
@@ -250,12 +250,12 @@ impl Drop for PartFile {
     }
 }
 
-/// Whether a published output survives a power cut at once, or when the system gets round to it.
+/// Whether a published output is on the disk when the transfer reports success.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Durability {
-    /// The system writes it out in its own time.
+    /// No, the system writes it back later.
     #[default]
     Cached,
-    /// It is on the disk before the transfer reports success.
+    /// Yes, it survives a power cut.
     Synced,
 }

@@ -1,4 +1,4 @@
-//! Where the output and its part file are: names, links, and what cannot be an output.
+//! Paths of the output and its sidecar files: symbolic links, and what cannot be an output.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,22 +14,22 @@ use crate::error::TransferError;
 /// The suffix of part files.
 const PART: &str = ".dtpart";
 
-/// The suffix of their journals.
+/// The suffix of journals.
 const JOURNAL: &str = ".dtjournal";
 
-/// The longest file name that Linux file systems take, in bytes.
+/// The longest file name on Linux file systems, in bytes.
 const MAX_NAME: usize = 255;
 
-/// How many links are followed from the output's name, as in the kernel.
+/// How many symbolic links are followed from the output's name, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// Follows links to the file they stand for and refuses what cannot be replaced.
+/// Follows symbolic links to the output, and rejects what cannot be replaced.
 pub(super) fn resolve(output: &Path, clobber: Clobber) -> Result<PathBuf, TransferError> {
-    let refused = |source| TransferError::LocalFile { action: "write", path: output.to_owned(), source };
+    let rejected = |source| TransferError::LocalFile { action: "write", path: output.to_owned(), source };
     if output.file_name().is_none()
         || [&b"/"[..], b"/."].iter().any(|end| output.as_os_str().as_bytes().ends_with(end))
     {
-        return Err(refused(io::ErrorKind::IsADirectory.into()));
+        return Err(rejected(io::ErrorKind::IsADirectory.into()));
     }
     if clobber == Clobber::Refuse && fs::symlink_metadata(output).is_ok() {
         return Err(TransferError::OutputExists { path: output.to_owned() });
@@ -38,35 +38,35 @@ pub(super) fn resolve(output: &Path, clobber: Clobber) -> Result<PathBuf, Transf
     for _ in 0..MAX_LINKS {
         match fs::symlink_metadata(&resolved) {
             Ok(found) if found.is_symlink() => {
-                let target = fs::read_link(&resolved).map_err(refused)?;
+                let target = fs::read_link(&resolved).map_err(rejected)?;
                 resolved = folder_of(&resolved).join(target);
             }
-            Ok(found) if found.is_dir() => return Err(refused(io::ErrorKind::IsADirectory.into())),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
-            // A file to replace, or none yet.
+            Ok(found) if found.is_dir() => return Err(rejected(io::ErrorKind::IsADirectory.into())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(rejected(error)),
+            // A file to replace, or no file yet.
             Ok(_) | Err(_) => return Ok(resolved),
         }
     }
-    Err(refused(Errno::LOOP.into()))
+    Err(rejected(Errno::LOOP.into()))
 }
 
 /// The part file's path.
 pub(super) fn part_path(output: &Path) -> PathBuf {
-    beside(output, PART)
+    sidecar_path(output, PART)
 }
 
 /// The journal's path.
 pub(super) fn journal_path(output: &Path) -> PathBuf {
-    beside(output, JOURNAL)
+    sidecar_path(output, JOURNAL)
 }
 
-/// The output's path with a suffix, or with a digest in it where the name would get too long.
-fn beside(output: &Path, suffix: &str) -> PathBuf {
-    let whole = output.file_name().unwrap_or_default().as_bytes();
-    let mut name = whole.to_vec();
+/// The output's path with a suffix; if the name would be too long, a digest replaces its end.
+fn sidecar_path(output: &Path, suffix: &str) -> PathBuf {
+    let output_name = output.file_name().unwrap_or_default().as_bytes();
+    let mut name = output_name.to_vec();
     if name.len() + suffix.len() > MAX_NAME {
         name.truncate(MAX_NAME - suffix.len() - 33);
-        name.extend_from_slice(format!(".{}", Md5Digest::of(whole)).as_bytes());
+        name.extend_from_slice(format!(".{}", Md5Digest::of(output_name)).as_bytes());
     }
     name.extend_from_slice(suffix.as_bytes());
     output.with_file_name(OsString::from_vec(name))

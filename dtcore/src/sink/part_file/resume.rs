@@ -1,26 +1,26 @@
-//! Going on with a part file: what is there already, and the journal of what comes.
+//! Resuming a part file: the blocks that are in place, and the journal for the others.
 
 use super::{PartFile, PartState};
 use crate::digest::RangeDigest;
 use crate::error::TransferError;
 use crate::manifest::Manifest;
 use crate::sink::journal::{
-    self, Found, Journal, Outcome, PartIdentity, RecoverError, Recovered, ResumeDecision, SourceIdentity,
-    Trust, Watch, check_journal, recover,
+    self, Journal, Outcome, PartIdentity, RecoverError, Recovered, ResumeDecision, SourceIdentity,
+    StaleJournal, Trust, Watch, check_journal, recover,
 };
 use crate::sink::sidecar::is_named;
 
-/// The journal of what comes, and what is there already.
+/// The journal for new blocks, and the blocks that are in place.
 type Begun = (Option<Journal>, Recovered);
 
-/// Why a transfer cannot begin.
+/// Why a transfer cannot start.
 #[derive(Debug)]
 pub(crate) enum BeginError {
-    /// What is there is of another version of the same remote file; it stays.
+    /// The part file belongs to another version of the same remote file; it is kept.
     SourceChanged,
-    /// Who watched put an end to it; what is there stays.
-    Stopped,
-    /// The part file or its journal cannot be worked with.
+    /// The callback cancelled it; the part file is kept.
+    Cancelled,
+    /// The part file or its journal cannot be used.
     Local(TransferError),
 }
 
@@ -31,33 +31,37 @@ impl From<TransferError> for BeginError {
 }
 
 impl PartFile {
-    /// Finds out which blocks of the file are there already, and opens the journal for those that come.
+    /// Finds the blocks that are in place, and opens the journal for the others.
     ///
-    /// Once, before a store is opened. A file of one block has no journal: there would be nothing to go on with. Blocks the
-    /// calling thread: after another boot everything that is there is read back, under the eyes of `watch`.
+    /// Called once, before a store is opened. A file of one block has no journal, as it could not be resumed. Blocks the calling
+    /// thread: after a reboot all blocks in place are rehashed, which `watch` observes.
     ///
     /// # Errors
-    /// [`BeginError::SourceChanged`] and [`BeginError::Stopped`] leave everything as it is.
+    /// [`BeginError::SourceChanged`] and [`BeginError::Cancelled`] change nothing.
     pub(crate) fn begin(
         &mut self,
         source_identity: &SourceIdentity,
         watch: &mut Watch<'_>,
     ) -> Result<Begun, BeginError> {
-        let PartState::Found = self.state else { return self.start_fresh(source_identity, Outcome::Fresh) };
-        let found = Found::read(&self.journal).map_err(|source| self.of_journal("read", source))?;
-        let Some(found) = found else { return self.restart(source_identity, "its journal is damaged") };
-        let part = journal::identity(&self.file)
+        let PartState::Stale = self.state else { return self.start_fresh(source_identity, Outcome::Fresh) };
+        let stale = StaleJournal::read(&self.journal).map_err(|source| self.journal_error("read", source))?;
+        let Some(stale) = stale else { return self.restart(source_identity, "the journal is damaged") };
+        let part = journal::part_identity(&self.file)
             .map_err(|source| TransferError::local("inspect", &self.path, 0, source))?;
-        match check_journal(found.contents(), source_identity, part, journal::boot_id()) {
-            ResumeDecision::Resume(trust) => self.resume(source_identity, part, found, trust, watch),
+        match check_journal(stale.contents(), source_identity, part, journal::boot_id()) {
+            ResumeDecision::Resume(trust) => self.resume(source_identity, part, stale, trust, watch),
             ResumeDecision::SourceChanged => Err(BeginError::SourceChanged),
-            ResumeDecision::StartOver(why) => self.restart(source_identity, why),
+            ResumeDecision::Restart(reason) => self.restart(source_identity, reason),
         }
     }
 
-    fn restart(&mut self, source_identity: &SourceIdentity, why: &'static str) -> Result<Begun, BeginError> {
-        self.start_over()?;
-        self.start_fresh(source_identity, Outcome::StartedOver { why })
+    fn restart(
+        &mut self,
+        source_identity: &SourceIdentity,
+        reason: &'static str,
+    ) -> Result<Begun, BeginError> {
+        self.clear()?;
+        self.start_fresh(source_identity, Outcome::Restarted { reason })
     }
 
     fn start_fresh(
@@ -66,37 +70,37 @@ impl PartFile {
         outcome: Outcome,
     ) -> Result<Begun, BeginError> {
         let journal = if source_identity.manifest.n_blocks() > 1 {
-            let journal = journal::identity(&self.file)
+            let journal = journal::part_identity(&self.file)
                 .and_then(|part| Journal::create(&self.journal, source_identity, part))
-                .map_err(|source| self.of_journal("create", source))?;
+                .map_err(|source| self.journal_error("create", source))?;
             self.state = PartState::Journaled(journal.clone());
             Some(journal)
         } else {
             None
         };
-        Ok((journal, Recovered::nothing(&source_identity.manifest, outcome)))
+        Ok((journal, Recovered::empty(&source_identity.manifest, outcome)))
     }
 
     fn resume(
         &mut self,
         source_identity: &SourceIdentity,
         part: PartIdentity,
-        found: Found,
+        stale: StaleJournal,
         trust: Trust,
         watch: &mut Watch<'_>,
     ) -> Result<Begun, BeginError> {
-        let of_part = |source| TransferError::local("read back", &self.path, 0, source);
+        let part_error = |source| TransferError::local("read back", &self.path, 0, source);
         let size = source_identity.manifest.size();
-        if self.file.metadata().map_err(of_part)?.len() > size {
-            self.file.set_len(size).map_err(of_part)?;
+        if self.file.metadata().map_err(part_error)?.len() > size {
+            self.file.set_len(size).map_err(part_error)?;
         }
-        let recovered = recover(found.contents(), &self.file, trust, watch);
+        let recovered = recover(stale.contents(), &self.file, trust, watch);
         let (recovered, is_less) = recovered.map_err(|error| match error {
-            RecoverError::Stopped => BeginError::Stopped,
-            RecoverError::Io(source) => of_part(source).into(),
+            RecoverError::Cancelled => BeginError::Cancelled,
+            RecoverError::Io(source) => part_error(source).into(),
         })?;
-        // What is forgotten must be forgotten by the journal too, before its place has bytes again.
-        let journal = if is_less || trust == Trust::AfterProof {
+        // The journal must forget invalid blocks before the file is extended over them again.
+        let journal = if is_less || trust == Trust::AfterRehash {
             Journal::replace(
                 &self.journal,
                 source_identity,
@@ -104,65 +108,65 @@ impl PartFile {
                 &recovered.records(&source_identity.manifest),
             )
         } else {
-            Journal::resume(found, &self.journal)
+            Journal::resume(stale, &self.journal)
         }
-        .map_err(|source| self.of_journal("go on with", source))?;
+        .map_err(|source| self.journal_error("resume", source))?;
         self.state = PartState::Journaled(journal.clone());
         Ok((Some(journal), recovered))
     }
 
-    /// The first byte that an earlier transfer has not recorded, or 0 if nothing is known of that.
+    /// The first byte that is in no recorded block of an earlier transfer; 0 if there is no valid journal.
     pub(crate) fn first_missing(&self) -> u64 {
-        let PartState::Found = self.state else { return 0 };
-        let found = Found::read(&self.journal).ok().flatten();
-        found.map_or(0, |found| found.contents().first_missing())
+        let PartState::Stale = self.state else { return 0 };
+        let stale = StaleJournal::read(&self.journal).ok().flatten();
+        stale.map_or(0, |stale| stale.contents().first_missing())
     }
 
-    /// Whether it stays when it is dropped, to be gone on with.
+    /// Whether it stays when it is dropped, to be resumed later.
     pub(crate) fn is_resumable(&self) -> bool {
         match &self.state {
-            PartState::Found => true,
+            PartState::Stale => true,
             PartState::Journaled(journal) => journal.has_records() && is_named(&self.file, &self.path),
-            PartState::Nothing | PartState::Published => false,
+            PartState::Empty | PartState::Published => false,
         }
     }
 
-    /// Fails if another process has cut the file, in which each block has its digest. Reads back what may have been cut.
-    pub(crate) fn check_whole(
+    /// Fails if another process has truncated the file, in which all blocks were verified. Rehashes blocks next to holes.
+    pub(crate) fn check_intact(
         &self,
         manifest: &Manifest,
         digests: &[Option<RangeDigest>],
     ) -> Result<(), TransferError> {
-        let is_whole = journal::is_whole(&self.file, manifest, digests);
-        if is_whole.map_err(|source| TransferError::local("read back", &self.path, 0, source))? {
+        let is_intact = journal::is_intact(&self.file, manifest, digests);
+        if is_intact.map_err(|source| TransferError::local("read back", &self.path, 0, source))? {
             Ok(())
         } else {
-            Err(self.taken_away("publish"))
+            Err(self.changed_by_other("publish"))
         }
     }
 
-    /// Whoever goes on with what is there proves all of it: another process has meddled with it, or its disk fails.
+    /// Makes the next transfer rehash all blocks, as another process has changed the file or its disk fails.
     pub(crate) fn require_rehash(&self) {
         if let PartState::Journaled(journal) = &self.state {
-            // What cannot be written to cannot be removed either; the holes that a cut leaves are found all the same.
+            // If this fails, a truncation is still found by its holes.
             let _ = journal.require_rehash();
         }
     }
 
-    /// Throws away what is there: everything comes anew, and perhaps without a journal.
-    pub(crate) fn start_over(&mut self) -> Result<(), TransferError> {
-        // In this order: records without bytes would be a lie.
-        journal::remove_all(&self.journal).map_err(|source| self.of_journal("remove", source))?;
-        self.state = PartState::Nothing;
+    /// Removes all blocks and the journal, for a transfer from the start, perhaps without a journal.
+    pub(crate) fn clear(&mut self) -> Result<(), TransferError> {
+        // In this order: a record without its bytes would be wrong.
+        journal::remove_all(&self.journal).map_err(|source| self.journal_error("remove", source))?;
+        self.state = PartState::Empty;
         self.file.set_len(0).map_err(|source| TransferError::local("empty", &self.path, 0, source))
     }
 
-    /// Removes the part file and its journal, whatever they are state.
+    /// Removes the part file and its journal in any state.
     pub(crate) fn discard(mut self) -> Result<(), TransferError> {
-        self.start_over()
+        self.clear()
     }
 
-    fn of_journal(&self, action: &'static str, source: std::io::Error) -> TransferError {
+    fn journal_error(&self, action: &'static str, source: std::io::Error) -> TransferError {
         TransferError::local(action, &self.journal, 0, source)
     }
 }

@@ -1,4 +1,4 @@
-//! Part files of all fates.
+//! Part files that are published, dropped or killed.
 
 mod publishing;
 mod resuming;
@@ -14,7 +14,7 @@ fn publish(mut part: PartFile, content: &[u8]) -> Result<PathBuf, TransferError>
     part.publish(u64::try_from(content.len()).unwrap(), Durability::Synced)
 }
 
-/// Leaves the part file as kill -9 does.
+/// Leaves the part file as after kill -9.
 fn kill(mut part: PartFile) {
     part.state = PartState::Published;
 }
@@ -27,7 +27,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_output_appears_only_when_published() {
+fn output_changes_only_when_published() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     fs::write(&output, "before").unwrap();
@@ -43,7 +43,7 @@ fn the_output_appears_only_when_published() {
 }
 
 #[test]
-fn a_second_transfer_to_the_same_output_is_refused() {
+fn second_transfer_to_the_same_output_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     let first = PartFile::create(&output, Clobber::Replace).unwrap();
@@ -54,7 +54,7 @@ fn a_second_transfer_to_the_same_output_is_refused() {
 }
 
 #[test]
-fn a_part_file_that_was_replaced_is_neither_published_nor_removed() {
+fn replaced_part_file_is_neither_published_nor_removed() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     let first = PartFile::create(&output, Clobber::Replace).unwrap();
@@ -68,25 +68,25 @@ fn a_part_file_that_was_replaced_is_neither_published_nor_removed() {
 }
 
 #[test]
-fn an_output_that_must_stay_stays() {
+fn existing_output_is_not_replaced_if_refused() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     let part = PartFile::create(&output, Clobber::Refuse).unwrap();
-    fs::write(&output, "came in between").unwrap();
+    fs::write(&output, "created in between").unwrap();
     assert!(matches!(publish(part, b"late"), Err(TransferError::OutputExists { .. })));
-    assert_eq!(fs::read(&output).unwrap(), b"came in between");
+    assert_eq!(fs::read(&output).unwrap(), b"created in between");
     assert!(matches!(PartFile::create(&output, Clobber::Refuse), Err(TransferError::OutputExists { .. })));
     assert_eq!(names(folder.path()), ["out"]);
 }
 
 #[test]
-fn what_a_killed_transfer_left_is_removed_and_what_others_made_stays() {
+fn stale_part_file_is_removed_and_foreign_file_stays() {
     let folder = tempfile::tempdir().unwrap();
     let (output, part) = (folder.path().join("out"), folder.path().join("out.dtpart"));
     let mut killed = PartFile::create(&output, Clobber::Replace).unwrap();
-    killed.file.write_all(b"left over").unwrap();
+    killed.file.write_all(b"stale").unwrap();
     kill(killed);
-    assert_eq!(fs::read(&part).unwrap(), b"left over");
+    assert_eq!(fs::read(&part).unwrap(), b"stale");
     publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"new").unwrap();
     assert_eq!(fs::read(&output).unwrap(), b"new");
 
@@ -99,7 +99,7 @@ fn what_a_killed_transfer_left_is_removed_and_what_others_made_stays() {
 }
 
 #[test]
-fn another_transfers_part_file_is_no_output() {
+fn part_file_of_another_transfer_cannot_be_an_output() {
     let folder = tempfile::tempdir().unwrap();
     let first = PartFile::create(&folder.path().join("x"), Clobber::Replace).unwrap();
     let second = PartFile::create(first.path(), Clobber::Replace).unwrap_err();
@@ -107,7 +107,7 @@ fn another_transfers_part_file_is_no_output() {
 }
 
 #[test]
-fn no_setuid_survives() {
+fn setuid_is_not_copied() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     fs::write(&output, "tool").unwrap();
@@ -117,7 +117,7 @@ fn no_setuid_survives() {
 }
 
 #[test]
-fn links_are_followed_and_folders_refused() {
+fn links_are_followed_and_folders_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let (link, target) = (folder.path().join("link"), folder.path().join("target"));
     fs::write(&target, "old").unwrap();
@@ -138,7 +138,7 @@ fn links_are_followed_and_folders_refused() {
 }
 
 #[test]
-fn long_names_get_a_part_file_too() {
+fn output_with_the_longest_name_has_a_part_file() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("n".repeat(255));
     publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"x").unwrap();

@@ -1,4 +1,4 @@
-//! A folder with an output to be, and transfers into it that die.
+//! The fixture: a folder for an output, and transfers to it that are killed.
 
 use std::fs::OpenOptions;
 use std::ops::ControlFlow;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 use super::{kill, names};
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockSet, BlockSize, ByteRange, Manifest};
-use crate::sink::journal::{HEADER_LEN, Header, Outcome, Recovered, SourceIdentity};
+use crate::sink::journal::{HEADER_LEN, JournalHeader, Outcome, Recovered, SourceIdentity};
 use crate::sink::part_file::*;
 use crate::sink::{Engine, FileSink, open};
 
 pub(super) const BLOCK: u64 = 64 << 10;
 
-/// Of a file of three whole blocks and a short one.
+/// Of a file of three full blocks and a short one.
 pub(super) fn source_identity() -> SourceIdentity {
     let manifest = Manifest::new(3 * BLOCK + 1000, BlockSize::new(BLOCK).unwrap()).unwrap();
     SourceIdentity {
@@ -25,7 +25,7 @@ pub(super) fn source_identity() -> SourceIdentity {
     }
 }
 
-/// The right bytes, each of which tells its place.
+/// The file's bytes, which depend on their offset.
 pub(super) fn bytes_of(range: ByteRange) -> Vec<u8> {
     (range.start()..range.end()).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
 }
@@ -35,7 +35,7 @@ pub(super) fn digest_of(block: BlockId) -> RangeDigest {
     RangeDigest::of(manifest.size(), manifest.range(block), &bytes_of(manifest.range(block))).unwrap()
 }
 
-/// Begins a transfer that nobody watches.
+/// Starts a transfer.
 pub(super) fn begin(
     part: &mut PartFile,
     source_identity: &SourceIdentity,
@@ -43,25 +43,25 @@ pub(super) fn begin(
     part.begin(source_identity, &mut |_| ControlFlow::Continue(()))
 }
 
-/// A folder with an output to be.
-pub(super) struct Place {
-    pub(super) folder: tempfile::TempDir,
+/// A folder for an output.
+pub(super) struct Folder {
+    pub(super) dir: tempfile::TempDir,
     pub(super) output: PathBuf,
 }
 
-impl Place {
+impl Folder {
     pub(super) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("out");
-        Self { folder, output }
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("out");
+        Self { dir, output }
     }
 
-    /// A place in which a transfer died that had received blocks 0 and 2.
-    pub(super) fn after_death() -> Self {
-        let place = Self::new();
-        let (part, _) = place.received(Engine::Map, &[0, 2]);
+    /// A folder in which a transfer was killed that had received blocks 0 and 2.
+    pub(super) fn after_kill() -> Self {
+        let folder = Self::new();
+        let (part, _) = folder.received(Engine::Map, &[0, 2]);
         kill(part);
-        place
+        folder
     }
 
     pub(super) fn part(&self) -> PathBuf {
@@ -73,16 +73,16 @@ impl Place {
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        names(self.folder.path())
+        names(self.dir.path())
     }
 
-    pub(super) fn claim(&self) -> PartFile {
-        PartFile::claim(&self.output, Clobber::Replace, Resume::Allowed).unwrap()
+    pub(super) fn lock(&self) -> PartFile {
+        PartFile::lock(&self.output, Clobber::Replace, Resume::Allowed).unwrap()
     }
 
-    /// A part file that has begun, and has received these blocks if they were not there.
+    /// The part file of a transfer that has received these blocks, unless they were in place before.
     pub(super) fn received(&self, engine: Engine, indices: &[u64]) -> (PartFile, Recovered) {
-        let mut part = self.claim();
+        let mut part = self.lock();
         let (journal, recovered) = begin(&mut part, &source_identity()).unwrap();
         let manifest = source_identity().manifest;
         let store = open(part.file(), engine, manifest.size()).unwrap();
@@ -102,12 +102,12 @@ impl Place {
             let mut bytes = Vec::new();
             let mut keep = |piece: &[u8]| io::Write::write_all(&mut bytes, piece);
             store.read(manifest.range(block), &mut keep).unwrap();
-            assert_eq!(bytes, bytes_of(manifest.range(block)), "block {block} is said to be there");
+            assert_eq!(bytes, bytes_of(manifest.range(block)), "block {block} was reported to be in place");
         }
         (part, recovered)
     }
 
-    /// Receives all that is missing and publishes it; says what there was to go on with.
+    /// Receives all missing blocks and publishes the file; returns the blocks that were in place before.
     #[track_caller]
     pub(super) fn finish(&self) -> (Vec<u64>, Outcome) {
         let (part, recovered) = self.received(Engine::Auto, &[0, 1, 2, 3]);
@@ -120,10 +120,10 @@ impl Place {
         (indices(&recovered.done), recovered.outcome)
     }
 
-    /// Changes what the journal says in its header.
-    pub(super) fn edit_header(&self, edit: impl FnOnce(&mut Header)) {
+    /// Changes the journal's header.
+    pub(super) fn edit_header(&self, edit: impl FnOnce(&mut JournalHeader)) {
         let mut bytes = fs::read(self.journal()).unwrap();
-        let mut header = Header::decode(&bytes).unwrap();
+        let mut header = JournalHeader::decode(&bytes).unwrap();
         edit(&mut header);
         bytes[..HEADER_LEN].copy_from_slice(&header.encode());
         fs::write(self.journal(), bytes).unwrap();
@@ -146,6 +146,6 @@ pub(super) fn indices(done: &BlockSet) -> Vec<u64> {
         .collect()
 }
 
-pub(super) fn is_over(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::StartedOver { .. })
+pub(super) fn is_restarted(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Restarted { .. })
 }

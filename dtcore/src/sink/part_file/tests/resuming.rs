@@ -1,25 +1,27 @@
-//! Transfers that are gone on with, and those that cannot be.
+//! Transfers that resume, and transfers that cannot.
 
 use super::kill;
 use crate::manifest::{BlockSize, Manifest};
 use crate::sink::Engine;
-use crate::sink::journal::{Checked, HEADER_LEN, Header, Outcome, RECORD_LEN, Recovered, SourceIdentity};
+use crate::sink::journal::{
+    Checked, HEADER_LEN, JournalHeader, Outcome, RECORD_LEN, Recovered, SourceIdentity,
+};
 use crate::sink::part_file::tests::publishing::*;
 use crate::sink::part_file::*;
 use std::fs::OpenOptions;
 use std::ops::ControlFlow;
 
 #[test]
-fn a_killed_transfer_is_gone_on_with() {
+fn killed_transfer_resumes() {
     for (first, second) in
         [(Engine::Map, Engine::Map), (Engine::Map, Engine::Write), (Engine::Write, Engine::Map)]
     {
-        let place = Place::new();
-        let (part, recovered) = place.received(first, &[2, 0]);
+        let folder = Folder::new();
+        let (part, recovered) = folder.received(first, &[2, 0]);
         assert_eq!((recovered.outcome, recovered.bytes), (Outcome::Fresh, 0));
         kill(part);
-        let (part, recovered) = place.received(second, &[3]);
-        assert_eq!((recovered.outcome, indices(&recovered.done)), (Outcome::Continued, vec![0, 2]));
+        let (part, recovered) = folder.received(second, &[3]);
+        assert_eq!((recovered.outcome, indices(&recovered.done)), (Outcome::Resumed, vec![0, 2]));
         assert_eq!(recovered.bytes, 2 * BLOCK);
         let manifest = source_identity().manifest;
         let known = manifest
@@ -28,72 +30,72 @@ fn a_killed_transfer_is_gone_on_with() {
             .collect::<Vec<_>>();
         assert_eq!(recovered.digests, known);
         kill(part);
-        assert_eq!(place.finish(), (vec![0, 2, 3], Outcome::Continued));
+        assert_eq!(folder.finish(), (vec![0, 2, 3], Outcome::Resumed));
     }
 }
 
 #[test]
-fn what_a_transfer_leaves_behind_is_what_is_of_use() {
+fn part_file_stays_only_if_a_block_is_complete() {
     let nothing: [&str; 0] = [];
-    let place = Place::new();
-    drop(place.received(Engine::Map, &[]).0);
-    assert_eq!(place.names(), nothing, "no block was complete");
-    assert!(!place.received(Engine::Map, &[]).0.is_resumable());
-    let (part, _) = place.received(Engine::Map, &[1]);
+    let folder = Folder::new();
+    drop(folder.received(Engine::Map, &[]).0);
+    assert_eq!(folder.names(), nothing, "no block was complete");
+    assert!(!folder.received(Engine::Map, &[]).0.is_resumable());
+    let (part, _) = folder.received(Engine::Map, &[1]);
     assert!(part.is_resumable());
     drop(part);
     let both = ["out.dtjournal", "out.dtpart"];
-    assert_eq!(place.names(), both);
-    assert!(place.claim().is_resumable());
-    assert_eq!(place.names(), both, "nothing has begun");
-    drop(place.received(Engine::Map, &[]).0);
-    assert_eq!(place.names(), both, "nothing has come");
-    place.received(Engine::Map, &[]).0.discard().unwrap();
-    assert_eq!(place.names(), nothing);
-    drop(place.received(Engine::Map, &[1]).0);
-    place.claim().discard().unwrap();
-    assert_eq!(place.names(), nothing, "not even looked at");
+    assert_eq!(folder.names(), both);
+    assert!(folder.lock().is_resumable());
+    assert_eq!(folder.names(), both, "not started");
+    drop(folder.received(Engine::Map, &[]).0);
+    assert_eq!(folder.names(), both, "no block received");
+    folder.received(Engine::Map, &[]).0.discard().unwrap();
+    assert_eq!(folder.names(), nothing);
+    drop(folder.received(Engine::Map, &[1]).0);
+    folder.lock().discard().unwrap();
+    assert_eq!(folder.names(), nothing, "not inspected");
 }
 
 #[test]
-fn who_refuses_to_go_on_begins_empty() {
+fn refused_resume_starts_empty() {
     for refuse in [
         |output: &Path| PartFile::create(output, Clobber::Replace),
-        |output: &Path| PartFile::claim(output, Clobber::Replace, Resume::Refused),
+        |output: &Path| PartFile::lock(output, Clobber::Replace, Resume::Refused),
         |output: &Path| {
-            let mut part = PartFile::claim(output, Clobber::Replace, Resume::Allowed)?;
-            part.start_over()?;
+            let mut part = PartFile::lock(output, Clobber::Replace, Resume::Allowed)?;
+            part.clear()?;
             Ok(part)
         },
     ] {
-        let place = Place::after_death();
-        let mut part = refuse(&place.output).unwrap();
+        let folder = Folder::after_kill();
+        let mut part = refuse(&folder.output).unwrap();
         assert_eq!(part.file().metadata().unwrap().len(), 0);
-        assert_eq!(place.names(), ["out.dtpart"]);
+        assert_eq!(folder.names(), ["out.dtpart"]);
         assert_eq!(
             begin(&mut part, &source_identity()).unwrap().1,
-            Recovered::nothing(&source_identity().manifest, Outcome::Fresh)
+            Recovered::empty(&source_identity().manifest, Outcome::Fresh)
         );
         drop(part);
-        assert!(place.names().is_empty());
+        assert!(folder.names().is_empty());
     }
 }
 
 #[test]
-fn a_file_of_one_block_has_no_journal() {
-    let place = Place::new();
+fn file_of_one_block_has_no_journal() {
+    let folder = Folder::new();
     let mut source_identity = source_identity();
     source_identity.manifest = Manifest::new(BLOCK, source_identity.manifest.block_size()).unwrap();
-    let mut part = place.claim();
+    let mut part = folder.lock();
     assert!(begin(&mut part, &source_identity).unwrap().0.is_none());
-    assert_eq!(place.names(), ["out.dtpart"]);
+    assert_eq!(folder.names(), ["out.dtpart"]);
     assert!(!part.is_resumable());
     drop(part);
-    assert!(place.names().is_empty());
+    assert!(folder.names().is_empty());
 }
 
 #[test]
-fn another_version_of_the_source_touches_nothing() {
+fn changed_source_changes_no_file() {
     for change in [
         |source_identity: &mut SourceIdentity| source_identity.modified += 1,
         |source_identity: &mut SourceIdentity| source_identity.version = [3; 16].into(),
@@ -108,169 +110,172 @@ fn another_version_of_the_source_touches_nothing() {
             source_identity.manifest = Manifest::new(source_identity.manifest.size() - 1, block).unwrap();
         },
     ] {
-        let place = Place::after_death();
+        let folder = Folder::after_kill();
         let mut changed = source_identity();
         change(&mut changed);
-        let mut part = place.claim();
+        let mut part = folder.lock();
         assert!(matches!(begin(&mut part, &changed), Err(BeginError::SourceChanged)));
         drop(part);
-        assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
+        assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
 
-        // Without a record there is nothing that could be of another version.
-        let (part, _) = place.received(Engine::Map, &[]);
+        // Without a record no block can belong to another version.
+        let (part, _) = folder.received(Engine::Map, &[]);
         kill(part);
-        let mut part = place.claim();
-        assert!(is_over(begin(&mut part, &changed).unwrap().1.outcome));
+        let mut part = folder.lock();
+        assert!(is_restarted(begin(&mut part, &changed).unwrap().1.outcome));
     }
 }
 
 #[test]
-fn what_is_of_something_else_is_begun_anew() {
+fn part_file_of_another_remote_file_or_block_size_restarts() {
     for change in [
         |source_identity: &mut SourceIdentity| {
-            source_identity.remote = SourceIdentity::remote("host:1", b"other")
+            source_identity.remote = SourceIdentity::remote("host:1", b"other");
         },
         |source_identity: &mut SourceIdentity| {
             let block = BlockSize::new(2 * BLOCK).unwrap();
             source_identity.manifest = Manifest::new(source_identity.manifest.size(), block).unwrap();
         },
     ] {
-        let place = Place::after_death();
+        let folder = Folder::after_kill();
         let mut changed = source_identity();
         change(&mut changed);
-        let mut part = place.claim();
+        let mut part = folder.lock();
         let (_, recovered) = begin(&mut part, &changed).unwrap();
-        assert!(is_over(recovered.outcome));
+        assert!(is_restarted(recovered.outcome));
         assert_eq!((recovered.bytes, recovered.done.len()), (0, 0));
         assert_eq!(part.file().metadata().unwrap().len(), 0);
     }
 
-    let place = Place::after_death();
-    fs::rename(place.part(), place.folder.path().join("kept")).unwrap();
-    fs::copy(place.folder.path().join("kept"), place.part()).unwrap();
-    mark(&File::open(place.part()).unwrap());
-    fs::remove_file(place.folder.path().join("kept")).unwrap();
-    let (done, outcome) = place.finish();
-    assert!(done.is_empty() && is_over(outcome), "a journal is about one file, whatever the name says");
+    let folder = Folder::after_kill();
+    fs::rename(folder.part(), folder.dir.path().join("kept")).unwrap();
+    fs::copy(folder.dir.path().join("kept"), folder.part()).unwrap();
+    mark(&File::open(folder.part()).unwrap());
+    fs::remove_file(folder.dir.path().join("kept")).unwrap();
+    let (done, outcome) = folder.finish();
+    assert!(done.is_empty() && is_restarted(outcome), "a journal describes one file, not a name");
 }
 
 #[test]
-fn after_another_boot_or_mount_every_block_is_proven() {
-    for edit in [|header: &mut Header| header.boot[0] ^= 1, |header: &mut Header| header.part.device += 1] {
-        let place = Place::after_death();
-        place.edit_header(edit);
-        place.flip_byte(2 * BLOCK + 5);
-        let (part, recovered) = place.received(Engine::Map, &[]);
+fn blocks_are_rehashed_after_reboot_or_remount() {
+    for edit in [
+        |header: &mut JournalHeader| header.boot[0] ^= 1,
+        |header: &mut JournalHeader| header.part.device += 1,
+    ] {
+        let folder = Folder::after_kill();
+        folder.edit_header(edit);
+        folder.flip_byte(2 * BLOCK + 5);
+        let (part, recovered) = folder.received(Engine::Map, &[]);
         assert_eq!(indices(&recovered.done), [0]);
         kill(part);
-        assert_eq!(fs::read(place.journal()).unwrap().len(), HEADER_LEN + RECORD_LEN, "it was written anew");
-        // It is of this boot now, so that nothing is read again.
-        let header = Header::decode(&fs::read(place.journal()).unwrap()).unwrap();
+        assert_eq!(fs::read(folder.journal()).unwrap().len(), HEADER_LEN + RECORD_LEN, "it was replaced");
+        // It belongs to this boot now, so no block is rehashed again.
+        let header = JournalHeader::decode(&fs::read(folder.journal()).unwrap()).unwrap();
         assert_eq!(Some(header.boot), journal::boot_id());
-        assert_eq!(place.finish(), (vec![0], Outcome::Continued));
+        assert_eq!(folder.finish(), (vec![0], Outcome::Resumed));
     }
 }
 
 #[test]
-fn who_watches_is_told_of_every_block_and_can_end_it() {
+fn rehash_reports_every_block_and_can_be_cancelled() {
     for n_allowed in 0..2 {
-        let place = Place::after_death();
-        place.edit_header(|header| header.boot[0] ^= 1);
-        let journal = fs::read(place.journal()).unwrap();
-        let mut told = Vec::new();
+        let folder = Folder::after_kill();
+        folder.edit_header(|header| header.boot[0] ^= 1);
+        let journal = fs::read(folder.journal()).unwrap();
+        let mut reported = Vec::new();
         let mut watch = |checked: Checked| {
-            told.push((checked.bytes, checked.of));
-            if told.len() > n_allowed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            reported.push((checked.bytes, checked.of));
+            if reported.len() > n_allowed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let mut part = place.claim();
-        assert!(matches!(part.begin(&source_identity(), &mut watch), Err(BeginError::Stopped)));
-        assert_eq!(told, [(0, 2 * BLOCK), (BLOCK, 2 * BLOCK)][..=n_allowed]);
+        let mut part = folder.lock();
+        assert!(matches!(part.begin(&source_identity(), &mut watch), Err(BeginError::Cancelled)));
+        assert_eq!(reported, [(0, 2 * BLOCK), (BLOCK, 2 * BLOCK)][..=n_allowed]);
         drop(part);
-        assert_eq!(fs::read(place.journal()).unwrap(), journal, "nothing of it is proven yet");
-        assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
+        assert_eq!(fs::read(folder.journal()).unwrap(), journal, "it is not replaced yet");
+        assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
     }
 }
 
 #[test]
-fn in_the_same_boot_nothing_is_read_back() {
-    let place = Place::after_death();
-    place.flip_byte(5);
-    let mut part = place.claim();
+fn no_block_is_rehashed_in_the_same_boot() {
+    let folder = Folder::after_kill();
+    folder.flip_byte(5);
+    let mut part = folder.lock();
     assert_eq!(indices(&begin(&mut part, &source_identity()).unwrap().1.done), [0, 2]);
 }
 
 #[test]
-fn blocks_that_a_shorter_file_lost_are_forgotten_for_good() {
-    let place = Place::after_death();
-    OpenOptions::new().write(true).open(place.part()).unwrap().set_len(3 * BLOCK - 1).unwrap();
-    let (part, recovered) = place.received(Engine::Map, &[]);
+fn blocks_beyond_a_truncated_end_are_forgotten() {
+    let folder = Folder::after_kill();
+    OpenOptions::new().write(true).open(folder.part()).unwrap().set_len(3 * BLOCK - 1).unwrap();
+    let (part, recovered) = folder.received(Engine::Map, &[]);
     assert_eq!(indices(&recovered.done), [0]);
-    // The file has its length again, with zeros where the block was.
+    // The file has its full length again, with zeros instead of the block.
     kill(part);
-    assert_eq!(place.finish(), (vec![0], Outcome::Continued));
+    assert_eq!(folder.finish(), (vec![0], Outcome::Resumed));
 }
 
 #[test]
-fn what_was_cut_and_has_grown_again_is_proven() {
-    let place = Place::after_death();
-    let part = OpenOptions::new().write(true).open(place.part()).unwrap();
+fn truncated_and_extended_blocks_are_rehashed() {
+    let folder = Folder::after_kill();
+    let part = OpenOptions::new().write(true).open(folder.part()).unwrap();
     part.set_len(2 * BLOCK + 1).unwrap();
     part.set_len(source_identity().manifest.size()).unwrap();
-    assert_eq!(place.finish(), (vec![0], Outcome::Continued));
+    assert_eq!(folder.finish(), (vec![0], Outcome::Resumed));
 }
 
 #[test]
-fn a_complete_file_that_was_cut_is_not_whole() {
-    let place = Place::new();
-    let (part, _) = place.received(Engine::Write, &[0, 1, 2, 3]);
+fn truncation_of_a_complete_file_is_detected() {
+    let folder = Folder::new();
+    let (part, _) = folder.received(Engine::Write, &[0, 1, 2, 3]);
     let digests: Vec<_> = source_identity().manifest.blocks().map(|block| Some(digest_of(block))).collect();
-    part.check_whole(&source_identity().manifest, &digests).unwrap();
+    part.check_intact(&source_identity().manifest, &digests).unwrap();
     part.file().set_len(BLOCK + 1).unwrap();
     part.file().set_len(source_identity().manifest.size()).unwrap();
-    part.check_whole(&source_identity().manifest, &digests).unwrap_err();
+    part.check_intact(&source_identity().manifest, &digests).unwrap_err();
 }
 
 #[test]
-fn a_part_file_without_a_name_leaves_no_journal_and_one_that_was_moved_away_does() {
-    let place = Place::new();
-    let (part, _) = place.received(Engine::Map, &[1]);
+fn removed_part_file_leaves_no_journal_and_moved_part_file_does() {
+    let folder = Folder::new();
+    let (part, _) = folder.received(Engine::Map, &[1]);
     part.check_name().unwrap();
-    let elsewhere = place.part().with_file_name("elsewhere");
-    fs::rename(place.part(), &elsewhere).unwrap();
+    let elsewhere = folder.part().with_file_name("elsewhere");
+    fs::rename(folder.part(), &elsewhere).unwrap();
     part.check_name().unwrap_err();
     assert!(!part.is_resumable());
     drop(part);
-    assert_eq!(place.names(), ["elsewhere", "out.dtjournal"]);
-    fs::rename(&elsewhere, place.part()).unwrap();
-    let (part, recovered) = place.received(Engine::Map, &[]);
+    assert_eq!(folder.names(), ["elsewhere", "out.dtjournal"]);
+    fs::rename(&elsewhere, folder.part()).unwrap();
+    let (part, recovered) = folder.received(Engine::Map, &[]);
     assert_eq!(indices(&recovered.done), [1]);
-    fs::remove_file(place.part()).unwrap();
+    fs::remove_file(folder.part()).unwrap();
     drop(part);
-    assert_eq!(place.names(), [""; 0]);
+    assert_eq!(folder.names(), [""; 0]);
 }
 
 #[test]
-fn a_longer_file_is_cut() {
-    let place = Place::after_death();
-    OpenOptions::new().write(true).open(place.part()).unwrap().set_len(10 * BLOCK).unwrap();
-    let mut part = place.claim();
+fn overlong_part_file_is_truncated() {
+    let folder = Folder::after_kill();
+    OpenOptions::new().write(true).open(folder.part()).unwrap().set_len(10 * BLOCK).unwrap();
+    let mut part = folder.lock();
     begin(&mut part, &source_identity()).unwrap();
     assert_eq!(part.file().metadata().unwrap().len(), source_identity().manifest.size());
     drop(part);
-    assert_eq!(place.finish(), (vec![0, 2], Outcome::Continued));
+    assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
 }
 
 #[test]
-fn a_torn_tail_is_cut_off_and_written_over() {
+fn torn_tail_is_truncated_and_overwritten() {
     for tail in [&b"x"[..], &[0; RECORD_LEN], &[7; 1000]] {
-        let place = Place::after_death();
-        let mut bytes = fs::read(place.journal()).unwrap();
+        let folder = Folder::after_kill();
+        let mut bytes = fs::read(folder.journal()).unwrap();
         bytes.extend_from_slice(tail);
-        fs::write(place.journal(), bytes).unwrap();
-        let (part, recovered) = place.received(Engine::Map, &[1]);
+        fs::write(folder.journal(), bytes).unwrap();
+        let (part, recovered) = folder.received(Engine::Map, &[1]);
         assert_eq!(indices(&recovered.done), [0, 2]);
         kill(part);
-        assert_eq!(fs::read(place.journal()).unwrap().len(), HEADER_LEN + 3 * RECORD_LEN);
-        assert_eq!(place.finish(), (vec![0, 1, 2], Outcome::Continued));
+        assert_eq!(fs::read(folder.journal()).unwrap().len(), HEADER_LEN + 3 * RECORD_LEN);
+        assert_eq!(folder.finish(), (vec![0, 1, 2], Outcome::Resumed));
     }
 }
