@@ -217,9 +217,9 @@ impl BlockTable {
     }
 
     /// The first of the `n` blocks from the frontier on that is wanted and assigned to exactly one stream.
-    pub(super) fn first_assigned_once(&self, n: u32) -> Option<(BlockId, Assignment)> {
+    pub(super) fn first_assigned_once(&self, n: usize) -> Option<(BlockId, Assignment)> {
         let first = self.manifest.block(u64::from(self.frontier))?;
-        let mut blocks = self.manifest.blocks_of(BlockRun { first, count: n });
+        let mut blocks = self.manifest.blocks_of(BlockRun { first, count: u32::MAX }).take(n);
         blocks.find_map(|block| self.sole_assignment(block).map(|assignment| (block, assignment)))
     }
 
