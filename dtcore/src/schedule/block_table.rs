@@ -120,6 +120,10 @@ impl BlockTable {
         self.manifest.range(block).len()
     }
 
+    pub(super) fn run_len(&self, run: BlockRun) -> u64 {
+        self.manifest.blocks_of(run).map(|block| self.len_of(block)).sum()
+    }
+
     /// The first byte that is not verified; the size of the file if all are.
     pub(super) fn frontier(&self) -> u64 {
         self.manifest

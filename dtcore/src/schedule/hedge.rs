@@ -80,7 +80,7 @@ impl Hedging {
             && table.manifest().range(block).start() < limit
             // The stream would probably corrupt it again while the other copy is in flight.
             && table.last_corrupted_by(block) != Some(stream)
-            && (state.is_idle() || state.outstanding() + len <= window);
+            && state.has_room(len, window);
         let mine = state.time_for_more(len, now, guess);
         (is_allowed && is_worthwhile(mine, theirs)).then_some(block)
     }

@@ -70,13 +70,15 @@ impl Scheduler {
         // Such a stream gets one block at a time, and only if nothing has to wait for it.
         let must_be_in_time = is_restricted || self.is_behind(state, now);
         let allowance = self.allowance(state, now);
-        let max_len = if must_be_in_time { 0 } else { self.max_run(state, allowance, now) };
+        let block = self.table.manifest().block_size().bytes();
+        let max_run = state.max_run(allowance, block, now, self.pool.typical_rate());
+        let max_len = if must_be_in_time { block } else { max_run };
         let avoiding = Some(stream).filter(|_| self.has_substitute(stream, now));
         let run = match self.table.first_unassigned_run(self.limit(), avoiding, max_len, n_free) {
             Some(run) if must_be_in_time && !self.finishes_in_time(state, run.first, now) => {
                 return NextRun::Idle;
             }
-            Some(run) if !self.has_room(state, run, allowance) => return NextRun::Full,
+            Some(run) if !state.has_room(self.table.run_len(run), allowance) => return NextRun::Full,
             Some(run) => run,
             None if is_restricted => return NextRun::Idle,
             None => match self.hedge(stream, now) {
@@ -140,16 +142,6 @@ impl Scheduler {
     fn window(&self, state: &StreamState) -> u64 {
         let block = self.table.manifest().block_size().bytes();
         if self.policy.limited { min_window(block) } else { state.window(block) }
-    }
-
-    fn max_run(&self, state: &StreamState, allowance: u64, now: Duration) -> u64 {
-        let block = self.table.manifest().block_size().bytes();
-        state.max_run(allowance, block, now, self.pool.typical_rate())
-    }
-
-    fn has_room(&self, state: &StreamState, run: BlockRun, allowance: u64) -> bool {
-        let len = self.table.manifest().run_len(run).unwrap_or(0);
-        state.outstanding() == 0 || state.outstanding() + len <= allowance
     }
 
     /// Whether a slow stream delivers the block before the others have delivered the rest.
