@@ -44,7 +44,8 @@ fn naming_variable(
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(_) | None => None,
     };
-    let (Some(option), Some(invalid)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
+    let (Some(option), Some(invalid)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue))
+    else {
         return error;
     };
     let arg = command.get_arguments().find(|arg| arg.to_string() == option);

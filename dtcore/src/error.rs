@@ -134,7 +134,9 @@ pub enum TransferError {
         part: PathBuf,
     },
     /// A block was corrupt each time it was received.
-    #[error("{times} copies of block {block} of {name:?} (at byte {offset}) from {server} did not match their digest")]
+    #[error(
+        "{times} copies of block {block} of {name:?} (at byte {offset}) from {server} did not match their digest"
+    )]
     #[non_exhaustive]
     CorruptBlock {
         /// The server's address.

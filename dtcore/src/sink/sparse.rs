@@ -27,7 +27,7 @@ impl<'a> Holes<'a> {
     /// for a GB in memory, and what is cut off a file takes its room with it.
     pub(super) fn of(file: &'a File, n_bytes: u64) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        let end = if filesystem::room_of(file)? >= n_bytes { len } else { 0 };
+        let end = if filesystem::allocated(file)? >= n_bytes { len } else { 0 };
         Ok(Self { file, len, without: (0, end) })
     }
 
