@@ -34,7 +34,7 @@ impl Backoff {
         self.failures += 1;
         let Some(doublings) = failure.checked_sub(1) else { return Duration::ZERO };
         let pause = (FIRST_PAUSE * 2_u32.pow(doublings.min(MAX_DOUBLINGS))).min(LONGEST_PAUSE);
-        pause - pause * self.jitter(failure) / 1024
+        pause * (1024 - self.jitter(failure)) / 1024
     }
 
     /// The stream made progress: its next pause is the first one again.
