@@ -1,4 +1,4 @@
-//! Command lines with a variable for each option.
+//! Command lines whose options can also be set by environment variables.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,12 +9,13 @@ use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 
 use crate::switch;
 
-/// Reads the command line of this process, and the variables of its options.
+/// Parses the command line of this process and the environment variables of its options.
 ///
-/// A variable that is empty is as good as unset, and so is that of a switch if it says no.
+/// An empty variable counts as unset, and so does the variable of a switch if it is false.
 ///
 /// # Errors
-/// Help or version was asked for, or something is wrong; where a variable may be what is wrong, it is named.
+/// Help or version was requested, or an argument is invalid. If the invalid value may come from a variable, the error
+/// names it.
 pub fn arguments<T: CommandFactory + FromArgMatches>() -> Result<T, clap::Error> {
     let mut command = without_unset(T::command());
     let read = command.try_get_matches_from_mut(env::args_os()).and_then(|mut matches| {
@@ -23,17 +24,17 @@ pub fn arguments<T: CommandFactory + FromArgMatches>() -> Result<T, clap::Error>
     read.map_err(|error| naming_variable(error, &command, |name| env::var_os(name)))
 }
 
-/// The command without the variables that say nothing: not even a conflict with another option may come of them.
+/// The command without the variables that count as unset, so that they cannot conflict with other options either.
 fn without_unset(command: Command) -> Command {
     command.mut_args(|arg| {
         let Some(value) = arg.get_env().and_then(env::var_os) else { return arg };
         let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-        let says_no = is_switch && value.to_str().map(switch) == Some(Ok(false));
-        if value.is_empty() || says_no { arg.env(Resettable::Reset) } else { arg }
+        let is_false = is_switch && value.to_str().map(switch) == Some(Ok(false));
+        if value.is_empty() || is_false { arg.env(Resettable::Reset) } else { arg }
     })
 }
 
-/// The error with the variable beside the option, where the value that is wrong is the variable's.
+/// The error, naming the variable beside the option if the invalid value is that of the variable.
 fn naming_variable(
     mut error: clap::Error,
     command: &Command,
@@ -43,14 +44,15 @@ fn naming_variable(
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(_) | None => None,
     };
-    let (Some(option), Some(wrong)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
+    let (Some(option), Some(invalid)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue))
+    else {
         return error;
     };
     let arg = command.get_arguments().find(|arg| arg.to_string() == option);
     if let Some(variable) = arg.and_then(|arg| arg.get_env()?.to_str())
-        && value_of(variable).is_some_and(|value| value.to_string_lossy() == wrong)
+        && value_of(variable).is_some_and(|value| value.to_string_lossy() == invalid)
     {
-        // Between the quotes that are put around the option.
+        // The error puts quotes around the option.
         let named = format!("{option}' or '{variable}");
         error.insert(ContextKind::InvalidArg, ContextValue::String(named));
     }
@@ -65,14 +67,14 @@ mod tests {
     use clap::Arg;
 
     #[test]
-    fn a_variable_is_named_where_it_may_be_what_is_wrong() {
+    fn error_names_the_variable_that_holds_the_invalid_value() {
         for (set, named) in [(None, ""), (Some("8"), ""), (Some("x"), " or 'DT_TEST_N'")] {
             let arg = Arg::new("n").short('n').env("DT_TEST_N").value_parser(at_least_one);
             let mut command = Command::new("test").arg(arg);
             let error = command.try_get_matches_from_mut(["test", "-n", "x"]).unwrap_err();
             let error = naming_variable(error, &command, |_| set.map(OsString::from));
             let expected = format!(
-                "invalid value 'x' for '-n <n>'{named}: it is a whole number, 1 at least; try 'test --help'"
+                "invalid value 'x' for '-n <n>'{named}: must be a whole number, at least 1; try 'test --help'"
             );
             assert_eq!(usage_line("test", &error), expected);
         }

@@ -1,14 +1,14 @@
-//! Times as people write them.
+//! Durations on the command line.
 
 use std::time::Duration;
 
-/// A century is for ever, and leaves room for what is added to it.
+/// A century: as good as unlimited, and sums with it cannot overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Reads a time: `90` and `0.5` are seconds, `1m30s` has units.
+/// Parses a duration: `90` and `0.5` are seconds, `1m30s` has units.
 ///
 /// # Errors
-/// How it should have been written.
+/// A message with the valid forms.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let duration = match text.parse::<f64>() {
@@ -17,16 +17,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     };
     duration
         .filter(|duration| *duration <= LONGEST)
-        .ok_or_else(|| "a duration is written like 30, 500ms or 1m30s".to_owned())
+        .ok_or_else(|| "must be a duration such as 30, 500ms or 1m30s".to_owned())
 }
 
-/// As [`duration`], but not nothing.
+/// As [`duration`], but longer than 0.
 ///
 /// # Errors
-/// How it should have been written.
+/// A message with the valid forms.
 pub fn timeout(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
-    if duration.is_zero() { Err("it must be longer than 0".to_owned()) } else { Ok(duration) }
+    if duration.is_zero() { Err("must be longer than 0".to_owned()) } else { Ok(duration) }
 }
 
 #[cfg(test)]
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_seconds_or_has_units() {
+    fn durations_are_seconds_or_have_units() {
         for (text, expected) in
             [("30", 30_000), (" 0.5 ", 500), ("500ms", 500), ("1m30s", 90_000), ("1m 30s", 90_000), ("0", 0)]
         {

@@ -1,5 +1,5 @@
-//! What the command lines of `dtserver` and `dtclient` share: variables, numbers, times, rates, signals, limits, and errors of
-//! one line.
+//! The command-line parts that `dtserver` and `dtclient` share: environment variables, numbers, durations, rates, signals,
+//! limits, and one-line errors.
 
 mod arguments;
 mod duration;

@@ -1,40 +1,40 @@
-//! Whole numbers and switches as people write them, and in what words they are told which of them there are.
+//! Whole numbers and switches on the command line.
 
 use std::num::NonZeroUsize;
 
-/// Reads the number of a port.
+/// Parses a port number.
 ///
 /// # Errors
-/// Which numbers there are.
+/// A message with the valid numbers.
 pub fn port(text: &str) -> Result<u16, String> {
-    text.trim().parse().map_err(|_| "a port is a whole number from 0 to 65535".to_owned())
+    text.trim().parse().map_err(|_| "must be a whole number from 0 to 65535".to_owned())
 }
 
-/// Reads a count that may be 0.
+/// Parses a count that may be 0.
 ///
 /// # Errors
-/// Which numbers there are.
+/// A message with the valid numbers.
 pub fn count(text: &str) -> Result<u32, String> {
-    text.trim().parse().map_err(|_| format!("it is a whole number from 0 to {}", u32::MAX))
+    text.trim().parse().map_err(|_| format!("must be a whole number from 0 to {}", u32::MAX))
 }
 
-/// Reads a count of something that there must be one of at least.
+/// Parses a count that must not be 0.
 ///
 /// # Errors
-/// Which numbers there are.
+/// A message with the valid numbers.
 pub fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
-    text.trim().parse().map_err(|_| "it is a whole number, 1 at least".to_owned())
+    text.trim().parse().map_err(|_| "must be a whole number, at least 1".to_owned())
 }
 
-/// Reads what a variable says of a switch; in any case of letters.
+/// Parses the variable of a switch; upper and lower case are equal.
 ///
 /// # Errors
-/// Which words there are.
+/// A message with the valid words.
 pub fn switch(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Ok(true),
         "false" | "0" | "no" => Ok(false),
-        _ => Err("it is true, false, 1, 0, yes or no".to_owned()),
+        _ => Err("must be true, false, 1, 0, yes or no".to_owned()),
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_says_yes_or_no() {
+    fn switches_are_true_or_false() {
         for (text, expected) in [
             ("true", Some(true)),
             ("1", Some(true)),

@@ -1,17 +1,17 @@
-//! Rates as people write them.
+//! Rates on the command line.
 
 use std::num::NonZeroU64;
 
-/// Reads a rate in bytes a second: `500000`, `500K`, `2M`, `1.5MiB`; K, M, G and T are powers of 1024.
+/// Parses a rate in bytes a second: `500000`, `500K`, `2M`, `1.5MiB`; K, M, G and T are powers of 1024.
 ///
 /// # Errors
-/// How it should have been written.
+/// A message with the valid forms.
 pub fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let wrong = || "a rate is written like 500K, 2M or 1.5MiB, in bytes a second".to_owned();
+    let invalid = || "must be a rate in bytes a second, such as 500K, 2M or 1.5MiB".to_owned();
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let number: f64 = number.parse().map_err(|_| invalid())?;
     let unit = unit.trim().to_ascii_lowercase();
     let prefix = unit.strip_suffix('b').unwrap_or(&unit);
     let factor: u64 = match prefix.strip_suffix('i').unwrap_or(prefix) {
@@ -20,17 +20,17 @@ pub fn rate(text: &str) -> Result<NonZeroU64, String> {
         "m" => 1 << 20,
         "g" => 1 << 30,
         "t" => 1 << 40,
-        _ => return Err(wrong()),
+        _ => return Err(invalid()),
     };
     #[expect(
         clippy::as_conversions,
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "the number has no sign, and what is too large becomes the largest"
+        reason = "the number has no sign, and the cast saturates"
     )]
     let bytes = (number * factor as f64) as u64;
-    NonZeroU64::new(bytes).ok_or_else(|| "a rate must be at least 1 byte a second".to_owned())
+    NonZeroU64::new(bytes).ok_or_else(|| "must be at least 1 byte a second".to_owned())
 }
 
 #[cfg(test)]
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_a_number_with_a_unit_or_without() {
+    fn rates_are_numbers_with_an_optional_unit() {
         for (text, expected) in [
             ("1", 1),
             ("500000", 500_000),

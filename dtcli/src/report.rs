@@ -1,12 +1,12 @@
-//! Errors for people: one line each, on standard error, and an exit code for scripts.
+//! Errors for users and scripts: one line each, on standard error, and an exit code.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// The exit code of a command line that cannot be understood.
+/// The exit code for an invalid command line.
 const USAGE: u8 = 2;
 
-/// Prints a line on standard error. Where that takes nothing, the exit code still tells.
+/// Prints a line on standard error. If that fails, the exit code still reports the result.
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -17,27 +17,27 @@ pub fn fail(program: &str, error: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// What to do when the command line did not give what the program needs: help and version are printed as they are,
-/// errors in one line.
+/// Ends a program without valid arguments: prints help or version as they are, or the error as one line, and returns
+/// the exit code.
 pub fn usage(program: &str, error: &clap::Error) -> ExitCode {
     if error.exit_code() == 0 {
-        // A reader that has gone away has seen what it wanted.
+        // A reader that has closed the pipe needs no more of it.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
     fail(program, &usage_line(program, error), USAGE)
 }
 
-/// What is wrong with a command line, and where to read more.
+/// The error of a command line, and where to read more.
 pub(crate) fn usage_line(program: &str, error: &clap::Error) -> String {
     let text = error.to_string();
     let message = text.strip_prefix("error: ").unwrap_or(&text);
-    // The first paragraph says what is wrong; usage and the way to the help follow it.
+    // The first paragraph is the error; usage and hints follow it.
     let paragraph = message.split("\n\n").next().unwrap_or_default();
     format!("{paragraph}; try '{program} --help'")
 }
 
-/// `text` with its lines joined and control characters replaced, whatever names and peers put into it.
+/// `text` with its lines joined and control characters replaced: it may contain file names and what peers sent.
 pub fn one_line(text: &str) -> String {
     let words: Vec<&str> =
         text.split(['\n', '\r', '\t']).map(str::trim).filter(|words| !words.is_empty()).collect();
@@ -56,13 +56,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_it_holds_it_is_one_line() {
+    fn lines_are_joined_and_control_characters_replaced() {
         assert_eq!(one_line("missing:\n  <A>\n\t<B>"), "missing: <A> <B>");
         assert_eq!(one_line("a\u{1b}[31mb\u{7f}"), "a?[31mb?");
     }
 
     #[test]
-    fn reasons_are_lower_case_words() {
+    fn reason_is_lower_case_without_a_number() {
         assert_eq!(reason(&io::Error::from_raw_os_error(13)), "permission denied");
     }
 }

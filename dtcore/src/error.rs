@@ -1,4 +1,4 @@
-//! Why a transfer failed, in terms a person can act on.
+//! Why a transfer failed, in terms that a user can act on.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::{fmt, io};
 
 use crate::digest::Checksum;
 
-/// Why a transfer did not deliver its file.
+/// Why a transfer failed.
 ///
-/// The message says what failed and where; the cause below it, if there is one, is in
-/// [`source`](std::error::Error::source). Whatever the error, the output that was there before is untouched.
+/// The message says what failed and where; the underlying cause, if there is one, is the
+/// [`source`](std::error::Error::source). An existing output is unchanged after any error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
@@ -19,205 +19,205 @@ pub enum TransferError {
     NotFound {
         /// The server's address.
         server: String,
-        /// The file that was asked for.
+        /// The requested file.
         name: String,
     },
-    /// The server may not read the file.
-    #[error("{server} may not read {name:?}")]
+    /// The server has no permission to read the file.
+    #[error("permission denied: {server} may not read {name:?}")]
     #[non_exhaustive]
     Forbidden {
         /// The server's address.
         server: String,
-        /// The file that was asked for.
+        /// The requested file.
         name: String,
     },
-    /// The server found the file and could not read all of it.
-    #[error("{server} cannot read {name:?}{}", in_its_words(reason))]
+    /// The server found the file but could not read all of it.
+    #[error("{server} cannot read {name:?}{}", with_reason(reason))]
     #[non_exhaustive]
     Unreadable {
         /// The server's address.
         server: String,
-        /// The file that was asked for.
+        /// The requested file.
         name: String,
-        /// The server's words, without control characters; empty if it gave none.
+        /// The reason given by the server, without control characters; empty if it gave none.
         reason: String,
     },
-    /// The server wants to know who asks.
-    #[error("{server} does not let you in")]
+    /// The server requires authentication.
+    #[error("{server}: authentication required (401)")]
     #[non_exhaustive]
     Unauthorized {
         /// The server's address.
         server: String,
     },
-    /// The server refused for a reason of its own.
-    #[error("{server} refused with status {status}: {reason}")]
+    /// The server refused the request with another status.
+    #[error("{server} refused the request ({status}): {reason}")]
     #[non_exhaustive]
     Refused {
         /// The server's address.
         server: String,
         /// The HTTP status.
         status: u16,
-        /// The server's words, without control characters.
+        /// The reason given by the server, without control characters.
         reason: String,
     },
-    /// No connection could be made.
-    #[error("cannot reach {server}")]
+    /// No connection could be established.
+    #[error("cannot connect to {server}")]
     #[non_exhaustive]
     Unreachable {
         /// The address that was tried.
         server: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Something between client and server does not carry streams.
-    #[error("cannot open streams to {server}: a proxy in between does not carry them; connect to the server directly")]
+    /// A proxy between client and server does not carry streams.
+    #[error("cannot open streams to {server}: a proxy does not carry them; connect to the server directly")]
     #[non_exhaustive]
     StreamsBlocked {
         /// The server's address.
         server: String,
     },
-    /// A connection was there and ended before all bytes had come.
-    #[error("lost the connection to {server}: {}", what_ended(*stream, *received))]
+    /// A connection ended before all data had arrived.
+    #[error("connection to {server} lost: {}", lost_connection(*stream, *received))]
     #[non_exhaustive]
     ConnectionLost {
         /// The server's address.
         server: String,
-        /// The stream that ended early; `None` for the control connection.
+        /// The stream that ended early; `None` for the connection of the request.
         stream: Option<u8>,
-        /// How many bytes of the file had come on it.
+        /// How many bytes of the file had arrived on it.
         received: u64,
-        /// What the system said, or the server, if the connection did not simply end.
+        /// The error of the system or of the server, if there was one.
         source: Option<io::Error>,
     },
-    /// Nothing moved for too long.
-    #[error("{server} brought nothing for {waited:?} while {activity}")]
+    /// No data arrived for too long.
+    #[error("timed out: no data from {server} for {} s while {activity}", waited.as_secs_f64())]
     #[non_exhaustive]
     TimedOut {
         /// The server's address.
         server: String,
-        /// What was waited for.
+        /// What the client was waiting for, after "while".
         activity: &'static str,
-        /// How long it was waited for.
+        /// How long it waited.
         waited: Duration,
     },
-    /// All bytes came, and they are not the right ones.
-    #[error("the bytes of {name:?} do not match {origin}: expected {expected}, received {actual}")]
+    /// The data is complete but does not match the expected digest.
+    #[error("{name:?} does not match {origin}: expected {expected}, received {actual}")]
     #[non_exhaustive]
     DigestMismatch {
-        /// The file that was asked for.
+        /// The requested file.
         name: String,
-        /// Who named the digest.
+        /// Where the expected digest comes from.
         origin: DigestOrigin,
-        /// The digest the file should have.
+        /// The expected digest.
         expected: Checksum,
-        /// The digest of what was received.
+        /// The digest of the received data.
         actual: Checksum,
     },
-    /// The source changed while it was read.
-    #[error("{name:?} changed on {server} while it was read")]
+    /// The file changed during the transfer.
+    #[error("{name:?} changed on {server} during the transfer")]
     #[non_exhaustive]
     SourceChanged {
         /// The server's address.
         server: String,
-        /// The file that was asked for.
+        /// The requested file.
         name: String,
     },
-    /// The source is another than the one that the part file was begun with.
-    #[error("{name:?} changed on {server} since {} was begun", part.display())]
+    /// The part file belongs to another version of the remote file.
+    #[error("{name:?} has changed on {server} since {} was started", part.display())]
     #[non_exhaustive]
     SourceReplaced {
         /// The server's address.
         server: String,
-        /// The file that was asked for.
+        /// The requested file.
         name: String,
-        /// The part file, which is kept.
+        /// The part file, which is not deleted.
         part: PathBuf,
     },
-    /// A block does not match its digest, however often it is fetched.
+    /// A block was corrupt each time it was received.
     #[error(
-        "block {block} of {name:?}, at byte {offset}, came {times} times from {server} with other bytes than its digest says"
+        "{times} copies of block {block} of {name:?} (at byte {offset}) from {server} did not match their digest"
     )]
     #[non_exhaustive]
     CorruptBlock {
         /// The server's address.
         server: String,
-        /// The file that was asked for.
+        /// The requested file.
         name: String,
         /// The block's number, counted from 0.
         block: u32,
-        /// Where it begins in the file.
+        /// The offset of its first byte in the file.
         offset: u64,
-        /// How often it came.
+        /// How many corrupt copies were received.
         times: u32,
     },
-    /// The peer said something that the protocol has no room for.
-    #[error("{server} broke the protocol: {what}")]
+    /// The peer violated the protocol.
+    #[error("protocol error from {server}: {what}")]
     #[non_exhaustive]
     Protocol {
         /// The server's address.
         server: String,
-        /// What it said.
+        /// How.
         what: String,
     },
-    /// There is no room for the file.
-    #[error("no space left for {}{}", path.display(), what_is_needed(*needed))]
+    /// The disk or the quota is full.
+    #[error("no space left for {}{}", path.display(), bytes_needed(*needed))]
     #[non_exhaustive]
     DiskFull {
-        /// The file that needs the room.
+        /// The file that needs the space.
         path: PathBuf,
-        /// How many bytes were to be stored; 0 if that was not known.
+        /// How many bytes the file needs; 0 if that is unknown.
         needed: u64,
     },
-    /// No file may be as large as that there: the file system or the limit of the process (`ulimit -f`) forbids it.
-    #[error("{} may not become that large{}", path.display(), what_is_needed(*needed))]
+    /// The file would exceed the limit of the file system or of the process (`ulimit -f`).
+    #[error("{} would exceed the file size limit{}", path.display(), bytes_needed(*needed))]
     #[non_exhaustive]
     TooLarge {
-        /// The file that may not grow.
+        /// The file that would be too large.
         path: PathBuf,
-        /// How many bytes were to be stored; 0 if that was not known.
+        /// How many bytes the file needs; 0 if that is unknown.
         needed: u64,
     },
-    /// A local file could not be worked with.
+    /// An operation on a local file failed.
     #[error("cannot {action} {}", path.display())]
     #[non_exhaustive]
     LocalFile {
-        /// What was to be done with it.
+        /// The operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The output is there already, and was not to be replaced.
-    #[error("{} exists", path.display())]
+    /// The output already exists and must not be replaced.
+    #[error("{} already exists", path.display())]
     #[non_exhaustive]
     OutputExists {
         /// The output.
         path: PathBuf,
     },
-    /// Another transfer writes the same output.
+    /// Another transfer is writing the same output.
     #[error("{} is being written by another transfer", path.display())]
     #[non_exhaustive]
     OutputInUse {
         /// The output.
         path: PathBuf,
     },
-    /// The transfer was cancelled by its owner.
+    /// The caller cancelled the transfer.
     #[error("interrupted")]
     Cancelled,
-    /// The machine could not give what the transfer needs, such as a thread.
+    /// The system lacks a resource that the transfer needs, such as a thread.
     #[error("cannot {action}")]
     #[non_exhaustive]
     System {
-        /// What was to be done.
+        /// The operation.
         action: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl TransferError {
-    /// Whether the same transfer may well succeed when it is simply tried again.
+    /// Whether the same transfer may succeed if it is retried.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. }
@@ -244,8 +244,8 @@ impl TransferError {
         }
     }
 
-    /// The error for a local file operation: a full disk and too large a file are told apart, because they have remedies of
-    /// their own.
+    /// The error of a local file operation; a full disk and a file that is too large have variants of their own, because
+    /// each has another remedy.
     pub(crate) fn local(
         action: &'static str,
         path: impl Into<PathBuf>,
@@ -263,26 +263,26 @@ impl TransferError {
     }
 }
 
-fn what_ended(stream: Option<u8>, received: u64) -> String {
+fn lost_connection(stream: Option<u8>, received: u64) -> String {
     match stream {
         Some(stream) => format!("stream {stream} ended early, after {received} bytes"),
-        None => "it ended before the server had answered".to_owned(),
+        None => "it ended before the server answered".to_owned(),
     }
 }
 
-fn in_its_words(reason: &str) -> String {
+fn with_reason(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
-fn what_is_needed(needed: u64) -> String {
-    if needed == 0 { String::new() } else { format!(": {needed} bytes are needed") }
+fn bytes_needed(needed: u64) -> String {
+    if needed == 0 { String::new() } else { format!(": {needed} bytes needed") }
 }
 
-/// Who named the digest that the bytes should have.
+/// Where an expected digest comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DigestOrigin {
-    /// The server, of the file it serves.
+    /// The server.
     Server,
     /// The caller, as [`Download::checksum`](crate::Download::checksum).
     Caller,
@@ -292,12 +292,12 @@ impl fmt::Display for DigestOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Server => "the server's digest",
-            Self::Caller => "the digest demanded",
+            Self::Caller => "the given checksum",
         })
     }
 }
 
-/// Whether there is no room for the file, by the disk, a quota, or the largest size the file system knows.
+/// Whether the file does not fit: the disk or the quota is full, or the file would exceed the file size limit.
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
@@ -308,12 +308,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_says_why() {
+    fn messages_say_why_a_file_does_not_fit() {
         for (kind, needed, expected) in [
-            (io::ErrorKind::StorageFull, 7, "no space left for f: 7 bytes are needed"),
+            (io::ErrorKind::StorageFull, 7, "no space left for f: 7 bytes needed"),
             (io::ErrorKind::QuotaExceeded, 0, "no space left for f"),
-            (io::ErrorKind::FileTooLarge, 7, "f may not become that large: 7 bytes are needed"),
-            (io::ErrorKind::FileTooLarge, 0, "f may not become that large"),
+            (io::ErrorKind::FileTooLarge, 7, "f would exceed the file size limit: 7 bytes needed"),
+            (io::ErrorKind::FileTooLarge, 0, "f would exceed the file size limit"),
             (io::ErrorKind::Other, 7, "cannot write f"),
         ] {
             assert_eq!(TransferError::local("write", "f", needed, kind.into()).to_string(), expected);

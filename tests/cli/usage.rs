@@ -141,28 +141,28 @@ fn wrong_values_are_told_what_is_allowed() {
     for wrong in ["-1", "0", "256", "x"] {
         check(client(&[], wrong), &format!("invalid value '{wrong}' {streams}"));
     }
-    let rate = "invalid value '-1' for '--limit-rate <RATE>': a rate is written like 500K,";
+    let rate = "invalid value '-1' for '--limit-rate <RATE>': must be a rate in bytes a second, such as 500K,";
     check(client(&["--limit-rate", "-1"], "8"), rate);
-    let retries = "'--retries <N>': it is a whole number from 0 to 4294967295;";
+    let retries = "'--retries <N>': must be a whole number from 0 to 4294967295;";
     check(client(&["--retries", "-1"], "8"), &format!("invalid value '-1' for {retries}"));
     check(client(&["--retries", "x"], "8"), &format!("invalid value 'x' for {retries}"));
-    let duration = "invalid value '-1' for '--stall-timeout <DUR>': a duration is written like";
+    let duration = "invalid value '-1' for '--stall-timeout <DUR>': must be a duration such as";
     check(client(&["--stall-timeout", "-1"], "8"), duration);
     for wrong in ["-1", "65536", "x"] {
-        let message = "for '<PORT>': a port is a whole number from 0 to 65535;";
+        let message = "for '<PORT>': must be a whole number from 0 to 65535;";
         check(PROGRAMS.server().args([wrong]), &format!("invalid value '{wrong}' {message}"));
     }
     for (option, shown) in
         [("--max-streams", "--max-streams <N>"), ("--max-transfers", "--max-transfers <N>")]
     {
         for wrong in ["0", "-1", "x"] {
-            let message = format!("invalid value '{wrong}' for '{shown}': it is a whole number, 1 at least;");
+            let message = format!("invalid value '{wrong}' for '{shown}': must be a whole number, at least 1;");
             check(PROGRAMS.server().args([option, wrong, "0"]), &message);
         }
     }
     check(
         client(&[], "8").env("DT_RETRIES", "x"),
-        "invalid value 'x' for '--retries <N>' or 'DT_RETRIES': it is a whole number",
+        "invalid value 'x' for '--retries <N>' or 'DT_RETRIES': must be a whole number",
     );
     check(
         PROGRAMS.server().args(["0"]).env("DT_LOG_FORMAT", "xml"),
@@ -171,7 +171,7 @@ fn wrong_values_are_told_what_is_allowed() {
     for (name, option) in [("DT_QUIET", "--quiet"), ("DT_NO_CLOBBER", "--no-clobber"), ("DT_JSON", "--json")]
     {
         for wrong in ["maybe", "2", "tru"] {
-            let message = format!("for '{option}' or '{name}': it is true, false, 1, 0, yes or no;");
+            let message = format!("for '{option}' or '{name}': must be true, false, 1, 0, yes or no;");
             check(client(&[], "8").env(name, wrong), &message);
         }
     }

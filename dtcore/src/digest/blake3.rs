@@ -1,8 +1,8 @@
-//! BLAKE3, the digest of protocol 2: of a whole file, and of the ranges that are subtrees of it.
+//! BLAKE3, the digest of protocol 2: of files, and of the ranges of a file that are subtrees.
 //!
 //! BLAKE3 is a tree over chunks of 1 KiB. A range whose length is a power of two and which begins at a multiple of its
-//! length is a whole subtree; so is a shorter one at the file's end. The chaining values of such ranges merge into the
-//! hash of the whole, so that blocks can be proven one by one and in any order, and the whole without reading it again.
+//! length is a subtree; so is a shorter one at the end of the file. The chaining values of such ranges merge into the
+//! hash of the file, so that blocks can be verified one by one and in any order, and the file without reading it again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +11,9 @@ use blake3::Hasher;
 use blake3::hazmat::{self, HasherExt, Mode};
 
 use crate::manifest::{ByteRange, Manifest};
+use crate::num::to_u64;
 
-/// The BLAKE3 hash of a whole file, as `b3sum` prints it: 64 lower-case hexadecimal digits.
+/// The BLAKE3 hash of a file, printed as by `b3sum`: 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Blake3Digest([u8; 32]);
 
@@ -22,7 +23,7 @@ impl Blake3Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The file's digest, from those of all its blocks in order; `None` if there are not exactly as many as blocks.
+    /// The digest of a file from those of all its blocks, in order; `None` if their number is not that of the blocks.
     pub(crate) fn of_blocks(manifest: &Manifest, blocks: &[RangeDigest]) -> Option<Self> {
         if u32::try_from(blocks.len()) != Ok(manifest.n_blocks()) {
             return None;
@@ -67,7 +68,7 @@ impl fmt::Debug for Blake3Digest {
 impl FromStr for Blake3Digest {
     type Err = InvalidBlake3;
 
-    /// Reads 64 hexadecimal digits of either case.
+    /// Parses 64 hexadecimal digits of either case.
     fn from_str(text: &str) -> Result<Self, InvalidBlake3> {
         blake3::Hash::from_hex(text).map(|hash| Self(*hash.as_bytes())).map_err(|_| InvalidBlake3)
     }
@@ -78,17 +79,17 @@ impl FromStr for Blake3Digest {
 #[error("a BLAKE3 hash is 64 hexadecimal digits")]
 pub struct InvalidBlake3;
 
-/// The digest of a range that is a subtree: its chaining value, or the file's hash if the range is the whole file.
+/// The digest of a range that is a subtree: its chaining value, or the hash of the file if the range is all of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RangeDigest([u8; 32]);
 
 impl RangeDigest {
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub(crate) const LEN: usize = 32;
 
-    /// The digest of `bytes`, which are those of `range` in a file of `size` bytes.
+    /// The digest of `bytes`, the content of `range` in a file of `size` bytes.
     ///
-    /// `None` if the range is no subtree of such a file, or not as long as the bytes.
+    /// `None` if the range is not a subtree of such a file, or not as long as `bytes`.
     pub(crate) fn of(size: u64, range: ByteRange, bytes: &[u8]) -> Option<Self> {
         let mut hasher = RangeHasher::new(size, range)?;
         hasher.update(bytes)?;
@@ -114,16 +115,16 @@ impl fmt::Debug for RangeDigest {
     }
 }
 
-/// Computes a [`RangeDigest`] from the range's bytes as they come.
+/// Computes a [`RangeDigest`] incrementally.
 #[derive(Clone, Debug)]
 pub(crate) struct RangeHasher {
     hasher: Hasher,
     remaining: u64,
-    is_whole_file: bool,
+    is_entire_file: bool,
 }
 
 impl RangeHasher {
-    /// A hasher for `range` of a file of `size` bytes; `None` if it is no subtree.
+    /// A hasher for `range` of a file of `size` bytes; `None` if it is not a subtree.
     pub(crate) fn new(size: u64, range: ByteRange) -> Option<Self> {
         if !is_subtree(size, range) {
             return None;
@@ -132,12 +133,12 @@ impl RangeHasher {
         if range.start() > 0 {
             hasher.set_input_offset(range.start());
         }
-        Some(Self { hasher, remaining: range.len(), is_whole_file: range.len() == size })
+        Some(Self { hasher, remaining: range.len(), is_entire_file: range.len() == size })
     }
 
-    /// Takes the next bytes; `None`, and nothing taken, if they are more than the range has.
+    /// Adds the next bytes; `None`, and nothing is added, if the range has fewer.
     pub(crate) fn update(&mut self, bytes: &[u8]) -> Option<()> {
-        self.remaining = self.remaining.checked_sub(u64::try_from(bytes.len()).ok()?)?;
+        self.remaining = self.remaining.checked_sub(to_u64(bytes.len()))?;
         self.hasher.update(bytes);
         Some(())
     }
@@ -147,7 +148,7 @@ impl RangeHasher {
         if self.remaining > 0 {
             return None;
         }
-        Some(RangeDigest(if self.is_whole_file {
+        Some(RangeDigest(if self.is_entire_file {
             *self.hasher.finalize().as_bytes()
         } else {
             self.hasher.finalize_non_root()
@@ -155,7 +156,7 @@ impl RangeHasher {
     }
 }
 
-/// Whether `range` is a subtree of a file of `size` bytes: aligned, and a power of two long or at the file's end.
+/// Whether `range` is a subtree of a file of `size` bytes: aligned, and a power of two long or at the end of the file.
 pub(crate) fn is_subtree(size: u64, range: ByteRange) -> bool {
     let Some(span) = range.len().max(CHUNK).checked_next_power_of_two() else { return false };
     let reaches_end = range.end() == size;
@@ -166,15 +167,15 @@ pub(crate) fn is_subtree(size: u64, range: ByteRange) -> bool {
         && range.start().checked_rem(span) == Some(0)
 }
 
-/// The leaf of the tree, in bytes.
+/// The length of a leaf of the tree in bytes.
 const CHUNK: u64 = 1 << 10;
 
-/// How many of `n > 1` blocks the left child of their common parent has: the largest power of two below `n`.
+/// How many of `n > 1` blocks the left child of their common parent covers: the largest power of two below `n`.
 fn left_blocks(n: usize) -> usize {
     n.div_ceil(2).next_power_of_two()
 }
 
-/// The chaining value over neighbouring blocks that are not the whole file.
+/// The chaining value of adjacent blocks that are not the entire file.
 fn merge(blocks: &[RangeDigest]) -> Option<[u8; 32]> {
     match blocks {
         [] => None,
@@ -197,12 +198,8 @@ mod tests {
         (0..len).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect()
     }
 
-    fn len(n: usize) -> u64 {
-        u64::try_from(n).unwrap()
-    }
-
     #[test]
-    fn digests_are_those_of_the_specification_and_read_back() {
+    fn digests_match_the_specification_and_parse() {
         let hex = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
         assert_eq!(Blake3Digest::of(b"").to_string(), hex);
         assert_eq!(hex.to_uppercase().parse(), Ok(Blake3Digest::of(b"")));
@@ -235,23 +232,23 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_needs_exactly_its_bytes() {
+    fn digest_needs_exactly_the_bytes_of_its_range() {
         let range = ByteRange::new(1024, 2048);
         assert_eq!(RangeDigest::of(4096, range, &content(1023)), None);
         assert_eq!(RangeDigest::of(4096, range, &content(1025)), None);
         assert!(RangeDigest::of(4096, range, &content(1024)).is_some());
         let elsewhere = RangeDigest::of(4096, ByteRange::new(2048, 3072), &content(1024));
-        assert_ne!(RangeDigest::of(4096, range, &content(1024)), elsewhere, "the place counts");
+        assert_ne!(RangeDigest::of(4096, range, &content(1024)), elsewhere, "the offset counts");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn blocks_merge_into_the_hash_of_the_file(size in 0..400_000_usize, cut in 0..3_usize) {
-            // Around the boundaries of blocks above all.
+            // Most often around the boundaries of blocks.
             let size = if cut == 0 { size } else { (size & !0x3fff) + cut - 1 };
             let bytes = content(size);
-            let manifest = Manifest::new(len(size), BlockSize::new(1 << 14).unwrap()).unwrap();
+            let manifest = Manifest::new(to_u64(size), BlockSize::new(1 << 14).unwrap()).unwrap();
             let digests: Vec<_> = manifest.blocks().map(|block| {
                 let range = manifest.range(block);
                 let (start, end) = (usize::try_from(range.start()).unwrap(), usize::try_from(range.end()).unwrap());

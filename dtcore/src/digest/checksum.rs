@@ -1,11 +1,11 @@
-//! The digest that the user demands of the file, as `ALGO=HEX`.
+//! The digest that the user expects of a file, as `ALGO=HEX`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{Blake3Digest, Md5Digest};
 
-/// A whole-file digest from elsewhere that the received file must match.
+/// The digest of a file from another source, which the received file must match.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Checksum {
@@ -39,7 +39,7 @@ impl fmt::Display for Checksum {
 
 /// Text that is neither `md5=` and 32 nor `blake3=` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a checksum is written md5= and 32, or blake3= and 64 hexadecimal digits")]
+#[error("a checksum is md5= and 32, or blake3= and 64 hexadecimal digits")]
 pub struct InvalidChecksum;
 
 #[cfg(test)]
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checksum_names_its_algorithm() {
+    fn checksum_names_its_algorithm() {
         let text = "md5=900150983cd24fb0d6963f7d28e17f72";
         let checksum: Checksum = text.parse().unwrap();
         assert_eq!(checksum, Checksum::Md5(Md5Digest::of(b"abc")));

@@ -1,10 +1,10 @@
-//! The digests of a whole file that is read from its beginning to its end.
+//! The digests of a file that is read sequentially.
 
 use blake3::Hasher;
 
 use super::{Blake3Digest, Checksum, Md5Digest, Md5Hasher};
 
-/// The digests of one file, as far as they were wanted.
+/// The digests of one file, as far as they were requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct FileDigests {
     pub(crate) md5: Option<Md5Digest>,
@@ -12,7 +12,7 @@ pub(crate) struct FileDigests {
 }
 
 impl FileDigests {
-    /// The digest that is to be compared with `expected`, if it is there.
+    /// The digest by the algorithm of `expected`, if it was computed.
     pub(crate) fn comparable(&self, expected: &Checksum) -> Option<Checksum> {
         match expected {
             Checksum::Md5(_) => self.md5.map(Checksum::Md5),
@@ -21,7 +21,7 @@ impl FileDigests {
     }
 }
 
-/// Computes [`FileDigests`] from bytes that come in order; none of them unless told.
+/// Computes [`FileDigests`] incrementally; by default none of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FileHasher {
     md5: Option<Md5Hasher>,
@@ -41,7 +41,7 @@ impl FileHasher {
         self
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         if let Some(md5) = &mut self.md5 {
             md5.update(bytes);
@@ -51,7 +51,7 @@ impl FileHasher {
         }
     }
 
-    /// The digests of all bytes taken.
+    /// The digests of all bytes added.
     pub(crate) fn finish(self) -> FileDigests {
         FileDigests {
             md5: self.md5.map(Md5Hasher::finish),
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_wanted_is_computed() {
+    fn only_requested_digests_are_computed() {
         let digests = |mut hasher: FileHasher| {
             hasher.update(b"a");
             hasher.update(b"bc");

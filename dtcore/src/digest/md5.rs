@@ -1,11 +1,11 @@
-//! MD5, the whole-file digest of protocol 1.
+//! MD5, the digest of files in protocol 1.
 
 use std::fmt;
 use std::str::FromStr;
 
 use md5::{Digest, Md5};
 
-/// The MD5 of a whole file; written as 32 lower-case hexadecimal digits.
+/// The MD5 of a file, printed as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Md5Digest([u8; 16]);
 
@@ -45,7 +45,7 @@ impl fmt::Debug for Md5Digest {
 impl FromStr for Md5Digest {
     type Err = InvalidMd5;
 
-    /// Reads 32 hexadecimal digits of either case.
+    /// Parses 32 hexadecimal digits of either case.
     fn from_str(text: &str) -> Result<Self, InvalidMd5> {
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(InvalidMd5);
@@ -61,17 +61,17 @@ impl FromStr for Md5Digest {
 #[error("an MD5 is 32 hexadecimal digits")]
 pub struct InvalidMd5;
 
-/// Computes an [`Md5Digest`] from bytes that come in order.
+/// Computes an [`Md5Digest`] incrementally.
 #[derive(Clone, Default)]
 pub(crate) struct Md5Hasher(Md5);
 
 impl Md5Hasher {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes taken.
+    /// The digest of all bytes added.
     pub(crate) fn finish(self) -> Md5Digest {
         Md5Digest(self.0.finalize().into())
     }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_those_of_rfc_1321_and_read_back() {
+    fn digests_match_rfc_1321_and_parse() {
         for (text, hex) in [
             ("", "d41d8cd98f00b204e9800998ecf8427e"),
             ("abc", "900150983cd24fb0d6963f7d28e17f72"),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_refused() {
+    fn other_text_is_invalid() {
         for text in ["", "d41d8cd98f00b204e9800998ecf8427", "+41d8cd98f00b204e9800998ecf8427e", "zz"] {
             assert_eq!(text.parse::<Md5Digest>(), Err(InvalidMd5), "{text}");
         }

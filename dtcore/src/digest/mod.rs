@@ -1,4 +1,4 @@
-//! What proves that the bytes are right.
+//! Digests, by which files and blocks are verified.
 
 mod blake3;
 mod checksum;

@@ -1,37 +1,38 @@
-//! Blocks: the unit of scheduling, digest and resume in protocol 2.
+//! Blocks and runs: the units of verification and of requests in protocol 2, and the manifest that numbers them.
 
 use std::fmt;
 
 use super::ByteRange;
+use crate::num::to_usize;
 
 /// The size of a block in bytes: a power of two from 16 KiB to 16 MiB.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct BlockSize(u32);
 
-/// A size that no block has.
+/// A size that is not one of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a block is a power of two from 16 KiB to 16 MiB")]
 pub(crate) struct InvalidBlockSize;
 
 impl BlockSize {
-    /// The smallest block: below it headers and digests would cost more than they are worth.
+    /// The smallest block: below it headers and digests would cost too much.
     pub(crate) const MIN: u64 = 16 << 10;
-    /// The largest block, which bounds what one request can ask for.
+    /// The largest block, which bounds one request.
     pub(crate) const MAX: u64 = 16 << 20;
 
-    /// Checks a size that came from a peer or a disk.
+    /// Validates a size from a peer or a disk.
     pub(crate) fn new(bytes: u64) -> Result<Self, InvalidBlockSize> {
         let in_bounds = (Self::MIN..=Self::MAX).contains(&bytes) && bytes.is_power_of_two();
         u32::try_from(bytes).ok().filter(|_| in_bounds).map(Self).ok_or(InvalidBlockSize)
     }
 
-    /// The size that suits a file of `size` bytes.
+    /// The size for a file of `size` bytes.
     ///
-    /// Small files are cut finely, so that all streams have something to do and the last block comes soon; large ones
-    /// into at most 2^18 blocks as long as that is possible, so that what is kept of all of them stays small.
+    /// Small files have small blocks, so that all streams get some and the last one arrives soon; large files have at most
+    /// 2^18 blocks, as far as that is possible, so that the memory for their states and digests stays small.
     pub(crate) fn for_file(size: u64) -> Self {
         let fine = (size / FINE_BLOCKS).max(1).next_power_of_two().clamp(SMALL, COMMON);
-        // Capped before it is rounded up, so that the power of two cannot be too large for a number.
+        // Clamped before it is rounded up, so that the power of two cannot overflow.
         let few = size.div_ceil(MANY_BLOCKS).clamp(1, Self::MAX).next_power_of_two();
         Self(u32::try_from(fine.max(few)).unwrap_or(u32::MAX))
     }
@@ -42,26 +43,27 @@ impl BlockSize {
     }
 }
 
-/// The block size of most files: large enough that its cost vanishes, small enough to be taken over quickly.
+/// The block size of most files: large enough for its overhead to vanish, small enough for another stream to take a
+/// block over quickly.
 const COMMON: u64 = 512 << 10;
-/// The least block size chosen.
+/// The smallest block size that is chosen.
 const SMALL: u64 = 64 << 10;
-/// Into about how many blocks a file is cut whose blocks are below the common size.
+/// About how many blocks a file has whose blocks are smaller than the common size.
 const FINE_BLOCKS: u64 = 1024;
-/// Into how many blocks a file is cut at most, as long as blocks can be made larger.
+/// The most blocks of a file, as long as larger blocks are possible.
 const MANY_BLOCKS: u64 = 1 << 18;
 
-/// One block of a file, counted from 0.
+/// The number of a block, counted from 0 through all entries of a manifest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct BlockId(u32);
+pub(crate) struct BlockId(pub(super) u32);
 
 impl BlockId {
-    /// The block's position in a list of all blocks.
+    /// The index of the block in a list of all blocks.
     pub(crate) fn index(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
+        to_usize(u64::from(self.0))
     }
 
-    /// The block's number, as people and the journal count.
+    /// The number of the block.
     pub(crate) fn value(self) -> u32 {
         self.0
     }
@@ -73,7 +75,7 @@ impl fmt::Display for BlockId {
     }
 }
 
-/// How a file is cut into blocks.
+/// What is transferred, divided into blocks. It has one entry, a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Manifest {
     size: u64,
@@ -81,16 +83,16 @@ pub(crate) struct Manifest {
     n_blocks: u32,
 }
 
-/// A file that has too many blocks of that size, or is too large altogether.
+/// A file that would have too many blocks of that size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the file would have more than 2^24 blocks")]
 pub(crate) struct TooManyBlocks;
 
 impl Manifest {
-    /// The most blocks of a file: what is kept of each, some 40 bytes, bounds the memory.
+    /// The most blocks of a manifest, which bounds the memory for their states and digests, about 40 bytes each.
     pub(crate) const MAX_BLOCKS: u64 = 1 << 24;
 
-    /// Cuts `size` bytes into blocks of `block` bytes.
+    /// A file of `size` bytes in blocks of `block` bytes.
     pub(crate) fn new(size: u64, block: BlockSize) -> Result<Self, TooManyBlocks> {
         let n_blocks = size.div_ceil(block.bytes());
         let in_bounds = n_blocks <= Self::MAX_BLOCKS;
@@ -98,22 +100,22 @@ impl Manifest {
         Ok(Self { size, block, n_blocks })
     }
 
-    /// The file's size in bytes.
+    /// The size of the file in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// The size of its blocks; the last one may be shorter.
+    /// The size of the blocks; the last one may be shorter.
     pub(crate) fn block_size(&self) -> BlockSize {
         self.block
     }
 
-    /// How many blocks the file has.
+    /// How many blocks there are.
     pub(crate) fn n_blocks(&self) -> u32 {
         self.n_blocks
     }
 
-    /// The block with this number, if the file has it.
+    /// The block with that number, if the manifest has it.
     pub(crate) fn block(&self, index: u64) -> Option<BlockId> {
         u32::try_from(index).ok().filter(|index| *index < self.n_blocks).map(BlockId)
     }
@@ -126,17 +128,11 @@ impl Manifest {
     /// The bytes of a block.
     pub(crate) fn range(&self, block: BlockId) -> ByteRange {
         let start = u64::from(block.0) * self.block.bytes();
-        ByteRange::new(start.min(self.size), start.saturating_add(self.block.bytes()).min(self.size))
-    }
-
-    /// The block that is exactly `range`, if there is one.
-    pub(crate) fn block_at(&self, range: ByteRange) -> Option<BlockId> {
-        let block = self.block(range.start() / self.block.bytes())?;
-        (self.range(block) == range).then_some(block)
+        ByteRange::new(start.min(self.size), (start + self.block.bytes()).min(self.size))
     }
 }
 
-/// Consecutive blocks, which one request names and one response carries.
+/// Consecutive blocks: what one request names and one response carries.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct BlockRun {
     pub(crate) first: BlockId,
@@ -144,33 +140,34 @@ pub(crate) struct BlockRun {
 }
 
 impl BlockRun {
-    /// The most bytes of a run.
+    /// The most bytes in a run.
     pub(crate) const MAX: u64 = 16 << 20;
 }
 
 impl Manifest {
-    /// The run of `count` blocks from number `first` on, as a peer named it; `None` if the manifest lacks one of them, or they
-    /// have more than [`BlockRun::MAX`] bytes.
+    /// The run of `count` blocks from number `first` on, as named by a peer; `None` if `count` is 0, if the manifest lacks one
+    /// of the blocks, or if they have more than [`BlockRun::MAX`] bytes.
     pub(crate) fn run(&self, first: u64, count: u32) -> Option<BlockRun> {
         let run = BlockRun { first: self.block(first)?, count };
         self.run_len(run).filter(|len| *len <= BlockRun::MAX).map(|_| run)
     }
 
-    /// The bytes of a run; `None` if it has no block, or one that the manifest lacks.
+    /// The bytes of a run; `None` if it has no blocks, or one that the manifest lacks.
     pub(crate) fn run_range(&self, run: BlockRun) -> Option<ByteRange> {
         let last = self.block(u64::from(run.first.0) + u64::from(run.count.checked_sub(1)?))?;
         Some(ByteRange::new(self.range(run.first).start(), self.range(last).end()))
     }
 
-    /// How many bytes a run has; `None` as for [`run_range`](Self::run_range).
+    /// The length of a run in bytes; `None` as for [`run_range`](Self::run_range).
     pub(crate) fn run_len(&self, run: BlockRun) -> Option<u64> {
         self.run_range(run).map(|range| range.len())
     }
 
-    /// The blocks of a run, in order.
+    /// The blocks of a run that the manifest has, in order.
     pub(crate) fn blocks_of(&self, run: BlockRun) -> impl ExactSizeIterator<Item = BlockId> + use<> {
+        // Saturating, because a run may have been built from any numbers.
         let end = run.first.0.saturating_add(run.count).min(self.n_blocks);
-        (run.first.0..end.max(run.first.0)).map(BlockId)
+        (run.first.0..end).map(BlockId)
     }
 
     /// The run that a sender pushes with its offer: as many complete blocks as fit into `push` bytes, beginning with the block
@@ -185,84 +182,10 @@ impl Manifest {
     }
 }
 
-/// A set of blocks of one file.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct BlockSet {
-    words: Vec<u64>,
-    n_blocks: u32,
-    len: u32,
-}
-
-impl BlockSet {
-    /// The empty set over the blocks of `manifest`.
-    pub(crate) fn new(manifest: &Manifest) -> Self {
-        let n_words = usize::try_from(manifest.n_blocks.div_ceil(u64::BITS)).unwrap_or(usize::MAX);
-        Self { words: vec![0; n_words], n_blocks: manifest.n_blocks, len: 0 }
-    }
-
-    /// How many blocks are in the set.
-    pub(crate) fn len(&self) -> u32 {
-        self.len
-    }
-
-    /// Whether every block of the file is in the set.
-    pub(crate) fn is_full(&self) -> bool {
-        self.len == self.n_blocks
-    }
-
-    /// Whether `block` is in the set.
-    pub(crate) fn contains(&self, block: BlockId) -> bool {
-        let (word, bit) = place(block);
-        self.words.get(word).is_some_and(|word| word & bit != 0)
-    }
-
-    /// Adds `block`; says whether it was not in the set before. A block that the file does not have is never added.
-    pub(crate) fn insert(&mut self, block: BlockId) -> bool {
-        let (word, bit) = place(block);
-        let Some(word) = self.words.get_mut(word).filter(|word| block.0 < self.n_blocks && **word & bit == 0)
-        else {
-            return false;
-        };
-        *word |= bit;
-        self.len += 1;
-        true
-    }
-
-    /// Takes `block` out; says whether it was in the set.
-    pub(crate) fn remove(&mut self, block: BlockId) -> bool {
-        let (word, bit) = place(block);
-        let Some(word) = self.words.get_mut(word).filter(|word| **word & bit != 0) else { return false };
-        *word &= !bit;
-        self.len -= 1;
-        true
-    }
-
-    /// The first block at or behind `from` that is not in the set.
-    pub(crate) fn first_missing(&self, from: u32) -> Option<BlockId> {
-        let mut at = from;
-        while at < self.n_blocks {
-            let (word, _) = place(BlockId(at));
-            let bits = self.words.get(word).copied().unwrap_or(0) >> (at % u64::BITS);
-            let ones = bits.trailing_ones();
-            if ones < u64::BITS - at % u64::BITS {
-                at = at.saturating_add(ones);
-                return (at < self.n_blocks).then_some(BlockId(at));
-            }
-            at = (at / u64::BITS + 1).saturating_mul(u64::BITS);
-        }
-        None
-    }
-}
-
-fn place(block: BlockId) -> (usize, u64) {
-    (usize::try_from(block.0 / u64::BITS).unwrap_or(usize::MAX), 1 << (block.0 % u64::BITS))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn run_has_at_most_16_mib() {
@@ -274,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_a_power_of_two_within_bounds() {
+    fn block_size_is_a_power_of_two_within_bounds() {
         for (bytes, good) in [
             (0, false),
             (8 << 10, false),
@@ -288,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_size_has_a_block_size_and_bounded_memory() {
+    fn every_file_size_has_a_block_size_within_bounds() {
         for (size, block) in [
             (0, SMALL),
             (1, SMALL),
@@ -317,7 +240,6 @@ mod tests {
                 let range = manifest.range(block);
                 prop_assert_eq!(range.start(), end);
                 prop_assert!(!range.is_empty());
-                prop_assert_eq!(manifest.block_at(range), Some(block));
                 end = range.end();
             }
             prop_assert_eq!(end, size);
@@ -357,29 +279,9 @@ mod tests {
             let expected: Vec<_> = manifest.blocks().skip_while(|block| !holds(block)).take_while(fits).collect();
             let pushed = manifest.pushed_run(from, push);
             prop_assert_eq!(pushed.map(|run| manifest.blocks_of(run).collect::<Vec<_>>()).unwrap_or_default(), expected);
-            // Peers can name it.
+            // A run that a peer may name.
             if let Some(run) = pushed {
                 prop_assert_eq!(manifest.run(u64::from(run.first.value()), run.count), Some(run));
-            }
-        }
-
-        #[test]
-        fn a_set_agrees_with_a_model(n in 1..200_u64, steps in proptest::collection::vec((any::<bool>(), 0..200_u64), 0..300)) {
-            let manifest = Manifest::new(n << 14, BlockSize::new(1 << 14).unwrap()).unwrap();
-            let (mut set, mut model) = (BlockSet::new(&manifest), BTreeSet::new());
-            for (insert, index) in steps {
-                let Some(block) = manifest.block(index) else { continue };
-                if insert {
-                    prop_assert_eq!(set.insert(block), model.insert(block));
-                } else {
-                    prop_assert_eq!(set.remove(block), model.remove(&block));
-                }
-            }
-            prop_assert_eq!(usize::try_from(set.len()).unwrap(), model.len());
-            prop_assert_eq!(set.is_full(), manifest.blocks().all(|block| model.contains(&block)));
-            for from in 0..manifest.n_blocks() + 2 {
-                let missing = manifest.blocks().find(|block| block.value() >= from && !model.contains(block));
-                prop_assert_eq!(set.first_missing(from), missing);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A half-open range of bytes within a file.
+//! A half-open range of bytes of a file.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ pub(crate) struct ByteRange {
 }
 
 impl ByteRange {
-    /// The range `[start, end)`; an `end` before `start` gives the empty range at `start`.
+    /// The range `[start, end)`; the empty range at `start` if `end` is before it.
     pub(crate) const fn new(start: u64, end: u64) -> Self {
         Self { start, end: if end < start { start } else { end } }
     }
 
-    /// The range of `len` bytes from `start`, cut off at the largest offset.
+    /// The range of `len` bytes from `start`, truncated at the largest offset.
     pub(crate) fn with_len(start: u64, len: u64) -> Self {
         Self { start, end: start.saturating_add(len) }
     }
@@ -27,17 +27,17 @@ impl ByteRange {
         self.start
     }
 
-    /// The offset behind the last byte.
+    /// The offset after the last byte.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    /// How many bytes the range holds.
+    /// The number of bytes in the range.
     pub(crate) fn len(&self) -> u64 {
         self.end - self.start
     }
 
-    /// Whether the range holds no byte.
+    /// Whether the range has no bytes.
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }

@@ -1,9 +1,9 @@
-//! How many streams a transfer has, and which of them is meant.
+//! The number of streams of a transfer, and their identifiers.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The number of streams of a transfer: 1 to 255, because a stream names itself in one byte.
+/// The number of streams of a transfer: 1 to 255, because a stream is identified by one byte.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamCount(u8);
 
@@ -11,7 +11,7 @@ impl StreamCount {
     /// A single stream.
     pub(crate) const ONE: Self = Self(1);
 
-    /// Checks a count that came from a person or a peer.
+    /// Validates a count from a user or a peer.
     ///
     /// # Errors
     /// [`InvalidStreamCount`] outside 1 to 255.
@@ -27,7 +27,7 @@ impl StreamCount {
         self.0
     }
 
-    /// The stream that calls itself `id`, if the transfer has it.
+    /// The stream with that identifier, if the transfer has it.
     pub(crate) fn stream(self, id: u8) -> Option<StreamId> {
         (id < self.0).then_some(StreamId(id))
     }
@@ -38,7 +38,7 @@ impl StreamCount {
     }
 }
 
-/// Eight streams: what the long paths this is made for need, and no burden on the short ones.
+/// Eight streams: enough for long paths, and no burden on short ones.
 impl Default for StreamCount {
     fn default() -> Self {
         Self(8)
@@ -69,12 +69,12 @@ pub struct InvalidStreamCount;
 pub struct StreamId(u8);
 
 impl StreamId {
-    /// The byte by which the stream names itself on the wire.
+    /// The identifier on the wire.
     pub fn byte(self) -> u8 {
         self.0
     }
 
-    /// The stream's position in a list of all streams.
+    /// The index of the stream in a list of all streams.
     pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_a_whole_number_from_1_to_255() {
+    fn count_is_a_whole_number_from_1_to_255() {
         for (text, expected) in [("1", Some(1)), ("8", Some(8)), ("255", Some(255))] {
             assert_eq!(text.parse().ok().map(StreamCount::value), expected, "{text}");
         }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ids_below_the_count_are_streams() {
+    fn ids_are_below_the_count() {
         let count = StreamCount::new(3).unwrap();
         assert_eq!(count.stream(2).map(StreamId::byte), Some(2));
         assert_eq!(count.stream(3), None);

@@ -1,4 +1,4 @@
-//! The control messages of protocol 1: what stands in the bodies of the request and of its answer.
+//! The messages of protocol 1: the bodies of the request and of its response, and of refusals.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,28 +6,28 @@ use serde_json::Value;
 use crate::digest::Md5Digest;
 use crate::manifest::StreamCount;
 
-/// The largest body of a request or an answer, in bytes: a hundred times what either needs.
+/// The largest body of a request or a response in bytes: a hundred times what either needs.
 pub(crate) const MAX_BODY: usize = 16 << 10;
 
-/// `{"threads": N}`: the file shall come over N streams.
+/// `{"threads": N}`: requests the file over N streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Request {
     pub(crate) streams: StreamCount,
 }
 
 impl Request {
-    /// The body, byte for byte as the original client writes it.
+    /// The body, exactly as the original client writes it.
     pub(crate) fn encode(self) -> String {
         format!("{{\"threads\": {}}}", self.streams)
     }
 
-    /// Reads a body; keys it does not know are ignored.
+    /// Parses a body; unknown keys are ignored.
     #[cfg(test)]
     pub(crate) fn decode(body: &[u8]) -> Result<Self, InvalidRequest> {
         Self::of(&serde_json::from_slice(body).map_err(|_| InvalidRequest::NotJson)?)
     }
 
-    /// What a body says that was read already.
+    /// The request in a body that is parsed as JSON already.
     pub(super) fn of(value: &Value) -> Result<Self, InvalidRequest> {
         let object = value.as_object().ok_or(InvalidRequest::NotJson)?;
         let threads = object.get("threads").ok_or(InvalidRequest::NoThreads)?;
@@ -37,7 +37,7 @@ impl Request {
     }
 }
 
-/// Why a request's body was refused; the text goes to the peer.
+/// Why the body of a request is invalid; the text is sent to the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum InvalidRequest {
     #[error("the body is not a JSON object")]
@@ -46,15 +46,15 @@ pub(crate) enum InvalidRequest {
     NoThreads,
     #[error("\"threads\" must be a whole number from 1 to 255")]
     Threads,
-    #[error("\"protocol\" must be a whole number from 1")]
+    #[error("\"protocol\" must be a whole number, at least 1")]
     Protocol,
     #[error("\"md5\" must be true or false")]
     Md5,
-    #[error("\"from\" and \"push\" must be whole numbers from 0")]
+    #[error("\"from\" and \"push\" must be whole numbers, at least 0")]
     Push,
 }
 
-/// `{"hash": "<md5>", "port": P}`: what the file is, and where its streams are served.
+/// `{"hash": "<md5>", "port": P}`: the digest of the file, and the port of its streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
     pub(crate) md5: Md5Digest,
@@ -62,12 +62,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The body, byte for byte as the original server writes it.
+    /// The body, exactly as the original server writes it.
     pub(crate) fn encode(self) -> String {
         format!("{{\"hash\": \"{}\", \"port\": {}}}", self.md5, self.port)
     }
 
-    /// Reads a body; keys it does not know are ignored.
+    /// Parses a body; unknown keys are ignored.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, InvalidAnswer> {
         #[derive(Deserialize)]
         struct Body {
@@ -81,25 +81,25 @@ impl Answer {
     }
 }
 
-/// A body that is no answer of protocol 1.
+/// A body that is not an answer of protocol 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the answer is not {{\"hash\": \"<md5>\", \"port\": <port>}}")]
 pub(crate) struct InvalidAnswer;
 
-/// The body of a refusal: one line of JSON with the reason for people.
+/// The body of a refusal: one line of JSON with a reason for users.
 pub(crate) fn encode_refusal(reason: &str) -> String {
     serde_json::json!({ "error": reason }).to_string()
 }
 
-/// The reason in a refusal's body, if it holds one: without control characters, at most 200 characters.
+/// The reason in the body of a refusal, if there is one: at most 200 characters, without control characters.
 pub(crate) fn decode_refusal(body: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(body).ok()?;
     value.get("error")?.as_str().map(printable)
 }
 
-/// A peer's words as they can be shown to a person: without control characters, at most 200 characters.
-pub(super) fn printable(words: &str) -> String {
-    words.chars().filter(|c| !c.is_control()).take(200).collect()
+/// Text from a peer as it may be shown to a user: at most 200 characters, without control characters.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 #[cfg(test)]
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_messages_are_those_of_the_original() {
+    fn messages_are_those_of_the_original_programs() {
         let streams = StreamCount::new(8).unwrap();
         assert_eq!(Request { streams }.encode(), r#"{"threads": 8}"#);
         let md5 = "bf02e98e522704c376e82dfef2cfb240".parse().unwrap();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_1_to_255_threads() {
+    fn request_names_1_to_255_threads() {
         for (body, expected) in [
             (r#"{"threads": 1}"#, Ok(1)),
             (r#"{"threads":255,"later":[1]}"#, Ok(255)),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_are_refused() {
+    fn other_answers_are_invalid() {
         for body in [
             "",
             "{}",
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_one_short_line() {
+    fn refusal_is_one_short_line() {
         let body = encode_refusal("no such file: \"a\"");
         assert_eq!(body, r#"{"error":"no such file: \"a\""}"#);
         assert_eq!(decode_refusal(body.as_bytes()).as_deref(), Some("no such file: \"a\""));

@@ -1,19 +1,21 @@
-//! When a stream may connect again, and when all of them have tried often enough.
+//! When a stream may reconnect, and when all streams together have tried often enough.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::manifest::StreamId;
 
-/// The first pause; the attempt before it follows at once, because most broken connections are nobody's trouble.
+/// The first pause. The attempt before it follows without one, because most broken connections have no lasting cause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause: a server that is returned is found after this time.
+/// The longest pause, after which a server that is up again is found at the latest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After so many doublings the longest pause is reached.
+const MAX_DOUBLINGS: u32 = 6;
 
-/// The pauses between the attempts of one stream to connect.
+/// The pauses between a stream's attempts to connect.
 ///
-/// 0, then 100 ms, doubling up to 5 s. From each pause up to a quarter is taken off, by stream and attempt, so that the
-/// streams of one transfer do not come returned to a server all at the same moment.
+/// 0, then 100 ms, doubling up to 5 s. Each pause is shortened by up to a quarter, by stream and attempt, so that the
+/// streams of one transfer do not all reconnect at the same moment.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     stream: StreamId,
@@ -21,27 +23,26 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The pauses of `stream`, from the beginning.
+    /// The pauses of `stream`, beginning with the first.
     pub(crate) fn new(stream: StreamId) -> Self {
         Self { stream, failures: 0 }
     }
 
-    /// The connection ended, or there was none: how long to wait before the next attempt.
+    /// The connection ended or could not be established; returns the pause before the next attempt.
     pub(crate) fn failed(&mut self) -> Duration {
         let failure = self.failures;
-        self.failures = failure.saturating_add(1);
+        self.failures += 1;
         let Some(doublings) = failure.checked_sub(1) else { return Duration::ZERO };
-        let pause =
-            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(LONGEST_PAUSE);
-        pause.saturating_sub(pause * self.jitter(failure) / 1024)
+        let pause = (FIRST_PAUSE * 2_u32.pow(doublings.min(MAX_DOUBLINGS))).min(LONGEST_PAUSE);
+        pause * (1024 - self.jitter(failure)) / 1024
     }
 
-    /// The stream has brought something: the next pause is the first one again.
+    /// The stream made progress: its next pause is the first one again.
     pub(crate) fn progressed(&mut self) {
         self.failures = 0;
     }
 
-    /// 0 to 255, from the stream and its attempt, by the finaliser of a multiplicative hash.
+    /// 0 to 255, from the stream and its attempt, by the finalizer of a multiplicative hash.
     fn jitter(&self, failure: u32) -> u32 {
         let seed = (u32::from(self.stream.byte()) << 16) ^ failure;
         let mixed = (seed ^ (seed >> 15)).wrapping_mul(0x2c1b_3c6d);
@@ -49,51 +50,52 @@ impl Backoff {
     }
 }
 
-/// How often all streams together have tried in vain, counted in rounds.
+/// How often all streams together have failed without progress, counted in rounds.
 ///
-/// A round is over when every stream has failed in it: a server that is gone fails eight streams at once, and that is one
-/// failure to the user. A stream that is refused for ever only comes returned later and later, as long as another one has
-/// not failed: that one may bring next to nothing for a long time, because the user limits the rate or the output takes
-/// no more, and still bring everything in the end.
+/// A round is over when every stream has failed in it: a server that is down fails eight streams at once, which is one
+/// failure to the user. A stream that is always refused uses up no round while another one has not failed: the
+/// other may be slow for a long time, because the user limits the rate or the output blocks, and still complete
+/// the transfer.
 #[derive(Debug)]
 pub(crate) struct Retries {
     limit: u32,
-    /// The rounds since the last progress, and who has failed in the one that is not over.
+    /// The rounds since the last progress.
     rounds: u32,
+    /// The streams that have failed in the current round.
     failed: BTreeSet<StreamId>,
     n_streams: usize,
 }
 
-/// All rounds are used up.
+/// All rounds are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Exhausted;
 
 impl Retries {
-    /// Allows `n_streams` streams that many rounds of new attempts without progress.
+    /// Allows `n_streams` streams `limit` rounds of failures without progress.
     pub(crate) fn new(limit: u32, n_streams: usize) -> Self {
         Self { limit, rounds: 0, failed: BTreeSet::new(), n_streams }
     }
 
-    /// The stream's connection ended, or there was none.
+    /// The stream's connection ended or could not be established.
     ///
     /// # Errors
-    /// [`Exhausted`] if it must not try again.
+    /// [`Exhausted`] if the stream must not try again.
     pub(crate) fn failed(&mut self, stream: StreamId) -> Result<(), Exhausted> {
         self.failed.insert(stream);
         if self.failed.len() >= self.n_streams {
             self.failed.clear();
-            self.rounds = self.rounds.saturating_add(1);
+            self.rounds += 1;
         }
         if self.rounds > self.limit { Err(Exhausted) } else { Ok(()) }
     }
 
-    /// Some stream has brought something: all rounds are there again.
+    /// A stream made progress: all rounds are available again.
     pub(crate) fn progressed(&mut self) {
         self.rounds = 0;
         self.failed.clear();
     }
 
-    /// How many rounds have failed since the last progress.
+    /// How many rounds were used since the last progress.
     #[cfg(test)]
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds
@@ -110,13 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn pauses_begin_at_once_and_double_up_to_five_seconds() {
+    fn pauses_double_from_none_up_to_five_seconds() {
         for stream in streams(255).ids() {
             let mut backoff = Backoff::new(stream);
             assert_eq!(backoff.failed(), Duration::ZERO);
             for pause in [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000].map(Duration::from_millis) {
                 let chosen = backoff.failed();
-                assert!(chosen <= pause && chosen >= pause * 3 / 4, "{chosen:?} is not about {pause:?}");
+                assert!(chosen <= pause && chosen >= pause * 3 / 4, "{chosen:?} instead of {pause:?}");
             }
             for _ in 0..100 {
                 assert!(backoff.failed() <= LONGEST_PAUSE);
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_come_back_at_different_times_and_always_at_the_same() {
+    fn pauses_differ_by_stream_and_are_reproducible() {
         let third = |stream| {
             let mut backoff = Backoff::new(stream);
             [backoff.failed(), backoff.failed(), backoff.failed()][2]
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_gone_costs_one_round_for_all_streams() {
+    fn failure_of_all_streams_costs_one_round() {
         let mut retries = Retries::new(2, 8);
         for round in 1..=2 {
             for stream in streams(8).ids() {
@@ -154,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_refused_for_ever_uses_nothing_up_while_another_is_open() {
+    fn refused_streams_use_no_round_while_another_is_open() {
         let mut retries = Retries::new(2, 3);
         let [first, second, third] = [0, 1, 2].map(|id| streams(3).stream(id).unwrap());
         for _ in 0..1_000 {
             assert_eq!(retries.failed(first), Ok(()));
             assert_eq!(retries.failed(second), Ok(()));
         }
-        // When the last one fails too, it has as many rounds as if it were alone.
+        // When the last one fails too, it has as many rounds as a single stream.
         assert_eq!((retries.failed(third), retries.rounds()), (Ok(()), 1));
         for round in 2..=3 {
             assert_eq!(retries.failed(third), Ok(()));
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_gives_all_rounds_back() {
+    fn progress_restores_all_rounds() {
         let mut retries = Retries::new(1, 2);
         let [one, two] = [0, 1].map(|id| streams(2).stream(id).unwrap());
         for _ in 0..10 {

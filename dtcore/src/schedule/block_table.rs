@@ -120,6 +120,10 @@ impl BlockTable {
         self.manifest.range(block).len()
     }
 
+    pub(super) fn run_len(&self, run: BlockRun) -> u64 {
+        self.manifest.blocks_of(run).map(|block| self.len_of(block)).sum()
+    }
+
     /// The first byte that is not verified; the size of the file if all are.
     pub(super) fn frontier(&self) -> u64 {
         self.manifest
@@ -217,9 +221,9 @@ impl BlockTable {
     }
 
     /// The first of the `n` blocks from the frontier on that is wanted and assigned to exactly one stream.
-    pub(super) fn first_assigned_once(&self, n: u32) -> Option<(BlockId, Assignment)> {
+    pub(super) fn first_assigned_once(&self, n: usize) -> Option<(BlockId, Assignment)> {
         let first = self.manifest.block(u64::from(self.frontier))?;
-        let mut blocks = self.manifest.blocks_of(BlockRun { first, count: n });
+        let mut blocks = self.manifest.blocks_of(BlockRun { first, count: u32::MAX }).take(n);
         blocks.find_map(|block| self.sole_assignment(block).map(|assignment| (block, assignment)))
     }
 

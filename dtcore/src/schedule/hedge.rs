@@ -1,93 +1,122 @@
-//! Asking a second time: idle streams take over what a slower one would bring late.
+//! Hedging: idle streams request a second copy of blocks that slower streams would deliver late.
 
 use std::time::Duration;
 
 use crate::manifest::{BlockId, Manifest, StreamId};
-use crate::schedule::scheduler::Scheduler;
+use crate::schedule::block_table::BlockTable;
+use crate::schedule::pool::Pool;
 use crate::schedule::stream_state::{StreamState, min_window};
 
-/// The part of a file that may be requested for twice: one fiftieth.
-const PART: u64 = 50;
-/// How much later than in twice the second copy's time the first one must be expected: less than that is what a forecast
-/// over a few tenths of a second is wrong by where streams share one path, and there a second copy only takes room.
+/// At most one byte of so many may be requested twice: 2 % of the file.
+const FRACTION: u64 = 50;
+/// How much later than twice the second copy's time the first one must be expected. A forecast over a few tenths of a
+/// second is wrong by that much where streams share a path, and there a second copy only takes bandwidth from the others.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// How many bytes may be requested for twice: 2 % of the file or, where that is less, what one stream always may assignment.
-pub(super) fn max_duplicated(manifest: &Manifest) -> u64 {
-    (manifest.size() / PART).max(min_window(manifest.block_size().bytes()))
+/// The bytes that were requested twice, and how many may be.
+#[derive(Debug)]
+pub(super) struct Hedging {
+    duplicated: u64,
+    pub(super) max_duplicated: u64,
+}
+
+/// The stream that has nothing else to request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) stream: StreamId,
+    /// How many bytes may be in flight on it.
+    pub(super) window: u64,
+    /// Blocks that begin here or later must not be requested.
+    pub(super) limit: u64,
+}
+
+impl Hedging {
+    /// Allows 2 % of the file or, if that is less, what may always be in flight on one stream.
+    pub(super) fn new(manifest: &Manifest) -> Self {
+        let max_duplicated = (manifest.size() / FRACTION).max(min_window(manifest.block_size().bytes()));
+        Self { duplicated: 0, max_duplicated }
+    }
+
+    /// The bytes that were requested on a second stream while the first still had to deliver them.
+    #[cfg(test)]
+    pub(super) fn duplicated(&self) -> u64 {
+        self.duplicated
+    }
+
+    /// Whether `len` more bytes may be requested twice.
+    pub(super) fn allows(&self, len: u64) -> bool {
+        self.duplicated + len <= self.max_duplicated
+    }
+
+    /// `len` bytes were requested twice.
+    pub(super) fn record(&mut self, len: u64) {
+        self.duplicated += len;
+    }
+
+    /// The block that an idle stream should request a second time.
+    ///
+    /// When every block is assigned, that is the one expected last. Before, no block can be assigned only if an in-order
+    /// consumer waits; then it is the first one that is missing.
+    pub(super) fn choose(
+        &self,
+        candidate: Candidate,
+        table: &BlockTable,
+        pool: &mut Pool,
+        now: Duration,
+    ) -> Option<BlockId> {
+        let Candidate { stream, window, limit } = candidate;
+        // A stream that was not measured is not expected to be faster than this one.
+        let guess = match pool.typical_rate() {
+            0 => pool.get(stream)?.throughput.rate(now, 0),
+            typical_rate => typical_rate,
+        };
+        let is_at_end = table.unassigned() == 0;
+        let found = if is_at_end { expected_last } else { expected_next };
+        let (block, theirs) = found(stream, table, pool, now, guess)?;
+        let state = pool.get(stream)?;
+        let len = table.len_of(block);
+        let is_allowed = self.allows(len)
+            // A pushed run may reach beyond the limit.
+            && table.manifest().range(block).start() < limit
+            // The stream would probably corrupt it again while the other copy is in flight.
+            && table.last_corrupted_by(block) != Some(stream)
+            && state.has_room(len, window);
+        let mine = state.time_for_more(len, now, guess);
+        (is_allowed && is_worthwhile(mine, theirs)).then_some(block)
+    }
 }
 
 /// Whether a second copy that takes `mine` is worth its bytes when the first one takes `theirs`.
-fn is_worth(mine: Duration, theirs: Duration) -> bool {
-    mine.saturating_mul(2).saturating_add(MARGIN) < theirs
+fn is_worthwhile(mine: Duration, theirs: Duration) -> bool {
+    mine * 2 + MARGIN < theirs
 }
 
-impl Scheduler {
-    /// The block that the stream, which gets no other one, had better request for a second time.
-    ///
-    /// At the end that is the one expected last. Before the end there is nothing to hand out only if an in-order
-    /// consumer waits; then it is the first one that is missing.
-    pub(super) fn hedge(&mut self, hedging_stream: StreamId, now: Duration) -> Option<BlockId> {
-        // Of a stream that is not known yet nothing better is expected than of this one.
-        let guess = match self.pool.typical_rate() {
-            0 => self.states.get(hedging_stream.index())?.throughput.rate(now, 0),
-            typical_rate => typical_rate,
-        };
-        if self.policy.limited {
-            // How fast a stream is says nothing then, and every byte is at another's expense.
-            return None;
-        }
-        let (block, theirs) = if self.is_all_assigned() {
-            self.expected_last(hedging_stream, now, guess)?
-        } else if self.policy.ahead.is_some() {
-            self.expected_next(hedging_stream, now, guess)?
-        } else {
-            return None;
-        };
-        let state = self.states.get(hedging_stream.index())?;
-        let len = self.table.len_of(block);
-        let is_allowed = self.can_duplicate(len)
-            // A pushed run may reach farther.
-            && self.table.manifest().range(block).start() < self.limit()
-            // It would only come corrupt again while the other copy is under way.
-            && self.table.last_corrupted_by(block) != Some(hedging_stream)
-            && (state.is_idle() || state.outstanding().saturating_add(len) <= self.window(state));
-        let mine = state.time_for_more(len, now, guess);
-        (is_allowed && is_worth(mine, theirs)).then_some(block)
-    }
+/// Of the last blocks of the other streams' queues, the one expected last.
+fn expected_last(
+    stream: StreamId,
+    table: &BlockTable,
+    pool: &mut Pool,
+    now: Duration,
+    guess: u64,
+) -> Option<(BlockId, Duration)> {
+    let expected = |state: &mut StreamState| {
+        let last = state.last_sole(|block| table.sole_assignment(block).is_some())?;
+        Some((last.block, state.time_to(last.run_end, now, guess)))
+    };
+    let others = pool.iter_mut().filter(|(other, _)| *other != stream);
+    others.filter_map(|(_, state)| expected(state)).max_by_key(|(_, time)| *time)
+}
 
-    pub(super) fn can_duplicate(&self, len: u64) -> bool {
-        self.duplicated.saturating_add(len) <= self.max_duplicated
-    }
-
-    /// Of the blocks that end the queues of the others, the one expected last.
-    fn expected_last(
-        &mut self,
-        hedging_stream: StreamId,
-        now: Duration,
-        guess: u64,
-    ) -> Option<(BlockId, Duration)> {
-        let table = &self.table;
-        let others = self.states.iter_mut().enumerate().filter(|(index, _)| *index != hedging_stream.index());
-        let expected = |state: &mut StreamState| {
-            // A block that has another holder, or none because it is verified, is left to it.
-            let last = state.last_sole(|block| table.sole_assignment(block).is_some())?;
-            Some((last.block, state.time_to(last.run_end, now, guess)))
-        };
-        others.filter_map(|(_, state)| expected(state)).max_by_key(|(_, time)| *time)
-    }
-
-    /// Near the frontier, the first block that only one other stream holds.
-    fn expected_next(
-        &self,
-        hedging_stream: StreamId,
-        now: Duration,
-        guess: u64,
-    ) -> Option<(BlockId, Duration)> {
-        let among = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
-        let (block, assignment) = self.table.first_assigned_once(among)?;
-        let state =
-            self.states.get(assignment.stream.index()).filter(|_| assignment.stream != hedging_stream)?;
-        Some((block, state.time_to(assignment.run_end, now, guess)))
-    }
+/// Near the frontier, the first block that is assigned to another stream only.
+fn expected_next(
+    stream: StreamId,
+    table: &BlockTable,
+    pool: &mut Pool,
+    now: Duration,
+    guess: u64,
+) -> Option<(BlockId, Duration)> {
+    let n_streams = pool.iter().count();
+    let (block, assignment) = table.first_assigned_once(n_streams)?;
+    let state = pool.get(assignment.stream).filter(|_| assignment.stream != stream)?;
+    Some((block, state.time_to(assignment.run_end, now, guess)))
 }

@@ -1,38 +1,32 @@
-//! The scheduler itself: what the driver tells it, and what a stream shall request for next.
+//! The scheduler: takes the driver's events, and decides which run a stream requests next.
 
 use std::time::Duration;
 
-use super::{ConflictingProof, Corrupt, NextRun, Policy, Verified};
+use super::{ConflictingProof, Corrupt, Fault, NextRun, Policy, Verified};
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockRun, BlockSet, Manifest, StreamCount, StreamId};
 use crate::schedule::block_table::{Assignment, BlockTable, Released};
+use crate::schedule::hedge::{Candidate, Hedging};
 use crate::schedule::pool::Pool;
 use crate::schedule::stream_state::{MAX_BLOCKS_IN_FLIGHT, StreamState, min_window};
-use crate::schedule::watchdog::{OutageDetector, STALL};
+use crate::schedule::watchdog::{HEALTHY, STALL, Watchdog};
 
-/// A stream that was slow is one like any other again at this part of the typical rate.
-const HEALTHY: u64 = 4;
-
-/// Decides who asks for what.
+/// Assigns blocks to streams.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
-    pub(super) streams: StreamCount,
-    pub(super) policy: Policy,
+    policy: Policy,
     pub(super) table: BlockTable,
-    pub(super) states: Vec<StreamState>,
     pub(super) pool: Pool,
-    pub(super) outages: OutageDetector,
-    /// How far an in-order consumer has come.
-    pub(super) consumed: u64,
-    /// The bytes that were requested for on a second stream, and how many may be.
-    pub(super) duplicated: u64,
-    pub(super) max_duplicated: u64,
+    watchdog: Watchdog,
+    pub(super) hedging: Hedging,
+    /// The position of an in-order consumer.
+    consumed: u64,
 }
 
 impl Scheduler {
-    /// A transfer of all blocks but those of `done`, which are there from an earlier run.
+    /// A transfer of all blocks except those of `done`, which an earlier run verified by `digests`.
     ///
-    /// Nothing could come before `now`.
+    /// The stall timers start at `now`.
     pub(crate) fn new(
         manifest: Manifest,
         done: BlockSet,
@@ -42,25 +36,19 @@ impl Scheduler {
         now: Duration,
     ) -> Self {
         Self {
-            streams,
             policy,
             table: BlockTable::new(manifest, done, digests),
-            states: streams.ids().map(|_| StreamState::new()).collect(),
-            pool: Pool::default(),
-            outages: OutageDetector::new(policy, now),
+            pool: Pool::new(streams),
+            watchdog: Watchdog::new(policy, now),
+            hedging: Hedging::new(&manifest),
             consumed: 0,
-            duplicated: 0,
-            max_duplicated: super::hedge::max_duplicated(&manifest),
         }
     }
 
-    /// The stream is connected and greeted; connecting took `rtt`.
+    /// The stream is open; connecting took `rtt`.
     pub(crate) fn opened(&mut self, stream: StreamId, rtt: Duration, now: Duration) {
         self.release_all(stream);
-        if let Some(state) = self.states.get_mut(stream.index()) {
-            state.open(rtt, now);
-            self.pool.opened(rtt, now);
-        }
+        self.pool.open(stream, rtt, now);
     }
 
     /// The next run for the stream to request; to be called until the result is not [`NextRun::Request`].
@@ -70,8 +58,8 @@ impl Scheduler {
         if self.is_complete() {
             return NextRun::Complete;
         }
-        self.pool.refresh(&self.states, now);
-        let Some(state) = self.states.get(stream.index()).filter(|state| state.is_open()) else {
+        self.pool.refresh(now);
+        let Some(state) = self.pool.get(stream).filter(|state| state.is_open()) else {
             return NextRun::Idle;
         };
         let is_restricted = state.is_chronically_slow() && self.pool.n_healthy() > 0;
@@ -79,16 +67,18 @@ impl Scheduler {
         if n_free == 0 || is_restricted && !state.is_idle() {
             return NextRun::Full;
         }
-        // Such a stream gets one block at a time, and only if no other one would have to wait for it.
+        // Such a stream gets one block at a time, and only if nothing has to wait for it.
         let must_be_in_time = is_restricted || self.is_behind(state, now);
         let allowance = self.allowance(state, now);
-        let max_run = if must_be_in_time { 0 } else { self.max_run(state, allowance, now) };
+        let block = self.table.manifest().block_size().bytes();
+        let max_run = state.max_run(allowance, block, now, self.pool.typical_rate());
+        let max_len = if must_be_in_time { block } else { max_run };
         let avoiding = Some(stream).filter(|_| self.has_substitute(stream, now));
-        let run = match self.table.first_unassigned_run(self.limit(), avoiding, max_run, n_free) {
+        let run = match self.table.first_unassigned_run(self.limit(), avoiding, max_len, n_free) {
             Some(run) if must_be_in_time && !self.finishes_in_time(state, run.first, now) => {
                 return NextRun::Idle;
             }
-            Some(run) if !self.has_room(state, run, allowance) => return NextRun::Full,
+            Some(run) if !state.has_room(self.table.run_len(run), allowance) => return NextRun::Full,
             Some(run) => run,
             None if is_restricted => return NextRun::Idle,
             None => match self.hedge(stream, now) {
@@ -100,11 +90,22 @@ impl Scheduler {
         NextRun::Request(run)
     }
 
+    fn assign(&mut self, stream: StreamId, run: BlockRun, now: Duration) {
+        let manifest = *self.table.manifest();
+        let Some(state) = self.pool.get_mut(stream) else { return };
+        let run_end = state.request(&manifest, run, now);
+        for block in manifest.blocks_of(run) {
+            if self.table.assign(block, Assignment { stream, run_end }) {
+                self.hedging.record(self.table.len_of(block));
+            }
+        }
+    }
+
     /// The sender sends this run on the stream without a request: its blocks are assigned to the stream as far as they
     /// are unassigned, and all of it counts as in flight.
     pub(crate) fn assign_pushed(&mut self, stream: StreamId, run: BlockRun, now: Duration) {
         let manifest = *self.table.manifest();
-        let Some(state) = self.states.get_mut(stream.index()) else { return };
+        let Some(state) = self.pool.get_mut(stream) else { return };
         let run_end = state.expect_pushed(&manifest, run, now);
         for block in manifest.blocks_of(run) {
             if self.table.is_unassigned(block) {
@@ -113,78 +114,65 @@ impl Scheduler {
         }
     }
 
-    /// Whether another stream takes what this one had better not request for again.
+    /// The block that an idle stream should request a second time.
+    fn hedge(&mut self, stream: StreamId, now: Duration) -> Option<BlockId> {
+        // Under a rate limit the speed of a stream means nothing, and a second copy takes the limit from other blocks.
+        if self.policy.limited || !self.is_all_assigned() && self.policy.ahead.is_none() {
+            return None;
+        }
+        let window = self.window(self.pool.get(stream)?);
+        let candidate = Candidate { stream, window, limit: self.limit() };
+        self.hedging.choose(candidate, &self.table, &mut self.pool, now)
+    }
+
+    /// Whether another stream can request the blocks that this one has corrupted.
     fn has_substitute(&self, stream: StreamId, now: Duration) -> bool {
         let is_able = |state: &StreamState| {
             state.is_open() && !state.is_chronically_slow() && !self.is_behind(state, now)
         };
-        let mut others = self.states.iter().enumerate().filter(|(index, _)| *index != stream.index());
-        self.table.is_any_corrupted() && others.any(|(_, state)| is_able(state))
+        self.table.is_any_corrupted()
+            && self.pool.iter().any(|(other, state)| other != stream && is_able(state))
     }
 
-    fn assign(&mut self, stream: StreamId, run: BlockRun, now: Duration) {
-        let manifest = *self.table.manifest();
-        let Some(state) = self.states.get_mut(stream.index()) else { return };
-        let run_end = state.request(&manifest, run, now);
-        for block in manifest.blocks_of(run) {
-            if self.table.assign(block, Assignment { stream, run_end }) {
-                self.duplicated += self.table.len_of(block);
-            }
-        }
-    }
-
-    /// How many bytes may be in flight on the stream, for its own sake and for it to end with the others.
+    /// How many bytes may be in flight on the stream, for its own rate and for it to end with the others.
     fn allowance(&self, state: &StreamState, now: Duration) -> u64 {
         self.window(state).min(self.pool.share(state, self.within_reach(), now))
     }
 
-    fn max_run(&self, state: &StreamState, allowance: u64, now: Duration) -> u64 {
-        let block = self.table.manifest().block_size().bytes();
-        state.max_run(allowance, block, now, self.pool.typical_rate())
-    }
-
-    /// Whether the run may be in flight beside what already is.
-    fn has_room(&self, state: &StreamState, run: BlockRun, allowance: u64) -> bool {
-        let len = self.table.manifest().run_len(run).unwrap_or(0);
-        state.outstanding() == 0 || state.outstanding() + len <= allowance
-    }
-
-    pub(super) fn window(&self, state: &StreamState) -> u64 {
+    fn window(&self, state: &StreamState) -> u64 {
         let block = self.table.manifest().block_size().bytes();
         if self.policy.limited { min_window(block) } else { state.window(block) }
     }
 
-    /// Whether a stream that is known to be slow brings the block before the others have brought the rest.
+    /// Whether a slow stream delivers the block before the others have delivered the rest.
     fn finishes_in_time(&self, state: &StreamState, block: BlockId, now: Duration) -> bool {
-        // One that never brought anything may do so again, which takes a while to see.
-        let in_vain = if state.throughput.is_known() { Duration::ZERO } else { STALL };
-        let mine = state.time_for_more(self.table.len_of(block), now, self.pool.typical_rate()) + in_vain;
+        // A stream that never delivered anything may do so again, which takes a while to detect.
+        let detection = if state.throughput.is_measured() { Duration::ZERO } else { STALL };
+        let mine = state.time_for_more(self.table.len_of(block), now, self.pool.typical_rate()) + detection;
         mine <= self.pool.time_without(state, self.within_reach(), now)
     }
 
-    /// Whether a stream could make an in-order consumer wait; the fastest one never does.
+    /// Whether an in-order consumer could have to wait for the stream; never for the fastest one.
     fn is_behind(&self, state: &StreamState, now: Duration) -> bool {
-        let typical_rate = self.pool.typical_rate();
-        self.policy.ahead.is_some()
-            && state.throughput.rate(now, typical_rate).saturating_mul(2) < typical_rate
+        self.policy.ahead.is_some() && self.pool.is_slower_than_most(state, now)
     }
 
-    /// The bytes that can be brought before an in-order consumer must move on, or else all that are missing.
+    /// The missing bytes that may be requested before an in-order consumer advances.
     fn within_reach(&self) -> u64 {
         self.table.missing().min(self.limit().saturating_sub(self.table.frontier()))
     }
 
-    /// Blocks that begin here or later are not handed out.
-    pub(super) fn limit(&self) -> u64 {
-        // One byte is always wanted, or nothing would ever come.
-        self.policy.ahead.map_or(u64::MAX, |ahead| self.consumed.saturating_add(ahead.max(1)))
+    /// Blocks that begin here or later are not assigned.
+    fn limit(&self) -> u64 {
+        // At least one byte, or the consumer would never advance.
+        self.policy.ahead.map_or(u64::MAX, |ahead| self.consumed + ahead.max(1))
     }
 
-    /// `n` more bytes of a block's data received.
+    /// `n` bytes of data arrived.
     pub(crate) fn received(&mut self, stream: StreamId, n: u64, now: Duration) {
-        if let Some(state) = self.states.get_mut(stream.index()) {
+        if let Some(state) = self.pool.get_mut(stream) {
             state.receive(n, now);
-            self.outages.last_activity(now);
+            self.watchdog.data_arrived(now);
         }
     }
 
@@ -210,19 +198,19 @@ impl Scheduler {
         self.table.digests()
     }
 
-    /// The block received on that stream, matches its digest and is stored.
+    /// The block arrived on that stream, matches its digest and is stored.
     pub(crate) fn verified(&mut self, stream: StreamId, block: BlockId, now: Duration) -> Verified {
         self.finish(stream, block, now);
         self.table.verify(stream, block)
     }
 
-    /// The block received on that stream and was thrown away, because it was not wanted any more.
+    /// The block arrived on that stream and was discarded, because another copy was faster.
     pub(crate) fn skipped(&mut self, stream: StreamId, block: BlockId, now: Duration) {
         self.finish(stream, block, now);
         self.release(stream, block);
     }
 
-    /// The block received on that stream and does not match its digest.
+    /// The block arrived on that stream and does not match its digest.
     pub(crate) fn corrupt(&mut self, stream: StreamId, block: BlockId, now: Duration) -> Corrupt {
         self.finish(stream, block, now);
         let is_wanted = self.is_wanted(block);
@@ -235,12 +223,11 @@ impl Scheduler {
     }
 
     fn finish(&mut self, stream: StreamId, block: BlockId, now: Duration) {
-        self.pool.refresh(&self.states, now);
-        let Some(state) = self.states.get_mut(stream.index()) else { return };
+        self.pool.refresh(now);
+        let typical_rate = self.pool.typical_rate();
+        let Some(state) = self.pool.get_mut(stream) else { return };
         state.finish(block, now);
-        if state.is_chronically_slow()
-            && state.throughput.rate(now, 0).saturating_mul(HEALTHY) >= self.pool.typical_rate()
-        {
+        if state.is_chronically_slow() && state.throughput.rate(now, 0) * HEALTHY >= typical_rate {
             state.slow_count = 0;
             self.pool.changed();
         }
@@ -249,7 +236,7 @@ impl Scheduler {
     fn release(&mut self, stream: StreamId, block: BlockId) {
         match self.table.release(stream, block) {
             Released::StillAssigned(other) => {
-                if let Some(state) = self.states.get_mut(other.stream.index()) {
+                if let Some(state) = self.pool.get_mut(other.stream) {
                     state.mark_sole(other.run_end);
                 }
             }
@@ -257,27 +244,61 @@ impl Scheduler {
         }
     }
 
-    /// The stream's connection has ended, or could not be made; all it had goes returned.
+    /// The stream's connection was closed, or could not be established; its blocks are returned.
     pub(crate) fn lost(&mut self, stream: StreamId, now: Duration) {
         self.release_all(stream);
         self.pool.changed();
-        self.pool.refresh(&self.states, now);
+        self.pool.refresh(now);
     }
 
     fn release_all(&mut self, stream: StreamId) {
-        let queue = self.states.get_mut(stream.index()).map(StreamState::close);
-        for requested in queue.into_iter().flatten() {
-            self.release(stream, requested.block);
+        let queue = self.pool.get_mut(stream).map(StreamState::close);
+        for in_flight in queue.into_iter().flatten() {
+            self.release(stream, in_flight.block);
         }
     }
 
-    /// Whether a stream that is not open might be requested for something if it were: a block, or a second copy of one.
-    pub(crate) fn is_anything_to_request(&self) -> bool {
-        let may_hedge = !self.policy.limited && self.table.is_anything_assigned();
-        may_hedge || self.table.first_unassigned(self.limit(), None).is_some()
+    /// The connections to close and replace; to be called every 50 to 100 ms.
+    ///
+    /// Each is reported once. The driver closes it, calls [`lost`](Self::lost) and connects again.
+    pub(crate) fn tick(&mut self, now: Duration) -> Vec<(StreamId, Fault)> {
+        let is_consumer_awaited = !self.table.is_anything_assigned() && !self.is_anything_unassigned();
+        if is_consumer_awaited {
+            self.watchdog.reset_timers(now);
+        }
+        if self.is_complete() {
+            return Vec::new();
+        }
+        self.pool.refresh(now);
+        let block = self.table.manifest().block_size().bytes();
+        let last_block = Some(block).filter(|_| self.is_all_assigned() && !self.hedging.allows(block));
+        self.watchdog.check(&mut self.pool, last_block, now)
     }
 
-    /// An in-order consumer has taken all bytes before `position`.
+    /// Restarts all stall timers at `now`.
+    pub(crate) fn reset_timers(&mut self, now: Duration) {
+        self.watchdog.reset_timers(now);
+        for (_, state) in self.pool.iter_mut() {
+            state.reset_timers(now);
+        }
+    }
+
+    /// How long no data has arrived on any stream although some was requested.
+    pub(crate) fn silent_for(&self, now: Duration) -> Duration {
+        self.watchdog.silent_for(now)
+    }
+
+    /// Whether a stream that is not open might have something to request if it were: a block, or a second copy of one.
+    pub(crate) fn is_anything_to_request(&self) -> bool {
+        let may_hedge = !self.policy.limited && self.table.is_anything_assigned();
+        may_hedge || self.is_anything_unassigned()
+    }
+
+    fn is_anything_unassigned(&self) -> bool {
+        self.table.first_unassigned(self.limit(), None).is_some()
+    }
+
+    /// An in-order consumer has read all bytes before `position`.
     pub(crate) fn consumed(&mut self, position: u64) {
         self.consumed = self.consumed.max(position);
     }
@@ -287,18 +308,12 @@ impl Scheduler {
         self.table.verified().is_full()
     }
 
-    /// Whether every block is verified or requested for: the time to request for the file's digests.
+    /// Whether every block is verified or requested, which is when to request the digests of the file.
     pub(crate) fn is_all_assigned(&self) -> bool {
         self.table.unassigned() == 0
     }
 
-    /// The verified blocks, with those from an earlier run.
-    #[cfg(test)]
-    pub(crate) fn done(&self) -> &BlockSet {
-        self.table.verified()
-    }
-
-    /// The first byte that is not verified; the file's size at the end.
+    /// The first byte that is not verified; the size of the file at the end.
     pub(crate) fn frontier(&self) -> u64 {
         self.table.frontier()
     }
@@ -306,11 +321,5 @@ impl Scheduler {
     /// The bytes that are not verified.
     pub(crate) fn missing(&self) -> u64 {
         self.table.missing()
-    }
-
-    /// The bytes that were requested for on a second stream while the first still had them.
-    #[cfg(test)]
-    pub(crate) fn duplicated(&self) -> u64 {
-        self.duplicated
     }
 }

@@ -158,6 +158,11 @@ impl StreamState {
         self.requested - self.received
     }
 
+    /// Whether `len` more bytes may be in flight when `allowance` may be in all.
+    pub(super) fn has_room(&self, len: u64, allowance: u64) -> bool {
+        self.outstanding() == 0 || self.outstanding() + len <= allowance
+    }
+
     /// Whether no byte has arrived on this connection.
     pub(super) fn is_silent(&self) -> bool {
         self.received == 0

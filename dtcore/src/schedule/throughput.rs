@@ -1,66 +1,68 @@
-//! How fast bytes come on a stream: a smooth rate for forecasts, a peak for the window, the last second for the watchdog.
+//! How fast data arrives on a stream: a smooth rate for forecasts, a peak for the window, the last second for the watchdog.
 
 use std::time::Duration;
 
-/// Longer than anything is waited for; what a forecast says that has no rate to go by.
+use crate::num::to_usize;
+
+/// Longer than any wait: the forecast for a rate of 0.
 pub(super) const FOREVER: Duration = Duration::from_secs(1 << 32);
 
-/// The shortest period over which a rate is taken: below it, a single read of a full socket buffer looks like a peak.
+/// The shortest period over which a rate is measured: below it, one read of a full socket buffer looks like a peak.
 const PERIOD: Duration = Duration::from_millis(20);
 /// How long the smooth rate remembers, unless the round trip is longer.
 const MEMORY: Duration = Duration::from_millis(100);
 
-/// The bytes that come in `time` at `rate` bytes a second.
+/// The bytes that arrive in `time` at `rate` bytes a second.
 pub(super) fn bytes_in(time: Duration, rate: u64) -> u64 {
-    narrow(time.as_micros().saturating_mul(u128::from(rate)) / MICROS)
+    clamp(time.as_micros() * u128::from(rate) / MICROS)
 }
 
-/// How long `bytes` take at `rate` bytes a second.
+/// How long `bytes` take at `rate` bytes a second; at most [`FOREVER`].
 pub(super) fn time_for(bytes: u64, rate: u64) -> Duration {
     let micros = (u128::from(bytes) * MICROS).checked_div(u128::from(rate));
-    micros.map_or(FOREVER, |micros| Duration::from_micros(narrow(micros)).min(FOREVER))
+    micros.map_or(FOREVER, |micros| Duration::from_micros(clamp(micros)).min(FOREVER))
 }
 
-/// The rate at which `bytes` received in `time`, in bytes a second.
+/// The rate at which `bytes` arrived in `time`, in bytes a second.
 fn rate_of(bytes: u64, time: Duration) -> u64 {
-    narrow(u128::from(bytes) * MICROS / time.as_micros().max(1))
+    clamp(u128::from(bytes) * MICROS / time.as_micros().max(1))
 }
 
-fn narrow(value: u128) -> u64 {
+fn clamp(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 const MICROS: u128 = 1_000_000;
 
-/// The rate of one stream, measured only while something is expected on it.
+/// The rate of one stream, measured only while data is expected on it.
 #[derive(Debug)]
 pub(super) struct ThroughputEstimator {
     smooth: Option<u64>,
     peak: u64,
     period: Duration,
     memory: Duration,
-    /// The running period: when it began (perhaps in the future, when the first byte can be there), and what received.
-    /// There is none while nothing is expected.
+    /// When the current period began, or will begin when the first byte can arrive; `None` while no data is expected.
     since: Option<Duration>,
+    /// The bytes of the current period.
     bytes: u64,
 }
 
 impl ThroughputEstimator {
-    /// A throughput for a path with that round-trip time, which knows nothing yet.
+    /// An estimator for a path with that round-trip time.
     pub(super) fn new(rtt: Duration) -> Self {
         let (period, memory) = (rtt.max(PERIOD), rtt.max(MEMORY));
         Self { smooth: None, peak: 0, period, memory, since: None, bytes: 0 }
     }
 
-    /// Bytes can be expected from `at` on.
+    /// Data can be expected from `at` on.
     pub(super) fn begin(&mut self, at: Duration) {
         (self.since, self.bytes) = (Some(at), 0);
     }
 
-    /// `n` more bytes received.
+    /// `n` bytes arrived.
     pub(super) fn add(&mut self, n: u64, now: Duration) {
         self.since = Some(self.since.map_or(now, |since| since.min(now)));
-        self.bytes = self.bytes.saturating_add(n);
+        self.bytes += n;
         let elapsed = self.elapsed(now);
         if elapsed >= self.period {
             self.peak = rate_of(self.bytes, elapsed).max(self.peak - self.peak / 8);
@@ -68,7 +70,7 @@ impl ThroughputEstimator {
         }
     }
 
-    /// No more bytes are expected.
+    /// No more data is expected.
     pub(super) fn end(&mut self, now: Duration) {
         if self.bytes > 0 {
             self.fold(now);
@@ -76,13 +78,13 @@ impl ThroughputEstimator {
         self.since = None;
     }
 
-    /// Another connection on the same path: what was measured stays the best forecast for it.
+    /// Takes over the rate of a former connection on the same path, which is the best forecast for this one.
     pub(super) fn inherit(&mut self, former: &Self) {
         self.smooth = former.smooth;
     }
 
     fn fold(&mut self, now: Duration) {
-        // A read of what had gathered says nothing about a time as short as that.
+        // Data that was waiting in the socket buffer says nothing about a shorter time.
         let elapsed = self.elapsed(now).max(Duration::from_millis(1));
         self.smooth = Some(match self.smooth {
             Some(smooth) => self.mixed(smooth, elapsed),
@@ -95,62 +97,62 @@ impl ThroughputEstimator {
         self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
-    /// The running period, weighed against `rate` by its length: silence makes it fall without any call.
+    /// The current period mixed into `rate`, weighted by its length, so that silence lowers the rate without any call.
     fn mixed(&self, rate: u64, elapsed: Duration) -> u64 {
         let (memory, elapsed) = (self.memory.as_micros(), elapsed.as_micros());
-        narrow((u128::from(rate) * memory + u128::from(self.bytes) * MICROS) / (memory + elapsed))
+        clamp((u128::from(rate) * memory + u128::from(self.bytes) * MICROS) / (memory + elapsed))
     }
 
     /// Whether a rate was measured.
-    pub(super) fn is_known(&self) -> bool {
+    pub(super) fn is_measured(&self) -> bool {
         self.smooth.is_some()
     }
 
-    /// The rate to reckon with, in bytes a second; a stream that is not known yet is taken for one at `guess`.
+    /// The expected rate in bytes a second; that of a stream that was not measured is `guess` until it is late.
     pub(super) fn rate(&self, now: Duration, guess: u64) -> u64 {
         self.mixed(self.smooth.unwrap_or(guess), self.elapsed(now))
     }
 
-    /// The highest rate of late over about a round trip: it rises at once and falls slowly.
+    /// The highest recent rate over about a round trip: it rises at once and falls slowly.
     pub(super) fn peak(&self) -> u64 {
         self.peak
     }
 
-    /// How long it is until bytes can be expected.
+    /// The time until data can be expected.
     pub(super) fn wait(&self, now: Duration) -> Duration {
         self.since.map_or(Duration::ZERO, |since| since.saturating_sub(now))
     }
 }
 
-/// What received in the last second, in slots that begin at the same moments for all streams.
+/// The bytes that arrived in the last second, in slots that begin at the same times for all streams.
 #[derive(Debug, Default)]
 pub(super) struct LastSecond {
     slots: [u64; N_SLOTS],
-    /// The number of the newest slot.
+    /// The number of the current slot.
     newest: u64,
 }
 
-/// Ten that are over and the running one.
+/// Ten complete slots and the current one.
 const N_SLOTS: usize = 11;
 const SLOT_MILLIS: u128 = 100;
 
 impl LastSecond {
-    /// `n` more bytes received.
+    /// `n` bytes arrived.
     pub(super) fn add(&mut self, n: u64, now: Duration) {
         self.advance(now);
         if let Some(slot) = self.slots.get_mut(slot_of(self.newest)) {
-            *slot = slot.saturating_add(n);
+            *slot += n;
         }
     }
 
-    /// The bytes of the last second and what of the running slot is over.
+    /// The bytes of the last second and of the current slot so far.
     pub(super) fn bytes(&mut self, now: Duration) -> u64 {
         self.advance(now);
-        self.slots.iter().fold(0, |sum: u64, slot| sum.saturating_add(*slot))
+        self.slots.iter().sum()
     }
 
     fn advance(&mut self, now: Duration) {
-        let newest = narrow(now.as_millis() / SLOT_MILLIS).max(self.newest);
+        let newest = clamp(now.as_millis() / SLOT_MILLIS).max(self.newest);
         for passed in (self.newest + 1..=newest).take(N_SLOTS) {
             if let Some(slot) = self.slots.get_mut(slot_of(passed)) {
                 *slot = 0;
@@ -161,7 +163,7 @@ impl LastSecond {
 }
 
 fn slot_of(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(0) % N_SLOTS
+    to_usize(number) % N_SLOTS
 }
 
 #[cfg(test)]
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_times_and_rates_agree() {
+    fn bytes_times_and_rates_agree() {
         for (bytes, time, rate) in
             [(1_000, ms(1_000), 1_000), (500, ms(500), 1_000), (1 << 40, ms(1 << 20), (1 << 20) * 1_000)]
         {
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_stream_has_its_rate() {
+    fn rate_and_peak_of_a_steady_stream_are_its_rate() {
         let mut throughput = ThroughputEstimator::new(ms(10));
         throughput.begin(ms(10));
         for millis in 11..1_011 {
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_lowers_the_forecast_and_idleness_does_not() {
+    fn silence_lowers_the_rate_and_idle_time_does_not() {
         let mut throughput = ThroughputEstimator::new(ms(10));
         throughput.begin(ms(0));
         for millis in 1..=200 {
@@ -217,16 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_stream_is_taken_for_the_guess_until_it_is_late() {
+    fn unmeasured_stream_has_the_guessed_rate_until_it_is_late() {
         let mut throughput = ThroughputEstimator::new(ms(10));
         throughput.begin(ms(50));
-        assert!(!throughput.is_known());
+        assert!(!throughput.is_measured());
         assert_eq!(throughput.rate(ms(40), 1_000), 1_000);
         assert_eq!(throughput.rate(ms(150), 1_000), 500);
     }
 
     #[test]
-    fn the_last_second_forgets() {
+    fn bytes_older_than_a_second_are_forgotten() {
         let mut last = LastSecond::default();
         for tenth in 0..30 {
             last.add(10, ms(tenth * 100));

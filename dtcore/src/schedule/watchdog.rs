@@ -1,206 +1,178 @@
-//! The watchdogs: which connections bring nothing, or next to nothing, and shall be replaced.
+//! The watchdog: which connections deliver nothing, or next to nothing, and should be replaced.
 
 use std::time::Duration;
 
 use super::{Fault, Policy};
 use crate::manifest::StreamId;
-use crate::schedule::scheduler::Scheduler;
+use crate::schedule::pool::Pool;
 use crate::schedule::stream_state::{MAX_SLOW_COUNT, StreamState};
 
-/// How long a stream may bring nothing while others do, unless four of its round trips are longer.
+/// How long a stream may be silent while others deliver, unless four of its round trips take longer.
 pub(super) const STALL: Duration = Duration::from_secs(1);
-const ROUND_TRIPS: u32 = 4;
-/// How long all streams may bring nothing before all are replaced; the next time it is twice as long.
+const STALL_ROUND_TRIPS: u32 = 4;
+/// How long all streams may be silent before all are replaced; twice as long each time it happens in a row.
 const OUTAGE: Duration = Duration::from_secs(5);
-const LONGEST_OUTAGE: Duration = Duration::from_secs(40);
-/// How often, at least, connections are made anew within the time after which the user gives up.
-const TRIES: u32 = 3;
-/// Bytes that come with longer gaps do not outages.
+const MAX_OUTAGE: Duration = Duration::from_secs(40);
+/// How often, at least, connections are replaced before the user's stall timeout ends the transfer.
+const ATTEMPTS: u32 = 3;
+/// A longer silence of all streams ends a period of steady flow.
 const GAP: Duration = Duration::from_millis(500);
-/// Over how long rates are compared.
-const WINDOW: Duration = Duration::from_secs(1);
-/// The part of the others' median below which a stream is slow, and that above which it is sound.
+/// The period over which rates are compared.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A stream is slow below a tenth of the median of the others, and healthy again above a quarter of it.
 const SLOW: u64 = 10;
-const HEALTHY: u64 = 4;
-/// How much longer than the others a stream that is left alone may take for the last block.
-const OTHERS_TIMES: u32 = 4;
+pub(super) const HEALTHY: u64 = 4;
+/// How much longer than the others a chronically slow stream may take for the last block.
+const LAST_BLOCK: u32 = 4;
 
-/// When bytes received, on any stream.
+/// Detects silent and slow connections and outages of the path.
 #[derive(Debug)]
-pub(super) struct OutageDetector {
-    last: Duration,
-    /// Since when bytes have come without a gap.
-    since: Duration,
-    /// How long the current outage may last until all streams are replaced.
+pub(super) struct Watchdog {
+    policy: Policy,
+    /// When data last arrived on any stream.
+    last_activity: Duration,
+    /// Since when data has arrived without a gap.
+    flowing_since: Duration,
+    /// How long the current outage may last before all streams are replaced.
     outage: Duration,
     first_outage: Duration,
 }
 
-impl OutageDetector {
+impl Watchdog {
     pub(super) fn new(policy: Policy, now: Duration) -> Self {
         let limit = policy.stall_timeout;
         let first_outage = if policy.limited { limit } else { OUTAGE.min(limit) };
-        Self { last: now, since: now, outage: first_outage, first_outage }
+        Self { policy, last_activity: now, flowing_since: now, outage: first_outage, first_outage }
     }
 
-    /// Bytes received.
-    pub(super) fn last_activity(&mut self, now: Duration) {
-        if now.saturating_sub(self.last) >= GAP {
-            self.since = now;
+    /// Data arrived on some stream.
+    pub(super) fn data_arrived(&mut self, now: Duration) {
+        if self.silent_for(now) >= GAP {
+            self.flowing_since = now;
         }
-        self.last = self.last.max(now);
+        self.last_activity = self.last_activity.max(now);
         self.outage = self.first_outage;
     }
 
-    /// Nothing could come.
+    /// Restarts the timers at `now`.
     pub(super) fn reset_timers(&mut self, now: Duration) {
-        (self.last, self.since) = (now, now);
+        (self.last_activity, self.flowing_since) = (now, now);
     }
-}
 
-impl Scheduler {
-    /// Which connections shall be ended and replaced; to be called every 50 to 100 ms.
+    /// How long no data has arrived on any stream.
+    pub(super) fn silent_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last_activity)
+    }
+
+    /// The connections to replace, and why. Each is marked as faulty and not reported again.
     ///
-    /// Each is reported once; the driver ends it, calls [`lost`](Self::lost), and connects again.
-    pub(crate) fn tick(&mut self, now: Duration) -> Vec<(StreamId, Fault)> {
-        let is_consumer_awaited =
-            !self.table.is_anything_assigned() && self.table.first_unassigned(self.limit(), None).is_none();
-        if is_consumer_awaited {
-            self.outages.reset_timers(now);
-        }
-        if self.is_complete() {
-            return Vec::new();
-        }
-        self.pool.refresh(&self.states, now);
-        let mut faults = self.stalled(now);
+    /// `last_block` is the length of a block if all blocks are assigned and none may be requested twice.
+    pub(super) fn check(
+        &mut self,
+        pool: &mut Pool,
+        last_block: Option<u64>,
+        now: Duration,
+    ) -> Vec<(StreamId, Fault)> {
+        let mut faults = self.stalled(pool, now);
         if faults.is_empty() && !self.policy.limited {
-            faults = self.slow(now);
+            faults = self.slow(pool, last_block, now);
         }
         for (stream, _) in &faults {
-            if let Some(state) = self.states.get_mut(stream.index()) {
+            if let Some(state) = pool.get_mut(*stream) {
                 state.mark_faulty();
             }
-            self.pool.changed();
+            pool.changed();
         }
         faults
     }
 
-    /// The whole program stood still until `now`: that nothing received is no fault of any stream.
-    pub(crate) fn reset_timers(&mut self, now: Duration) {
-        self.outages.reset_timers(now);
-        for state in &mut self.states {
-            state.reset_timers(now);
-        }
-    }
-
-    /// For how long nothing has come on any stream although something could have.
-    pub(crate) fn silent_for(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.outages.last)
-    }
-
-    fn stalled(&mut self, now: Duration) -> Vec<(StreamId, Fault)> {
-        let is_outage = self.silent_for(now) >= self.outages.outage;
-        let is_helped = self.is_somebody_free();
-        let faults = self.faulty(Fault::Stalled, |state| {
-            let quiet = now.saturating_sub(state.last_activity());
+    fn stalled(&mut self, pool: &mut Pool, now: Duration) -> Vec<(StreamId, Fault)> {
+        let is_outage = self.silent_for(now) >= self.outage;
+        // An idle stream could deliver the blocks instead; its own silence means nothing.
+        let is_substitute_idle = pool.is_any_idle() && !self.policy.limited;
+        let is_stalled = |state: &StreamState| {
+            let silence = now.saturating_sub(state.last_activity());
             if is_outage {
-                return quiet >= self.outages.outage;
+                return silence >= self.outage;
             }
-            let stall = self.stall_of(state);
-            // After an outage each stream gets its time again, from when the first of them is returned.
-            let quiet_in_flow = now.saturating_sub(state.last_activity().max(self.outages.since));
+            let stall = self.stall_timeout_of(state);
+            // After an outage, each stream's timer restarts when the first of them delivers again.
+            let silence_in_flow = now.saturating_sub(state.last_activity().max(self.flowing_since));
             let is_flowing = self.silent_for(now) < GAP.max(stall / 2);
-            // The silence of streams that are requested for nothing says nothing, and they could bring it in its place.
-            let is_replaceable = is_helped && !self.policy.limited && quiet >= stall.saturating_mul(2);
-            is_replaceable || is_flowing && quiet_in_flow >= stall
-        });
-        if is_outage && !faults.is_empty() {
-            self.outages.outage =
-                self.outages.outage.saturating_mul(2).min(LONGEST_OUTAGE.max(self.outages.first_outage));
+            is_substitute_idle && silence >= stall * 2 || is_flowing && silence_in_flow >= stall
+        };
+        let busy = pool.iter().filter(|(_, state)| state.is_open() && !state.is_idle());
+        let stalled: Vec<_> = busy.filter(|(_, state)| is_stalled(state)).map(|(stream, _)| stream).collect();
+        if is_outage && !stalled.is_empty() {
+            self.outage = self.outage.saturating_mul(2).min(MAX_OUTAGE.max(self.first_outage));
         }
-        for (stream, _) in faults.iter().filter(|_| !is_outage) {
-            // A connection that never brought a byte is as bad as one that brings next to nothing.
-            if let Some(state) = self.states.get_mut(stream.index()).filter(|state| state.is_silent()) {
-                state.slow_count = state.slow_count.saturating_add(1).min(MAX_SLOW_COUNT);
+        for stream in stalled.iter().filter(|_| !is_outage) {
+            // A connection that never delivered a byte is as bad as a slow one.
+            if let Some(state) = pool.get_mut(*stream).filter(|state| state.is_silent()) {
+                state.slow_count = (state.slow_count + 1).min(MAX_SLOW_COUNT);
             }
         }
-        faults
+        stalled.into_iter().map(|stream| (stream, Fault::Stalled)).collect()
     }
 
-    fn stall_of(&self, state: &StreamState) -> Duration {
+    fn stall_timeout_of(&self, state: &StreamState) -> Duration {
+        let limit = self.policy.stall_timeout / ATTEMPTS;
         if self.policy.limited {
-            // Under a limit a stream is not read for as long as the others use the limit up.
-            return self.policy.stall_timeout / TRIES;
+            // Under a rate limit a stream is not read while the others use up the limit.
+            return limit;
         }
-        STALL.max(state.rtt().saturating_mul(ROUND_TRIPS)).min(self.policy.stall_timeout / TRIES)
+        STALL.max(state.rtt() * STALL_ROUND_TRIPS).min(limit)
     }
 
-    /// The busy streams of which `is_faulty`.
-    fn faulty(&self, fault: Fault, is_faulty: impl Fn(&StreamState) -> bool) -> Vec<(StreamId, Fault)> {
-        let busy = self.streams().filter(|(_, state)| state.is_open() && !state.is_idle());
-        busy.filter(|(_, state)| is_faulty(state)).map(|(stream, _)| (stream, fault)).collect()
-    }
-
-    fn streams(&self) -> impl Iterator<Item = (StreamId, &StreamState)> {
-        self.streams.ids().zip(&self.states)
-    }
-
-    /// The streams that brought next to nothing in the last second, compared with the median of the others.
-    fn slow(&mut self, now: Duration) -> Vec<(StreamId, Fault)> {
-        let brought: Vec<u64> = self.states.iter_mut().map(|state| state.last_second.bytes(now)).collect();
-        let is_peer =
-            |(state, bytes): &(&StreamState, &u64)| state.is_open() && (**bytes > 0 || !state.is_idle());
-        let mut peers: Vec<u64> =
-            self.states.iter().zip(&brought).filter(is_peer).map(|(_, bytes)| *bytes).collect();
+    /// The streams that delivered next to nothing in the last second, compared with the median of the others.
+    fn slow(&self, pool: &mut Pool, last_block: Option<u64>, now: Duration) -> Vec<(StreamId, Fault)> {
+        let delivered: Vec<_> =
+            pool.iter_mut().map(|(stream, state)| (stream, state.last_second.bytes(now))).collect();
+        let is_peer = |state: &StreamState, bytes: u64| state.is_open() && (bytes > 0 || !state.is_idle());
+        let mut peers: Vec<u64> = pool
+            .iter()
+            .zip(&delivered)
+            .filter(|((_, state), (_, bytes))| is_peer(state, *bytes))
+            .map(|(_, (_, bytes))| *bytes)
+            .collect();
         peers.sort_unstable();
         let mut faults = Vec::new();
-        for (stream, bytes) in self.streams.ids().zip(brought) {
-            let (Some(median), Some(state)) =
-                (median_without(&peers, bytes), self.states.get(stream.index()))
-            else {
+        for (stream, bytes) in delivered {
+            let (Some(median), Some(state)) = (median_without(&peers, bytes), pool.get(stream)) else {
                 continue;
             };
-            let since = state.measured_since().map(|since| since.max(self.outages.since));
-            let is_judged = since.is_some_and(|since| now.saturating_sub(since) >= WINDOW);
-            if !state.is_open() || !is_judged {
+            let since = state.measured_since().map(|since| since.max(self.flowing_since));
+            let is_measured = since.is_some_and(|since| now.saturating_sub(since) >= PERIOD);
+            if !state.is_open() || !is_measured {
                 continue;
             }
-            // One that has fallen silent is left to the other watchdog.
-            let is_slow =
-                bytes.saturating_mul(SLOW) < median && now.saturating_sub(state.last_activity()) < GAP;
+            // A silent stream is a case of `stalled`.
+            let is_slow = bytes * SLOW < median && now.saturating_sub(state.last_activity()) < GAP;
             let slow_count = match state.slow_count {
-                MAX_SLOW_COUNT.. if self.is_in_the_way(state, now) => MAX_SLOW_COUNT,
+                MAX_SLOW_COUNT.. if delays_the_end(pool, state, last_block, now) => MAX_SLOW_COUNT,
                 MAX_SLOW_COUNT.. => continue,
                 slow_count if is_slow => slow_count + 1,
-                // Slow once and sound since then: the next time is the first one again.
-                1.. if bytes.saturating_mul(HEALTHY) >= median => 0,
+                // Only being slow twice in a row counts.
+                1.. if bytes * HEALTHY >= median => 0,
                 _ => continue,
             };
             if slow_count > 0 {
                 faults.push((stream, Fault::Slow));
             }
-            if let Some(state) = self.states.get_mut(stream.index()) {
+            if let Some(state) = pool.get_mut(stream) {
                 state.slow_count = slow_count;
             }
         }
         faults
     }
+}
 
-    /// Whether a stream that is left alone keeps the transfer from ending, with a block that may not be requested for twice.
-    fn is_in_the_way(&self, state: &StreamState, now: Duration) -> bool {
-        let block = self.table.manifest().block_size().bytes();
-
-        let others =
-            self.pool.time_without(state, block, now).saturating_mul(OTHERS_TIMES).saturating_add(WINDOW);
-        self.is_somebody_free()
-            && self.is_all_assigned()
-            && !self.can_duplicate(block)
-            && state.time_to(state.end(), now, self.pool.typical_rate()) > others
-    }
-    /// Whether a stream has nothing to do that could take over what another one holds.
-    fn is_somebody_free(&self) -> bool {
-        self.states.iter().any(|state| state.is_open() && state.is_idle() && !state.is_chronically_slow())
-    }
+/// Whether the transfer waits for a chronically slow stream, because what it has may not be requested twice.
+fn delays_the_end(pool: &Pool, state: &StreamState, last_block: Option<u64>, now: Duration) -> bool {
+    last_block.filter(|_| pool.is_any_idle()).is_some_and(|block| {
+        let others = pool.time_without(state, block, now) * LAST_BLOCK + PERIOD;
+        state.time_to(state.end(), now, pool.typical_rate()) > others
+    })
 }
 
 /// The lower median of the sorted values without one that is `own`.
@@ -216,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_leaves_one_out() {
+    fn median_leaves_one_value_out() {
         for (values, own, median) in [
             (&[][..], 1, None),
             (&[1], 1, None),

@@ -27,7 +27,7 @@ impl<'a> Holes<'a> {
     /// a GB in memory, and truncation frees space.
     pub(super) fn of(file: &'a File, n_bytes: u64) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        let end = if filesystem::occupied_by(file)? >= n_bytes { len } else { 0 };
+        let end = if filesystem::allocated(file)? >= n_bytes { len } else { 0 };
         Ok(Self { file, len, solid: (0, end) })
     }
 

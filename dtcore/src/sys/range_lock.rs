@@ -1,10 +1,10 @@
-//! Who may touch which bytes of a file: the bookkeeping on which the soundness of `map` rests.
+//! Exclusive access to ranges of a file: the bookkeeping on which the soundness of `map` rests.
 //!
-//! Stores that are no mapping keep the same rules with it.
+//! Stores without a mapping use it for the same rules.
 
 use std::collections::BTreeMap;
 
-/// Bytes are free, lent to one writer, or filled. Only filled bytes may be read; filled bytes never change again.
+/// Each byte is free, lent to one writer, or filled. Only filled bytes may be read, and they never change again.
 #[derive(Debug, Default)]
 pub(crate) struct RangeLock<T> {
     lent: RangeSet<T>,
@@ -12,7 +12,7 @@ pub(crate) struct RangeLock<T> {
 }
 
 impl<T: Ord + Copy> RangeLock<T> {
-    /// Lends `[start, end)` to a writer, unless some byte of it is lent or filled already.
+    /// Lends `[start, end)` to a writer; returns `false` if it is empty, or if any byte of it is lent or filled.
     pub(crate) fn lend(&mut self, start: T, end: T) -> bool {
         let free = start < end && !self.lent.overlaps(start, end) && !self.filled.overlaps(start, end);
         if free {
@@ -21,13 +21,13 @@ impl<T: Ord + Copy> RangeLock<T> {
         free
     }
 
-    /// Turns the first lent bytes of a writer into filled ones.
+    /// Marks the first of the bytes lent to a writer as filled.
     pub(crate) fn fill(&mut self, start: T, end: T) {
         self.lent.remove(start, end);
         self.filled.insert(start, end);
     }
 
-    /// Takes back what a writer did not fill.
+    /// Frees the bytes that a writer did not fill.
     pub(crate) fn take_back(&mut self, start: T, end: T) {
         self.lent.remove(start, end);
     }
@@ -38,7 +38,7 @@ impl<T: Ord + Copy> RangeLock<T> {
     }
 }
 
-/// Disjoint half-open ranges, kept by their start; neighbours that touch are one range.
+/// Disjoint half-open ranges by their start; adjacent ranges are merged.
 #[derive(Debug, Default)]
 struct RangeSet<T>(BTreeMap<T, T>);
 
@@ -51,7 +51,7 @@ impl<T: Ord + Copy> RangeSet<T> {
         self.0.range(..=start).next_back().is_some_and(|(_, last)| *last >= end)
     }
 
-    /// Adds a range that overlaps none; a range that touches it is joined with it.
+    /// Adds a range that overlaps none, and merges it with adjacent ones.
     fn insert(&mut self, mut start: T, mut end: T) {
         if start >= end {
             return;
@@ -99,9 +99,9 @@ mod tests {
     }
 
     proptest! {
-        /// The lock against an array of bytes: a byte never has two writers, and filled bytes are never lent.
+        /// A byte never has two writers, and filled bytes are never lent.
         #[test]
-        fn the_ledger_agrees_with_a_model(steps in proptest::collection::vec((0..3_u8, 0..40_usize, 0..12_usize), 1..60)) {
+        fn lock_agrees_with_an_array_of_bytes(steps in proptest::collection::vec((0..3_u8, 0..40_usize, 0..12_usize), 1..60)) {
             let mut lock = RangeLock::default();
             let mut model = [Byte::Free; 52];
             let mut writers: Vec<(usize, usize)> = Vec::new();

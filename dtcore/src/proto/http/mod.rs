@@ -1,4 +1,4 @@
-//! The parts of HTTP that no library reads the way the original programs need them.
+//! The parts of HTTP that no library parses as the original programs need it.
 
 mod request_line;
 mod target;

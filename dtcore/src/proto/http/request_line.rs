@@ -1,17 +1,17 @@
-//! The first line of an HTTP request, with a target that may be anything a file name may be.
+//! The first line of an HTTP request, whose target may be any file name.
 //!
-//! The clients of protocol 1 write the file's name as it stands into the request line: without a leading slash,
-//! with spaces, in any encoding. No HTTP parser takes that, so the line is taken apart here and only a plain line
-//! with the target `/` goes on to the parser.
+//! The clients of protocol 1 write the name of the file verbatim into the request line: without a leading slash,
+//! with spaces, in any encoding. No HTTP parser accepts that, so the line is split here, and the parser gets a line
+//! with the target `/`.
 
-/// The longest target that is looked at, in bytes: four times the longest path Linux opens, fully escaped names
-/// of ordinary length included.
+/// The longest target in bytes: four times the longest path that Linux opens, enough for fully escaped names of
+/// ordinary length.
 pub(crate) const MAX_TARGET: usize = 16 << 10;
 
 /// The longest request line, in bytes: a target with room for a method and the version.
 pub(crate) const MAX_LINE: usize = MAX_TARGET + 64;
 
-/// A request line taken apart; the target is raw.
+/// The parts of a request line; the target is raw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RequestLine<'a> {
     method: &'a [u8],
@@ -20,12 +20,12 @@ pub(crate) struct RequestLine<'a> {
 }
 
 impl<'a> RequestLine<'a> {
-    /// Takes a line apart: the method ends at the first space, the version follows the last ` HTTP/`.
+    /// Splits a line: the method ends at the first space, the version follows the last ` HTTP/`.
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, InvalidRequestLine> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let (method, rest) = cut(line, b" ", Side::First).ok_or(InvalidRequestLine::Malformed)?;
-        let (target, version) = cut(rest, b" HTTP/", Side::Last).ok_or(InvalidRequestLine::Malformed)?;
+        let (method, rest) = split_at(line, b" ", Side::First).ok_or(InvalidRequestLine::Malformed)?;
+        let (target, version) = split_at(rest, b" HTTP/", Side::Last).ok_or(InvalidRequestLine::Malformed)?;
         if method.is_empty() || !method.iter().copied().all(is_token) {
             return Err(InvalidRequestLine::Malformed);
         }
@@ -38,23 +38,23 @@ impl<'a> RequestLine<'a> {
         Ok(Self { method, target, version })
     }
 
-    /// The target, byte for byte as it came.
+    /// The target, exactly as received.
     pub(crate) fn target(&self) -> &'a [u8] {
         self.target
     }
 
-    /// The same line with the target `/`, which every parser takes.
+    /// The same line with the target `/`, which every parser accepts.
     pub(crate) fn with_plain_target(&self) -> Vec<u8> {
         [self.method, b" / HTTP/", self.version, b"\r\n"].concat()
     }
 }
 
-/// Whether a request can still begin with `byte`; a TLS hello or other binary data does not.
+/// Whether `byte` may stand in a method; the first bytes of TLS and other binary data may not.
 pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Why a request line was refused; the text goes to the peer.
+/// Why a request line is invalid; the text is sent to the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum InvalidRequestLine {
     #[error("the request line is not HTTP")]
@@ -71,8 +71,8 @@ enum Side {
     Last,
 }
 
-/// The parts of `bytes` before and behind one occurrence of `mark`.
-fn cut<'a>(bytes: &'a [u8], mark: &[u8], side: Side) -> Option<(&'a [u8], &'a [u8])> {
+/// The parts of `bytes` before and after the first or last occurrence of `mark`.
+fn split_at<'a>(bytes: &'a [u8], mark: &[u8], side: Side) -> Option<(&'a [u8], &'a [u8])> {
     let mut windows = bytes.windows(mark.len());
     let at = match side {
         Side::First => windows.position(|window| window == mark),
@@ -87,7 +87,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_target_is_everything_between_method_and_version() {
+    fn target_is_everything_between_method_and_version() {
         let cases: [(&[u8], &[u8]); 10] = [
             (b"POST /dir/f7 HTTP/1.1\r\n", b"/dir/f7"),
             (b"POST remote/path HTTP/1.0\r\n", b"remote/path"),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_refused() {
+    fn garbage_is_invalid() {
         use InvalidRequestLine::{Malformed, Version};
         let cases: [(&[u8], InvalidRequestLine); 11] = [
             (b"", Malformed),
@@ -137,14 +137,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_without_line_ends_arrives(name in "[^\r\n]{0,60}") {
+        fn any_name_without_line_breaks_is_parsed(name in "[^\r\n]{0,60}") {
             let line = format!("POST {name} HTTP/1.1\r\n");
             let parsed = RequestLine::parse(line.as_bytes()).unwrap();
             prop_assert_eq!(parsed.target(), name.as_bytes());
         }
 
         #[test]
-        fn no_bytes_panic(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn arbitrary_bytes_do_not_panic(line in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = RequestLine::parse(&line);
         }
     }

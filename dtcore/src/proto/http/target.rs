@@ -1,43 +1,42 @@
-//! The request target: how a remote file's name travels in the request line.
+//! The request target: the name of a remote file in the request line.
 //!
-//! Protocol 1 takes the target as it stands for the name, so a name of printable ASCII is sent unchanged, with or
-//! without a leading slash. A name with other bytes (spaces, UTF-8) is percent-encoded and marked by a header, and so is one
-//! with a percent sign as what it is, so that a file literally called `a%20b` and one called `a b` are never mistaken for
-//! each other.
+//! In protocol 1 the target is the name, verbatim, so a name of printable ASCII is sent unchanged, with or without a
+//! leading slash. A name with other bytes (spaces, UTF-8) is percent-encoded, and a header says so. The header also
+//! says that a name with a percent sign is literal, so that files named `a%20b` and `a b` are never confused.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 
-/// What must not stand in a request line, and the percent sign, which would be ambiguous beside it.
+/// The bytes that must not stand in a request line, and the percent sign.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
-/// A remote file's name as it stands in the request line.
+/// The name of a remote file as written in the request line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Target {
     text: String,
     marking: Marking,
 }
 
-/// How a target is to be read.
+/// How a target is to be interpreted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Marking {
-    /// Nothing is said of it: as it stands, else decoded.
+    /// Not stated: first verbatim, then decoded.
     None,
-    /// It is percent-encoded, and never taken as it stands.
+    /// Percent-encoded, never verbatim.
     Escaped,
-    /// As it stands, and never decoded.
+    /// Verbatim, never decoded.
     Literal,
 }
 
 impl Marking {
-    /// What a header says; any value that is not known says nothing.
+    /// The marking in a header; unknown values are ignored.
     pub(crate) fn of(value: Option<&[u8]>) -> Self {
         let known = [Self::Escaped, Self::Literal];
         known.into_iter().find(|known| known.value().map(str::as_bytes) == value).unwrap_or(Self::None)
     }
 
-    /// The value of the header that says it, if one must.
+    /// The value of the header, if one is needed.
     pub(crate) fn value(self) -> Option<&'static str> {
         match self {
             Self::None => None,
@@ -48,7 +47,7 @@ impl Marking {
 }
 
 impl Target {
-    /// The target that asks for `name`.
+    /// The target for `name`.
     pub(crate) fn of(name: &[u8]) -> Self {
         match str::from_utf8(name) {
             Ok(text) if is_plain(text) => {
@@ -64,15 +63,15 @@ impl Target {
         &self.text
     }
 
-    /// How the request must say that the target is to be read.
+    /// How the target is to be interpreted.
     pub(crate) fn marking(&self) -> Marking {
         self.marking
     }
 
-    /// The names that a received target may mean, the likeliest first.
+    /// The names that a received target may mean, in the order in which to try them.
     ///
-    /// Unmarked, the name as it stands comes first, as in the original, then its percent-decoded form, as an HTTP
-    /// client would mean it.
+    /// Without a marking, that is the target verbatim, as in the original server, and then its percent-decoded form, as
+    /// HTTP clients mean it.
     pub(crate) fn names(target: &[u8], marking: Marking) -> Vec<Cow<'_, [u8]>> {
         match marking {
             Marking::Escaped => return vec![percent_decode(target).into()],
@@ -85,15 +84,15 @@ impl Target {
     }
 }
 
-/// Whether a name can stand in a request line and mean itself there.
+/// Whether a name can be sent verbatim and unmarked, or marked as literal.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()) && !name.starts_with(SCHEME)
 }
 
-/// The beginning of a target in absolute form.
+/// The start of a target in absolute form.
 const SCHEME: &str = "http://";
 
-/// Cuts scheme and host off a target in absolute form, which RFC 9112 makes every server accept.
+/// Removes scheme and host from a target in absolute form, which RFC 9112 requires every server to accept.
 fn without_authority(target: &[u8]) -> &[u8] {
     let Some(rest) = target.strip_prefix(SCHEME.as_bytes()) else { return target };
     let slash = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
@@ -106,7 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn printable_names_travel_unchanged() {
+    fn printable_names_are_sent_unchanged() {
         for (name, marking) in [
             ("remote/path", Marking::None),
             ("/dir/f7", Marking::None),
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marking_is_what_its_header_says() {
+    fn marking_survives_its_header_value() {
         for marking in [Marking::None, Marking::Escaped, Marking::Literal] {
             assert_eq!(Marking::of(marking.value().map(str::as_bytes)), marking);
         }
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unmarked_target_is_tried_as_it_stands_first() {
+    fn unmarked_target_is_tried_verbatim_first() {
         let names = |target: &'static str, marking| -> Vec<String> {
             let names = Target::names(target.as_bytes(), marking);
             names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
@@ -158,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_arrives(name in proptest::collection::vec(any::<u8>(), 1..40)) {
+        fn every_name_survives_its_target(name in proptest::collection::vec(any::<u8>(), 1..40)) {
             let target = Target::of(&name);
             let names = Target::names(target.text().as_bytes(), target.marking());
             prop_assert_eq!(names[0].as_ref(), name.as_slice());

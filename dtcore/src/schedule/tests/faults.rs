@@ -1,4 +1,4 @@
-//! Streams that die, fall silent or bring rubbish.
+//! Streams that break, fall silent or deliver corrupt data.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ fn simulation(size: u64, paths: Vec<Path>) -> Simulation {
     Simulation::new(size, RTT, Policy::default(), paths)
 }
 
-/// A path that lives only until a time.
+/// A path on which no connection survives a time.
 fn dying(at: Duration) -> Path {
     Box::new(move |now, _| (now < at).then_some(RATE))
 }
 
 #[test]
-fn one_survivor_is_enough() {
+fn transfer_completes_over_the_last_open_stream() {
     for n in [2, 8] {
         let mut paths: Vec<Path> = (1..n).map(|at| dying(ms(100 * at))).collect();
         paths.push(steady(RATE));
@@ -28,15 +28,15 @@ fn one_survivor_is_enough() {
 }
 
 #[test]
-fn a_survivor_that_dies_all_the_time_is_enough() {
-    // It lives for 200 ms of every second, and each time it brings at least what was begun in that time.
+fn transfer_completes_over_a_stream_that_keeps_breaking() {
+    // It is open for 200 ms of every second, which is enough for a few blocks.
     let flapping: Path = Box::new(|now, _| (now.as_millis() % 1_000 < 200).then_some(RATE));
     let took = simulation(RATE, vec![flapping, dying(ms(300)), dying(Duration::ZERO)]).run();
     assert!(took <= Duration::from_secs(20), "{took:?}");
 }
 
 #[test]
-fn a_mute_stream_is_replaced_after_a_second_and_an_outage_after_five() {
+fn silent_stream_is_replaced_after_one_second_and_all_after_five() {
     let until = |end: Duration| -> Path {
         Box::new(move |now, connection| Some(if connection == 1 && now >= end { 0 } else { RATE }))
     };
@@ -56,7 +56,7 @@ fn a_mute_stream_is_replaced_after_a_second_and_an_outage_after_five() {
 }
 
 #[test]
-fn an_outage_that_goes_on_replaces_the_streams_later_and_later() {
+fn pauses_between_replacements_double_in_a_long_outage() {
     let path: Path = Box::new(|now, _| Some(if now < ms(500) { RATE } else { 0 }));
     let mut simulation = simulation(6 * RATE, vec![path]);
     assert!(!simulation.run_until(Duration::from_secs(40)));
@@ -66,9 +66,9 @@ fn an_outage_that_goes_on_replaces_the_streams_later_and_later() {
 }
 
 #[test]
-fn streams_that_come_back_a_moment_apart_after_an_outage_are_not_stalled() {
-    let path = |returned: u64| -> Path {
-        Box::new(move |now, _| Some(if (ms(500)..ms(returned)).contains(&now) { 0 } else { RATE }))
+fn streams_that_resume_one_after_the_other_after_an_outage_are_not_stalled() {
+    let path = |resumed: u64| -> Path {
+        Box::new(move |now, _| Some(if (ms(500)..ms(resumed)).contains(&now) { 0 } else { RATE }))
     };
     let mut simulation = simulation(6 * RATE, vec![path(3_500), path(3_900), path(4_200)]);
     simulation.run();
@@ -76,21 +76,21 @@ fn streams_that_come_back_a_moment_apart_after_an_outage_are_not_stalled() {
 }
 
 #[test]
-fn the_users_stall_timeout_bounds_every_wait() {
+fn stall_timeout_bounds_every_wait() {
     let policy = Policy { stall_timeout: ms(400), ..Policy::default() };
-    let mute: Path = Box::new(|_, connection| Some(if connection == 1 { 0 } else { RATE }));
-    let mut simulation = Simulation::new(6 * RATE, RTT, policy, vec![mute, steady(RATE)]);
+    let silent: Path = Box::new(|_, connection| Some(if connection == 1 { 0 } else { RATE }));
+    let mut simulation = Simulation::new(6 * RATE, RTT, policy, vec![silent, steady(RATE)]);
     simulation.run();
     assert!(simulation.faults[0].0 <= ms(500), "{:?}", simulation.faults);
 }
 
 #[test]
-fn what_one_stream_spoils_another_one_brings() {
+fn blocks_corrupted_by_one_stream_are_delivered_by_another() {
     for n in [2, 8] {
         let mut simulation = simulation(3 * RATE, (0..n).map(|_| steady(RATE)).collect());
         simulation.corrupts = Box::new(|stream, _| stream.byte() == 0);
-        // As each block comes once in vain at most, the policy's five times are never reached.
+        // The limit of five corrupt copies is never reached, as each block is corrupt at most once.
         simulation.run();
-        assert!(simulation.brought[0] > 0);
+        assert!(simulation.delivered[0] > 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Random schedules of events, with a model beside the scheduler that knows only who was requested for what.
+//! Random sequences of events, checked against a model that knows only which blocks are in flight on which streams.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -15,13 +15,13 @@ const RTT: Duration = ms(10);
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Open,
-    Lose,
+    Close,
     Request { times: u8 },
     Push { from: u64, len: u64 },
     Receive { part: u64 },
     Finish { at: usize },
     Corrupt,
-    Tick { obeys: bool },
+    Tick { is_obeyed: bool },
     Wait { millis: u64 },
     Consume,
 }
@@ -29,27 +29,27 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<(u8, Step)>> {
     let step = prop_oneof![
         2 => Just(Step::Open),
-        1 => Just(Step::Lose),
+        1 => Just(Step::Close),
         6 => (1..20_u8).prop_map(|times| Step::Request { times }),
         1 => (0..60 * LEN, 0..9 * LEN).prop_map(|(from, len)| Step::Push { from, len }),
         4 => (1..LEN).prop_map(|part| Step::Receive { part }),
         8 => prop_oneof![4 => Just(0), 1 => 0..3_usize].prop_map(|at| Step::Finish { at }),
         1 => Just(Step::Corrupt),
-        2 => any::<bool>().prop_map(|obeys| Step::Tick { obeys }),
+        2 => any::<bool>().prop_map(|is_obeyed| Step::Tick { is_obeyed }),
         3 => prop_oneof![3 => 0..200_u64, 1 => 0..7_000_u64].prop_map(|millis| Step::Wait { millis }),
         2 => Just(Step::Consume),
     ];
     proptest::collection::vec((0..6_u8, step), 0..250)
 }
 
-/// A block in flight on a stream. Pushed blocks are not assigned if another stream has them, or nobody needs them.
+/// A block in flight on a stream. A pushed block is not assigned if it is verified or assigned to another stream.
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     block: BlockId,
     is_assigned: bool,
 }
 
-/// A driver that obeys the scheduler and records which stream has which block.
+/// A driver that obeys the scheduler, and records what is in flight.
 struct Model {
     scheduler: Scheduler,
     manifest: Manifest,
@@ -57,7 +57,7 @@ struct Model {
     policy: Policy,
     now: Duration,
     open: Vec<bool>,
-    condemned: Vec<bool>,
+    faulty: Vec<bool>,
     queues: Vec<VecDeque<InFlight>>,
     verified: BTreeSet<BlockId>,
     duplicated: u64,
@@ -82,7 +82,7 @@ impl Model {
             policy,
             now: Duration::ZERO,
             open: vec![false; n],
-            condemned: vec![false; n],
+            faulty: vec![false; n],
             queues: vec![VecDeque::new(); n],
             verified,
             duplicated: 0,
@@ -97,8 +97,7 @@ impl Model {
                 self.open[id] = true;
                 self.scheduler.opened(stream, RTT, self.now);
             }
-
-            Step::Lose => self.lose(stream),
+            Step::Close => self.lose(stream),
             Step::Request { times } => drop((0..times).take_while(|_| self.request(stream)).count()),
             Step::Push { from, len } => self.push(stream, from, len),
             Step::Receive { part } if !self.queues[id].is_empty() => {
@@ -107,7 +106,7 @@ impl Model {
             Step::Open | Step::Receive { .. } => {}
             Step::Finish { at } => self.finish(stream, at),
             Step::Corrupt => self.corrupt(stream),
-            Step::Tick { obeys } => self.tick(obeys),
+            Step::Tick { is_obeyed } => self.tick(is_obeyed),
             Step::Wait { millis } => self.now += ms(millis),
             Step::Consume => {
                 self.consumed = self.scheduler.frontier();
@@ -120,19 +119,19 @@ impl Model {
         let frontier =
             missing.first().map_or(self.manifest.size(), |block| self.manifest.range(*block).start());
         assert_eq!(self.scheduler.frontier(), frontier);
-        let is_all_assigned = missing.iter().all(|block| self.holders(*block).next().is_some());
+        let is_all_assigned = missing.iter().all(|block| self.assignees(*block).next().is_some());
         assert_eq!(self.scheduler.is_all_assigned(), is_all_assigned);
-        assert_eq!(self.scheduler.duplicated(), self.duplicated);
+        assert_eq!(self.scheduler.hedging.duplicated(), self.duplicated);
         assert!(
-            self.manifest
-                .blocks()
-                .all(|block| self.scheduler.done().contains(block) == self.verified.contains(&block))
+            self.manifest.blocks().all(
+                |block| self.scheduler.table.verified().contains(block) == self.verified.contains(&block)
+            )
         );
     }
 
-    fn holders(&self, block: BlockId) -> impl Iterator<Item = StreamId> {
-        let holds = move |held: &InFlight| held.block == block && held.is_assigned;
-        self.streams.ids().filter(move |stream| self.queues[stream.index()].iter().any(holds))
+    fn assignees(&self, block: BlockId) -> impl Iterator<Item = StreamId> {
+        let is_it = move |in_flight: &InFlight| in_flight.block == block && in_flight.is_assigned;
+        self.streams.ids().filter(move |stream| self.queues[stream.index()].iter().any(is_it))
     }
 
     fn push(&mut self, stream: StreamId, from: u64, len: u64) {
@@ -141,7 +140,7 @@ impl Model {
         };
         self.scheduler.assign_pushed(stream, run, self.now);
         for block in self.manifest.blocks_of(run) {
-            let is_assigned = !self.verified.contains(&block) && self.holders(block).next().is_none();
+            let is_assigned = !self.verified.contains(&block) && self.assignees(block).next().is_none();
             self.queues[stream.index()].push_back(InFlight { block, is_assigned });
         }
     }
@@ -156,24 +155,24 @@ impl Model {
             }
             NextRun::Full | NextRun::Idle => return false,
         };
-        assert!(self.open[id] && !self.condemned[id], "{stream} is not open");
+        assert!(self.open[id] && !self.faulty[id], "{stream} is not open");
         let len = self.manifest.run_len(run).unwrap();
         assert!(len <= (4 << 20) || run.count == 1, "{len} bytes in one run");
         for block in self.manifest.blocks_of(run) {
             self.assign(stream, block, run.count);
         }
-        assert!(self.queues[id].len() <= 512 + 60, "besides those that were pushed");
+        assert!(self.queues[id].len() <= 512 + 60, "with those that were pushed");
         true
     }
 
     fn assign(&mut self, stream: StreamId, block: BlockId, count: u32) {
-        let holders: Vec<_> = self.holders(block).collect();
+        let assignees: Vec<_> = self.assignees(block).collect();
         assert!(!self.verified.contains(&block), "{block} is verified");
-        assert!(!holders.contains(&stream), "{stream} has {block} already");
+        assert!(!assignees.contains(&stream), "{stream} has {block} already");
         let reach = self.policy.ahead.map_or(u64::MAX, |ahead| self.consumed + ahead);
         assert!(self.manifest.range(block).start() < reach, "{block} is too far ahead");
-        assert!(holders.len() < 2, "{block} is on three streams");
-        if holders.len() == 1 {
+        assert!(assignees.len() < 2, "{block} is on three streams");
+        if assignees.len() == 1 {
             assert_eq!(count, 1, "second copies are single blocks");
             self.duplicated += self.manifest.range(block).len();
             let most =
@@ -191,7 +190,7 @@ impl Model {
             return self.scheduler.skipped(stream, block, self.now);
         }
         let verified = self.scheduler.verified(stream, block, self.now);
-        let also_assigned_to = self.holders(block).find(|other| *other != stream);
+        let also_assigned_to = self.assignees(block).find(|other| *other != stream);
         let first = Verified::First { also_assigned_to };
         assert_eq!(verified, if is_wanted { first } else { Verified::Duplicate });
     }
@@ -199,7 +198,7 @@ impl Model {
     fn corrupt(&mut self, stream: StreamId) {
         let Some(InFlight { block, .. }) = self.queues[stream.index()].pop_front() else { return };
         assert_eq!(self.scheduler.corrupt(stream, block, self.now), Corrupt::Again);
-        // The same block may have been pushed on the stream as well.
+        // The block may be in flight on the stream twice, once pushed.
         for other in self.queues[stream.index()].iter_mut().filter(|other| other.block == block) {
             other.is_assigned = false;
         }
@@ -208,24 +207,24 @@ impl Model {
     fn lose(&mut self, stream: StreamId) {
         let id = stream.index();
         self.queues[id].clear();
-        (self.open[id], self.condemned[id]) = (false, false);
+        (self.open[id], self.faulty[id]) = (false, false);
         self.scheduler.lost(stream, self.now);
     }
 
-    fn tick(&mut self, obeys: bool) {
+    fn tick(&mut self, is_obeyed: bool) {
         for (stream, _) in self.scheduler.tick(self.now) {
             let id = stream.index();
-            assert!(self.open[id] && !self.condemned[id] && !self.queues[id].is_empty());
-            self.condemned[id] = true;
-            if obeys {
+            assert!(self.open[id] && !self.faulty[id] && !self.queues[id].is_empty());
+            self.faulty[id] = true;
+            if is_obeyed {
                 self.lose(stream);
             }
         }
     }
 
-    /// All faults are over: one stream brings what it is requested for. The others bring nothing and do not come returned.
-    fn survive(&mut self, survivor: StreamId) {
-        if self.condemned[survivor.index()] {
+    /// Completes the transfer over one stream; the others deliver nothing and do not reconnect.
+    fn complete_over(&mut self, survivor: StreamId) {
+        if self.faulty[survivor.index()] {
             self.lose(survivor);
         }
         self.step(survivor, Step::Open);
@@ -242,7 +241,7 @@ impl Model {
             self.tick(true);
             self.step(survivor, Step::Open);
             for stream in self.streams.ids().filter(|stream| *stream != survivor) {
-                if self.condemned[stream.index()] {
+                if self.faulty[stream.index()] {
                     self.lose(stream);
                 }
             }
@@ -256,7 +255,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn every_block_comes_once_whatever_happens(
+    fn every_block_is_verified_once_after_any_sequence_of_events(
         (n_blocks, n_streams) in (1..60_u64, 1..6_u64),
         done in proptest::collection::vec(0..60_u64, 0..20),
         ahead in proptest::option::of(0..20 * LEN),
@@ -271,14 +270,13 @@ proptest! {
             }
         }
         let survivor = model.streams.stream(survivor).unwrap_or(model.streams.ids().next().unwrap());
-        model.survive(survivor);
+        model.complete_over(survivor);
         prop_assert_eq!(model.scheduler.next_run(survivor, model.now), NextRun::Complete);
     }
 }
 
-/// A block that never matches ends the transfer, and others are not counted with it.
 #[test]
-fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
+fn transfer_is_given_up_after_five_corrupt_copies_of_one_block() {
     let mut model = Model::new(2, &[], 2, None);
     model.scheduler = {
         let policy = Policy { max_corrupt: 5, ..model.policy };
@@ -314,7 +312,7 @@ fn a_block_that_is_always_corrupt_is_given_up_in_the_end() {
             Some(scheduler.corrupt(stream, block, ms(20)))
         })
         .collect();
-    // The other stream has it the second time; while both are open they take turns.
+    // While both streams are open they take turns.
     assert_eq!(corrupts[0], Some(Corrupt::Again));
     assert_eq!(requested, [one, two, one, two]);
     let block = model.manifest.block(0).unwrap();

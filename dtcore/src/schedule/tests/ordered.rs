@@ -1,4 +1,4 @@
-//! Consumers that take the file in order: what they wait for must not sit in a slow stream's queue.
+//! In-order consumers: the blocks they wait for must not be in flight on a slow stream.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ fn simulation(size: u64, slow: u64, consumer: u64) -> Simulation {
 }
 
 #[test]
-fn a_slow_stream_does_not_starve_the_frontier() {
+fn slow_stream_does_not_delay_the_frontier() {
     for (slow, late) in [(RATE / 100, 300), (RATE / 9, 300), (RATE / 5, 300), (RATE / 3, 300), (0, 300)] {
         let mut simulation = simulation(30 * RATE, slow, 1_000 * MB);
         let took = simulation.run();
         println!(
-            "{took:?}, {} bytes requested for twice, {:?}",
-            simulation.scheduler.duplicated(),
+            "{took:?}, {} bytes requested twice, {:?}",
+            simulation.scheduler.hedging.duplicated(),
             simulation.faults
         );
         assert!(took <= ms(10_000 + late), "took {took:?}, the three others alone need 10 s");
@@ -32,20 +32,20 @@ fn a_slow_stream_does_not_starve_the_frontier() {
 }
 
 #[test]
-fn nothing_beyond_the_consumers_reach_is_asked_for_and_its_slowness_is_nobodys_fault() {
+fn slow_consumer_bounds_what_is_requested_and_causes_no_fault() {
     let mut simulation = simulation(2 * RATE, RATE, RATE / 4);
     for second in 1..8 {
         simulation.run_until(Duration::from_secs(second));
         let consumed = RATE / 4 * second;
-        let brought: u64 = simulation.brought.iter().sum();
-        assert!(brought <= consumed + AHEAD + (1 << 20), "{brought} of {consumed}");
+        let delivered: u64 = simulation.delivered.iter().sum();
+        assert!(delivered <= consumed + AHEAD + (1 << 20), "{delivered} of {consumed}");
     }
     simulation.run();
-    assert_eq!((simulation.faults, simulation.scheduler.duplicated()), (vec![], 0));
+    assert_eq!((simulation.faults, simulation.scheduler.hedging.duplicated()), (vec![], 0));
 }
 
 #[test]
-fn a_consumer_that_stands_still_is_no_silence() {
+fn blocked_consumer_is_not_silence() {
     let mut simulation = simulation(2 * RATE, RATE, 0);
     assert!(!simulation.run_until(Duration::from_secs(30)));
     assert!(simulation.scheduler.silent_for(simulation.now) <= ms(100));

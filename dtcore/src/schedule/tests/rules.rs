@@ -1,4 +1,4 @@
-//! Single rules, each in the shortest story that needs it.
+//! Single rules, each in the shortest scenario that needs it.
 
 use std::time::Duration;
 
@@ -45,8 +45,13 @@ pub(super) fn request_all(scheduler: &mut Scheduler, stream: StreamId, now: Dura
     blocks
 }
 
-/// The block comes within 10 ms.
-pub(super) fn bring(scheduler: &mut Scheduler, stream: StreamId, block: BlockId, now: Duration) -> Verified {
+/// The block arrives within 10 ms.
+pub(super) fn deliver(
+    scheduler: &mut Scheduler,
+    stream: StreamId,
+    block: BlockId,
+    now: Duration,
+) -> Verified {
     for millis in 1..=10 {
         scheduler.received(stream, LEN / 10, now + ms(millis));
     }
@@ -54,72 +59,75 @@ pub(super) fn bring(scheduler: &mut Scheduler, stream: StreamId, block: BlockId,
 }
 
 #[test]
-fn a_block_that_its_second_holder_loses_can_be_asked_for_twice_again() {
+fn block_whose_second_copy_is_lost_can_be_hedged_again() {
     let (mut scheduler, [slow, one, two]) = transfer(3, Policy::default());
     let last = request(&mut scheduler, slow, ms(0));
     for stream in [one, two] {
         let block = request(&mut scheduler, stream, ms(0));
-        assert_eq!(bring(&mut scheduler, stream, block, ms(10)), Verified::First { also_assigned_to: None });
+        assert_eq!(
+            deliver(&mut scheduler, stream, block, ms(10)),
+            Verified::First { also_assigned_to: None }
+        );
     }
-    // It is late by now.
+    // By 400 ms it is late.
     assert_eq!(scheduler.next_run(one, ms(20)), NextRun::Idle);
     assert_eq!(scheduler.next_run(one, ms(400)), single(last));
     assert_eq!(scheduler.next_run(two, ms(400)), NextRun::Idle);
     scheduler.lost(one, ms(410));
     assert_eq!(scheduler.next_run(two, ms(410)), single(last));
-    assert_eq!(bring(&mut scheduler, two, last, ms(420)), Verified::First { also_assigned_to: Some(slow) });
+    assert_eq!(deliver(&mut scheduler, two, last, ms(420)), Verified::First { also_assigned_to: Some(slow) });
     assert!(!scheduler.is_wanted(last));
-    // What comes now is not needed, right or wrong.
+    // Another copy is not needed, corrupt or not.
     assert_eq!(scheduler.corrupt(slow, last, ms(450)), Corrupt::Again);
-    assert_eq!(scheduler.duplicated(), 2 * LEN);
+    assert_eq!(scheduler.hedging.duplicated(), 2 * LEN);
 }
 
 #[test]
-fn a_corrupt_copy_of_what_is_there_is_no_reason_to_give_up() {
+fn corrupt_copy_of_a_verified_block_does_not_count() {
     let (mut scheduler, [slow, one]) = transfer(2, Policy { max_corrupt: 1, ..Policy::default() });
     let late = request(&mut scheduler, slow, ms(0));
     let early = request(&mut scheduler, one, ms(0));
-    bring(&mut scheduler, one, early, ms(10));
+    deliver(&mut scheduler, one, early, ms(10));
     assert_eq!(scheduler.next_run(one, ms(400)), single(late));
-    bring(&mut scheduler, one, late, ms(410));
+    deliver(&mut scheduler, one, late, ms(410));
     assert_eq!(scheduler.corrupt(slow, late, ms(450)), Corrupt::Again);
     assert_eq!(scheduler.next_run(slow, ms(450)), NextRun::Complete);
 }
 
 #[test]
-fn what_may_be_asked_for_twice_is_bounded() {
+fn duplicated_bytes_are_bounded() {
     let (mut scheduler, [slow, steady, flapping]) = transfer(60, Policy::default());
     let block = request(&mut scheduler, steady, ms(0));
-    let held = request_all(&mut scheduler, slow, ms(0));
-    bring(&mut scheduler, steady, block, ms(10));
+    let blocks = request_all(&mut scheduler, slow, ms(0));
+    deliver(&mut scheduler, steady, block, ms(10));
     loop {
         let blocks = request_all(&mut scheduler, steady, ms(20));
         if blocks.is_empty() {
             break;
         }
         for block in blocks {
-            bring(&mut scheduler, steady, block, ms(20));
+            deliver(&mut scheduler, steady, block, ms(20));
         }
     }
-    assert!(held.len() > 10);
+    assert!(blocks.len() > 10);
     for round in 0..1_000 {
         let now = ms(900 + round);
         scheduler.lost(flapping, now);
         scheduler.opened(flapping, RTT, now);
         request_all(&mut scheduler, flapping, now);
     }
-    assert_eq!(scheduler.duplicated(), 1 << 20);
+    assert_eq!(scheduler.hedging.duplicated(), 1 << 20);
 }
 
 #[test]
 fn at_most_512_blocks_are_in_flight_on_a_stream() {
     let (mut scheduler, [stream]) = transfer(1 << 14, Policy::default());
-    let (mut most, mut held) = (0, Vec::new());
+    let (mut most, mut blocks) = (0, Vec::new());
     for trip in 1..40 {
-        held.extend(request_all(&mut scheduler, stream, RTT * trip));
-        most = most.max(held.len());
-        let later = held.split_off(held.len() * 3 / 4);
-        for block in std::mem::replace(&mut held, later) {
+        blocks.extend(request_all(&mut scheduler, stream, RTT * trip));
+        most = most.max(blocks.len());
+        let later = blocks.split_off(blocks.len() * 3 / 4);
+        for block in std::mem::replace(&mut blocks, later) {
             scheduler.received(stream, LEN, RTT * (trip + 1));
             scheduler.verified(stream, block, RTT * (trip + 1));
         }
@@ -128,39 +136,39 @@ fn at_most_512_blocks_are_in_flight_on_a_stream() {
 }
 
 #[test]
-fn a_stream_does_not_get_what_it_spoiled_while_another_one_tries() {
-    let (mut scheduler, [mute, one]) = transfer(2, Policy::default());
+fn corrupted_block_is_requested_on_another_stream() {
+    let (mut scheduler, [silent, one]) = transfer(2, Policy::default());
     let corrupted = request(&mut scheduler, one, ms(0));
     assert_eq!(scheduler.corrupt(one, corrupted, ms(20)), Corrupt::Again);
     let good = request(&mut scheduler, one, ms(20));
-    bring(&mut scheduler, one, good, ms(20));
+    deliver(&mut scheduler, one, good, ms(20));
     assert_eq!(scheduler.next_run(one, ms(30)), NextRun::Idle);
-    assert_eq!(scheduler.next_run(mute, ms(30)), single(corrupted));
+    assert_eq!(scheduler.next_run(silent, ms(30)), single(corrupted));
     for tenth in 1..20 {
         assert_eq!(scheduler.next_run(one, ms(100 * tenth)), NextRun::Idle);
         assert_eq!(scheduler.tick(ms(100 * tenth)), []);
     }
-    // Nothing flows, but there is one that could bring it: this is no reason to wait as long as in an outage.
-    assert_eq!(scheduler.tick(ms(2_100)), [(mute, Fault::Stalled)]);
-    scheduler.lost(mute, ms(2_100));
+    // All are silent, but an idle stream could deliver the block: no need to wait as long as in an outage.
+    assert_eq!(scheduler.tick(ms(2_100)), [(silent, Fault::Stalled)]);
+    scheduler.lost(silent, ms(2_100));
     assert_eq!(scheduler.next_run(one, ms(2_100)), single(corrupted));
 }
 
 #[test]
-fn a_stream_has_its_time_again_when_the_program_was_stopped() {
-    let (mut scheduler, [mute, free]) = transfer(2, Policy::default());
-    request(&mut scheduler, mute, ms(0));
-    let block = request(&mut scheduler, free, ms(0));
-    bring(&mut scheduler, free, block, ms(10));
+fn stall_timers_restart_after_the_program_was_stopped() {
+    let (mut scheduler, [silent, idle]) = transfer(2, Policy::default());
+    request(&mut scheduler, silent, ms(0));
+    let block = request(&mut scheduler, idle, ms(0));
+    deliver(&mut scheduler, idle, block, ms(10));
     let later = ms(600_000);
     scheduler.reset_timers(later);
     assert_eq!(scheduler.silent_for(later), Duration::ZERO);
     assert_eq!(scheduler.tick(later + ms(1_900)), []);
-    assert_eq!(scheduler.tick(later + ms(2_100)), [(mute, Fault::Stalled)]);
+    assert_eq!(scheduler.tick(later + ms(2_100)), [(silent, Fault::Stalled)]);
 }
 
 #[test]
-fn a_slow_handshake_does_not_make_a_stall_long() {
+fn slow_handshake_does_not_delay_stall_detection() {
     let (mut scheduler, [late, one]) = transfer(1 << 12, Policy::default());
     scheduler.lost(late, ms(0));
     scheduler.opened(late, ms(3_000), ms(3_000));
@@ -169,7 +177,7 @@ fn a_slow_handshake_does_not_make_a_stall_long() {
     let mut found = None;
     for tenth in 30..60 {
         for block in request_all(&mut scheduler, one, ms(tenth * 100)) {
-            bring(&mut scheduler, one, block, ms(tenth * 100));
+            deliver(&mut scheduler, one, block, ms(tenth * 100));
         }
         for fault in scheduler.tick(ms(tenth * 100 + 50)) {
             found.get_or_insert((tenth, fault));

@@ -1,7 +1,7 @@
 //! Runs: how many consecutive blocks a stream requests at a time, and those that the sender pushes.
 
 use crate::manifest::{BlockRun, StreamId};
-use crate::schedule::tests::rules::{LEN, RTT, bring, request, request_all, transfer};
+use crate::schedule::tests::rules::{LEN, RTT, deliver, request, request_all, transfer};
 use crate::schedule::tests::simulation::ms;
 use crate::schedule::{NextRun, Policy, Scheduler, Verified};
 
@@ -10,7 +10,7 @@ fn run(scheduler: &Scheduler, first: u64, count: u32) -> BlockRun {
 }
 
 /// Delivers a run at 10 MB/s from `start` on.
-fn deliver(scheduler: &mut Scheduler, stream: StreamId, run: BlockRun, start: u64) -> u64 {
+fn deliver_run(scheduler: &mut Scheduler, stream: StreamId, run: BlockRun, start: u64) -> u64 {
     let len = scheduler.table.manifest().run_len(run).unwrap();
     let end = start + len.div_ceil(10_000);
     for millis in start..end {
@@ -22,7 +22,7 @@ fn deliver(scheduler: &mut Scheduler, stream: StreamId, run: BlockRun, start: u6
     end
 }
 
-/// A transfer with a stream of which a rate of 10 MB/s is known, and the time.
+/// A transfer whose stream was measured at 10 MB/s, and the time.
 fn measured(n_blocks: u64) -> (Scheduler, StreamId, u64) {
     let (mut scheduler, [stream]) = transfer(n_blocks, Policy::default());
     let mut now = 0;
@@ -30,7 +30,7 @@ fn measured(n_blocks: u64) -> (Scheduler, StreamId, u64) {
         let NextRun::Request(run) = scheduler.next_run(stream, ms(now)) else {
             panic!("nothing is in flight")
         };
-        now = deliver(&mut scheduler, stream, run, now);
+        now = deliver_run(&mut scheduler, stream, run, now);
     }
     (scheduler, stream, now)
 }
@@ -71,7 +71,7 @@ fn pushed_run_is_in_flight_like_a_requested_one() {
     let pushed = run(&scheduler, 0, 32);
     scheduler.assign_pushed(one, pushed, ms(10));
     assert_eq!(request(&mut scheduler, two, ms(10)), scheduler.table.manifest().block(32).unwrap());
-    assert_eq!(scheduler.states[one.index()].outstanding(), 32 * LEN);
+    assert_eq!(scheduler.pool.get(one).unwrap().outstanding(), 32 * LEN);
     let requested = request_all(&mut scheduler, one, ms(10));
     // Half of 1.6 MB would be more than the window.
     assert!((1..=32).contains(&requested.len()), "{}", requested.len());
@@ -83,16 +83,16 @@ fn pushed_run_is_in_flight_like_a_requested_one() {
 fn pushed_blocks_that_are_verified_or_assigned_count_as_in_flight_only() {
     let (mut scheduler, [one, two]) = transfer(4, Policy::default());
     let verified = request(&mut scheduler, two, ms(0));
-    bring(&mut scheduler, two, verified, ms(0));
+    deliver(&mut scheduler, two, verified, ms(0));
     let assigned = request(&mut scheduler, two, ms(10));
     let missing = scheduler.missing();
     let pushed = run(&scheduler, 0, 3);
     scheduler.assign_pushed(one, pushed, ms(10));
-    assert_eq!(scheduler.states[one.index()].outstanding(), 3 * LEN);
-    assert_eq!((scheduler.missing(), scheduler.duplicated()), (missing, 0));
+    assert_eq!(scheduler.pool.get(one).unwrap().outstanding(), 3 * LEN);
+    assert_eq!((scheduler.missing(), scheduler.hedging.duplicated()), (missing, 0));
     assert_eq!(scheduler.table.unassigned(), LEN);
     scheduler.skipped(one, verified, ms(20));
-    assert_eq!(scheduler.states[one.index()].outstanding(), 2 * LEN);
+    assert_eq!(scheduler.pool.get(one).unwrap().outstanding(), 2 * LEN);
     // The copy that was not requested may still be the first.
     assert_eq!(scheduler.verified(one, assigned, ms(20)), Verified::First { also_assigned_to: Some(two) });
     scheduler.lost(one, ms(30));
@@ -100,14 +100,14 @@ fn pushed_blocks_that_are_verified_or_assigned_count_as_in_flight_only() {
 }
 
 #[test]
-fn pushed_data_that_is_here_at_once_says_nothing_about_the_path() {
+fn pushed_data_that_arrives_at_once_does_not_distort_rate_and_rtt() {
     let (mut scheduler, [stream]) = transfer(1_000, Policy::default());
     let pushed = run(&scheduler, 0, 32);
     scheduler.assign_pushed(stream, pushed, ms(10));
     scheduler.received(stream, 32 * LEN, ms(11));
-    let state = &scheduler.states[stream.index()];
+    let state = scheduler.pool.get(stream).unwrap();
     assert_eq!(state.rtt(), RTT);
-    // All of it within the round trip before it.
+    // As if all of it had arrived since the last round trip.
     let rate = 32 * LEN * 1_000 / 11;
     let measured = state.throughput.rate(ms(11), 0);
     assert!((rate - 10..=rate + 10).contains(&measured), "{measured}");

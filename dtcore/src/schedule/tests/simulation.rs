@@ -1,4 +1,4 @@
-//! A discrete-event simulation of streams: each responses in order, a round trip later, at a rate of its own.
+//! A discrete-event simulation of streams: each answers in order, a round trip later, at its own rate.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,21 +17,22 @@ pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// How a stream's path behaves: the rate in bytes a second at a time, on the connection with that number, counted from
-/// 1; `None` where no connection lives.
+/// The path of a stream: its rate in bytes a second at a time, for the connection with that number, counted from 1;
+/// `None` if no connection is possible.
 pub(super) type Path = Box<dyn Fn(Duration, u32) -> Option<u64>>;
 
-/// The same rate, always.
+/// A constant rate.
 pub(super) fn steady(rate: u64) -> Path {
     Box::new(move |_, _| Some(rate))
 }
 
-/// Another rate from a time on, on any connection.
-pub(super) fn turning(before: u64, at: Duration, after: u64) -> Path {
+/// A rate that changes at a time, on any connection.
+pub(super) fn changing(before: u64, at: Duration, after: u64) -> Path {
     Box::new(move |now, _| Some(if now < at { before } else { after }))
 }
 
-struct Line {
+/// One simulated stream.
+struct Simulated {
     path: Path,
     connection: u32,
     backoff: Backoff,
@@ -40,7 +41,7 @@ struct Line {
     opened: Duration,
     /// The runs in flight: blocks, bytes that have not arrived, and when the first byte can arrive.
     responses: VecDeque<(BlockRun, u64, Duration)>,
-    /// Millionths of a byte that are due.
+    /// Millionths of a byte that the path may deliver now.
     credit: u128,
 }
 
@@ -50,18 +51,18 @@ pub(super) struct Simulation {
     manifest: Manifest,
     streams: StreamCount,
     rtt: Duration,
-    lines: Vec<Line>,
+    simulated: Vec<Simulated>,
     retries: Retries,
-    /// Whether TCP has to find the rate first.
+    /// Whether each connection begins with TCP's slow start.
     pub(super) slow_start: bool,
-    /// Which blocks come corrupt on which streams.
+    /// Which blocks are corrupt on which streams.
     pub(super) corrupts: Box<dyn Fn(StreamId, BlockId) -> bool>,
     /// The rate of an in-order consumer.
     pub(super) consumer: Option<u64>,
     pub(super) now: Duration,
     pub(super) faults: Vec<(Duration, StreamId, Fault)>,
-    /// The bytes that received on each stream, and those that were thrown away.
-    pub(super) brought: Vec<u64>,
+    /// The bytes that arrived on each stream, and those that were discarded.
+    pub(super) delivered: Vec<u64>,
     pub(super) wasted: u64,
     /// The most bytes that were in flight on one stream.
     pub(super) most_in_flight: u64,
@@ -74,7 +75,7 @@ impl Simulation {
     pub(super) fn new(size: u64, rtt: Duration, policy: Policy, paths: Vec<Path>) -> Self {
         let manifest = Manifest::new(size, BlockSize::for_file(size)).unwrap();
         let streams = StreamCount::new(u64::try_from(paths.len()).unwrap()).unwrap();
-        let line = |(path, stream)| Line {
+        let stream_of = |(path, stream)| Simulated {
             path,
             backoff: Backoff::new(stream),
             connection: 0,
@@ -95,8 +96,8 @@ impl Simulation {
             manifest,
             streams,
             rtt,
-            brought: vec![0; paths.len()],
-            lines: paths.into_iter().zip(streams.ids()).map(line).collect(),
+            delivered: vec![0; paths.len()],
+            simulated: paths.into_iter().zip(streams.ids()).map(stream_of).collect(),
             retries: Retries::new(8, usize::from(streams.value())),
             slow_start: false,
             corrupts: Box::new(|_, _| false),
@@ -110,19 +111,19 @@ impl Simulation {
         }
     }
 
-    /// Each stream connects so much later than the one before it.
+    /// Each stream connects that much later than the one before it.
     pub(super) fn stagger(&mut self, by: Duration) {
-        for (line, n) in self.lines.iter_mut().zip(0..) {
-            line.dialled = Some(self.rtt + by * n);
+        for (simulated, n) in self.simulated.iter_mut().zip(0..) {
+            simulated.dialled = Some(self.rtt + by * n);
         }
     }
 
     /// How many blocks are in flight on the stream.
     pub(super) fn n_in_flight(&self, stream: usize) -> u32 {
-        self.lines[stream].responses.iter().map(|(run, ..)| run.count).sum()
+        self.simulated[stream].responses.iter().map(|(run, ..)| run.count).sum()
     }
 
-    /// Runs until the transfer is complete; gives the time it took.
+    /// Runs until the transfer is complete; returns the time it took.
     #[track_caller]
     pub(super) fn run(&mut self) -> Duration {
         let limit = Duration::from_secs(300);
@@ -131,11 +132,11 @@ impl Simulation {
             "not complete after {limit:?}: {} bytes are missing",
             self.scheduler.missing()
         );
-        assert!(self.brought.iter().all(|brought| *brought <= 3 * self.manifest.size()));
+        assert!(self.delivered.iter().all(|delivered| *delivered <= 3 * self.manifest.size()));
         self.now
     }
 
-    /// Runs until the transfer is complete or the time is over; says whether it is complete.
+    /// Runs until the transfer is complete or the time is up; returns whether it is complete.
     pub(super) fn run_until(&mut self, end: Duration) -> bool {
         while !self.scheduler.is_complete() && self.now < end {
             self.now += STEP;
@@ -161,14 +162,14 @@ impl Simulation {
     }
 
     fn connect(&mut self, stream: StreamId) {
-        let line = &mut self.lines[stream.index()];
-        let alive = |connection| (line.path)(self.now, connection).is_some();
-        if line.dialled.is_none() && !alive(line.connection) {
+        let simulated = &mut self.simulated[stream.index()];
+        let is_possible = |connection| (simulated.path)(self.now, connection).is_some();
+        if simulated.dialled.is_none() && !is_possible(simulated.connection) {
             self.lose(stream);
-        } else if line.dialled.is_some_and(|at| at <= self.now) {
-            if alive(line.connection + 1) {
-                line.connection += 1;
-                (line.dialled, line.opened, line.credit) = (None, self.now, 0);
+        } else if simulated.dialled.is_some_and(|at| at <= self.now) {
+            if is_possible(simulated.connection + 1) {
+                simulated.connection += 1;
+                (simulated.dialled, simulated.opened, simulated.credit) = (None, self.now, 0);
                 self.scheduler.opened(stream, self.rtt, self.now);
             } else {
                 self.lose(stream);
@@ -177,9 +178,9 @@ impl Simulation {
     }
 
     fn lose(&mut self, stream: StreamId) {
-        let line = &mut self.lines[stream.index()];
-        line.responses.clear();
-        line.dialled = Some(self.now + line.backoff.failed() + self.rtt);
+        let simulated = &mut self.simulated[stream.index()];
+        simulated.responses.clear();
+        simulated.dialled = Some(self.now + simulated.backoff.failed() + self.rtt);
         assert_eq!(self.retries.failed(stream), Ok(()));
         self.scheduler.lost(stream, self.now);
     }
@@ -187,10 +188,10 @@ impl Simulation {
     fn request(&mut self, stream: StreamId) {
         while let NextRun::Request(run) = self.scheduler.next_run(stream, self.now) {
             let len = self.manifest.run_len(run).unwrap();
-            let line = &mut self.lines[stream.index()];
-            assert_eq!(line.dialled, None, "a run for a stream that is not open");
-            line.responses.push_back((run, len, self.now + self.rtt));
-            let in_flight = line.responses.iter().map(|(_, left, _)| left).sum();
+            let simulated = &mut self.simulated[stream.index()];
+            assert_eq!(simulated.dialled, None, "a run for a stream that is not open");
+            simulated.responses.push_back((run, len, self.now + self.rtt));
+            let in_flight = simulated.responses.iter().map(|(_, left, _)| left).sum();
             self.most_in_flight = self.most_in_flight.max(in_flight);
             assert!(self.n_in_flight(stream.index()) <= 512);
             self.n_runs += 1;
@@ -199,24 +200,25 @@ impl Simulation {
     }
 
     fn deliver(&mut self, stream: StreamId) {
-        let line = &mut self.lines[stream.index()];
-        if line.dialled.is_some() {
+        let simulated = &mut self.simulated[stream.index()];
+        if simulated.dialled.is_some() {
             return;
         }
-        let mut rate = (line.path)(self.now, line.connection).unwrap_or(0);
+        let mut rate = (simulated.path)(self.now, simulated.connection).unwrap_or(0);
         if self.slow_start {
-            let trips = self.now.saturating_sub(line.opened).as_micros() / self.rtt.as_micros();
+            let trips = self.now.saturating_sub(simulated.opened).as_micros() / self.rtt.as_micros();
             let window = 14_600_u128 << trips.min(30);
             rate = rate.min(u64::try_from(window * 1_000_000 / self.rtt.as_micros()).unwrap());
         }
-        line.credit += u128::from(rate) * STEP.as_micros();
+        simulated.credit += u128::from(rate) * STEP.as_micros();
         loop {
-            let line = &mut self.lines[stream.index()];
-            let due = u64::try_from(line.credit / 1_000_000).unwrap();
-            let Some((run, left, from)) = line.responses.front_mut().filter(|(.., from)| *from <= self.now)
+            let simulated = &mut self.simulated[stream.index()];
+            let due = u64::try_from(simulated.credit / 1_000_000).unwrap();
+            let Some((run, left, from)) =
+                simulated.responses.front_mut().filter(|(.., from)| *from <= self.now)
             else {
-                // The path is not a store of time.
-                line.credit %= 1_000_000;
+                // An idle path saves nothing up.
+                simulated.credit %= 1_000_000;
                 return;
             };
             let (n, run, _) = (due.min(*left), *run, from);
@@ -224,12 +226,12 @@ impl Simulation {
                 return;
             }
             *left -= n;
-            let is_whole = *left == 0;
-            line.credit -= u128::from(n) * 1_000_000;
-            self.brought[stream.index()] += n;
+            let is_complete = *left == 0;
+            simulated.credit -= u128::from(n) * 1_000_000;
+            self.delivered[stream.index()] += n;
             self.scheduler.received(stream, n, self.now);
-            if is_whole {
-                self.lines[stream.index()].responses.pop_front();
+            if is_complete {
+                self.simulated[stream.index()].responses.pop_front();
                 // Its digests follow the run.
                 for block in self.manifest.blocks_of(run) {
                     self.finish(stream, block);
@@ -249,7 +251,7 @@ impl Simulation {
         } else {
             let verified = self.scheduler.verified(stream, block, self.now);
             assert!(matches!(verified, Verified::First { .. }), "{verified:?}");
-            self.lines[stream.index()].backoff.progressed();
+            self.simulated[stream.index()].backoff.progressed();
             self.retries.progressed();
         }
     }

@@ -84,7 +84,7 @@ pub(crate) fn open_for_blocks(
 
 /// Opens `file` as a store with room for `len` bytes.
 pub(crate) fn open(file: &File, engine: Engine, len: u64) -> io::Result<Arc<dyn Store>> {
-    filesystem::ensure(file, len)?;
+    filesystem::ensure_space(file, len)?;
     let map = match engine {
         Engine::Auto => len >= MAP_FROM && filesystem::is_good_at_mapping(file)?,
         // A mapping of no bytes does not exist.

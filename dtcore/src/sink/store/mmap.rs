@@ -36,7 +36,7 @@ impl MmapStore {
     pub(crate) fn new(file: File, len: u64) -> io::Result<Self> {
         let present = file.metadata()?.len();
         if filesystem::is_tmpfs(&file)? {
-            filesystem::ensure(&file, len)?;
+            filesystem::ensure_space(&file, len)?;
             if present < len {
                 file.set_len(len)?;
             }

@@ -105,7 +105,7 @@ impl PwriteStore {
 
 /// Reserves room for the first `len` bytes of `file`.
 fn reserve(file: &File, len: u64) -> io::Result<()> {
-    filesystem::ensure(file, len)?;
+    filesystem::ensure_space(file, len)?;
     let extend = || if file.metadata()?.len() < len { file.set_len(len) } else { Ok(()) };
     if len == 0 || filesystem::is_tmpfs(file)? {
         // Preallocation would zero the pages of tmpfs before they are written. A full tmpfs is reported by the writes.
