@@ -70,7 +70,9 @@ pub enum TransferError {
         source: io::Error,
     },
     /// Something between client and server does not carry streams.
-    #[error("cannot open streams to {server}: a proxy in between does not carry them; connect to the server directly")]
+    #[error(
+        "cannot open streams to {server}: a proxy in between does not carry them; connect to the server directly"
+    )]
     #[non_exhaustive]
     StreamsBlocked {
         /// The server's address.

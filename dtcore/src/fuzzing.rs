@@ -6,8 +6,9 @@
 use crate::digest::{Blake3Digest, RangeDigest};
 use crate::manifest::Manifest;
 use crate::proto::v2::{
-    FRAME_LEN, HELLO_LEN, Hello, MAX_REASON, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Response, SessionOffer,
-    TRAILER_LEN, TrailerHead, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, encode_trailer, reason_of,
+    FRAME_LEN, HELLO_LEN, Hello, MAX_REASON, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Response,
+    SessionOffer, TRAILER_LEN, TrailerHead, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, encode_trailer,
+    reason_of,
 };
 use crate::proto::{Marking, RequestLine, Target, TransferRequest, v1};
 use crate::sink::JournalContents;

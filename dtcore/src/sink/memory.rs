@@ -6,8 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::manifest::ByteRange;
-use crate::sink::ordered::ReorderBuffer;
 use crate::num::to_u64;
+use crate::sink::ordered::ReorderBuffer;
 use crate::sink::store::{Lease, Store, write};
 
 /// A file in memory.

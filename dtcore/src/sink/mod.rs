@@ -18,6 +18,6 @@ pub(crate) use memory::MemoryStore;
 pub(crate) use output::{OrderedWriter, Output, Prepared, Sink};
 pub(crate) use part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 pub use store::{Engine, InvalidEngine};
+pub(crate) use store::{FillError, Lease, Store};
 #[cfg(test)]
 pub(crate) use store::{PwriteStore, open, write};
-pub(crate) use store::{FillError, Lease, Store};

@@ -168,10 +168,9 @@ impl Sink {
             Self::File(part) => {
                 let (journal, recovered) = part.begin(source, watch)?;
                 let block = manifest.block_size().bytes();
-                let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams)
-                    .map_err(|error| {
-                        TransferError::local("reserve room for", part.path(), manifest.size(), error)
-                    })?;
+                let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams).map_err(
+                    |error| TransferError::local("reserve room for", part.path(), manifest.size(), error),
+                )?;
                 (store, journal, recovered)
             }
             Self::Ordered { .. } => {

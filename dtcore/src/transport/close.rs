@@ -14,21 +14,27 @@ pub(crate) enum PeerClose {
     Closed,
     /// The connection broke: the peer may not have received everything.
     Broken,
-    /// It was still there when patience ended, or went on responder.
+    /// It was still open after the timeout, or sent too much.
     Open,
 }
 
-/// Sends a FIN behind the data.
+/// How long a peer that has nothing more to receive may take to close.
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many surplus bytes of a peer are discarded before its connection is closed.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Sends a FIN after the data.
 pub(crate) fn shut_down_sending(socket: &TcpStream) -> io::Result<()> {
     SockRef::from(socket).shutdown(Shutdown::Write)
 }
 
-/// Reads and discards until the peer closes, for at most `patience` and `budget` bytes.
+/// Reads and discards until the peer closes, for at most `timeout` and 1 MiB.
 ///
 /// A socket that is closed with unread bytes in it sends a RST, which can destroy data that is still on its way
 /// to the peer; surplus bytes of the peer must not do that to a complete stream or to an answer.
-pub(crate) async fn drain_until_closed(socket: &TcpStream, patience: Duration, budget: usize) -> PeerClose {
-    tokio::time::timeout(patience, discard(socket, budget)).await.unwrap_or(PeerClose::Open)
+pub(crate) async fn drain_until_closed(socket: &TcpStream, timeout: Duration) -> PeerClose {
+    tokio::time::timeout(timeout, discard(socket, LINGER_BYTES)).await.unwrap_or(PeerClose::Open)
 }
 
 async fn discard(socket: &TcpStream, mut budget: usize) -> PeerClose {

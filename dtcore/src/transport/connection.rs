@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::TcpConnection;
+use super::{PeerClose, TcpConnection, drain_until_closed};
 
 /// A byte stream in both directions.
 ///
@@ -84,13 +84,31 @@ impl Connection {
         }
     }
 
-    /// Tries `write` whenever there is room, until it does not say [`io::ErrorKind::WouldBlock`].
+    /// As [`try_write`](Self::try_write), for bytes that are followed by more at once: they can share a segment.
     ///
-    /// # Cancel safety
-    /// Cancel safe if `write` is.
-    pub(crate) async fn write_with<T>(&self, write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    /// # Errors
+    /// As [`try_write`](Self::try_write).
+    pub(crate) fn try_write_more(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.async_io(Interest::WRITABLE, write).await,
+            Self::Tcp(tcp) => tcp.try_write_more(bytes),
+        }
+    }
+
+    /// Calls `write` if there is room to write; that it reports [`io::ErrorKind::WouldBlock`] is noted for
+    /// [`writable`](Self::writable).
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub(crate) fn try_write_with<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, write),
+        }
+    }
+
+    /// Prepares the connection for frames and long data.
+    pub(crate) fn expect_bulk_data(&self) {
+        match self {
+            Self::Tcp(tcp) => tcp.expect_bulk_data(),
         }
     }
 
@@ -99,7 +117,14 @@ impl Connection {
     /// The system continues to send until the peer has acknowledged nothing for `stall_timeout`.
     pub(crate) fn finish(&self, stall_timeout: Duration) -> io::Result<()> {
         match self {
-            Self::Tcp(tcp) => tcp.end(stall_timeout),
+            Self::Tcp(tcp) => tcp.finish(stall_timeout),
+        }
+    }
+
+    /// Reads and discards until the peer closes, within the limits of a lingering close.
+    pub(crate) async fn linger(&self, timeout: Duration) -> PeerClose {
+        match self {
+            Self::Tcp(tcp) => drain_until_closed(tcp, timeout).await,
         }
     }
 }

@@ -1,22 +1,28 @@
-//! A connection that carries a file's bytes, and how it ends.
+//! TCP connections that carry a file's bytes.
 
 use std::io;
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::shut_down_sending;
 
-/// The longest time that the kernel takes for an acknowledgement: an int of milliseconds, 24.8 days.
+/// The longest time that the kernel accepts as its user timeout: an int of milliseconds, 24.8 days.
 const LONGEST_WAIT: Duration = Duration::from_millis(0x7fff_ffff);
+
+/// How many unsent bytes the kernel accepts, so that little is lost when a stream is replaced or dropped. Over loopback
+/// 256 KiB, 1 MiB and no limit measured alike: 2.2 to 3.0 GB/s when hashing, 2.7 to 4.9 with known digests.
+const UNSENT: u32 = 256 << 10;
 
 /// A connection whose incomplete data never ends like complete data.
 ///
-/// From the beginning, closing it resets it, whoever closes it: a dropped task, or the system when the process is
-/// killed. Only a complete stream is given an orderly end.
+/// It is reset when it is closed by a dropped task or by the system after a kill, until [`finish`](Self::finish) is called.
 #[derive(Debug)]
 pub(crate) struct TcpConnection(Arc<TcpStream>);
 
@@ -27,13 +33,27 @@ impl TcpConnection {
         Self(socket)
     }
 
-    /// Sends a FIN behind what was sent; from here on, closing loses nothing.
+    /// Prepares the connection for frames and long data. It is only advice: without it the kernel buffers more.
+    pub(crate) fn expect_bulk_data(&self) {
+        let _ = self.0.set_nodelay(true);
+        let _ = SockRef::from(&*self.0).set_tcp_notsent_lowat(UNSENT);
+    }
+
+    /// Writes as much of `bytes` as there is room for; they wait in the kernel for more, which shares a segment with them.
+    pub(crate) fn try_write_more(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+        self.0.try_io(Interest::WRITABLE, || {
+            rustix::net::send(self.0.as_fd(), bytes, flags).map_err(io::Error::from)
+        })
+    }
+
+    /// Sends a FIN after the data; from here on, closing loses nothing.
     ///
-    /// The system goes on responder until the client has acknowledged nothing for `stall_timeout`, or for as long as it waits
-    /// by itself.
-    pub(crate) fn end(&self, stall_timeout: Duration) -> io::Result<()> {
+    /// The kernel continues to send until the peer has acknowledged nothing for `stall_timeout`, or for as long as it waits
+    /// by default.
+    pub(crate) fn finish(&self, stall_timeout: Duration) -> io::Result<()> {
         let socket = SockRef::from(&*self.0);
-        // Only advice: a stream that is complete must not end like one that is not for the lack of it.
+        // Only advice: a complete stream must end in order also where this option is missing.
         let _ = socket.set_tcp_user_timeout(Some(stall_timeout.min(LONGEST_WAIT)));
         socket.set_linger(None)?;
         shut_down_sending(&self.0)
@@ -56,7 +76,7 @@ mod tests {
     use tokio::time::timeout;
 
     #[tokio::test]
-    async fn only_an_ended_stream_closes_in_order() {
+    async fn only_a_finished_connection_closes_in_order() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (short, long) = (Duration::from_secs(10), Duration::from_secs(100 * 365 * 86_400));
         for (patience, expected) in
@@ -67,7 +87,7 @@ mod tests {
             let socket = TcpConnection::new(Arc::new(listener.accept().await.unwrap().0));
             assert_eq!(socket.try_write(b"abc").unwrap(), 3);
             if expected.is_ok() {
-                socket.end(patience).unwrap();
+                socket.finish(patience).unwrap();
                 let longest = SockRef::from(&*socket).tcp_user_timeout().unwrap();
                 assert_eq!(longest, Some(patience.min(LONGEST_WAIT)));
             }
