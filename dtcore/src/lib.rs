@@ -105,8 +105,10 @@ pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, Invalid
 pub use error::{DigestOrigin, TransferError};
 pub use event::{Event, Events, Progress, RecoveryStats, Report};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
+pub use send::{StreamFailure, StreamRefusal};
 pub use server::{
-    InvalidPortRange, PortRange, Server, ServerError, ServerEvent, ServerEvents, ServerOptions, ServerStats,
-    StreamFailure, StreamRefusal, TransferFailure, TransferId,
+    Action, Authorization, AuthorizeRequest, InvalidPortRange, ListeningSocket, PortRange, Server,
+    ServerError, ServerEvent, ServerEvents, ServerHandle, ServerOptions, ServerStats, TransferFailure,
+    TransferId,
 };
 pub use sink::{Engine, InvalidEngine};

@@ -1,10 +1,10 @@
-//! The `dtserver` program: serves the files of a folder to `dtclient` and to the clients of protocol 1.
+//! The `dtserver` program: serves the files of a directory to `dtclient` and to clients of protocol 1.
 //!
 //! It is a library with one function, so that tests can build and run the program as their own.
 
 mod args;
 mod log;
-mod sums;
+mod throttle;
 mod watch;
 
 use std::fmt;
@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 use args::Args;
 use watch::Watch;
 
-/// How long threads may take to end that wait for a disk when all else has ended.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long threads that wait for a disk may take to end when everything else has ended.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let args = match dtcli::arguments::<Args>().and_then(Args::checked) {
+    let args = match dtcli::arguments::<Args>() {
         Ok(args) => args,
         Err(error) => return dtcli::usage("dtserver", &error),
     };
@@ -40,34 +40,32 @@ fn run(args: &Args) -> Result<(), Failure> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)?;
     let result = runtime.block_on(serve(args));
-    runtime.shutdown_timeout(PATIENCE);
+    runtime.shutdown_timeout(LAST_WAIT);
     result
 }
 
 async fn serve(args: &Args) -> Result<(), Failure> {
-    // Before the line that says the server is ready: a signal sent after it must find its handler.
+    // Before the line that says that the server is ready: a signal that is sent after it must find its handler.
     let shutdown = CancellationToken::new();
     let _watch = Watch::begin(shutdown.clone(), |code| std::process::exit(code)).map_err(Failure::System)?;
     let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
     let log = log::follow(server.events()).map_err(Failure::System)?;
     announce(&server);
     server.run(shutdown.cancelled()).await;
-    // Its last lines are on their way; a blocked stderr must not hold the end up.
-    let _ = tokio::time::timeout(PATIENCE, log).await;
+    // For its last lines; a blocked stderr must not delay the end.
+    let _ = tokio::time::timeout(LAST_WAIT, log).await;
     Ok(())
 }
 
-/// Tells on stdout that requests are taken now; whoever started the program may wait for this line.
+/// Prints on stdout that the server is ready; scripts that start it can wait for this line.
 fn announce(server: &Server) {
     let mut stdout = io::stdout().lock();
-    // A reader that has gone away is no reason not to serve.
+    // A reader that has gone away does not keep the server from serving.
     let _ = writeln!(stdout, "listening on {}, serving {}", server.local_addr(), server.root().display());
     let _ = stdout.flush();
-    // A firewall must let them through.
-    tracing::info!(address = %server.data_addr(), "streams of protocol 2 come here");
 }
 
-/// Why the program ends with another code than 0.
+/// Why the program ends with an exit code other than 0.
 #[derive(Debug)]
 enum Failure {
     Start(ServerError),
@@ -83,7 +81,7 @@ impl Failure {
     }
 }
 
-/// One line: what, where, why, and how to go on.
+/// One line: what failed, where, why, and what to do about it.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,7 +89,7 @@ impl fmt::Display for Failure {
                 write!(f, "{error}: {}", listen_advice(source))
             }
             Self::Start(error @ ServerError::Root { source, .. }) => {
-                write!(f, "{error}: {}; name another folder with --root", reason(source))
+                write!(f, "{error}: {}; choose another directory with --root", reason(source))
             }
             Self::Start(error) => write!(f, "{error}"),
             Self::System(error) => write!(f, "cannot start: {}", reason(error)),

@@ -1,6 +1,6 @@
 //! The log on stderr: the server's events as lines for people or for programs.
 //!
-//! Names come from peers, so they are written in their debug form: quoted, with control characters escaped.
+//! Names are chosen by peers, so they are written in their debug form: quoted, with control characters escaped.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -9,13 +9,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
 
-use dtcore::{ServerEvent, ServerEvents, StreamFailure};
+use dtcore::{ServerEvent, ServerEvents, StreamFailure, StreamRefusal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use crate::args::{Args, LogFormat};
-use crate::sums::LogThrottle;
+use crate::throttle::LogThrottle;
 
 /// Sets up the log for the whole process.
 pub(crate) fn start(args: &Args) {
@@ -31,48 +31,47 @@ pub(crate) fn start(args: &Args) {
         // A full or closed stderr must not become a panic.
         .log_internal_errors(false)
         .with_max_level(level);
-    // A second log in one process (a test that calls `main` twice) keeps the first.
+    // A second log in one process (a test that calls `main` twice) leaves the first one in place.
     let _ = match args.log_format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
     };
 }
 
-/// Writes events until the server has ended, which is when what is returned ends.
+/// Writes events until the server has ended; then the returned channel ends too.
 ///
-/// It has a thread of its own: a stderr that takes nothing must not keep one that serves; and a runtime of its own, whose
-/// clock goes on when the server's has ended.
+/// It has its own thread, because a stderr that blocks must not block a thread that serves; and its own runtime, whose
+/// clock continues when the server's has ended.
 pub(crate) fn follow(events: ServerEvents) -> io::Result<oneshot::Receiver<()>> {
     let (over, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = thread::Builder::new().name("dt-log".to_owned());
     thread.spawn(move || {
         runtime.block_on(write(events));
-        // Nobody waits any more if it took too long.
+        // If it took too long, the program no longer waits.
         let _ = over.send(());
     })?;
     Ok(ended)
 }
 
-/// What is summed up: whoever is refused may come again at once, as often as he likes.
+/// The kinds of events that are summed up: a client that is refused can retry at once, any number of times.
 #[derive(PartialEq, Eq, Debug)]
 enum Kind {
     /// By the status of the answer.
     RequestRefused(u16),
+    ConnectionRefused(StreamRefusal),
     StreamFailed(StreamFailure),
 }
 
 impl Kind {
-    /// The kind of `event`, if it has one; a log that is to tell of every stream sums up nothing.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "all others are bounded by how many transfers there are"
-    )]
+    /// The kind of `event`, if it has one; a log of every stream throttle up nothing.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the number of transfers bounds all others")]
     fn of(event: &ServerEvent) -> Option<Self> {
         match event {
             _ if enabled!(Level::DEBUG) => None,
             ServerEvent::RequestRefused { status, .. } => Some(Self::RequestRefused(*status)),
             ServerEvent::StreamFailed { reason, .. } => Some(Self::StreamFailed(*reason)),
+            ServerEvent::ConnectionRefused { reason, .. } => Some(Self::ConnectionRefused(*reason)),
             _ => None,
         }
     }
@@ -80,9 +79,9 @@ impl Kind {
 
 async fn write(mut events: ServerEvents) {
     let mut missed = 0;
-    let mut sums = LogThrottle::new();
+    let mut throttle = LogThrottle::new();
     loop {
-        let next = match sums.due(Instant::now()) {
+        let next = match throttle.due(Instant::now()) {
             Some(due) => timeout_at(due, events.next()).await,
             None => Ok(events.next().await),
         };
@@ -92,16 +91,16 @@ async fn write(mut events: ServerEvents) {
         }
         match next {
             Ok(Some(event)) => match Kind::of(&event) {
-                Some(kind) => sums.add(kind, event),
+                Some(kind) => throttle.add(kind, event),
                 None => write_one(&event, 1),
             },
             Ok(None) => break,
-            // Something is due.
+            // A line is due.
             Err(_) => {}
         }
-        sums.take(Instant::now()).for_each(|(event, n)| write_one(&event, n));
+        throttle.take(Instant::now()).for_each(|(event, n)| write_one(&event, n));
     }
-    sums.rest().for_each(|(event, n)| write_one(&event, n));
+    throttle.rest().for_each(|(event, n)| write_one(&event, n));
 }
 
 /// Writes a line about `event`, and how many more of its kind it stands for.
@@ -112,11 +111,12 @@ fn write_one(event: &ServerEvent, n: u64) {
             let path = Name(path);
             info!(%transfer, protocol, %peer, ?path, size, %streams, port, "transfer started");
         }
-        ServerEvent::TransferFinished { transfer, bytes, elapsed, .. } => {
-            info!(%transfer, bytes, seconds = elapsed.as_secs_f64(), "transfer finished");
+        ServerEvent::TransferFinished { transfer, peer, path, bytes, elapsed, .. } => {
+            let path = Name(path);
+            info!(%transfer, %peer, ?path, bytes, seconds = elapsed.as_secs_f64(), "transfer finished");
         }
         ServerEvent::TransferExpired { transfer, missing, bytes, idle, .. } => {
-            warn!(%transfer, missing, bytes, "transfer expired: no stream was open for {idle:?}");
+            warn!(%transfer, missing, bytes, "transfer expired: no open stream for {idle:?}");
         }
         ServerEvent::TransferFailed { transfer, reason, .. } => {
             warn!(%transfer, %reason, "transfer failed");
@@ -133,6 +133,13 @@ fn write_one(event: &ServerEvent, n: u64) {
         ServerEvent::StreamRefused { transfer, peer, reason, .. } => {
             debug!(%transfer, %peer, %reason, "stream refused");
         }
+        ServerEvent::ConnectionRefused {
+            peer,
+            reason: reason @ (StreamRefusal::Tls | StreamRefusal::NoCapacity),
+            ..
+        } => {
+            info!(times, %peer, %reason, "connection refused");
+        }
         ServerEvent::ConnectionRefused { peer, reason, .. } => {
             debug!(%peer, %reason, "connection refused");
         }
@@ -141,13 +148,13 @@ fn write_one(event: &ServerEvent, n: u64) {
             info!(times, %peer, status, reason, path = path.map(tracing::field::debug), "request refused");
         }
         ServerEvent::AcceptFailed { reason, .. } => {
-            error!(reason, "cannot accept connections for the moment");
+            error!(reason, "cannot accept connections; retrying");
         }
         _ => debug!(?event, "event"),
     }
 }
 
-/// Of a longer name this is the beginning that is written: a request may hold 16 KiB, and a log is for people.
+/// How many bytes of a name are written: a request may hold 16 KiB, and a log is for people.
 const LONGEST_NAME: usize = 256;
 
 /// A name from a peer, in its debug form and not too long.
@@ -170,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_name_is_cut() {
+    fn long_name_is_cut() {
         for (len, expected) in [(1, 3), (256, 258), (257, 261), (16 << 10, 261)] {
             let name = "x".repeat(len);
             assert_eq!(format!("{:?}", Name(Path::new(&name))).len(), expected, "{len}");

@@ -1,4 +1,4 @@
-//! The signals that end the server, waited for on a thread of their own.
+//! The signals that end the server, on their own thread.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -16,8 +16,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Cancels `shutdown` at the first signal, and calls `exit` at the second one with the code of a program that it kills.
     ///
-    /// The signals are caught when this returns. The thread has a runtime of its own: where all threads of the server wait
-    /// for a disk that does not answer, its runtime sees no signal.
+    /// The signals are caught when this returns. The thread has its own runtime: when all threads of the server wait
+    /// for a disk that does not answer, their runtime sees no signal.
     pub(crate) fn begin(
         shutdown: CancellationToken,
         exit: impl FnOnce(i32) + Send + 'static,
@@ -28,7 +28,7 @@ impl Watch {
             Signals::new()?
         };
         let over = CancellationToken::new();
-        let told = over.clone();
+        let ended = over.clone();
         let watching = async move {
             signals.next().await;
             shutdown.cancel();
@@ -36,7 +36,7 @@ impl Watch {
         };
         let thread = thread::Builder::new().name("dt-signals".to_owned());
         let thread = thread.spawn(move || {
-            runtime.block_on(told.run_until_cancelled(watching));
+            runtime.block_on(ended.run_until_cancelled(watching));
         })?;
         Ok(Self { over, thread: Some(thread) })
     }
@@ -46,7 +46,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.over.cancel();
         if let Some(thread) = self.thread.take() {
-            // A panic there has been told already.
+            // A panic there has been reported already.
             let _ = thread.join();
         }
     }
@@ -62,8 +62,8 @@ mod tests {
     #[test]
     fn signals_are_seen_without_any_other_runtime() {
         let shutdown = CancellationToken::new();
-        let (teller, exit) = mpsc::channel();
-        let _watch = Watch::begin(shutdown.clone(), move |code| teller.send(code).unwrap()).unwrap();
+        let (sender, exit) = mpsc::channel();
+        let _watch = Watch::begin(shutdown.clone(), move |code| sender.send(code).unwrap()).unwrap();
         let terminate = || {
             let kill = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
             assert!(kill.unwrap().success());

@@ -161,7 +161,8 @@ fn copy(
         if let Some(rate) = bytes_per_second {
             // A longer pause is not made up for later.
             let now = Instant::now();
-            due = due.max(now.checked_sub(LATENESS).unwrap_or(now)) + Duration::from_nanos(n * 1_000_000_000 / rate);
+            due = due.max(now.checked_sub(LATENESS).unwrap_or(now))
+                + Duration::from_nanos(n * 1_000_000_000 / rate);
         }
     }
 }

@@ -106,7 +106,9 @@ fn digests_may_overtake_runs() {
     let session = Session::request(server.addr, "f", 1);
     let mut stream = session.open(0);
     stream.send(&[session.run(&(0..2)), session.run(&(2..3)), frame::digest(3)].concat());
-    let Some(Frame::Digests { code: 3, blake3, md5: md5_bytes }) = stream.frame() else { panic!("digests first") };
+    let Some(Frame::Digests { code: 3, blake3, md5: md5_bytes }) = stream.frame() else {
+        panic!("digests first")
+    };
     assert_eq!(blake3, *blake3::hash(&content).as_bytes());
     assert_eq!(hex(&md5_bytes), md5(&content));
     assert!(session.receive(&mut stream, &(0..2)) == content[..2 << 14]);

@@ -223,7 +223,9 @@ impl Control {
         let answer = v1::Answer::decode(body).map_err(|error| invalid(&error.to_string()))?;
         let size = match header(head.headers, SIZE_HEADER) {
             None => None,
-            Some(value) => Some(value.parse().map_err(|_| invalid("the size that it reports is not a number"))?),
+            Some(value) => {
+                Some(value.parse().map_err(|_| invalid("the size that it reports is not a number"))?)
+            }
         };
         // The complete address with another port: a link-local one has a scope too.
         let mut data = self.peer;
@@ -242,7 +244,9 @@ impl Control {
         let (len, refusal) = match Response::decode(&header) {
             Ok(Response::Offer(len)) => (len, None),
             Ok(Response::Refused(code, len)) => (len, Some(code)),
-            Ok(Response::Drain) => return Err(self.lost(Some(io::Error::other("the server is shutting down")))),
+            Ok(Response::Drain) => {
+                return Err(self.lost(Some(io::Error::other("the server is shutting down"))));
+            }
             Ok(Response::Data(_) | Response::Digests(_) | Response::Wait { .. }) | Err(_) => {
                 return Err(damaged(&self));
             }

@@ -51,7 +51,8 @@ async fn upgrade(stream: &mut TcpStream, host: SocketAddr) -> io::Result<()> {
         format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: {}\r\n\r\n", v2::UPGRADE);
     stream.write_all(request.as_bytes()).await?;
     let refused = || io::Error::new(io::ErrorKind::InvalidData, "a proxy in between does not carry streams");
-    let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "the server has no capacity for another stream now");
+    let busy =
+        || io::Error::new(io::ErrorKind::ResourceBusy, "the server has no capacity for another stream now");
     let mut head = Vec::with_capacity(512);
     loop {
         if stream.read_buf(&mut head).await? == 0 {

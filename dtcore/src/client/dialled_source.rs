@@ -67,10 +67,8 @@ impl DialledSource {
         first: Option<UpgradedStream>,
         early: EarlyConnections,
     ) -> Self {
-        let name = RemoteName {
-            peer: remote.server.to_string(),
-            file: remote.file.to_string_lossy().into_owned(),
-        };
+        let name =
+            RemoteName { peer: remote.server.to_string(), file: remote.file.to_string_lossy().into_owned() };
         let current = Current { offer, peer, route: Route::Direct, epoch: 0 };
         Self {
             remote,
@@ -116,11 +114,7 @@ impl Source for DialledSource {
         &self.name
     }
 
-    async fn open(
-        &self,
-        stream: StreamId,
-        replacing: Replacing,
-    ) -> Result<Opened<DtStream>, TransferError> {
+    async fn open(&self, stream: StreamId, replacing: Replacing) -> Result<Opened<DtStream>, TransferError> {
         let current = lock(&self.current).clone();
         let manifest = current.offer.manifest;
         let epoch = current.epoch;

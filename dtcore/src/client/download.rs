@@ -18,8 +18,8 @@ use crate::digest::Checksum;
 use crate::error::TransferError;
 use crate::event::Report;
 use crate::manifest::StreamCount;
-use crate::receive::Verification;
 use crate::num::to_u64;
+use crate::receive::Verification;
 use crate::sink::{Clobber, Durability, Engine, MemoryStore, Output, Resume};
 
 /// One file to download. It starts when it is told where to put the file.
@@ -169,6 +169,9 @@ impl Download {
 
 impl fmt::Debug for Download {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Download").field("name", &self.name).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Download")
+            .field("name", &self.name)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

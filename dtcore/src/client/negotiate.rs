@@ -14,8 +14,8 @@ use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
 use crate::error::TransferError;
 use crate::event::{Event, EventSender, Report};
-use crate::proto::v2::{Push, ReportedDigests, SessionOffer, SessionRequest};
 use crate::proto::v1;
+use crate::proto::v2::{Push, ReportedDigests, SessionOffer, SessionRequest};
 use crate::receive::{self, Offered};
 use crate::sink::{Output, Sink, SourceIdentity};
 

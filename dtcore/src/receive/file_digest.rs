@@ -143,9 +143,7 @@ impl FileDigest {
         let state = self.state();
         let silent = now.saturating_sub(state.heard);
         let stalled_stream = match state.request {
-            Request::RequestedOn(stream)
-                if silent.min(now.saturating_sub(state.requested)) >= SILENCE =>
-            {
+            Request::RequestedOn(stream) if silent.min(now.saturating_sub(state.requested)) >= SILENCE => {
                 Some(stream)
             }
             Request::NotNeeded | Request::NotRequested | Request::RequestedOn(_) | Request::Known(_) => None,

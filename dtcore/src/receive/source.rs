@@ -136,7 +136,11 @@ pub(crate) trait RangeStream: Send + fmt::Debug {
     ) -> impl Future<Output = Result<ReportedDigests, ReadInterrupt>> + Send;
 
     /// Receives the reason of a refusal, of `len` bytes.
-    fn reason(&mut self, len: usize, wake: &Wake) -> impl Future<Output = Result<String, ReadInterrupt>> + Send;
+    fn reason(
+        &mut self,
+        len: usize,
+        wake: &Wake,
+    ) -> impl Future<Output = Result<String, ReadInterrupt>> + Send;
 
     /// Closes the connection in order, for a receiver that has got what it needs.
     fn finish(self);

@@ -118,7 +118,9 @@ async fn received<S: Source>(
 }
 
 /// The error that ended the transfer, the digests if everything is there, or neither yet.
-pub(super) fn outcome<S: Source>(transfer: &Transfer<S>) -> Result<Option<(Blake3Digest, Expected)>, TransferError> {
+pub(super) fn outcome<S: Source>(
+    transfer: &Transfer<S>,
+) -> Result<Option<(Blake3Digest, Expected)>, TransferError> {
     if let Some(error) = transfer.completion.take_failure() {
         return Err(error);
     }

@@ -1,35 +1,34 @@
-//! The way of a file's bytes into a connection: `sendfile`, or reading and writing where the file system lacks it.
+//! Moves a file's bytes into a connection: by `sendfile`, or by reading and writing where that is not possible.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::event::StreamFailure;
 use crate::backend::Object;
 use crate::manifest::ByteRange;
-use crate::server::event::StreamFailure;
+use crate::num::{to_u64, to_usize};
 use crate::sys::PieceReader;
+use crate::transport::Connection;
 
-/// Sends a part of a file, from its beginning on.
+/// Sends a part of a file, in order.
 #[derive(Debug)]
 pub(crate) struct BodySender<'a> {
     source: &'a Arc<dyn Object>,
-    socket: &'a TcpStream,
+    connection: &'a Connection,
     /// What is not sent yet.
     rest: ByteRange,
-    way: Way,
+    method: Method,
     stall_timeout: Duration,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Way {
+enum Method {
     /// The kernel moves the bytes.
     SendFile,
     /// The bytes go through this process; these were read and not sent yet.
@@ -39,11 +38,15 @@ enum Way {
 impl<'a> BodySender<'a> {
     pub(crate) fn new(
         source: &'a Arc<dyn Object>,
-        socket: &'a TcpStream,
+        connection: &'a Connection,
         range: ByteRange,
         stall_timeout: Duration,
     ) -> Self {
-        Self { source, socket, rest: range, way: Way::SendFile, stall_timeout }
+        let method = match (source.as_fd(), connection.as_fd()) {
+            (Some(_), Some(_)) => Method::SendFile,
+            _ => Method::Copy(Bytes::new()),
+        };
+        Self { source, connection, rest: range, method, stall_timeout }
     }
 
     /// The offset of the first byte that is not sent yet.
@@ -51,10 +54,10 @@ impl<'a> BodySender<'a> {
         self.rest.start()
     }
 
-    /// Sends as much as the connection takes at once, not beyond `end`; returns how many bytes, at least one.
+    /// Sends as much as the connection accepts at once, not beyond `end`; returns how many bytes, at least one.
     ///
     /// # Errors
-    /// [`StreamFailure`] if the connection takes nothing for the stall timeout or is gone, or if the file ends
+    /// [`StreamFailure`] if the connection accepts nothing for the stall timeout or is gone, or if the file ends
     /// before `end` or cannot be read.
     pub(crate) async fn send(&mut self, end: u64) -> Result<u64, StreamFailure> {
         loop {
@@ -65,67 +68,63 @@ impl<'a> BodySender<'a> {
         }
     }
 
-    /// Waits until the connection takes bytes, and until there are some where the file must be read first.
+    /// Waits until the connection accepts bytes, and where they must be copied, until some were read.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     pub(crate) async fn ready(&mut self, end: u64) -> Result<(), StreamFailure> {
-        if matches!(&self.way, Way::Copy(bytes) if bytes.is_empty()) {
-            self.way = Way::Copy(read(self.source, self.next(end), self.stall_timeout).await?);
+        if matches!(&self.method, Method::Copy(bytes) if bytes.is_empty()) {
+            self.method = Method::Copy(read(self.source, self.next(end), self.stall_timeout).await?);
         }
-        let writable = timeout(self.stall_timeout, self.socket.writable()).await;
+        let writable = timeout(self.stall_timeout, self.connection.writable()).await;
         writable.map_err(|_| StreamFailure::Stalled)?.map_err(|_| StreamFailure::Disconnected)
     }
 
-    /// Sends without waiting; `None` if the connection takes nothing now, or the way has changed: wait, and try again.
+    /// Sends without waiting; `None` if the connection accepts nothing now, or the method has changed: wait, and try again.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     pub(crate) fn send_now(&mut self, end: u64) -> Result<Option<u64>, StreamFailure> {
         let range = self.next(end);
-        let sent = match &mut self.way {
-            Way::SendFile => self.send_file(range)?,
-            Way::Copy(bytes) => match self.socket.try_write(bytes) {
+        let sent = match &mut self.method {
+            Method::SendFile => self.send_file(range)?,
+            Method::Copy(bytes) => match self.connection.try_write(bytes) {
                 Ok(n) => {
                     bytes.advance(n);
-                    Some(u64::try_from(n).unwrap_or(0))
+                    Some(to_u64(n))
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
                 Err(_) => return Err(StreamFailure::Disconnected),
             },
         };
-        let start = self.rest.start().saturating_add(sent.unwrap_or(0));
-        self.rest = ByteRange::new(start, self.rest.end());
+        self.rest = ByteRange::new(self.rest.start() + sent.unwrap_or(0), self.rest.end());
         Ok(sent)
     }
 
-    /// What is not sent yet of what comes before `end`.
+    /// What is not sent yet of the part before `end`.
     fn next(&self, end: u64) -> ByteRange {
         ByteRange::new(self.rest.start(), end.min(self.rest.end()))
     }
 
     fn send_file(&mut self, range: ByteRange) -> Result<Option<u64>, StreamFailure> {
-        let Some(file) = self.source.as_fd() else {
-            self.way = Way::Copy(Bytes::new());
+        let (Some(file), Some(socket)) = (self.source.as_fd(), self.connection.as_fd()) else {
+            self.method = Method::Copy(Bytes::new());
             return Ok(None);
         };
-        let count = usize::try_from(range.len()).unwrap_or(usize::MAX);
-        let result = self.socket.try_io(Interest::WRITABLE, || {
+        let result = self.connection.try_write_with(|| {
             let mut offset = range.start();
-            let result = rustix::io::retry_on_intr(|| {
-                rustix::fs::sendfile(self.socket.as_fd(), file, Some(&mut offset), count)
-            });
-            result.map_err(io::Error::from)
+            let sending = || rustix::fs::sendfile(socket, file, Some(&mut offset), to_usize(range.len()));
+            rustix::io::retry_on_intr(sending).map_err(io::Error::from)
         });
         match result {
-            // The file is shorter than when its digest was told.
+            // The file is shorter than when it was opened.
             Ok(0) => Err(StreamFailure::SourceChanged),
-            Ok(n) => Ok(Some(u64::try_from(n).unwrap_or(0))),
+            Ok(n) => Ok(Some(to_u64(n))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => match Errno::from_io_error(&error) {
-                // The file system has no splice, or a sandbox no sendfile: once is enough to know.
+                // The file system has no splice, or a sandbox no sendfile; that does not change.
                 Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    self.way = Way::Copy(Bytes::new());
+                    self.method = Method::Copy(Bytes::new());
                     Ok(None)
                 }
                 Some(Errno::IO | Errno::STALE | Errno::OVERFLOW | Errno::NOMEM) => {
@@ -137,11 +136,11 @@ impl<'a> BodySender<'a> {
     }
 }
 
-/// Reads the beginning of `range`, on a thread that may wait for a disk.
+/// Reads the beginning of `range`, on a thread that may block.
 async fn read(
     source: &Arc<dyn Object>,
     range: ByteRange,
-    patience: Duration,
+    stall_timeout: Duration,
 ) -> Result<Bytes, StreamFailure> {
     let source = Arc::clone(source);
     let reading = spawn_blocking(move || {
@@ -151,7 +150,7 @@ async fn read(
         buffer.truncate(n);
         Ok::<_, io::Error>(Bytes::from(buffer))
     });
-    match timeout(patience, reading).await {
+    match timeout(stall_timeout, reading).await {
         Ok(Ok(Ok(bytes))) if bytes.is_empty() => Err(StreamFailure::SourceChanged),
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(_) | Err(_) => Err(StreamFailure::SourceUnreadable),
@@ -165,28 +164,36 @@ mod tests {
     use std::fs::File;
     use std::io::Write;
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     /// What a client receives of `file`, and how it was sent or why it was not.
-    async fn sent(file: File, range: ByteRange, way: Way) -> (Vec<u8>, Result<Way, StreamFailure>) {
+    async fn sent(file: File, range: ByteRange, method: Method) -> (Vec<u8>, Result<Method, StreamFailure>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let socket = listener.accept().await.unwrap().0;
         let source: Arc<dyn Object> = Arc::new(SourceFile::new(file).unwrap());
-        let responder = async move {
-            let mut body_sender = BodySender { way, ..BodySender::new(&source, &socket, range, PATIENCE) };
-            while !body_sender.rest.is_empty() {
+        let sending = async move {
+            let connection = Connection::tcp(Arc::new(socket));
+            let mut body = BodySender { method, ..BodySender::new(&source, &connection, range, TIMEOUT) };
+            let result = loop {
+                if body.rest.is_empty() {
+                    break Ok(());
+                }
                 // Ends that fall between and within the pieces that are read.
-                body_sender.send(body_sender.rest.start().saturating_add(300_000)).await?;
-            }
-            Ok(body_sender.way)
+                if let Err(failure) = body.send(body.rest.start() + 300_000).await {
+                    break Err(failure);
+                }
+            };
+            let method = body.method;
+            connection.finish(TIMEOUT).unwrap();
+            result.map(|()| method)
         };
         let mut bytes = Vec::new();
-        let (way, read) = tokio::join!(responder, client.read_to_end(&mut bytes));
+        let (method, read) = tokio::join!(sending, client.read_to_end(&mut bytes));
         read.unwrap();
-        (bytes, way)
+        (bytes, method)
     }
 
     fn file(len: usize) -> (File, Vec<u8>) {
@@ -197,30 +204,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_ways_send_the_same_bytes() {
-        for way in [Way::SendFile, Way::Copy(Bytes::new())] {
+    async fn both_methods_send_the_same_bytes() {
+        for method in [Method::SendFile, Method::Copy(Bytes::new())] {
             let (file, content) = file(5_000_000);
-            let (bytes, kept) = sent(file, ByteRange::new(7, 4_999_999), way.clone()).await;
-            assert!(bytes == content[7..4_999_999], "{way:?}");
-            assert_eq!(kept, Ok(way));
+            let (bytes, kept) = sent(file, ByteRange::new(7, 4_999_999), method.clone()).await;
+            assert!(bytes == content[7..4_999_999], "{method:?}");
+            assert_eq!(kept, Ok(method));
         }
     }
 
     #[tokio::test]
-    async fn a_file_without_splice_is_copied() {
-        // Since Linux 5.10 such files can only be read: sendfile says EINVAL.
+    async fn file_without_splice_is_copied() {
+        // Since Linux 5.10 such files can only be read: sendfile fails with EINVAL.
         let path = "/proc/self/limits";
         let content = std::fs::read(path).unwrap();
         let range = ByteRange::new(0, u64::try_from(content.len()).unwrap());
-        let (bytes, way) = sent(File::open(path).unwrap(), range, Way::SendFile).await;
-        assert_eq!((bytes, way.is_ok()), (content, true));
+        let (bytes, method) = sent(File::open(path).unwrap(), range, Method::SendFile).await;
+        assert_eq!((bytes, method.is_ok()), (content, true));
     }
 
     #[tokio::test]
-    async fn a_file_that_is_too_short_has_changed() {
-        for way in [Way::SendFile, Way::Copy(Bytes::new())] {
+    async fn file_that_is_too_short_has_changed() {
+        for method in [Method::SendFile, Method::Copy(Bytes::new())] {
             let (file, content) = file(1000);
-            let (bytes, end) = sent(file, ByteRange::new(0, 1001), way).await;
+            let (bytes, end) = sent(file, ByteRange::new(0, 1001), method).await;
             assert_eq!((bytes, end), (content, Err(StreamFailure::SourceChanged)));
         }
     }

@@ -1,23 +1,31 @@
-//! The responder engine: a receiver asks for ranges, over any stream of its session.
+//! The sending engine: a receiver requests runs of blocks, on any stream of its session.
+//!
+//! It works on connections, whoever dialled them, and knows nothing of HTTP, of listeners, or of the other side.
 
 mod body;
-mod create_session;
+mod close;
+mod context;
 pub(crate) mod digest_cache;
+mod digest_queue;
+mod event;
 mod fair_queue;
-mod handshake;
-mod port;
 mod prefetch;
-mod range;
+mod run;
+mod run_digests;
 mod session;
 mod stream;
+mod stream_table;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub(crate) use body::BodySender;
-pub(crate) use create_session::grant;
+pub(crate) use close::refuse;
+pub(crate) use context::{Context, Tasks, Timeouts};
+pub(crate) use event::SessionEnd;
+pub use event::{StreamFailure, StreamRefusal};
 pub(crate) use fair_queue::FairQueue;
-pub(crate) use handshake::handshake;
-pub(crate) use port::keep;
 pub(crate) use prefetch::Prefetcher;
-pub(crate) use session::Sessions;
+pub(crate) use session::{Session, Share, StreamGuard, Terms};
+pub(crate) use stream::{Opening, serve_stream};
+pub(crate) use stream_table::Places;

@@ -1,337 +1,234 @@
-//! A session of protocol 2: one transfer's conversation, from the answer that grants it to its end.
+//! A session: one transfer's conversation, from its offer to its end.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, watch};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout};
 
-use crate::backend::Object;
+use super::Context;
+use super::digest_cache::DigestError;
+use super::event::{SessionEnd, StreamFailure, StreamRefusal};
+use super::fair_queue::FairPermit;
+use super::stream_table::{Claim, Places, StreamTable};
+use crate::backend::{Object, ObjectIdentity};
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::manifest::{BlockId, BlockSet, Manifest, StreamCount, StreamId};
-use crate::proto::v2::{Hello, Replacing, Secret, SessionId, WholeDigests, WholeDigestsReply};
-use crate::send::digest_cache::DigestError;
-use crate::send::fair_queue::FairPermit;
-use crate::server::admission::{Permit, client_key};
-use crate::server::event::{ServerEvent, StreamRefusal, TransferFailure, TransferId};
-use crate::server::{ServerOptions, Shared};
+use crate::proto::v2::{
+    Replacing, ReportedDigests, Secret, SessionId, SessionOffer, SourceVersion, WholeDigests,
+};
 
-/// All sessions of a server, by their numbers.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<HashMap<SessionId, Arc<Session>>>);
+/// What a session is made of.
+pub(crate) struct Terms {
+    pub(crate) id: SessionId,
+    pub(crate) secret: Secret,
+    pub(crate) share: Share,
+    pub(crate) source: Arc<dyn Object>,
+    pub(crate) manifest: Manifest,
+    pub(crate) streams: StreamCount,
+    pub(crate) on_stream_end: OnStreamEnd,
+}
 
-impl Sessions {
-    fn insert(&self, session: &Arc<Session>) {
-        self.all().insert(session.id, Arc::clone(session));
-    }
+/// Called when a stream has ended, before it is free for another connection: with the number of data bytes that it carried,
+/// and why it broke if it did.
+pub(crate) type OnStreamEnd = Box<dyn Fn(StreamId, u64, Result<(), StreamFailure>) + Send + Sync>;
 
-    fn remove(&self, id: SessionId) {
-        self.all().remove(&id);
-    }
-
-    /// Whether a number is taken.
-    pub(crate) fn contains(&self, id: SessionId) -> bool {
-        self.all().contains_key(&id)
-    }
-
-    /// The session that a hello names with the right secret.
-    pub(crate) fn find(&self, hello: &Hello) -> Option<Arc<Session>> {
-        let session = self.all().get(&hello.session).cloned()?;
-        (session.secret == hello.secret).then_some(session)
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Which sessions wait for cores together: those of one peer, and there each for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Share {
+    pub(crate) peer: IpAddr,
+    pub(crate) session: u64,
 }
 
 /// What all streams of a session share.
-#[derive(Debug)]
 pub(crate) struct Session {
-    shared: Arc<Shared>,
-    id: SessionId,
-    secret: Secret,
-    transfer: TransferId,
-    /// Who waits with others of the same share for turns.
-    client_key: IpAddr,
-    source: Arc<dyn Object>,
-    manifest: Manifest,
-    streams: StreamCount,
-    table: Mutex<Table>,
-    /// How many connections carry streams, with those that are replaced and have not told of it yet.
-    n_open: watch::Sender<usize>,
-    /// The streams end now.
-    ended: CancellationToken,
-    /// The blocks whose remembered digests were given to the receiver; made when there is one.
+    context: Arc<Context>,
+    terms: Terms,
+    pub(super) streams: StreamTable,
+    /// The blocks whose remembered digests were sent to the receiver; made when there is one.
     remembered: Mutex<Option<BlockSet>>,
     bytes_sent: AtomicU64,
-    granted: Instant,
+    started: Instant,
     md5: OnceCell<Md5Digest>,
     blake3: OnceCell<Blake3Digest>,
 }
 
-/// The streams that are open, and whether there may be more.
-#[derive(Debug, Default)]
-struct Table {
-    open: HashMap<u8, Open>,
-    n_claims: u64,
-    session_end: Option<SessionEnd>,
-}
-
-/// A stream that a connection carries.
-#[derive(Debug)]
-struct Open {
-    claim: u64,
-    stop: CancellationToken,
-    /// The stream's place among all that are open at once.
-    place: OwnedSemaphorePermit,
-    /// Its connection's place, which the connection keeps until it is closed.
-    connected: Arc<Permit>,
-}
-
-/// How a session came to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SessionEnd {
-    /// The receiver said so.
-    Finished,
-    Expired,
-    Failed(TransferFailure),
-}
-
-/// What a session is made of.
-#[derive(Debug)]
-pub(crate) struct Terms {
-    pub(crate) id: SessionId,
-    pub(crate) secret: Secret,
-    pub(crate) client_key: SocketAddr,
-    pub(crate) source: Arc<dyn Object>,
-    pub(crate) manifest: Manifest,
-    pub(crate) streams: StreamCount,
-}
-
 impl Session {
-    /// Begins a session; its streams find it from now on.
-    pub(crate) fn begin(shared: &Arc<Shared>, terms: Terms, path: PathBuf, place: Permit) -> Arc<Self> {
-        let transfer = shared.next_transfer();
-        let session = Arc::new(Self {
-            shared: Arc::clone(shared),
-            id: terms.id,
-            secret: terms.secret,
-            transfer,
-            client_key: client_key(terms.client_key.ip()),
-            source: terms.source,
-            manifest: terms.manifest,
-            streams: terms.streams,
-            table: Mutex::default(),
-            n_open: watch::Sender::new(0),
-            ended: shared.aborted.child_token(),
+    /// A session without streams. Its owner calls [`run`](Self::run).
+    pub(crate) fn new(context: &Arc<Context>, terms: Terms) -> Arc<Self> {
+        Arc::new(Self {
+            context: Arc::clone(context),
+            terms,
+            streams: StreamTable::new(&context.tasks.aborted),
             remembered: Mutex::default(),
             bytes_sent: AtomicU64::new(0),
-            granted: Instant::now(),
+            started: Instant::now(),
             md5: OnceCell::new(),
             blake3: OnceCell::new(),
-        });
-        shared.emit(ServerEvent::TransferStarted {
-            transfer,
-            protocol: 2,
-            peer: terms.client_key,
-            path,
-            size: session.manifest.size(),
-            streams: session.streams,
-            port: shared.data_addr.port(),
-        });
-        if session.manifest.n_blocks() == 0 {
-            // The answer is all there is.
-            drop(place);
-            shared.emit(session.last_event(SessionEnd::Finished));
-        } else {
-            shared.sessions.insert(&session);
-            shared.tracker.spawn(Arc::clone(&session).run(place));
-        }
-        session
+        })
     }
 
-    /// Keeps the session until it ends, and then closes everything that belongs to it.
-    async fn run(self: Arc<Self>, place: Permit) {
-        let session_end = tokio::select! {
+    /// Waits until the session has ended and all of its streams are closed.
+    pub(crate) async fn run(&self) -> SessionEnd {
+        let end = tokio::select! {
             biased;
-            // Whoever ended it said how.
-            () = self.ended.cancelled() => SessionEnd::Failed(TransferFailure::ShutDown),
+            // The task that ended it has set the reason.
+            () = self.streams.until_ended() => SessionEnd::ShutDown,
             () = self.expire() => SessionEnd::Expired,
-            () = self.drain() => SessionEnd::Failed(TransferFailure::ShutDown),
+            () = self.drain() => SessionEnd::ShutDown,
         };
-        let session_end = self.end(session_end);
-        self.shared.sessions.remove(self.id);
-        self.all_closed().await;
-        // Whoever sees the event may ask again at once.
-        drop(place);
-        self.shared.emit(self.last_event(session_end));
+        let end = self.end(end);
+        self.streams.until_all_closed().await;
+        end
     }
 
     /// Returns when no stream was open for the expiry time.
     async fn expire(&self) {
-        let mut n_open = self.n_open.subscribe();
         loop {
-            self.all_closed().await;
-            let opened = n_open.wait_for(|n| *n > 0);
-            if tokio::time::timeout(self.options().session_expiry, opened).await.is_err() {
+            self.streams.until_all_closed().await;
+            if timeout(self.context.timeouts.session, self.streams.until_open()).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Returns when the server stops and the streams have told their receivers.
+    /// Returns when the host shuts down and the streams have reported it to the receiver.
     async fn drain(&self) {
-        self.shared.draining.cancelled().await;
-        self.all_closed().await;
-    }
-
-    async fn all_closed(&self) {
-        // The sender is right here, so the wait has no other end.
-        let _ = self.n_open.subscribe().wait_for(|n| *n == 0).await;
+        self.context.tasks.draining.cancelled().await;
+        self.streams.until_all_closed().await;
     }
 
     /// Ends the session and its streams; the first reason counts, and is returned.
-    pub(crate) fn end(&self, session_end: SessionEnd) -> SessionEnd {
-        let session_end = *self.table().session_end.get_or_insert(session_end);
-        self.ended.cancel();
-        session_end
+    pub(crate) fn end(&self, end: SessionEnd) -> SessionEnd {
+        self.streams.end(end)
     }
 
-    fn last_event(&self, session_end: SessionEnd) -> ServerEvent {
-        let (transfer, bytes) = (self.transfer, self.bytes_sent.load(Ordering::Relaxed));
-        match session_end {
-            SessionEnd::Finished => {
-                ServerEvent::TransferFinished { transfer, bytes, elapsed: self.granted.elapsed() }
-            }
-            SessionEnd::Expired => ServerEvent::TransferExpired {
-                transfer,
-                missing: usize::from(self.streams.value()),
-                bytes,
-                idle: self.options().session_expiry,
-            },
-            SessionEnd::Failed(reason) => ServerEvent::TransferFailed { transfer, reason },
+    /// As [`end`](Self::end), if no stream is open and nothing has ended the session before; says whether that is so.
+    pub(crate) fn end_if_idle(&self, end: SessionEnd) -> bool {
+        self.streams.end_if_idle(end)
+    }
+
+    /// Since when no stream is open; `None` while one is.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        self.streams.idle_since()
+    }
+
+    /// Gives a stream to a connection; a refusal changes nothing. `admit` finds places for a stream that replaces none.
+    pub(crate) fn claim(
+        self: &Arc<Self>,
+        stream: u8,
+        replacing: Replacing,
+        admit: impl FnOnce() -> Option<Places>,
+    ) -> Result<StreamGuard, StreamRefusal> {
+        let stream = self.terms.streams.stream(stream).ok_or(StreamRefusal::OutOfRange(stream))?;
+        let claim = self.streams.claim(stream, replacing, admit)?;
+        Ok(StreamGuard { session: Arc::clone(self), claim })
+    }
+
+    /// The offer, with those digests of the file that are known by now.
+    pub(crate) fn offer(&self) -> SessionOffer {
+        let identity = self.terms.source.identity();
+        SessionOffer {
+            manifest: self.terms.manifest,
+            modified: clamped(identity.modified()),
+            version: version(&identity),
+            session: self.terms.id,
+            secret: self.terms.secret.clone(),
+            md5: self.context.digests.known_md5(&identity),
+            blake3: self.context.digests.known_blake3(&identity),
         }
     }
 
-    /// Gives the stream that a hello names to its connection; a refusal changes nothing.
-    pub(crate) fn claim(self: &Arc<Self>, hello: &Hello, peer: IpAddr) -> Result<StreamGuard, StreamRefusal> {
-        let byte = hello.stream;
-        let stream = self.streams.stream(byte).ok_or(StreamRefusal::OutOfRange(byte))?;
-        let mut table = self.table();
-        if table.session_end.is_some() {
-            return Err(StreamRefusal::NoSession);
-        }
-        let (place, connected) = match (table.open.remove(&byte), hello.replacing) {
-            (None, _) => {
-                let connected = self.shared.data_connections.admit(peer).ok_or(StreamRefusal::NoCapacity)?;
-                let place = Arc::clone(&self.shared.turns).try_acquire_owned();
-                (place.map_err(|_| StreamRefusal::NoCapacity)?, Arc::new(connected))
-            }
-            (Some(former), Replacing::Former) => {
-                former.stop.cancel();
-                (former.place, former.connected)
-            }
-            (Some(former), Replacing::Nothing) => {
-                table.open.insert(byte, former);
-                return Err(StreamRefusal::Busy(stream));
-            }
-        };
-        table.n_claims += 1;
-        let (number, stop) = (table.n_claims, self.ended.child_token());
-        let open = Open { claim: number, stop: stop.clone(), place, connected: Arc::clone(&connected) };
-        table.open.insert(byte, open);
-        self.n_open.send_modify(|n| *n += 1);
-        drop(table);
-        Ok(StreamGuard { session: Arc::clone(self), stream, number, stop, connected })
-    }
-
-    /// Notes that the receiver gets the remembered digest of a block; `false` if it has got it before.
+    /// Notes that the receiver gets the remembered digest of a block; `false` if it got it before.
     pub(crate) fn give_remembered(&self, block: BlockId) -> bool {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.get_or_insert_with(|| BlockSet::new(&self.manifest)).insert(block)
+        remembered.get_or_insert_with(|| BlockSet::new(&self.terms.manifest)).insert(block)
     }
 
     /// Computes the MD5 beside everything else, until the session ends.
-    pub(crate) async fn hash_ahead(self: Arc<Self>) {
+    pub(crate) async fn hash_ahead(&self) {
         tokio::select! {
             biased;
-            () = self.ended.cancelled() => {}
-            () = self.shared.draining.cancelled() => {}
-            // Whoever asks for it meets the error again.
+            () = self.streams.until_ended() => {}
+            () = self.context.tasks.draining.cancelled() => {}
+            // An error is found again by the stream that requests it.
             _ = self.md5() => {}
         }
     }
 
-    /// The file's digests; whoever asks a second time gets what the first one found.
-    pub(crate) async fn whole_digests(&self, which: WholeDigests) -> Result<WholeDigestsReply, DigestError> {
-        let blake3 = || self.shared.digests.blake3(&self.source, self.manifest, self.client_key);
+    /// The file's digests, which are computed once for all streams.
+    pub(crate) async fn whole_digests(&self, which: WholeDigests) -> Result<ReportedDigests, DigestError> {
+        let Terms { source, manifest, share, .. } = &self.terms;
+        let blake3 = || self.context.digests.blake3(source, *manifest, share.peer);
         let blake3 = *self.blake3.get_or_try_init(blake3).await?;
         let md5 = match which {
             WholeDigests::Blake3 => None,
             WholeDigests::Blake3AndMd5 => Some(self.md5().await?),
         };
         // What was remembered is of the content that was opened.
-        if self.source.is_unchanged() {
-            Ok(WholeDigestsReply { blake3, md5 })
-        } else {
-            Err(DigestError::Changed)
-        }
+        if source.is_unchanged() { Ok(ReportedDigests { blake3, md5 }) } else { Err(DigestError::Changed) }
     }
 
     async fn md5(&self) -> Result<Md5Digest, DigestError> {
-        let md5 = || self.shared.digests.md5(&self.source, self.client_key);
+        let md5 = || self.context.digests.md5(&self.terms.source, self.terms.share.peer);
         self.md5.get_or_try_init(md5).await.copied()
+    }
+
+    /// How many bytes were read for the digests that are being computed.
+    pub(crate) fn digest_progress(&self) -> u64 {
+        self.context.digests.progress(&self.terms.source.identity())
     }
 
     pub(crate) fn add_bytes_sent(&self, n: u64) {
         self.bytes_sent.fetch_add(n, Ordering::Relaxed);
-        self.shared.stats.add_bytes_sent(n);
+        self.context.bytes_sent.fetch_add(n, Ordering::Relaxed);
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
+    /// How many bytes of the file were sent, each as often as it was.
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.bytes_sent.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn options(&self) -> &ServerOptions {
-        &self.shared.options
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
-    pub(crate) fn transfer(&self) -> TransferId {
-        self.transfer
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
-    pub(crate) fn source(&self) -> &Arc<dyn Object> {
-        &self.source
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.terms.manifest
     }
 
-    /// The next turn to use a core, for the share of the address that asked for the session.
+    /// Waits for a core.
     pub(crate) async fn next_turn(&self) -> FairPermit {
-        self.shared.fair_queue.next(self.client_key, self.transfer.0).await
-    }
-
-    /// The streams; the lock is never held across a wait.
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        let Share { peer, session } = self.terms.share;
+        self.context.fair_queue.next(peer, session).await
     }
 }
 
-/// A stream that this connection carries; dropping it frees the stream for another.
-#[derive(Debug)]
+/// The first 16 bytes of the BLAKE3 hash of inode, size and modification time, 8 bytes each.
+fn version(identity: &ObjectIdentity) -> SourceVersion {
+    let modified = clamped(identity.modified()).to_le_bytes();
+    let parts = [identity.inode().to_le_bytes(), identity.size().to_le_bytes(), modified];
+    let digest: [u8; 32] = Blake3Digest::of(parts.as_flattened()).into();
+    digest.first_chunk::<16>().copied().unwrap_or_default().into()
+}
+
+fn clamped(nanoseconds: i128) -> i64 {
+    i64::try_from(nanoseconds).unwrap_or(if nanoseconds < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// The right to carry a stream of a session; dropping it frees the stream for another connection.
 pub(crate) struct StreamGuard {
     session: Arc<Session>,
-    stream: StreamId,
-    number: u64,
-    stop: CancellationToken,
-    connected: Arc<Permit>,
+    claim: Claim,
 }
 
 impl StreamGuard {
@@ -339,39 +236,18 @@ impl StreamGuard {
         &self.session
     }
 
-    pub(crate) fn stream(&self) -> StreamId {
-        self.stream
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
     }
 
-    /// The place of its connection, to be kept until that is closed.
-    pub(crate) fn connected(&self) -> Arc<Permit> {
-        Arc::clone(&self.connected)
-    }
-
-    /// Ends when the stream must: it was replaced, or the session or the server is over.
-    pub(crate) fn stop(&self) -> &CancellationToken {
-        &self.stop
-    }
-
-    /// Whether another connection has taken the stream over.
+    /// Whether another connection has replaced this one.
     pub(crate) fn is_replaced(&self) -> bool {
-        let open = self.session.table().open.get(&self.stream.byte()).map(|open| open.claim);
-        open.is_some_and(|claim| claim != self.number)
-    }
-
-    /// Whether the session has ended as its receiver wished.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.session.table().session_end == Some(SessionEnd::Finished)
+        self.session.streams.is_replaced(&self.claim)
     }
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let mut table = self.session.table();
-        let byte = self.stream.byte();
-        if table.open.get(&byte).is_some_and(|open| open.claim == self.number) {
-            table.open.remove(&byte);
-        }
-        self.session.n_open.send_modify(|n| *n = n.saturating_sub(1));
+        self.session.streams.release(&self.claim);
     }
 }

@@ -1,37 +1,39 @@
-//! One stream of a session: its receiver's demands, answered in their order.
+//! One stream of a session: its receiver's requests, answered in order.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use socket2::SockRef;
-use tokio::time::{Instant, interval_at, timeout};
+use futures_util::FutureExt;
+use tokio::time::timeout;
 
-use crate::manifest::ByteRange;
-use crate::proto::v2::{ErrorCode, FRAME_LEN, Reply, Responder, Step, TRAILER_LEN, Trailer, WholeDigests};
-use crate::send::digest_cache::DigestError;
-use crate::send::handshake::{LINGER_BYTES, LINGER_TIMEOUT, refuse};
-use crate::send::range::RangeSender;
-use crate::send::session::{Session, SessionEnd, StreamGuard};
-use crate::send::write::{Follows, write_all};
-use crate::server::event::{ServerEvent, StreamFailure};
-use crate::transport::{TcpConnection, drain_until_closed};
+use super::close::{close, refuse};
+use super::digest_cache::DigestError;
+use super::digest_queue::DigestQueue;
+use super::event::{SessionEnd, StreamFailure};
+use super::run::RunSender;
+use super::session::{Session, StreamGuard};
+use super::write::{Follows, write_all};
+use crate::manifest::BlockRun;
+use crate::proto::v2::{ErrorCode, FRAME_LEN, Push, Responder, Response, Step, WholeDigests, WireRun};
+use crate::transport::Connection;
 
-/// How often a receiver that waits for digests is told that they are still being computed.
-const WAIT_EVERY: Duration = Duration::from_secs(1);
-
-/// How many demands are read at once.
+/// How many requests are read at once.
 const READ: usize = 16 * FRAME_LEN;
 
-/// How much the system takes ahead of what the network does, so that what is taken over or given up is little. Over
-/// loopback 256 KiB, 1 MiB and no limit measured alike: 2.2 to 3.0 GB/s hashing, 2.7 to 4.9 with known digests.
-const UNSENT: u32 = 256 << 10;
+/// What the sender sends on a stream before anything is requested.
+#[derive(Debug, Default)]
+pub(crate) enum Opening {
+    /// Nothing: the stream began with a hello.
+    #[default]
+    Hello,
+    /// These bytes, the session's offer, and the pushed run.
+    Offer(Vec<u8>, Push),
+}
 
-/// How a stream comes to its end between two frames.
-enum Ended {
-    /// The receiver has closed, or asked for nothing for too long.
+/// How a stream ended between two frames.
+enum StreamEnd {
+    /// The receiver has closed, or requested nothing for too long.
     Closed,
     /// The receiver has ended the session.
     Finished,
@@ -40,157 +42,173 @@ enum Ended {
 }
 
 /// Carries a stream on its connection, on which `early` was read before, to its end.
-pub(crate) async fn serve(claim: StreamGuard, socket: TcpConnection, early: Bytes, peer: SocketAddr) {
-    let session = Arc::clone(claim.session());
-    let (transfer, id) = (session.transfer(), claim.stream());
-    // It counts as long as it is open; what was replaced has no place of its own any more.
-    let connected = claim.connected();
-    session.shared().emit(ServerEvent::StreamOpened { transfer, stream: id, peer });
-    let _ = socket.set_nodelay(true);
-    // Only advice: without it more is in the system's hands.
-    let _ = SockRef::from(&*socket).set_tcp_notsent_lowat(UNSENT);
+pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, early: Bytes, opening: Opening) {
+    let session = Arc::clone(guard.session());
+    // It counts as long as it is open; a connection that was replaced shares the place of its successor.
+    let place = Arc::clone(&guard.claim().connection);
+    connection.expect_bulk_data();
     let mut stream = Stream {
         session: Arc::clone(&session),
-        ranges: RangeSender::new(Arc::clone(&session)),
-        responder: Responder::new(session.manifest().size()),
-        socket,
+        runs: RunSender::new(Arc::clone(&session)),
+        digests: DigestQueue::new(Arc::clone(&session)),
+        responder: Responder::new(*session.manifest()),
+        connection,
         early,
-        trailer: None,
+        unsent: Vec::new(),
         bytes: 0,
         is_mid_frame: false,
     };
     let outcome = tokio::select! {
         biased;
-        () = claim.stop().cancelled() => Err(StreamFailure::Aborted),
-        outcome = stream.converse() => outcome,
+        () = guard.claim().stop.cancelled() => Err(StreamFailure::Aborted),
+        outcome = stream.run(opening) => outcome,
     };
     let failure = match &outcome {
-        Ok(Ended::Closed | Ended::Finished | Ended::Drained) => None,
-        Ok(Ended::Refused(ErrorCode::SourceChanged, _)) => Some(StreamFailure::SourceChanged),
-        Ok(Ended::Refused(ErrorCode::SourceUnreadable, _)) => Some(StreamFailure::SourceUnreadable),
-        Ok(Ended::Refused(..)) => Some(StreamFailure::BrokenProtocol),
-        Err(StreamFailure::Aborted) if claim.is_replaced() => Some(StreamFailure::Replaced),
-        Err(StreamFailure::Aborted) if claim.is_finished() && !stream.is_mid_frame => None,
+        Ok(StreamEnd::Closed | StreamEnd::Finished | StreamEnd::Drained) => None,
+        Ok(StreamEnd::Refused(ErrorCode::SourceChanged, _)) => Some(StreamFailure::SourceChanged),
+        Ok(StreamEnd::Refused(ErrorCode::SourceUnreadable, _)) => Some(StreamFailure::SourceUnreadable),
+        Ok(StreamEnd::Refused(..)) => Some(StreamFailure::BrokenProtocol),
+        Err(StreamFailure::Aborted) if guard.is_replaced() => Some(StreamFailure::Replaced),
+        Err(StreamFailure::Aborted)
+            if session.streams.ended() == Some(SessionEnd::Finished) && !stream.is_mid_frame =>
+        {
+            None
+        }
         Err(failure) => Some(*failure),
     };
-    let bytes = stream.bytes;
-    session.shared().emit(match failure {
-        None => ServerEvent::StreamFinished { transfer, stream: id, bytes },
-        Some(reason) => ServerEvent::StreamFailed { transfer, stream: id, bytes, reason },
-    });
-    // Before the stream is free: a server that drains waits for nothing else, and would take it for a failure.
-    if matches!(outcome, Ok(Ended::Finished)) {
+    (session.terms().on_stream_end)(guard.claim().stream, stream.bytes, failure.map_or(Ok(()), Err));
+    // Before the stream is free: a host that drains waits for nothing else, and would take this for a failure.
+    if matches!(outcome, Ok(StreamEnd::Finished)) {
         session.end(SessionEnd::Finished);
     }
-    drop(claim);
+    drop(guard);
     if failure == Some(StreamFailure::Replaced) {
         stream.close_at_once();
     } else {
         stream.close(outcome).await;
     }
-    drop(connected);
+    drop(place);
 }
 
 /// A stream's connection, and where it is in its conversation.
-#[derive(Debug)]
 struct Stream {
     session: Arc<Session>,
-    ranges: RangeSender,
+    runs: RunSender,
+    digests: DigestQueue,
     responder: Responder,
-    socket: TcpConnection,
-    /// What was read together with the hello.
+    connection: Connection,
+    /// What was read before the stream began.
     early: Bytes,
-    /// That of the range sent last: it is written together with what comes next.
-    trailer: Option<Trailer>,
-    /// How many bytes of ranges were sent.
+    /// Bytes that are written together with what comes next: an offer, or the trailer of the run that was sent last.
+    unsent: Vec<u8>,
+    /// How many data bytes were sent.
     bytes: u64,
-    /// Whether a frame has been begun and not ended: then the connection can only be reset.
+    /// Whether a frame was begun and not completed: then the connection can only be reset.
     is_mid_frame: bool,
 }
 
 impl Stream {
-    /// Answers demands until the stream ends.
-    async fn converse(&mut self) -> Result<Ended, StreamFailure> {
+    /// Answers requests until the stream ends.
+    async fn run(&mut self, opening: Opening) -> Result<StreamEnd, StreamFailure> {
+        if let Opening::Offer(preface, push) = opening {
+            self.unsent = preface;
+            self.unsent.extend(Response::offer(&self.session.offer().encode()));
+            self.is_mid_frame = true;
+            match push.run(self.session.manifest()) {
+                Some(run) => self.send(run).await?,
+                None => self.flush().await?,
+            }
+        }
+        if self.session.manifest().n_blocks() == 0 {
+            // The offer is all there is.
+            return Ok(StreamEnd::Finished);
+        }
         loop {
             if self.responder.is_empty() {
-                // What has come meanwhile; mostly the next demand, so that its header goes with the trailer.
+                // What has arrived meanwhile: mostly the next request, so that its header is written with the trailer.
                 let _ = self.read_now()?;
             }
             if self.is_draining() {
                 return self.drain().await;
             }
-            match self.responder.next() {
-                Some(Step::Send(range)) => self.send(range).await?,
-                Some(Step::Digests(which)) => {
-                    if let Some(ended) = self.send_digests(which).await? {
-                        return Ok(ended);
-                    }
+            if let Some(frame) = self.digests.next().now_or_never() {
+                if let Some(end) = self.report_digests(frame).await? {
+                    return Ok(end);
                 }
+                continue;
+            }
+            let step = self.responder.next();
+            match step {
+                Some(Step::Send(run)) => self.send(run).await?,
+                Some(Step::Digests(which)) if self.request_digests(which).is_some() => {}
+                Some(Step::Digests(_)) => return self.violated("too many unanswered requests").await,
+                Some(Step::Refuse(reason)) => return self.violated(reason).await,
                 Some(Step::End) => {
                     self.flush().await?;
-                    return Ok(Ended::Finished);
-                }
-                Some(Step::Refuse(reason)) => {
-                    self.flush().await?;
-                    return Ok(Ended::Refused(ErrorCode::BrokenProtocol, reason.to_owned()));
+                    return Ok(StreamEnd::Finished);
                 }
                 None => {
                     self.flush().await?;
-                    if let Some(ended) = self.wait().await? {
-                        return Ok(ended);
+                    if let Some(end) = self.wait().await? {
+                        return Ok(end);
                     }
                 }
             }
         }
     }
 
-    /// Sends a range and keeps its trailer for the next write.
-    async fn send(&mut self, range: ByteRange) -> Result<(), StreamFailure> {
-        let mut head = [0; TRAILER_LEN + FRAME_LEN];
-        let trailer = self.trailer.take().map(Trailer::encode);
-        let parts = trailer.iter().flatten().copied().chain(Reply::Data(range).encode());
-        let len = trailer.map_or(0, |trailer| trailer.len()) + FRAME_LEN;
-        head.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
-        self.is_mid_frame = true;
-        let head = head.get(..len).unwrap_or_default();
-        write_all(&self.socket, head, Follows::More, self.session.options().stall_timeout).await?;
+    /// Sends a run and keeps its trailer for the next write.
+    async fn send(&mut self, run: BlockRun) -> Result<(), StreamFailure> {
+        let length = self.session.manifest().run_len(run).unwrap_or_default();
+        let header = WireRun { first: u64::from(run.first.value()), count: run.count, length };
+        self.unsent.extend(Response::Data(header).encode());
+        self.write_unsent(Follows::More).await?;
         let upcoming = self.responder.upcoming();
-        self.trailer = Some(self.ranges.send(&self.socket, range, upcoming).await?);
-        self.bytes = self.bytes.saturating_add(range.len());
+        self.unsent = self.runs.send(&self.connection, run, upcoming).await?;
+        self.bytes += length;
         Ok(())
     }
 
-    /// Writes the trailer that waits, if one does.
+    /// Writes the rest of a frame, if there is one.
     async fn flush(&mut self) -> Result<(), StreamFailure> {
-        if let Some(trailer) = self.trailer.take() {
-            self.write(&trailer.encode()).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes the rest of a frame.
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), StreamFailure> {
-        self.is_mid_frame = true;
-        write_all(&self.socket, bytes, Follows::Nothing, self.session.options().stall_timeout).await?;
+        self.write_unsent(Follows::Nothing).await?;
         self.is_mid_frame = false;
         Ok(())
     }
 
-    /// Waits for demands; says so if the stream ends instead.
-    async fn wait(&mut self) -> Result<Option<Ended>, StreamFailure> {
-        let idle = self.session.options().idle_timeout;
-        let waiting = timeout(idle, self.socket.readable());
+    async fn write_unsent(&mut self, follows: Follows) -> Result<(), StreamFailure> {
+        if !self.unsent.is_empty() {
+            self.is_mid_frame = true;
+            write_all(&self.connection, &self.unsent, follows, self.session.context().timeouts.stall).await?;
+            self.unsent.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes a complete frame, after what is unsent.
+    async fn write(&mut self, frame: &[u8]) -> Result<(), StreamFailure> {
+        self.unsent.extend_from_slice(frame);
+        self.flush().await
+    }
+
+    /// Waits for requests and digests; returns how the stream ended if it ends instead.
+    async fn wait(&mut self) -> Result<Option<StreamEnd>, StreamFailure> {
+        let session = Arc::clone(&self.session);
+        let idle = session.context().timeouts.idle;
+        let is_idle = self.digests.is_empty();
         tokio::select! {
             biased;
-            () = self.session.shared().draining.cancelled() => return Ok(None),
-            readable = waiting => match readable {
+            () = session.context().tasks.draining.cancelled() => return Ok(None),
+            frame = self.digests.next() => return self.report_digests(frame).await,
+            readable = timeout(idle, self.connection.readable()) => match readable {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(StreamFailure::Disconnected),
-                Err(_) => return Ok(Some(Ended::Closed)),
+                Err(_) if is_idle => return Ok(Some(StreamEnd::Closed)),
+                Err(_) => return Ok(None),
             },
         }
         match self.read_now()? {
-            Read::End if self.responder.is_at_boundary() => Ok(Some(Ended::Closed)),
+            Read::End if self.responder.is_at_boundary() => Ok(Some(StreamEnd::Closed)),
             Read::End => Err(StreamFailure::Disconnected),
             Read::Some | Read::Nothing => Ok(None),
         }
@@ -205,7 +223,7 @@ impl Stream {
         }
         let mut buffer = [0; READ];
         let room = self.responder.room().min(READ);
-        match self.socket.try_read(buffer.get_mut(..room).unwrap_or_default()) {
+        match self.connection.try_read(buffer.get_mut(..room).unwrap_or_default()) {
             // Where there was room, it is the end.
             Ok(0) => Ok(if room > 0 { Read::End } else { Read::Nothing }),
             Ok(n) => {
@@ -217,77 +235,67 @@ impl Stream {
         }
     }
 
-    /// Sends the file's digests when they are there; says so if the stream ends instead.
-    async fn send_digests(&mut self, which: WholeDigests) -> Result<Option<Ended>, StreamFailure> {
+    fn request_digests(&mut self, which: WholeDigests) -> Option<()> {
+        self.digests.request(which)
+    }
+
+    /// Sends a frame about the file's digests; digests that cannot be had end the stream.
+    async fn report_digests(
+        &mut self,
+        frame: Result<Vec<u8>, DigestError>,
+    ) -> Result<Option<StreamEnd>, StreamFailure> {
+        let error = match frame {
+            Ok(frame) => return self.write(&frame).await.map(|()| None),
+            Err(error) => error,
+        };
         self.flush().await?;
-        let session = Arc::clone(&self.session);
-        let computing = session.whole_digests(which);
-        tokio::pin!(computing);
-        let mut ticks = interval_at(Instant::now() + WAIT_EVERY, WAIT_EVERY);
-        let digests = loop {
-            tokio::select! {
-                biased;
-                () = session.shared().draining.cancelled() => return self.drain().await.map(Some),
-                digests = &mut computing => break digests,
-                _ = ticks.tick() => {
-                    let hashed = session.shared().digests.progress(&session.source().identity());
-                    self.write(&Reply::Wait { hashed }.encode()).await?;
-                }
-            }
+        let code = match error {
+            DigestError::Changed => ErrorCode::SourceChanged,
+            DigestError::Unreadable | DigestError::Failed => ErrorCode::SourceUnreadable,
+            DigestError::Shortage | DigestError::Cancelled => ErrorCode::Busy,
         };
-        let code = match &digests {
-            Ok(digests) => {
-                self.write(&digests.encode()).await?;
-                return Ok(None);
-            }
-            Err(DigestError::Changed) => ErrorCode::SourceChanged,
-            Err(DigestError::Unreadable | DigestError::Failed) => ErrorCode::SourceUnreadable,
-            Err(DigestError::Shortage | DigestError::Cancelled) => ErrorCode::Busy,
-        };
-        let reason = digests.map_or_else(|error| error.to_string(), |_| String::new());
-        Ok(Some(Ended::Refused(code, reason)))
+        Ok(Some(StreamEnd::Refused(code, error.to_string())))
+    }
+
+    async fn violated(&mut self, reason: &str) -> Result<StreamEnd, StreamFailure> {
+        self.flush().await?;
+        Ok(StreamEnd::Refused(ErrorCode::ProtocolViolation, reason.to_owned()))
     }
 
     fn is_draining(&self) -> bool {
-        self.session.shared().draining.is_cancelled()
+        self.session.context().tasks.draining.is_cancelled()
     }
 
-    async fn drain(&mut self) -> Result<Ended, StreamFailure> {
-        self.flush().await?;
-        self.write(&Reply::Drain.encode()).await?;
-        Ok(Ended::Drained)
+    async fn drain(&mut self) -> Result<StreamEnd, StreamFailure> {
+        self.write(&Response::Drain.encode()).await?;
+        Ok(StreamEnd::Drained)
     }
 
-    /// Ends the connection of a stream that was replaced, as [`close`](Self::close) does, without waiting for the receiver.
+    /// Closes the connection of a stream that was replaced, as [`close`](Self::close) does, without waiting for the receiver.
     fn close_at_once(self) {
         if !self.is_mid_frame {
             // It is dropped in any case.
-            let _ = self.socket.end(self.session.options().stall_timeout);
+            let _ = self.connection.finish(self.session.context().timeouts.stall);
         }
     }
 
-    /// Ends the connection: in order between two frames, else by a reset.
-    async fn close(self, outcome: Result<Ended, StreamFailure>) {
-        let shared = self.session.shared();
+    /// Closes the connection: in order between two frames, else by a reset.
+    async fn close(self, outcome: Result<StreamEnd, StreamFailure>) {
+        let context = self.session.context();
         match outcome {
-            Ok(Ended::Refused(code, reason)) => {
-                return refuse(shared, &self.socket, code, &reason).await;
+            Ok(StreamEnd::Refused(code, reason)) => {
+                refuse(context, &self.connection, code, &reason).await;
             }
-            Ok(Ended::Closed | Ended::Finished | Ended::Drained) => {}
-            Err(StreamFailure::Aborted) if !self.is_mid_frame => {}
-            Err(_) => return,
-        }
-        if self.socket.end(self.session.options().stall_timeout).is_ok() {
-            tokio::select! {
-                biased;
-                () = shared.aborted.cancelled() => {}
-                _ = drain_until_closed(&self.socket, LINGER_TIMEOUT, LINGER_BYTES) => {}
+            Ok(StreamEnd::Closed | StreamEnd::Finished | StreamEnd::Drained) => {
+                close(context, &self.connection).await;
             }
+            Err(StreamFailure::Aborted) if !self.is_mid_frame => close(context, &self.connection).await,
+            Err(_) => {}
         }
     }
 }
 
-/// What came of looking for demands.
+/// The result of a look for requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Read {
     Some,

@@ -1,20 +1,18 @@
-//! Writes what is not file content: frames, trailers, and zeros in the place of bytes that are not to be had.
+//! Writes what is not file content: frames, trailers, and zeros in the place of bytes that are missing.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::net::SendFlags;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::server::event::StreamFailure;
+use super::event::StreamFailure;
+use crate::num::{to_u64, to_usize};
+use crate::transport::Connection;
 
-/// What is written in place of file content that is not there, so much at once.
+/// What is written in the place of missing file content, so much at once.
 static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 
-/// Whether more bytes follow at once, with which these shall share a segment.
+/// Whether more bytes follow at once, with which these can share a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Follows {
     Nothing,
@@ -24,24 +22,26 @@ pub(crate) enum Follows {
 /// Writes all of `bytes`.
 ///
 /// # Errors
-/// [`StreamFailure`] if the connection takes nothing for `stall_timeout`, or is gone.
+/// [`StreamFailure`] if the connection accepts nothing for `stall_timeout`, or is gone.
 pub(crate) async fn write_all(
-    socket: &TcpStream,
+    connection: &Connection,
     mut bytes: &[u8],
     follows: Follows,
     stall_timeout: Duration,
 ) -> Result<(), StreamFailure> {
-    let flags = match follows {
-        Follows::Nothing => SendFlags::NOSIGNAL,
-        Follows::More => SendFlags::NOSIGNAL | SendFlags::MORE,
-    };
     while !bytes.is_empty() {
-        let call = socket.async_io(Interest::WRITABLE, || {
-            rustix::net::send(socket.as_fd(), bytes, flags).map_err(io::Error::from)
-        });
-        let sent = timeout(stall_timeout, call).await.map_err(|_| StreamFailure::Stalled)?;
-        let n = sent.map_err(|_| StreamFailure::Disconnected)?;
-        bytes = bytes.get(n..).unwrap_or_default();
+        let written = match follows {
+            Follows::Nothing => connection.try_write(bytes),
+            Follows::More => connection.try_write_more(bytes),
+        };
+        match written {
+            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let writable = timeout(stall_timeout, connection.writable()).await;
+                writable.map_err(|_| StreamFailure::Stalled)?.map_err(|_| StreamFailure::Disconnected)?;
+            }
+            Err(_) => return Err(StreamFailure::Disconnected),
+        }
     }
     Ok(())
 }
@@ -51,14 +51,14 @@ pub(crate) async fn write_all(
 /// # Errors
 /// As [`write_all`].
 pub(crate) async fn write_zeros(
-    socket: &TcpStream,
+    connection: &Connection,
     mut n: u64,
     stall_timeout: Duration,
 ) -> Result<(), StreamFailure> {
     while n > 0 {
-        let len = ZEROS.len().min(usize::try_from(n).unwrap_or(usize::MAX));
-        write_all(socket, ZEROS.get(..len).unwrap_or_default(), Follows::More, stall_timeout).await?;
-        n = n.saturating_sub(u64::try_from(len).unwrap_or(n));
+        let zeros = ZEROS.get(..to_usize(n)).unwrap_or(&ZEROS);
+        write_all(connection, zeros, Follows::More, stall_timeout).await?;
+        n -= to_u64(zeros.len());
     }
     Ok(())
 }

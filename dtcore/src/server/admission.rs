@@ -1,13 +1,55 @@
-//! How much may go on at once, in all and for one address.
+//! Limits: how much the server does at once, in total and for one address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The address that stands for all that share one address's part of what there is.
+use tokio::sync::Semaphore;
+
+use super::options::ServerOptions;
+use crate::send::Places;
+
+/// The limits of a server.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// HTTP connections.
+    pub(crate) connections: Arc<AddressLimit>,
+    /// Transfers and sessions.
+    pub(crate) transfers: Arc<AddressLimit>,
+    /// Connections that have not sent yet what tells which they are, or not all of a hello.
+    pub(crate) pending_handshakes: Arc<AddressLimit>,
+    /// Connections that carry files, in both protocols.
+    pub(crate) data_connections: Arc<AddressLimit>,
+    /// Streams that are sent at once, in both protocols.
+    pub(crate) streams: Arc<Semaphore>,
+}
+
+impl Limits {
+    pub(crate) fn new(options: &ServerOptions) -> Self {
+        let half = |n: NonZeroUsize| NonZeroUsize::new(n.get() / 2).unwrap_or(NonZeroUsize::MIN);
+        let halved = |n: NonZeroUsize| AddressLimit::new(n, half(n));
+        let per_address = options.max_transfers_per_address.min(half(options.max_transfers));
+        Self {
+            connections: halved(options.max_connections),
+            transfers: AddressLimit::new(options.max_transfers, per_address),
+            pending_handshakes: halved(options.max_pending_handshakes),
+            data_connections: AddressLimit::of_data_connections(options.max_streams),
+            streams: Arc::new(Semaphore::new(options.max_streams.get().min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// The places that a stream of protocol 2 takes, if there are some.
+    pub(crate) fn stream_places(&self, peer: IpAddr) -> Option<Places> {
+        let connection = Arc::new(self.data_connections.admit(peer)?);
+        let stream = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+        Some(Places { _stream: Box::new(stream), connection })
+    }
+}
+
+/// The address that stands for all addresses that share the limits of one.
 ///
-/// Of IPv6 the first 64 bits count: the rest is the host's own, which has as many addresses there as it likes (RFC 4291,
+/// In IPv6 the first 64 bits count: the rest is chosen by the host, which can have any number of addresses there (RFC 4291,
 /// 2.5.4; RFC 8981).
 pub(crate) fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -16,7 +58,7 @@ pub(crate) fn client_key(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Counts what is going on, and admits no more than a total and a share for each address.
+/// A limit on something, in total and for each address.
 #[derive(Debug)]
 pub(crate) struct AddressLimit {
     total: usize,
@@ -30,16 +72,16 @@ struct Admitted {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// What one transfer of the most streams holds: its streams, and the lease_scratch connections of protocol 1.
-const WHOLE_TRANSFER: usize = 255 + 16;
+/// The most connections of one transfer: its streams, and the spare connections of protocol 1.
+const LARGEST_TRANSFER: usize = 255 + 16;
 
 impl AddressLimit {
-    /// The connections that carry files, in a server that sends on `max_streams` at once.
+    /// The limit on connections that carry files, in a server that sends on `max_streams` at once.
     ///
-    /// Half of them are one address's, and those of one whole transfer always: streams of protocol 1 that wait for their turn
+    /// One address has half of them, and always enough for one transfer: streams of protocol 1 that wait for their turn
     /// are connected, and a client may open all before it closes one.
     pub(crate) fn of_data_connections(max_streams: NonZeroUsize) -> Arc<Self> {
-        let total = max_streams.get().max(2 * WHOLE_TRANSFER);
+        let total = max_streams.get().max(2 * LARGEST_TRANSFER);
         Arc::new(Self { total, per_address: total / 2, admitted: Mutex::default() })
     }
 
@@ -47,7 +89,7 @@ impl AddressLimit {
         Arc::new(Self { total: total.get(), per_address: per_address.get(), admitted: Mutex::default() })
     }
 
-    /// Takes a place for `address`, and those that share with it, if there is one.
+    /// Takes a place for `address` and those that share its limits, if there is one.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Permit> {
         let address = client_key(address);
         let mut admitted = self.admitted();
@@ -66,10 +108,10 @@ impl AddressLimit {
         self.admitted().total
     }
 
-    fn leave(&self, address: IpAddr) {
+    fn release(&self, address: IpAddr) {
         let mut admitted = self.admitted();
-        admitted.total = admitted.total.saturating_sub(1);
-        let left = admitted.by_address.get(&address).map_or(0, |n| n.saturating_sub(1));
+        admitted.total -= 1;
+        let left = admitted.by_address.get(&address).map_or(0, |n| n - 1);
         if left == 0 {
             admitted.by_address.remove(&address);
         } else {
@@ -82,7 +124,7 @@ impl AddressLimit {
     }
 }
 
-/// A place that was taken; dropping it gives it back.
+/// A place within a limit; dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Permit {
     limit: Arc<AddressLimit>,
@@ -91,7 +133,7 @@ pub(crate) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limit.leave(self.address);
+        self.limit.release(self.address);
     }
 }
 
@@ -100,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_has_one_share_whatever_its_addresses() {
+    fn addresses_of_one_host_share_a_limit() {
         for (address, expected) in [
             ("10.0.0.1", "10.0.0.1"),
             ("::ffff:10.0.0.1", "10.0.0.1"),
@@ -123,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_limited_and_come_back() {
+    fn places_are_limited_and_can_be_reused() {
         let n = |n| NonZeroUsize::new(n).unwrap();
         let limit = AddressLimit::new(n(3), n(2));
         let [a, b]: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()];

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use crate::backend::fs::RootError;
 
-/// Why a [`Server`](super::Server) cannot start; once it runs, nothing but its shutdown ends it.
+/// Why a [`Server`](super::Server) cannot start; once it runs, only its shutdown ends it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// The folder to serve is missing, is no folder, or cannot be read.
+    /// The folder is missing, is not a folder, or cannot be read.
     #[error("cannot serve {}", path.display())]
     #[non_exhaustive]
     Root {
@@ -19,13 +19,13 @@ pub enum ServerError {
         /// The system's reason.
         source: io::Error,
     },
-    /// This system cannot keep requests inside a folder, so none is served.
+    /// This system cannot confine requests to a folder, so none is served.
     #[error("cannot confine requests to {}: {reason}", path.display())]
     #[non_exhaustive]
     Unconfined {
         /// The folder.
         path: PathBuf,
-        /// What is lacking.
+        /// What is missing.
         reason: &'static str,
     },
     /// The address cannot be listened on.

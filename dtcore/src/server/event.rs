@@ -1,4 +1,4 @@
-//! What a server tells of its work, while it works.
+//! The events of a server, reported while it works.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,26 +8,27 @@ use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::manifest::{StreamCount, StreamId};
+use crate::send::{StreamFailure, StreamRefusal};
 
-/// How many events wait for a slow observer before it loses the oldest.
+/// How many events are kept for a slow observer.
 pub(crate) const BACKLOG: usize = 1024;
 
 /// Something that happened at a server.
 ///
-/// Of each transfer: `TransferStarted`, then its streams' events, then one of `TransferFinished`,
-/// `TransferExpired` and `TransferFailed`. `StreamOpened` is told of in protocol 2 only, where a stream that is done is
-/// one that ended between two ranges. Paths come from peers: escape them before showing them.
+/// For each transfer: `TransferStarted`, then the events of its streams, then one of `TransferFinished`,
+/// `TransferExpired` and `TransferFailed`. `StreamOpened` is reported in protocol 2 only, where a finished stream is
+/// one that ended between two frames. Paths are chosen by peers: escape them before showing them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEvent {
-    /// A request was granted; its streams are waited for.
+    /// A request was accepted; its streams are expected.
     #[non_exhaustive]
     TransferStarted {
         /// The transfer.
         transfer: TransferId,
-        /// The protocol that it is in, 1 or 2.
+        /// Its protocol, 1 or 2.
         protocol: u8,
-        /// Who asked.
+        /// The client.
         peer: SocketAddr,
         /// The file's name as it was found below the root.
         path: PathBuf,
@@ -35,7 +36,7 @@ pub enum ServerEvent {
         size: u64,
         /// How many streams carry it.
         streams: StreamCount,
-        /// The port that serves the streams.
+        /// The port that serves the streams: in protocol 1 one of its own, in protocol 2 that of the server.
         port: u16,
     },
     /// A connection became a stream of a session of protocol 2.
@@ -45,7 +46,7 @@ pub enum ServerEvent {
         transfer: TransferId,
         /// The stream.
         stream: StreamId,
-        /// Who connected.
+        /// The client.
         peer: SocketAddr,
     },
     /// All bytes of a stream were sent.
@@ -65,27 +66,27 @@ pub enum ServerEvent {
         transfer: TransferId,
         /// The stream.
         stream: StreamId,
-        /// How many bytes had been handed to the system.
+        /// How many bytes had been handed to the kernel.
         bytes: u64,
-        /// What happened.
+        /// Why.
         reason: StreamFailure,
     },
-    /// A connection to a transfer's port was closed without data.
+    /// A connection became no stream of the transfer that it named.
     #[non_exhaustive]
     StreamRefused {
         /// The transfer.
         transfer: TransferId,
-        /// Who connected.
+        /// The client.
         peer: SocketAddr,
-        /// Why it was refused.
+        /// Why.
         reason: StreamRefusal,
     },
-    /// A connection to the data port became no stream of any transfer.
+    /// A connection became neither a request nor a stream of any transfer.
     #[non_exhaustive]
     ConnectionRefused {
-        /// Who connected.
+        /// The client.
         peer: SocketAddr,
-        /// Why it was refused.
+        /// Why.
         reason: StreamRefusal,
     },
     /// All streams of a transfer are complete; in protocol 2, the receiver has ended it.
@@ -93,44 +94,51 @@ pub enum ServerEvent {
     TransferFinished {
         /// The transfer.
         transfer: TransferId,
-        /// The file's size in bytes; in protocol 2, how many bytes of it were sent.
+        /// The client.
+        peer: SocketAddr,
+        /// The file's name as it was found below the root.
+        path: PathBuf,
+        /// The file's size in bytes.
+        size: u64,
+        /// How many bytes were sent: in protocol 1 the size, in protocol 2 each byte as often as it was sent.
         bytes: u64,
-        /// The time since it was granted.
+        /// The time since it was started.
         elapsed: Duration,
     },
-    /// Nobody came for the missing streams in time; in protocol 2, no stream was open for too long.
+    /// The missing streams were not opened in time; in protocol 2, no stream was open for too long, or the client needed the
+    /// place for another transfer while none was.
     #[non_exhaustive]
     TransferExpired {
         /// The transfer.
         transfer: TransferId,
-        /// How many streams were not complete; in protocol 2 all.
+        /// How many streams were not complete; in protocol 2 all of them.
         missing: usize,
         /// How many bytes of the file were sent.
         bytes: u64,
         /// For how long no stream was open.
         idle: Duration,
     },
-    /// A transfer was given up.
+    /// A transfer was aborted.
     #[non_exhaustive]
     TransferFailed {
         /// The transfer.
         transfer: TransferId,
-        /// What happened.
+        /// Why.
         reason: TransferFailure,
     },
     /// A request was refused.
     #[non_exhaustive]
     RequestRefused {
-        /// Who asked.
+        /// The client.
         peer: SocketAddr,
         /// The HTTP status of the answer.
         status: u16,
         /// The reason in the answer.
         reason: String,
-        /// The target of the request as it came, if it got that far.
+        /// The target of the request as it was received, if it was.
         path: Option<PathBuf>,
     },
-    /// A connection could not be accepted; it is tried again after a pause.
+    /// A connection could not be accepted; the server retries after a pause.
     #[non_exhaustive]
     AcceptFailed {
         /// The system's reason.
@@ -155,77 +163,11 @@ impl fmt::Display for TransferId {
     }
 }
 
-/// Why a connection got no data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StreamRefusal {
-    /// It came from an address that did not ask for the file.
-    #[error("not the address that asked")]
-    ForeignAddress,
-    /// It closed, broke or stayed silent instead of responder its id.
-    #[error("no stream id came")]
-    NoId,
-    /// Its id is not below the number of streams.
-    #[error("stream id {0} is out of range")]
-    #[non_exhaustive]
-    OutOfRange(u8),
-    /// Another connection is being served under this id.
-    #[error("stream {0} is being served already")]
-    #[non_exhaustive]
-    Busy(StreamId),
-    /// It did not send all of a hello in time.
-    #[error("no hello came")]
-    NoHello,
-    /// What it sent is no hello of this version.
-    #[error("not a hello of protocol 2")]
-    InvalidHello,
-    /// It named no session, or not with its secret.
-    #[error("no such session")]
-    NoSession,
-    /// There are as many connections as the server takes.
-    #[error("too many streams at once")]
-    NoCapacity,
-    /// The stream was served completely before.
-    #[error("stream {0} is complete already")]
-    #[non_exhaustive]
-    Complete(StreamId),
-}
-
-/// Why a stream broke.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StreamFailure {
-    /// The client was gone.
-    #[error("the client disconnected")]
-    Disconnected,
-    /// The client took no bytes for the stall timeout.
-    #[error("the client took no bytes in time")]
-    Stalled,
-    /// No place among the streams that are sent at once became free in time.
-    #[error("too many streams at once")]
-    NoCapacity,
-    /// The file changed after its digest had been told.
-    #[error("the file changed")]
-    SourceChanged,
-    /// The file could not be read.
-    #[error("the file cannot be read")]
-    SourceUnreadable,
-    /// What came from the client is not of the protocol.
-    #[error("the client broke the protocol")]
-    BrokenProtocol,
-    /// Another connection took its place.
-    #[error("the client replaced the stream")]
-    Replaced,
-    /// The transfer or the server ended.
-    #[error("the transfer was ended")]
-    Aborted,
-}
-
-/// Why a transfer was given up.
+/// Why a transfer was aborted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferFailure {
-    /// The file changed after its digest had been told, so no client can end with the right bytes.
+    /// The file changed after its digest had been sent, so no client can end with the right bytes.
     #[error("the file changed")]
     SourceChanged,
     /// The server was shut down.
@@ -235,7 +177,7 @@ pub enum TransferFailure {
 
 /// An observer of a server's events.
 ///
-/// Events are kept for a slow observer up to a bound; beyond that it loses the oldest, and never holds up a
+/// Events are kept for a slow observer up to a limit; beyond it, the observer loses the oldest. It never delays a
 /// transfer.
 #[derive(Debug)]
 pub struct ServerEvents {

@@ -10,9 +10,9 @@ use crate::proto::{InvalidRequestLine, MAX_LINE, RequestLine, is_token};
 /// The raw target of a request, and the bytes the HTTP parser is to see in its place.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// The target, byte for byte as it came.
+    /// The target, byte for byte as it was received.
     pub(crate) target: Vec<u8>,
-    /// A request line with the target `/`, and whatever was read behind the line.
+    /// A request line with the target `/`, and the bytes that were read after the line.
     pub(crate) plain: Bytes,
 }
 
@@ -29,14 +29,18 @@ pub(crate) enum HeadError {
 }
 
 impl Head {
-    /// Reads until the end of the first line, at most [`MAX_LINE`] bytes of it. The caller sets the deadline.
+    /// Reads until the end of the first line, at most [`MAX_LINE`] bytes of it; `buffer` was read before. The caller sets the
+    /// deadline.
     ///
     /// # Cancel safety
-    /// What was read is lost; the connection is of no use afterwards.
-    pub(crate) async fn read(socket: &TcpStream) -> Result<Self, HeadError> {
-        let mut buffer = BytesMut::with_capacity(MAX_LINE);
+    /// What was read is lost; the connection cannot be used afterwards.
+    pub(crate) async fn read(socket: &TcpStream, mut buffer: BytesMut) -> Result<Self, HeadError> {
         let mut searched = 0;
         loop {
+            if let Some(head) = Self::split_off(&mut buffer, &mut searched)? {
+                return Ok(head);
+            }
+            buffer.reserve(MAX_LINE);
             socket.readable().await?;
             match socket.try_read_buf(&mut buffer) {
                 Ok(0) => return Err(HeadError::Closed),
@@ -44,13 +48,10 @@ impl Head {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error.into()),
             }
-            if let Some(head) = Self::split_off(&mut buffer, &mut searched)? {
-                return Ok(head);
-            }
         }
     }
 
-    /// The head, if its line is complete; its end is looked for behind the bytes that were `searched` before.
+    /// The head, if its line is complete; its end is searched after the bytes that were `searched` before.
     fn split_off(buffer: &mut BytesMut, searched: &mut usize) -> Result<Option<Self>, InvalidRequestLine> {
         // RFC 9112, 2.2: an empty line before the request is ignored.
         let blank = buffer.iter().take(4).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_the_line_stays_as_it_is() {
+    fn bytes_after_the_line_are_unchanged() {
         let mut buffer = BytesMut::from("\r\nPOST a b HTTP/1.1\r\nHost: x\r\n\r\n{}");
         let head = Head::split_off(&mut buffer, &mut 0).unwrap().unwrap();
         assert_eq!(head.target, b"a b");
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_waited_for_only_while_it_can_be_one() {
+    fn line_that_cannot_become_valid_is_rejected_early() {
         let mut buffer = BytesMut::from("POST /half");
         assert!(Head::split_off(&mut buffer, &mut 0).unwrap().is_none());
         let mut buffer = BytesMut::from("\x16\x03\x01");
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_in_any_pieces_is_searched_once() {
+    fn line_in_any_pieces_is_searched_once() {
         let text = b"\r\nPOST a b HTTP/1.1\r\nHost: x\r\n";
         let (mut buffer, mut searched) = (BytesMut::new(), 0);
         let line = text.len() - b"Host: x\r\n".len();

@@ -1,5 +1,6 @@
-//! What a server serves, where, and how much of it at once.
+//! The options of a server: what it serves, where, and how much of it at once.
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -7,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::auth::{Authorization, AuthorizeRequest, Authorizer};
 use crate::send::digest_cache::MIN_AGE;
 
-/// Longer than any server runs, and short enough to be added to a point in time.
+/// The longest duration of an option: longer than any server runs, and short enough to be added to a point in time.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// How a [`Server`](super::Server) is set up; the defaults suit a LAN and a wide-area link alike.
 ///
-/// Where a limit is for one address, that is, in IPv6, all that begin with the same 64 bits.
+/// Where a limit is for one address, all IPv6 addresses that begin with the same 64 bits count as one. Durations are cut to
+/// 100 years.
 ///
 /// ```
 /// use dtcore::ServerOptions;
@@ -25,13 +28,13 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub struct ServerOptions {
     root: PathBuf,
     address: SocketAddr,
-    data_port: u16,
+    pub(crate) authorizer: Option<Authorizer>,
     pub(crate) transfer_ports: Option<PortRange>,
     pub(crate) max_connections: NonZeroUsize,
     pub(crate) max_transfers: NonZeroUsize,
     pub(crate) max_transfers_per_address: NonZeroUsize,
     pub(crate) max_streams: NonZeroUsize,
-    /// How many connections there may be that have not greeted yet, half of them from one address.
+    /// How many connections may not have said yet what they are, half of them from one address.
     pub(crate) max_pending_handshakes: NonZeroUsize,
     pub(crate) request_timeout: Duration,
     pub(crate) transfer_expiry: Duration,
@@ -43,20 +46,20 @@ pub struct ServerOptions {
     pub(crate) min_age: Duration,
 }
 
-/// Serves the current directory on a port of the system's choice.
+/// Serves the current directory on a port that the system chooses.
 impl Default for ServerOptions {
     fn default() -> Self {
         let n = |n| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
         Self {
             root: PathBuf::from("."),
             address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-            data_port: 0,
+            authorizer: None,
             transfer_ports: None,
             max_connections: n(512),
             max_transfers: n(1024),
             max_transfers_per_address: n(256),
             max_streams: n(4096),
-            // Two clients of one address may open 255 streams each at once.
+            // Two clients of one address may connect 255 streams each before they have their offers.
             max_pending_handshakes: n(1024),
             request_timeout: Duration::from_secs(10),
             transfer_expiry: Duration::from_secs(30),
@@ -69,13 +72,18 @@ impl Default for ServerOptions {
     }
 }
 
+/// The one place that bounds durations.
+fn bounded(duration: Duration) -> Duration {
+    duration.min(LONGEST)
+}
+
 impl ServerOptions {
     /// Serves the files below `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), ..Self::default() }
     }
 
-    /// The port that requests come to; 0, the default, lets the system choose one.
+    /// The port to listen on; 0, the default, lets the system choose one.
     pub fn port(mut self, port: u16) -> Self {
         self.address.set_port(port);
         self
@@ -87,13 +95,29 @@ impl ServerOptions {
         self
     }
 
-    /// The port that the streams of protocol 2 come to; 0, the default, lets the system choose one.
-    pub fn data_port(mut self, port: u16) -> Self {
-        self.data_port = port;
+    /// Asks `decide` about every request for a file before it is served. By default every request is allowed.
+    ///
+    /// A decision that takes longer than the request timeout is a refusal with status 503.
+    ///
+    /// ```
+    /// use dtcore::{Authorization, AuthorizeRequest, ServerOptions};
+    /// let options = ServerOptions::new("/srv/files").authorize(|request: AuthorizeRequest| async move {
+    ///     match request.path.starts_with("private") && !request.peer.ip().is_loopback() {
+    ///         true => Authorization::Forbidden,
+    ///         false => Authorization::Allowed,
+    ///     }
+    /// });
+    /// ```
+    pub fn authorize<F, D>(mut self, decide: F) -> Self
+    where
+        F: Fn(AuthorizeRequest) -> D + Send + Sync + 'static,
+        D: Future<Output = Authorization> + Send + 'static,
+    {
+        self.authorizer = Some(Authorizer::new(decide));
         self
     }
 
-    /// The ports that transfers are served on; the default is any the system chooses.
+    /// The ports for transfers of protocol 1; by default the system chooses them.
     ///
     /// Each transfer of protocol 1 takes one; when all are taken, requests are refused with status 503.
     pub fn transfer_ports(mut self, ports: PortRange) -> Self {
@@ -101,7 +125,7 @@ impl ServerOptions {
         self
     }
 
-    /// How many request connections may be open at once, half of them from one address. Default 512.
+    /// How many HTTP connections may be open at once, half of them from one address. Default 512.
     pub fn max_connections(mut self, connections: NonZeroUsize) -> Self {
         self.max_connections = connections;
         self
@@ -119,60 +143,55 @@ impl ServerOptions {
         self
     }
 
-    /// How many streams are sent at once, over all transfers. Default 4096.
+    /// How many streams there may be at once, over all transfers. Default 4096.
     ///
-    /// As many connections may carry them, and half of these, or 271 if that is more, may come from one address.
-    /// More wait for their turn; in protocol 2, where all that are open count, they are refused until there is room.
+    /// As many connections may carry them, and half of these, or 271 if that is more, may be of one address.
+    /// More are refused until there is room; in protocol 1 they wait for their turn.
     pub fn max_streams(mut self, streams: NonZeroUsize) -> Self {
         self.max_streams = streams;
         self
     }
 
-    /// How long a client may take for its request's head, then for its body, and for a stream's id or hello.
+    /// How long a client may take for the head of its request, then for its body, and for the id or hello of a stream.
     /// Default 10 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.request_timeout = bounded(timeout);
         self
     }
 
-    /// How long a transfer is kept while none of its streams is served. Default 30 s.
+    /// How long a transfer of protocol 1 is kept while none of its streams is open. Default 30 s.
     pub fn transfer_expiry(mut self, expiry: Duration) -> Self {
-        self.transfer_expiry = expiry.min(LONGEST);
+        self.transfer_expiry = bounded(expiry);
         self
     }
 
     /// How long a session of protocol 2 is kept while none of its streams is open. Default 60 s.
     pub fn session_expiry(mut self, expiry: Duration) -> Self {
-        self.session_expiry = expiry.min(LONGEST);
+        self.session_expiry = bounded(expiry);
         self
     }
 
-    /// How long a stream of protocol 2 is kept that asks for nothing. Default 300 s.
+    /// How long a stream of protocol 2 is kept on which nothing is requested. Default 300 s.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = timeout.min(LONGEST);
+        self.idle_timeout = bounded(timeout);
         self
     }
 
-    /// How long a stream may go without taking a single byte. Default 60 s.
+    /// How long a stream may accept no byte. Default 60 s.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.stall_timeout = timeout;
+        self.stall_timeout = bounded(timeout);
         self
     }
 
-    /// How long running streams may go on after shutdown has begun. Default 1 s.
+    /// How long running streams may continue after shutdown has begun. Default 1 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = timeout;
+        self.drain_timeout = bounded(timeout);
         self
     }
 
     /// The folder that is served.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The address and port that the streams of protocol 2 come to, if requests come to `ip`.
-    pub(crate) fn data_address(&self, ip: IpAddr) -> SocketAddr {
-        SocketAddr::from((ip, self.data_port))
     }
 
     /// The address and port to listen on.
@@ -205,12 +224,12 @@ impl PortRange {
         self.first
     }
 
-    /// The highest port; it belongs to the range.
+    /// The highest port, included.
     pub fn last(self) -> u16 {
         self.last
     }
 
-    /// Every port once, beginning with the `n`th, around the end to the one before it.
+    /// Every port once, from the `n`th to the last, then from the first to the one before the `n`th.
     pub(crate) fn round_from(self, n: u64) -> impl Iterator<Item = u16> {
         let len = u64::from(self.last - self.first) + 1;
         let middle = self.first.saturating_add(u16::try_from(n % len).unwrap_or(0));
@@ -229,7 +248,7 @@ impl FromStr for PortRange {
     }
 }
 
-/// Text or numbers that are no range of ports.
+/// Text or numbers that are not a range of ports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a range of ports is written A-B, with 1 <= A <= B <= 65535")]
 #[non_exhaustive]
@@ -240,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_has_two_ports_in_order() {
+    fn range_has_two_ports_in_order() {
         assert_eq!("9100-9199".parse(), PortRange::new(9100, 9199));
         assert_eq!("9100".parse(), PortRange::new(9100, 9100));
         let range = PortRange::new(9100, 9199).unwrap();
@@ -251,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_meets_every_port_once() {
+    fn round_contains_every_port_once() {
         let ports = |text: &str, n| text.parse::<PortRange>().unwrap().round_from(n).collect::<Vec<_>>();
         assert_eq!(ports("7-9", 0), [7, 8, 9]);
         assert_eq!(ports("7-9", 2), [9, 7, 8]);

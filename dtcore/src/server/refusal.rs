@@ -22,12 +22,12 @@ impl Refusal {
         Self { status, reason: reason.into() }
     }
 
-    /// For a reason that passes. It holds no advice: that the client may try again is what the status says.
+    /// For a condition that passes. It gives no advice: the status says that the client may try again.
     pub(crate) fn busy(reason: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
     }
 
-    /// The whole answer as bytes, for a connection that the HTTP parser never saw.
+    /// The complete answer as bytes, for a connection that the HTTP parser never saw.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let body = v1::encode_refusal(&self.reason);
         let phrase = self.status.canonical_reason().unwrap_or_default();
@@ -72,7 +72,7 @@ impl From<OpenError> for Refusal {
 }
 
 impl Refusal {
-    /// The answer to a request without a head, if there is still somebody to answer.
+    /// The answer to a request without a valid head; `None` if the client is gone.
     pub(crate) fn of_head(error: &HeadError) -> Option<Self> {
         match error {
             HeadError::Invalid(error) => Some((*error).into()),
@@ -80,13 +80,13 @@ impl Refusal {
         }
     }
 
-    /// The answer when no port can be listened on for a transfer.
+    /// The answer when the server cannot listen for a transfer.
     pub(crate) fn of_listening(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::AddrInUse {
             return Self::busy("no transfer port is free");
         }
         Self::of_shortage(error).unwrap_or_else(|| {
-            // The system's words, without its number.
+            // The system's message, without its number.
             let text = error.to_string().to_lowercase();
             let text = text.split(" (os error").next().unwrap_or_default();
             let reason = format!("the server cannot listen for the transfer: {text}");
@@ -95,11 +95,12 @@ impl Refusal {
     }
 
     fn of_opening(error: &io::Error) -> Self {
-        let trouble = || Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server cannot read the file");
-        Self::of_shortage(error).unwrap_or_else(trouble)
+        let error_of_server =
+            || Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server cannot read the file");
+        Self::of_shortage(error).unwrap_or_else(error_of_server)
     }
 
-    /// A shortage passes, so the client may try again; anything else is the server's own trouble.
+    /// A shortage passes, so the client may try again; any other error is the server's own.
     fn of_shortage(error: &io::Error) -> Option<Self> {
         match Errno::from_io_error(error)? {
             Errno::MFILE | Errno::NFILE => Some(Self::busy("the server has too many open files")),
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_a_whole_answer() {
+    fn refusal_is_a_complete_answer() {
         let refusal = Refusal::from(InvalidRequestLine::Version);
         let text = String::from_utf8(refusal.to_bytes()).unwrap();
         let body = r#"{"error":"the HTTP version is neither 1.0 nor 1.1"}"#;
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_true_reason_is_told_and_no_advice() {
+    fn reason_is_precise_and_gives_no_advice() {
         let cannot_read = (500, "the server cannot read the file");
         for (errno, opening, listening) in [
             (Errno::MFILE, (503, "the server has too many open files"), None),

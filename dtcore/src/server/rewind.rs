@@ -1,8 +1,9 @@
-//! A connection that gives out some bytes again before it goes on.
+//! A connection as the HTTP parser sees it: some bytes are read again, and the answer can be held back.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -11,24 +12,27 @@ use tokio::net::TcpStream;
 
 use crate::transport::shut_down_sending;
 
-/// Reads `first`, then the socket; writes to the socket.
+/// Reads `first`, then the socket; writes to the socket, or into memory.
 ///
-/// The socket is shared, so that whoever accepted it can watch it and close it in order, however the HTTP
-/// conversation in between ends.
+/// The socket is shared, so that its owner can watch it and close it in order, however the HTTP conversation in between
+/// ends.
 #[derive(Debug)]
 pub(crate) struct Rewind {
     first: Bytes,
     socket: Arc<TcpStream>,
+    /// Whether what is written is held back, to be sent together with what follows it.
+    hold: Arc<AtomicBool>,
+    held: Vec<u8>,
 }
 
 impl Rewind {
-    pub(crate) fn new(first: Bytes, socket: Arc<TcpStream>) -> Self {
-        Self { first, socket }
+    pub(crate) fn new(first: Bytes, socket: Arc<TcpStream>, hold: Arc<AtomicBool>) -> Self {
+        Self { first, socket, hold, held: Vec::new() }
     }
 
-    /// What was not given out again.
-    pub(crate) fn into_first(self) -> Bytes {
-        self.first
+    /// What was not read again, and what was written and held back.
+    pub(crate) fn into_rest(self) -> (Bytes, Vec<u8>) {
+        (self.first, self.held)
     }
 }
 
@@ -58,7 +62,15 @@ impl AsyncRead for Rewind {
 }
 
 impl AsyncWrite for Rewind {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.hold.load(Ordering::Relaxed) {
+            self.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         loop {
             ready!(self.socket.poll_write_ready(context))?;
             match self.socket.try_write(bytes) {

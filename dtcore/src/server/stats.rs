@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::server::event::ServerEvent;
 
-/// What a server has done since its start; clones show the same counters, at any time, also after its end.
+/// What a server has done since its start; clones show the same counters, also after its end.
 #[derive(Clone, Default, Debug)]
 pub struct ServerStats {
     counters: Arc<Counters>,
+    pub(crate) bytes_sent: Arc<AtomicU64>,
     pub(crate) bytes_hashed: Arc<AtomicU64>,
 }
 
 #[derive(Default, Debug)]
 struct Counters {
-    bytes_sent: AtomicU64,
     requests_refused: AtomicU64,
     transfers_started: AtomicU64,
     transfers_ended: AtomicU64,
@@ -26,12 +26,12 @@ struct Counters {
 }
 
 impl ServerStats {
-    /// Bytes of files handed to the system for responder.
+    /// Bytes of files that were handed to the kernel.
     pub fn bytes_sent(&self) -> u64 {
-        self.counters.bytes_sent.load(Ordering::Relaxed)
+        self.bytes_sent.load(Ordering::Relaxed)
     }
 
-    /// Bytes read to compute digests; a digest that is known already adds nothing.
+    /// Bytes that were read to compute digests; a known digest adds nothing.
     pub fn bytes_hashed(&self) -> u64 {
         self.bytes_hashed.load(Ordering::Relaxed)
     }
@@ -46,12 +46,12 @@ impl ServerStats {
         self.counters.transfers_started.load(Ordering::Relaxed)
     }
 
-    /// Transfers that are over, in whatever way.
+    /// Transfers that have ended, for any reason.
     pub fn transfers_ended(&self) -> u64 {
         self.counters.transfers_ended.load(Ordering::Relaxed)
     }
 
-    /// Transfers all of whose streams were sent completely.
+    /// Transfers whose streams were all sent completely; in protocol 2, that their receiver ended.
     pub fn transfers_finished(&self) -> u64 {
         self.counters.transfers_finished.load(Ordering::Relaxed)
     }
@@ -61,7 +61,7 @@ impl ServerStats {
         self.counters.streams_opened.load(Ordering::Relaxed)
     }
 
-    /// Streams that were sent completely, or in protocol 2 ended between two ranges.
+    /// Streams that were sent completely; in protocol 2, that ended between two frames.
     pub fn streams_finished(&self) -> u64 {
         self.counters.streams_finished.load(Ordering::Relaxed)
     }
@@ -71,13 +71,9 @@ impl ServerStats {
         self.counters.streams_failed.load(Ordering::Relaxed)
     }
 
-    /// Connections to transfer ports or to the data port that got no data.
+    /// Connections that were refused as streams, or were neither streams nor HTTP.
     pub fn streams_refused(&self) -> u64 {
         self.counters.streams_refused.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn add_bytes_sent(&self, bytes: u64) {
-        self.counters.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn count(&self, event: &ServerEvent) {

@@ -1,4 +1,4 @@
-//! Closing connections so that the peer can distinguish a complete conversation from a broken one.
+//! How a connection ends, so that the peer can tell a complete conversation from a broken one.
 
 use std::io;
 use std::net::Shutdown;
@@ -7,28 +7,34 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// What the peer did after everything had been sent to it.
+/// What was seen of the peer after everything had been sent to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PeerClose {
-    /// It closed its side.
+    /// It closed its side in order.
     Closed,
     /// The connection broke: the peer may not have received everything.
     Broken,
-    /// It was still connected at the timeout, or sent more than the budget.
+    /// It was still open after the timeout, or sent too much.
     Open,
 }
+
+/// How long a peer that has nothing more to receive may take to close.
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many surplus bytes of a peer are discarded before its connection is closed.
+const LINGER_BYTES: usize = 1 << 20;
 
 /// Sends a FIN after the data.
 pub(crate) fn shut_down_sending(socket: &TcpStream) -> io::Result<()> {
     SockRef::from(socket).shutdown(Shutdown::Write)
 }
 
-/// Reads and discards until the peer closes, for at most `limit` and `budget` bytes.
+/// Reads and discards until the peer closes, for at most `timeout` and 1 MiB.
 ///
-/// A socket that is closed with unread bytes sends a RST, which can destroy data in flight to the peer; surplus bytes from
-/// the peer must not do that to a complete stream or to an answer.
-pub(crate) async fn drain_until_closed(socket: &TcpStream, limit: Duration, budget: usize) -> PeerClose {
-    tokio::time::timeout(limit, discard(socket, budget)).await.unwrap_or(PeerClose::Open)
+/// A socket that is closed with unread bytes in it sends a RST, which can destroy data that is still on its way
+/// to the peer; surplus bytes of the peer must not do that to a complete stream or to an answer.
+pub(crate) async fn drain_until_closed(socket: &TcpStream, timeout: Duration) -> PeerClose {
+    tokio::time::timeout(timeout, discard(socket, LINGER_BYTES)).await.unwrap_or(PeerClose::Open)
 }
 
 async fn discard(socket: &TcpStream, mut budget: usize) -> PeerClose {
@@ -39,7 +45,6 @@ async fn discard(socket: &TcpStream, mut budget: usize) -> PeerClose {
         }
         match socket.try_read(&mut scratch) {
             Ok(0) => return PeerClose::Closed,
-            // The last read may exceed the budget.
             Ok(n) => budget = budget.saturating_sub(n),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return PeerClose::Broken,

@@ -1,6 +1,6 @@
 //! A connection: a byte stream whose incomplete data never ends like complete data.
 //!
-//! Both engines use this type and do not know the transport.
+//! Both engines work on this type and know nothing of what carries the bytes.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,12 +10,11 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::TcpConnection;
+use super::{PeerClose, TcpConnection, drain_until_closed};
 
 /// A byte stream in both directions.
 ///
-/// If it is dropped before it is [finished](Self::finish), it is reset, so that the peer cannot take incomplete data for
-/// complete data.
+/// Dropped before it is [finished](Self::finish), it is reset, so that the peer cannot mistake what it got for all.
 #[derive(Debug)]
 pub(crate) enum Connection {
     /// TCP, without encryption.
@@ -23,23 +22,22 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
-    /// A TCP connection.
+    /// Takes over a TCP connection.
     pub(crate) fn tcp(socket: Arc<TcpStream>) -> Self {
         Self::Tcp(TcpConnection::new(socket))
     }
 
-    /// The descriptor for `sendfile`; `None` if bytes must be transformed before they are sent.
-    #[expect(clippy::unnecessary_wraps, reason = "an encrypted connection has none")]
+    /// The descriptor into which the kernel can move the bytes of a file by itself; `None` where bytes must be transformed.
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tcp(tcp) => Some(tcp.as_fd()),
         }
     }
 
-    /// Reads available bytes into `buffer`; 0 bytes mean the end.
+    /// Reads what is there into `buffer`; 0 is the end.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if no bytes are available.
+    /// [`io::ErrorKind::WouldBlock`] if nothing is there.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_read(buffer),
@@ -56,17 +54,17 @@ impl Connection {
         }
     }
 
-    /// Writes as much of `bytes` as fits into the send buffer.
+    /// Writes as much of `bytes` as there is room for.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if the send buffer is full.
+    /// [`io::ErrorKind::WouldBlock`] if there is none.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write(bytes),
         }
     }
 
-    /// Waits until bytes or the end can be read.
+    /// Waits until there is something to read, or the end.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -76,7 +74,7 @@ impl Connection {
         }
     }
 
-    /// Waits until bytes can be written.
+    /// Waits until there is room to write.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -86,22 +84,47 @@ impl Connection {
         }
     }
 
-    /// Calls `write` whenever bytes can be written, until it does not return [`io::ErrorKind::WouldBlock`].
+    /// As [`try_write`](Self::try_write), for bytes that are followed by more at once: they can share a segment.
     ///
-    /// # Cancel safety
-    /// Cancel safe if `write` is.
-    pub(crate) async fn write_with<T>(&self, write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    /// # Errors
+    /// As [`try_write`](Self::try_write).
+    pub(crate) fn try_write_more(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.async_io(Interest::WRITABLE, write).await,
+            Self::Tcp(tcp) => tcp.try_write_more(bytes),
         }
     }
 
-    /// Ends the sending direction; dropping the connection afterwards loses nothing.
+    /// Calls `write` if there is room to write; that it reports [`io::ErrorKind::WouldBlock`] is noted for
+    /// [`writable`](Self::writable).
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub(crate) fn try_write_with<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, write),
+        }
+    }
+
+    /// Prepares the connection for frames and long data.
+    pub(crate) fn expect_bulk_data(&self) {
+        match self {
+            Self::Tcp(tcp) => tcp.expect_bulk_data(),
+        }
+    }
+
+    /// Ends the sending direction in order; from here on, dropping the connection loses nothing.
     ///
     /// The system continues to send until the peer has acknowledged nothing for `stall_timeout`.
     pub(crate) fn finish(&self, stall_timeout: Duration) -> io::Result<()> {
         match self {
-            Self::Tcp(tcp) => tcp.end(stall_timeout),
+            Self::Tcp(tcp) => tcp.finish(stall_timeout),
+        }
+    }
+
+    /// Reads and discards until the peer closes, within the limits of a lingering close.
+    pub(crate) async fn linger(&self, timeout: Duration) -> PeerClose {
+        match self {
+            Self::Tcp(tcp) => drain_until_closed(tcp, timeout).await,
         }
     }
 }

@@ -8,7 +8,7 @@ mod listen;
 mod tcp;
 
 pub(crate) use accept::accept;
-pub(crate) use close::{PeerClose, drain_until_closed, shut_down_sending};
+pub(crate) use close::{LINGER_TIMEOUT, PeerClose, drain_until_closed, shut_down_sending};
 pub(crate) use connect::{connect, connect_retrying, prepared};
 pub(crate) use connection::Connection;
 pub(crate) use listen::{PortUse, listen};

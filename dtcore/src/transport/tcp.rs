@@ -1,39 +1,60 @@
-//! A TCP connection that is reset unless it was ended.
+//! TCP connections that carry a file's bytes.
 
 use std::io;
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::shut_down_sending;
 
-/// The longest acknowledgement timeout that the kernel accepts: an int of milliseconds, 24.8 days.
-const MAX_USER_TIMEOUT: Duration = Duration::from_millis(0x7fff_ffff);
+/// The longest time that the kernel accepts as its user timeout: an int of milliseconds, 24.8 days.
+const LONGEST_WAIT: Duration = Duration::from_millis(0x7fff_ffff);
+
+/// How many unsent bytes the kernel accepts, so that little is lost when a stream is replaced or dropped. Over loopback
+/// 256 KiB, 1 MiB and no limit measured alike: 2.2 to 3.0 GB/s when hashing, 2.7 to 4.9 with known digests.
+const UNSENT: u32 = 256 << 10;
 
 /// A connection whose incomplete data never ends like complete data.
 ///
-/// From the start, closing it resets it, whether a dropped task closes it or the system after the process was killed. Only
-/// [`end`](Self::end) makes it close in order.
+/// It is reset when it is closed by a dropped task or by the system after a kill, until [`finish`](Self::finish) is called.
 #[derive(Debug)]
 pub(crate) struct TcpConnection(Arc<TcpStream>);
 
 impl TcpConnection {
     pub(crate) fn new(socket: Arc<TcpStream>) -> Self {
-        // It fails only on a connection that is broken already.
+        // It can fail only on a connection that is gone already.
         let _ = socket.set_zero_linger();
         Self(socket)
     }
 
-    /// Sends a FIN after the data; closing the connection afterwards loses nothing.
+    /// Prepares the connection for frames and long data. It is only advice: without it the kernel buffers more.
+    pub(crate) fn expect_bulk_data(&self) {
+        let _ = self.0.set_nodelay(true);
+        let _ = SockRef::from(&*self.0).set_tcp_notsent_lowat(UNSENT);
+    }
+
+    /// Writes as much of `bytes` as there is room for; they wait in the kernel for more, which shares a segment with them.
+    pub(crate) fn try_write_more(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+        self.0.try_io(Interest::WRITABLE, || {
+            rustix::net::send(self.0.as_fd(), bytes, flags).map_err(io::Error::from)
+        })
+    }
+
+    /// Sends a FIN after the data; from here on, closing loses nothing.
     ///
-    /// The system continues to send until the peer has acknowledged nothing for `stall_timeout`, or for its own limit.
-    pub(crate) fn end(&self, stall_timeout: Duration) -> io::Result<()> {
+    /// The kernel continues to send until the peer has acknowledged nothing for `stall_timeout`, or for as long as it waits
+    /// by default.
+    pub(crate) fn finish(&self, stall_timeout: Duration) -> io::Result<()> {
         let socket = SockRef::from(&*self.0);
-        // Optional: without it a complete stream must still not end like an incomplete one.
-        let _ = socket.set_tcp_user_timeout(Some(stall_timeout.min(MAX_USER_TIMEOUT)));
+        // Only advice: a complete stream must end in order also where this option is missing.
+        let _ = socket.set_tcp_user_timeout(Some(stall_timeout.min(LONGEST_WAIT)));
         socket.set_linger(None)?;
         shut_down_sending(&self.0)
     }
@@ -55,19 +76,20 @@ mod tests {
     use tokio::time::timeout;
 
     #[tokio::test]
-    async fn connection_is_reset_unless_ended() {
+    async fn only_a_finished_connection_closes_in_order() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (short, long) = (Duration::from_secs(10), Duration::from_secs(100 * 365 * 86_400));
-        for (stall_timeout, expected) in
+        for (patience, expected) in
             [(short, Ok(3)), (long, Ok(3)), (short, Err(io::ErrorKind::ConnectionReset))]
         {
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut client = client;
             let socket = TcpConnection::new(Arc::new(listener.accept().await.unwrap().0));
             assert_eq!(socket.try_write(b"abc").unwrap(), 3);
             if expected.is_ok() {
-                socket.end(stall_timeout).unwrap();
-                let user_timeout = SockRef::from(&*socket).tcp_user_timeout().unwrap();
-                assert_eq!(user_timeout, Some(stall_timeout.min(MAX_USER_TIMEOUT)));
+                socket.finish(patience).unwrap();
+                let longest = SockRef::from(&*socket).tcp_user_timeout().unwrap();
+                assert_eq!(longest, Some(patience.min(LONGEST_WAIT)));
             }
             drop(socket);
             let read = timeout(Duration::from_secs(10), client.read_to_end(&mut Vec::new())).await.unwrap();

@@ -43,7 +43,8 @@ async fn receive_frame(reader: &mut FrameReader, sink: &FileSink, manifest: Mani
         assert!(n <= limit);
         assert_eq!(lease.remaining(), before - u64::try_from(n).unwrap());
     }
-    let expected = RangeDigest::of(manifest.size(), manifest.range(block), &content(manifest.size())).unwrap();
+    let expected =
+        RangeDigest::of(manifest.size(), manifest.range(block), &content(manifest.size())).unwrap();
     lease.finish().unwrap().verify(expected).expect("the bytes of the block are in their place");
     reader.ensure(TRAILER.len(), &wake).await.unwrap();
     assert_eq!(reader.take_array(), TRAILER);

@@ -69,7 +69,10 @@ async fn responses_may_arrive_in_two_parts_wherever_they_are_split() {
         let transfer = small();
         let (connection, mut peer) = connected().await;
         let responding = async {
-            assert!(matches!(request(&mut peer).await, Request::Run(WireRun { first: 0, count: 1, length: 100 })));
+            assert!(matches!(
+                request(&mut peer).await,
+                Request::Run(WireRun { first: 0, count: 1, length: 100 })
+            ));
             assert!(matches!(request(&mut peer).await, Request::Digest(_)));
             let (first, second) = responses.split_at(split);
             peer.write_all(first).await.unwrap();
@@ -252,10 +255,17 @@ async fn unexpected_response_ends_the_connection_or_the_transfer() {
     let manifest = small().manifest;
     let run = manifest.run(0, 1).unwrap();
     let useless = |code| [&header(manifest, run)[..], &[0; 100], &encode_trailer(Err(code), 1)].concat();
-    let other_count = [&header(manifest, run)[..], &content(manifest, 0), &encode_trailer(Ok(&[digest(manifest, 0); 2]), 2)];
+    let other_count = [
+        &header(manifest, run)[..],
+        &content(manifest, 0),
+        &encode_trailer(Ok(&[digest(manifest, 0); 2]), 2),
+    ];
     let refusal = |code, reason| Response::refusal(code, reason);
     for (response, expected) in [
-        (Response::Data(WireRun { first: 0, count: 1, length: 64 }).encode().to_vec(), "Violation(\"response to"),
+        (
+            Response::Data(WireRun { first: 0, count: 1, length: 64 }).encode().to_vec(),
+            "Violation(\"response to",
+        ),
         (vec![0xff; FRAME_LEN], "Violation(\"invalid frame"),
         (Response::Offer(9).encode().to_vec(), "Violation(\"response to"),
         (other_count.concat(), "Violation(\"invalid frame"),
@@ -264,7 +274,10 @@ async fn unexpected_response_ends_the_connection_or_the_transfer() {
         (Response::Drain.encode().to_vec(), "Lost("),
         (refusal(ErrorCode::NoSuchSession, "gone"), "NoSuchSession"),
         (refusal(ErrorCode::ProtocolViolation, "bad"), "Violation(\"the server reports a violation: bad"),
-        (refusal(ErrorCode::Busy, "full"), "Lost(Lost { reason: Custom { kind: Other, error: \"rejected by the server: full"),
+        (
+            refusal(ErrorCode::Busy, "full"),
+            "Lost(Lost { reason: Custom { kind: Other, error: \"rejected by the server: full",
+        ),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "AnsweredByHttp"),
     ] {
         let transfer = small();

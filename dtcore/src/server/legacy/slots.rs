@@ -1,7 +1,7 @@
-//! Which streams of a transfer are waited for, being served, and complete: the pure part of a session.
+//! Which streams of a transfer are expected, open, and complete.
 
 use crate::manifest::{StreamCount, StreamId};
-use crate::server::event::StreamRefusal;
+use crate::send::StreamRefusal;
 
 /// One slot for each stream of a transfer.
 #[derive(Debug)]

@@ -5,25 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::transfer::Transfer;
 use crate::manifest::{ByteRange, StreamId};
-use crate::send::{BodySender, Prefetcher};
+use crate::send::{BodySender, Prefetcher, StreamFailure, StreamRefusal};
 use crate::server::admission::Permit;
-use crate::server::event::{ServerEvent, StreamFailure, StreamRefusal};
-use crate::server::legacy::transfer::Transfer;
-use crate::transport::TcpConnection;
-use crate::transport::{PeerClose, drain_until_closed};
+use crate::server::event::ServerEvent;
+use crate::transport::{Connection, LINGER_TIMEOUT, PeerClose};
 
-/// How much is sent in one call: it keeps a thread for about a third of a millisecond, so others get their turn.
+/// How much is sent in one call: it occupies a thread for about a third of a millisecond, so other tasks get their turn.
 const CHUNK: u64 = 1 << 20;
-
-/// How long a client may take to close that has nothing more to receive.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How many surplus bytes of a client are discarded before its connection is closed on it.
-const LINGER_BYTES: usize = 64 << 10;
 
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,10 +28,10 @@ pub(super) enum StreamEnd {
     Failed(StreamFailure),
 }
 
-/// Serves one connection from its id to its end; it has its place as long.
+/// Serves one connection from its id to its end; it holds its place until then.
 pub(super) async fn serve(
     transfer: Arc<Transfer>,
-    socket: TcpConnection,
+    connection: Connection,
     peer: SocketAddr,
     _place: Permit,
 ) -> StreamEnd {
@@ -47,7 +39,7 @@ pub(super) async fn serve(
         transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
         StreamEnd::Refused
     };
-    let Some(byte) = read_id(&transfer, &socket).await else {
+    let Some(byte) = read_id(&transfer, &connection).await else {
         return refuse(StreamRefusal::NoId);
     };
     let claim = match StreamGuard::new(&transfer, byte) {
@@ -55,7 +47,7 @@ pub(super) async fn serve(
         Err(reason) => {
             let end = refuse(reason);
             // An empty stream is what the original sends for an id it does not have.
-            let _ = finish(&transfer, socket, LINGER_TIMEOUT).await;
+            let _ = finish(&transfer, connection, LINGER_TIMEOUT).await;
             return end;
         }
     };
@@ -69,14 +61,14 @@ pub(super) async fn serve(
     let outcome = tokio::select! {
         biased;
         () = transfer.aborted() => Err(StreamFailure::Aborted),
-        outcome = send_in_turn(&transfer, &socket, stream, &mut sent) => outcome,
+        outcome = send_in_turn(&transfer, &connection, stream, &mut sent) => outcome,
     };
     if let Err(reason) = outcome {
         return failed(reason, sent);
     }
-    // The last bytes may still be in the kernel's hands: a client that breaks before they arrive may connect again.
+    // The kernel may still have the last bytes: a client that breaks before they arrive may connect again.
     let patience = transfer.options().stall_timeout.saturating_add(LINGER_TIMEOUT);
-    if finish(&transfer, socket, patience).await == PeerClose::Broken {
+    if finish(&transfer, connection, patience).await == PeerClose::Broken {
         return failed(StreamFailure::Disconnected, sent);
     }
     claim.complete();
@@ -85,12 +77,12 @@ pub(super) async fn serve(
 }
 
 /// The byte by which the connection names its stream.
-async fn read_id(transfer: &Transfer, socket: &TcpStream) -> Option<u8> {
+async fn read_id(transfer: &Transfer, connection: &Connection) -> Option<u8> {
     let read = async {
         let mut id = [0];
         loop {
-            socket.readable().await.ok()?;
-            match socket.try_read(&mut id) {
+            connection.readable().await.ok()?;
+            match connection.try_read(&mut id) {
                 Ok(0) => return None,
                 Ok(_) => return id.first().copied(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -108,7 +100,7 @@ async fn read_id(transfer: &Transfer, socket: &TcpStream) -> Option<u8> {
 /// Waits for a place among the streams that are sent at once, then sends the stream's part.
 async fn send_in_turn(
     transfer: &Transfer,
-    socket: &TcpStream,
+    connection: &Connection,
     stream: StreamId,
     sent: &mut u64,
 ) -> Result<(), StreamFailure> {
@@ -120,7 +112,7 @@ async fn send_in_turn(
     }
     let range = transfer.split().range(stream);
     let mut prefetcher = Prefetcher::new(Arc::clone(source));
-    let mut body_sender = BodySender::new(source, socket, range, transfer.options().stall_timeout);
+    let mut body_sender = BodySender::new(source, connection, range, transfer.options().stall_timeout);
     let mut chunk = chunk_at(range.start(), range);
     while !chunk.is_empty() {
         let next = chunk_at(chunk.end(), range);
@@ -135,7 +127,7 @@ async fn send_in_turn(
         }
         chunk = next;
     }
-    // Before the FIN, not after it: the client takes that for the end of the right bytes.
+    // Before the FIN, which the client takes for the end of the right bytes.
     if source.is_unchanged() { Ok(()) } else { Err(StreamFailure::SourceChanged) }
 }
 
@@ -144,21 +136,21 @@ fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
     ByteRange::new(offset, offset.saturating_add(CHUNK).min(range.end()))
 }
 
-/// Ends a conversation in order: a FIN, then patience until the client ends it too.
+/// Ends a connection in order: a FIN, then `patience` until the client ends it too.
 ///
-/// How much the client has not acknowledged yet only unsafe calls tell. Instead, the kernel breaks the connection
-/// when nothing is acknowledged for the stall timeout, so with a patience above that, what is not broken at its end
-/// has been received, or was still being received lately: a link that takes longer than that for the bytes in the
-/// kernel (some MB at most) can lose the last ones unnoticed. So it is with a client that ended its side early.
-async fn finish(transfer: &Transfer, socket: TcpConnection, patience: Duration) -> PeerClose {
-    if socket.end(transfer.options().stall_timeout).is_err() {
+/// Only unsafe calls report how much the client has not acknowledged yet. Instead, the kernel breaks the connection
+/// when nothing is acknowledged for the stall timeout, so after a longer wait a connection that is not broken
+/// has received everything, or was still receiving lately: a link that takes longer than that for the bytes in the
+/// kernel (some MB at most) can lose the last ones unnoticed. The same holds for a client that ended its side early.
+async fn finish(transfer: &Transfer, connection: Connection, patience: Duration) -> PeerClose {
+    if connection.finish(transfer.options().stall_timeout).is_err() {
         return PeerClose::Broken;
     }
     tokio::select! {
         biased;
-        // The FIN is on its way behind the last byte; the system goes on without us.
+        // The FIN is on its way after the last byte; the kernel continues alone.
         () = transfer.draining() => PeerClose::Open,
-        farewell = drain_until_closed(&socket, patience, LINGER_BYTES) => farewell,
+        closed = connection.linger(patience) => closed,
     }
 }
 

@@ -1,6 +1,7 @@
-//! A transfer of protocol 1: a port of its own, for the address that asked, until its streams are complete.
+//! A transfer of protocol 1: a port of its own, for the client's address, until its streams are complete.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,34 +11,38 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::slots::Slots;
+use super::stream::{self, StreamEnd};
 use crate::backend::Object;
 use crate::manifest::StaticSplit;
+use crate::send::{StreamFailure, StreamRefusal};
+use crate::server::ServerContext;
 use crate::server::admission::Permit;
-use crate::server::event::{ServerEvent, StreamFailure, StreamRefusal, TransferFailure, TransferId};
-use crate::server::legacy::slots::Slots;
-use crate::server::legacy::stream::{self, StreamEnd};
-use crate::server::{ServerOptions, Shared};
-use crate::transport::{TcpConnection, accept};
+use crate::server::event::{ServerEvent, TransferFailure, TransferId};
+use crate::server::options::ServerOptions;
+use crate::transport::{Connection, accept};
 
-/// How many connections beyond its streams a transfer holds; the rest wait in the listener's backlog.
+/// How many connections beyond its streams a transfer holds; more wait in the listener's backlog.
 const SPARE_CONNECTIONS: usize = 16;
 
 /// What all connections of a transfer share.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    shared: Arc<Shared>,
+    context: Arc<ServerContext>,
     id: TransferId,
-    client_key: IpAddr,
+    /// The client; streams must be from its IP address.
+    peer: SocketAddr,
+    path: PathBuf,
     source: Arc<dyn Object>,
     split: StaticSplit,
     slots: Mutex<Slots>,
     aborted: CancellationToken,
-    granted: Instant,
+    started: Instant,
     bytes_sent: AtomicU64,
 }
 
-/// How a transfer's conversation came to its end.
-enum SessionEnd {
+/// How a transfer ended.
+enum TransferEnd {
     Finished,
     Expired,
     Failed(TransferFailure),
@@ -45,59 +50,61 @@ enum SessionEnd {
 
 impl Transfer {
     pub(crate) fn new(
-        shared: &Arc<Shared>,
+        context: &Arc<ServerContext>,
         id: TransferId,
-        client_key: SocketAddr,
+        peer: SocketAddr,
+        path: PathBuf,
         source: Arc<dyn Object>,
         split: StaticSplit,
     ) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            context: Arc::clone(context),
             id,
-            client_key: client_key.ip(),
+            peer,
+            path,
             source,
             split,
             slots: Mutex::new(Slots::new(split.streams())),
-            aborted: shared.aborted.child_token(),
-            granted: Instant::now(),
+            aborted: context.tasks().aborted.child_token(),
+            started: Instant::now(),
             bytes_sent: AtomicU64::new(0),
         }
     }
 
     /// Serves the transfer on `listener` until it ends, and closes everything that belongs to it.
-    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, place: Permit) {
+    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, permit: Permit) {
         let mut connections = JoinSet::new();
-        let session_end = self.serve(&listener, &mut connections).await;
+        let end = self.serve(&listener, &mut connections).await;
         drop(listener);
-        if matches!(session_end, SessionEnd::Failed(TransferFailure::ShutDown)) {
+        if matches!(end, TransferEnd::Failed(TransferFailure::ShutDown)) {
             // The drain timeout aborts those that do not end by themselves.
             while connections.join_next().await.is_some() {}
         }
         self.aborted.cancel();
         connections.shutdown().await;
-        // Whoever sees the event may ask again at once.
-        drop(place);
-        self.emit(self.last_event(&session_end));
+        // Before the event: an observer may send the next request at once.
+        drop(permit);
+        self.emit(self.last_event(&end));
     }
 
     async fn serve(
         self: &Arc<Self>,
         listener: &TcpListener,
         connections: &mut JoinSet<StreamEnd>,
-    ) -> SessionEnd {
+    ) -> TransferEnd {
         let expiry = self.options().transfer_expiry;
         let bound = usize::from(self.split.streams().value()) + SPARE_CONNECTIONS;
         let expired = tokio::time::sleep(expiry);
         tokio::pin!(expired);
         loop {
-            let accepting = accept(listener, |error| self.shared.accept_failed(&error));
+            let accepting = accept(listener, |error| self.context.emit_accept_failed(&error));
             tokio::select! {
                 biased;
-                () = self.draining() => return SessionEnd::Failed(TransferFailure::ShutDown),
+                () = self.draining() => return TransferEnd::Failed(TransferFailure::ShutDown),
                 Some(end) = connections.join_next() => match end {
-                    Ok(StreamEnd::Complete) if self.slots().n_missing() == 0 => return SessionEnd::Finished,
+                    Ok(StreamEnd::Complete) if self.slots().n_missing() == 0 => return TransferEnd::Finished,
                     Ok(StreamEnd::Failed(StreamFailure::SourceChanged)) => {
-                        return SessionEnd::Failed(TransferFailure::SourceChanged);
+                        return TransferEnd::Failed(TransferFailure::SourceChanged);
                     }
                     Ok(StreamEnd::Complete | StreamEnd::Failed(_)) => {
                         expired.as_mut().reset(Instant::now() + expiry);
@@ -106,7 +113,7 @@ impl Transfer {
                 },
                 () = &mut expired => {
                     if self.slots().n_serving() == 0 {
-                        return SessionEnd::Expired;
+                        return TransferEnd::Expired;
                     }
                     expired.as_mut().reset(Instant::now() + expiry);
                 }
@@ -119,49 +126,39 @@ impl Transfer {
 
     fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<StreamEnd>) {
         let refused = |reason| self.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
-        if peer.ip() != self.client_key {
+        if peer.ip() != self.peer.ip() {
             drop(socket);
             return refused(StreamRefusal::ForeignAddress);
         }
-        // Where there is no place, dropping it resets it: a client that is in its right must not take it for empty.
-        let socket = TcpConnection::new(Arc::new(socket));
-        let Some(place) = self.shared.data_connections.admit(peer.ip()) else {
-            drop(socket);
+        // Without a place it is dropped, which resets it: the rightful client must not take it for an empty stream.
+        let connection = Connection::tcp(Arc::new(socket));
+        let Some(place) = self.context.limits.data_connections.admit(peer.ip()) else {
+            drop(connection);
             return refused(StreamRefusal::NoCapacity);
         };
-        connections.spawn(stream::serve(Arc::clone(self), socket, peer, place));
+        connections.spawn(stream::serve(Arc::clone(self), connection, peer, place));
     }
 
-    fn last_event(&self, session_end: &SessionEnd) -> ServerEvent {
+    fn last_event(&self, end: &TransferEnd) -> ServerEvent {
         let (transfer, missing) = (self.id, self.slots().n_missing());
-        match session_end {
-            SessionEnd::Failed(reason) if missing > 0 => {
+        match end {
+            TransferEnd::Failed(reason) if missing > 0 => {
                 ServerEvent::TransferFailed { transfer, reason: *reason }
             }
-            SessionEnd::Expired => ServerEvent::TransferExpired {
+            TransferEnd::Expired => ServerEvent::TransferExpired {
                 transfer,
                 missing,
                 bytes: self.bytes_sent.load(Ordering::Relaxed),
                 idle: self.options().transfer_expiry,
             },
-            SessionEnd::Finished | SessionEnd::Failed(_) => ServerEvent::TransferFinished {
+            TransferEnd::Finished | TransferEnd::Failed(_) => ServerEvent::TransferFinished {
                 transfer,
+                peer: self.peer,
+                path: self.path.clone(),
+                size: self.split.size(),
                 bytes: self.split.size(),
-                elapsed: self.granted.elapsed(),
+                elapsed: self.started.elapsed(),
             },
-        }
-    }
-
-    /// The event that announces the transfer on `port`.
-    pub(crate) fn started(&self, client_key: SocketAddr, path: std::path::PathBuf, port: u16) -> ServerEvent {
-        ServerEvent::TransferStarted {
-            transfer: self.id,
-            protocol: 1,
-            peer: client_key,
-            path,
-            size: self.split.size(),
-            streams: self.split.streams(),
-            port,
         }
     }
 
@@ -178,16 +175,16 @@ impl Transfer {
     }
 
     pub(super) fn options(&self) -> &ServerOptions {
-        &self.shared.options
+        &self.context.options
     }
 
     pub(super) fn add_bytes_sent(&self, n: u64) {
         self.bytes_sent.fetch_add(n, Ordering::Relaxed);
-        self.shared.stats.add_bytes_sent(n);
+        self.context.stats.bytes_sent.fetch_add(n, Ordering::Relaxed);
     }
 
     pub(super) fn emit(&self, event: ServerEvent) {
-        self.shared.emit(event);
+        self.context.emit(event);
     }
 
     /// The slots; the lock is never held across a wait.
@@ -197,15 +194,15 @@ impl Transfer {
 
     /// A place among the streams that are sent at once.
     pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        Arc::clone(&self.shared.turns).acquire_owned().await
+        Arc::clone(&self.context.limits.streams).acquire_owned().await
     }
 
     /// Ends when the server begins to shut down.
     pub(super) async fn draining(&self) {
-        self.shared.draining.cancelled().await;
+        self.context.tasks().draining.cancelled().await;
     }
 
-    /// Ends when this transfer or the server is given up.
+    /// Ends when this transfer or the server is aborted.
     pub(super) async fn aborted(&self) {
         self.aborted.cancelled().await;
     }

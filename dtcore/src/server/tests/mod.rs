@@ -3,6 +3,7 @@
 mod protocol2;
 mod requests;
 mod shutdown;
+mod sniffing;
 mod streams;
 
 use std::future::Future;
@@ -21,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::*;
 use crate::proto::v1::Answer;
 
-/// Longer than anything here takes, so that a hanging test fails by itself.
+/// Longer than anything here takes, so that a hanging test fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -32,7 +33,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 struct Served {
     folder: TempDir,
     address: SocketAddr,
-    shared: Weak<Shared>,
+    context: Weak<ServerContext>,
     events: ServerEvents,
     stats: ServerStats,
     shutdown: CancellationToken,
@@ -48,16 +49,16 @@ impl Served {
     async fn with(adjust: impl FnOnce(ServerOptions) -> ServerOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = adjust(ServerOptions::new(folder.path()));
-        // Enough for the clocks of the file systems that tests run on, and soon over.
+        // Enough for the clocks of the file systems that tests run on, and short.
         options.min_age = Duration::from_millis(20);
         let server = Server::bind(options).await.unwrap();
-        let shared = Arc::downgrade(&server.shared);
+        let context = Arc::downgrade(&server.context);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.local_addr().port()));
         let (events, stats) = (server.events(), server.stats());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(server.run(shutdown.clone().cancelled_owned()));
         let guard = shutdown.clone().drop_guard();
-        Self { folder, address, shared, events, stats, shutdown, _guard: guard, running }
+        Self { folder, address, context, events, stats, shutdown, _guard: guard, running }
     }
 
     /// Writes a file and returns its path.
@@ -74,7 +75,7 @@ impl Served {
         path
     }
 
-    /// Sends the segments one by one and reads the whole answer.
+    /// Sends the segments one by one and reads the complete answer.
     async fn exchange(&self, segments: &[&[u8]]) -> String {
         let mut socket = connect(self.address).await.unwrap();
         socket.set_nodelay(true).unwrap();
@@ -86,14 +87,14 @@ impl Served {
         answer
     }
 
-    /// Asks for `name` over `n` streams and returns the address that serves them.
-    async fn grant(&self, name: &str, n: u8) -> SocketAddr {
+    /// Requests `name` over `n` streams in protocol 1 and returns the address that serves them.
+    async fn transfer(&self, name: &str, n: u8) -> SocketAddr {
         let answer = self.exchange(&[&request(name, n)]).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         SocketAddr::from((Ipv4Addr::LOCALHOST, parse(&answer).port))
     }
 
-    /// Waits for the first event that `wanted` takes.
+    /// Waits for the first event for which `wanted` returns something.
     async fn event<T>(&mut self, wanted: impl Fn(&ServerEvent) -> Option<T>) -> T {
         within(async {
             loop {
@@ -147,7 +148,7 @@ async fn read_to_end(mut socket: TcpStream) -> io::Result<Vec<u8>> {
     within(socket.read_to_end(&mut bytes)).await.map(|_| bytes)
 }
 
-/// Whether nothing listens there any more.
+/// Whether the address refuses connections.
 async fn is_closed(address: SocketAddr) -> bool {
     connect(address).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }

@@ -6,8 +6,8 @@ use super::*;
 async fn nothing_listens_after_the_end_and_no_stream_looks_complete() {
     let served = Served::with(|options| options.drain_timeout(Duration::from_millis(50))).await;
     served.sparse("f", 64 << 20);
-    let idle = served.grant("f", 1).await;
-    let busy = served.grant("f", 1).await;
+    let idle = served.transfer("f", 1).await;
+    let busy = served.transfer("f", 1).await;
     let stream = open_stream(busy, 0).await;
     within(stream.readable()).await.unwrap();
     let (control, stats) = (served.address, served.stats.clone());
@@ -24,7 +24,7 @@ async fn nothing_listens_after_the_end_and_no_stream_looks_complete() {
 async fn a_running_stream_may_end_within_the_drain_timeout() {
     let served = Served::with(|options| options.drain_timeout(DEADLINE)).await;
     served.sparse("f", 64 << 20);
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     let stream = open_stream(address, 0).await;
     within(stream.readable()).await.unwrap();
     let reading = tokio::spawn(read_to_end(stream));
@@ -52,7 +52,7 @@ async fn a_hash_on_its_way_is_given_up() {
 async fn what_never_ends_does_not_hold_up_the_end() {
     let served = Served::with(|options| options.drain_timeout(Duration::from_millis(50))).await;
     // As a read from a file server that is gone.
-    served.shared.upgrade().unwrap().tracker.spawn(std::future::pending::<()>());
+    served.context.upgrade().unwrap().tasks().tracker.spawn(std::future::pending::<()>());
     served.stop().await;
 }
 
@@ -60,7 +60,7 @@ async fn what_never_ends_does_not_hold_up_the_end() {
 async fn a_dropped_run_closes_everything_too() {
     let mut served = Served::start().await;
     served.file("f", b"abc");
-    let transfer = served.grant("f", 1).await;
+    let transfer = served.transfer("f", 1).await;
     served.running.abort();
     within(async { while served.events.next().await.is_some() {} }).await;
     assert!(is_closed(served.address).await);

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use tokio::net::TcpSocket;
 
 use super::*;
+use crate::send::{StreamFailure, StreamRefusal};
 
 /// More than the buffers of a connection hold.
 const LARGE: u64 = 64 << 20;
@@ -41,7 +42,7 @@ fn is_reset(result: &io::Result<Vec<u8>>) -> bool {
 async fn streams_in_any_order_make_the_file_and_the_port_closes() {
     let mut served = Served::start().await;
     served.file("f", b"12345678");
-    let address = served.grant("f", 8).await;
+    let address = served.transfer("f", 8).await;
     for (id, part) in [(7, ""), (0, "12"), (3, "78"), (4, ""), (2, "56"), (1, "34"), (6, ""), (5, "")] {
         assert_eq!(read_stream(address, id).await.unwrap(), part.as_bytes(), "{id}");
     }
@@ -55,7 +56,7 @@ async fn streams_in_any_order_make_the_file_and_the_port_closes() {
 async fn wrong_ids_get_nothing_and_take_nothing() {
     let mut served = Served::start().await;
     served.sparse("f", LARGE);
-    let address = served.grant("f", 2).await;
+    let address = served.transfer("f", 2).await;
     assert_eq!(read_stream(address, 2).await.unwrap(), b"");
     assert_eq!(refused(&mut served).await, StreamRefusal::OutOfRange(2));
     let first = begun(address, 0).await;
@@ -74,7 +75,7 @@ async fn wrong_ids_get_nothing_and_take_nothing() {
 async fn a_foreign_address_gets_nothing() {
     let mut served = Served::start().await;
     served.file("f", b"abc");
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let foreign = within(socket.connect(address)).await.unwrap();
@@ -87,7 +88,7 @@ async fn a_foreign_address_gets_nothing() {
 async fn an_unused_transfer_expires_and_its_port_closes() {
     let mut served = Served::with(|options| options.transfer_expiry(Duration::from_millis(300))).await;
     served.file("f", b"abc");
-    let address = served.grant("f", 2).await;
+    let address = served.transfer("f", 2).await;
     assert_eq!(read_stream(address, 0).await.unwrap(), b"ab");
     let expired = served.event(|event| {
         let ServerEvent::TransferExpired { missing, bytes, idle, .. } = event else { return None };
@@ -102,7 +103,7 @@ async fn a_stream_that_is_served_keeps_its_transfer() {
     let expiry = Duration::from_millis(50);
     let mut served = Served::with(|options| options.transfer_expiry(expiry)).await;
     served.sparse("f", LARGE);
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     let stream = begun(address, 0).await;
     tokio::time::sleep(expiry * 4).await;
     assert_eq!(read_to_end(stream).await.unwrap().len(), (64 << 20) - 1);
@@ -113,7 +114,7 @@ async fn a_stream_that_is_served_keeps_its_transfer() {
 async fn a_mute_stream_is_closed_and_disturbs_nobody() {
     let mut served = Served::with(|options| options.request_timeout(Duration::from_millis(500))).await;
     served.file("f", b"abc");
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     let mute = connect(address).await.unwrap();
     assert_eq!(refused(&mut served).await, StreamRefusal::NoId);
     assert!(is_reset(&read_to_end(mute).await));
@@ -124,7 +125,7 @@ async fn a_mute_stream_is_closed_and_disturbs_nobody() {
 async fn a_stream_that_breaks_can_be_connected_again() {
     let mut served = Served::start().await;
     served.sparse("f", LARGE);
-    let address = served.grant("f", 2).await;
+    let address = served.transfer("f", 2).await;
     let broken = begun(address, 0).await;
     let other = begun(address, 1).await;
     broken.set_zero_linger().unwrap();
@@ -139,7 +140,7 @@ async fn a_stream_that_breaks_can_be_connected_again() {
 async fn surplus_bytes_of_a_client_do_not_cost_it_data() {
     let mut served = Served::start().await;
     served.file("f", &vec![9; 300_000]);
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     let mut socket = open_stream(address, 0).await;
     socket.write_all(&vec![0; 60_000]).await.unwrap();
     assert_eq!(read_to_end(socket).await.unwrap().len(), 300_000);
@@ -157,7 +158,7 @@ async fn a_changed_source_resets_its_streams() {
     for change in [truncated, written] {
         let mut served = Served::start().await;
         let path = served.sparse("f", LARGE);
-        let address = served.grant("f", 2).await;
+        let address = served.transfer("f", 2).await;
         let second = begun(address, 1).await;
         change(&path);
         assert!(is_reset(&read_to_end(second).await));
@@ -173,7 +174,7 @@ async fn a_changed_source_resets_its_streams() {
 async fn a_removed_source_is_still_served() {
     let served = Served::start().await;
     let path = served.file("f", b"abc");
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     std::fs::remove_file(path).unwrap();
     assert_eq!(read_stream(address, 0).await.unwrap(), b"abc");
 }
@@ -182,7 +183,7 @@ async fn a_removed_source_is_still_served() {
 async fn a_client_that_takes_nothing_is_cut_off() {
     let mut served = Served::with(|options| options.stall_timeout(Duration::from_millis(100))).await;
     served.sparse("f", LARGE);
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     let stalled = begun(address, 0).await;
     assert_eq!(failed(&mut served).await, StreamFailure::Stalled);
     assert!(is_reset(&read_to_end(stalled).await));
@@ -202,7 +203,7 @@ async fn sent_and_not_received(address: SocketAddr) -> TcpStream {
 async fn who_takes_no_more_of_the_last_bytes_can_connect_again() {
     let mut served = Served::with(|options| options.stall_timeout(Duration::from_millis(200))).await;
     served.file("f", &vec![9; 300_000]);
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     let silent = sent_and_not_received(address).await;
     assert_eq!(failed(&mut served).await, StreamFailure::Disconnected);
     assert_eq!(served.stats.bytes_sent(), 300_000);
@@ -215,7 +216,7 @@ async fn who_takes_no_more_of_the_last_bytes_can_connect_again() {
 async fn who_breaks_late_can_connect_again() {
     let mut served = Served::start().await;
     served.file("f", &vec![9; 300_000]);
-    let address = served.grant("f", 1).await;
+    let address = served.transfer("f", 1).await;
     let slow = sent_and_not_received(address).await;
     // Longer than a client that has received everything gets to close.
     let early = tokio::time::timeout(Duration::from_millis(2500), served.finished()).await;
@@ -231,7 +232,7 @@ async fn who_breaks_late_can_connect_again() {
 async fn streams_over_the_limit_wait_for_their_turn() {
     let mut served = Served::with(|options| options.max_streams(NonZeroUsize::MIN)).await;
     served.sparse("f", LARGE);
-    let address = served.grant("f", 2).await;
+    let address = served.transfer("f", 2).await;
     let first = begun(address, 0).await;
     let waiting = tokio::spawn(read_stream(address, 1));
     assert_eq!(read_to_end(first).await.unwrap().len(), 1 << 25);
@@ -243,7 +244,7 @@ async fn streams_over_the_limit_wait_for_their_turn() {
 async fn connections_that_send_nothing_are_bounded_for_each_address() {
     let mut served = Served::with(|options| options.max_streams(NonZeroUsize::MIN)).await;
     served.file("f", b"abc");
-    let transfers = [served.grant("f", 255).await, served.grant("f", 255).await];
+    let transfers = [served.transfer("f", 255).await, served.transfer("f", 255).await];
     // What one transfer takes at most is what one address has.
     let mut mute = Vec::new();
     for n in 0..271 {

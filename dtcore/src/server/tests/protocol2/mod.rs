@@ -1,37 +1,68 @@
 //! Protocol 2 over loopback, against a receiver of raw sockets.
 
 mod changes;
+mod digests;
 mod endings;
 mod hellos;
 mod load;
-mod ranges;
+mod push;
+mod runs;
+mod sessions;
 mod upgrade;
 
 use std::num::NonZeroUsize;
 
 use super::*;
 use crate::digest::{Blake3Digest, Md5Digest, RangeDigest};
-use crate::manifest::{ByteRange, Manifest};
+use crate::manifest::{BlockRun, ByteRange, Manifest};
+use crate::num::{to_u64, to_usize};
 use crate::proto::v2::{
-    Answer, Demand, ErrorCode, FRAME_LEN, Hello, MAX_REASON, Replacing, Reply, Secret, SessionId,
-    TRAILER_LEN, Trailer, WHOLE_DIGESTS_LEN, WholeDigests, WholeDigestsReply,
+    ErrorCode, FRAME_LEN, Hello, MAX_REASON, PAYLOAD_CHECK_LEN, Replacing, ReportedDigests, Request,
+    Response, Secret, SessionId, SessionOffer, TRAILER_LEN, TrailerHead, WHOLE_DIGESTS_LEN, WholeDigests,
+    WireRun, checked_payload,
 };
+use crate::send::{StreamFailure, StreamRefusal};
 
 /// More than the buffers of a connection hold.
 const LARGE: u64 = 64 << 20;
 
+/// The size of the blocks of the files here.
+const BLOCK: u64 = 64 << 10;
+
+/// How many of these blocks the longest run has.
+const LONGEST: u32 = 256;
+
 impl Served {
-    /// Asks for `name` in protocol 2.
-    async fn session(&self, name: &str, n: u8) -> Answer {
+    /// Requests a session for `name`, whose streams all begin with a hello.
+    async fn session(&self, name: &str, n: u8) -> SessionOffer {
         self.session_with(name, &format!("{{\"threads\": {n}, \"protocol\": 2}}")).await
     }
 
-    async fn session_with(&self, name: &str, body: &str) -> Answer {
+    async fn session_with(&self, name: &str, body: &str) -> SessionOffer {
         let request = format!("POST {name} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let answer = self.exchange(&[request.as_bytes()]).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        Answer::decode(body.as_bytes()).unwrap()
+        SessionOffer::decode(body.as_bytes()).unwrap()
+    }
+
+    /// Connects and sends a hello.
+    async fn open(&self, offer: &SessionOffer, stream: u8) -> Peer {
+        self.send(offer, &hello(offer, stream, Replacing::Nothing)).await
+    }
+
+    /// Connects and sends these bytes.
+    async fn send(&self, offer: &SessionOffer, bytes: &[u8]) -> Peer {
+        let mut socket = connect(self.address).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        Peer { socket, manifest: offer.manifest }
+    }
+
+    /// A stream that is open for certain: its first block has arrived.
+    async fn open_stream(&self, offer: &SessionOffer, stream: u8) -> Peer {
+        let mut stream = self.open(offer, stream).await;
+        stream.fetch(0, 1).await;
+        stream
     }
 
     async fn failed(&mut self) -> StreamFailure {
@@ -44,6 +75,16 @@ impl Served {
     async fn stream_finished(&mut self) {
         self.event(|event| matches!(event, ServerEvent::StreamFinished { .. }).then_some(())).await;
     }
+
+    async fn refused(&mut self) -> StreamRefusal {
+        let refused = |event: &ServerEvent| match event {
+            ServerEvent::StreamRefused { reason, .. } | ServerEvent::ConnectionRefused { reason, .. } => {
+                Some(*reason)
+            }
+            _ => None,
+        };
+        self.event(refused).await
+    }
 }
 
 fn content(len: usize) -> Vec<u8> {
@@ -51,7 +92,7 @@ fn content(len: usize) -> Vec<u8> {
 }
 
 fn part(content: &[u8], range: ByteRange) -> &[u8] {
-    &content[usize::try_from(range.start()).unwrap()..usize::try_from(range.end()).unwrap()]
+    &content[to_usize(range.start())..to_usize(range.end())]
 }
 
 /// Waits until the file has been left alone long enough for its digests to be remembered.
@@ -62,12 +103,13 @@ async fn settle(path: &PathBuf) {
     }
 }
 
-/// What came from the sender.
+/// A frame of the sender, or the end of the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Got {
-    Data(ByteRange, Vec<u8>, Trailer),
-    Digests(WholeDigestsReply),
-    Wait,
+    Offer(SessionOffer),
+    Data(BlockRun, Vec<u8>, Result<Vec<RangeDigest>, ErrorCode>),
+    Digests(ReportedDigests),
+    Wait(u64),
     Drain,
     Refused(ErrorCode, String),
     End,
@@ -75,17 +117,9 @@ enum Got {
 }
 
 impl Got {
-    /// The bytes of a range that came with a digest that is right.
-    #[track_caller]
-    fn verified(self, size: u64) -> (ByteRange, Vec<u8>) {
-        let Self::Data(range, bytes, trailer) = self else { panic!("{self:?}") };
-        assert_eq!(trailer, Trailer(Ok(RangeDigest::of(size, range, &bytes).unwrap())), "{range}");
-        (range, bytes)
-    }
-
     #[track_caller]
     fn code(self) -> (Vec<u8>, ErrorCode) {
-        let Self::Data(_, bytes, Trailer(Err(code))) = self else { panic!("{self:?}") };
+        let Self::Data(_, bytes, Err(code)) = self else { panic!("{self:?}") };
         (bytes, code)
     }
 
@@ -98,52 +132,66 @@ impl Got {
 }
 
 /// The receiver's side of a stream.
-struct Stream2 {
+struct Peer {
     socket: TcpStream,
+    manifest: Manifest,
 }
 
-fn hello(answer: &Answer, stream: u8, replacing: Replacing) -> Vec<u8> {
-    let hello = Hello { stream, secret: answer.secret.clone(), session: answer.session, replacing };
+fn hello(offer: &SessionOffer, stream: u8, replacing: Replacing) -> Vec<u8> {
+    let hello = Hello { stream, secret: offer.secret.clone(), session: offer.session, replacing };
     hello.encode().to_vec()
 }
 
-fn data_port(answer: &Answer) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, answer.port))
+/// The request for a run that the manifest has.
+fn run_of(manifest: &Manifest, first: u64, count: u32) -> Request {
+    let run = manifest.run(first, count).unwrap();
+    Request::Run(WireRun { first, count, length: manifest.run_len(run).unwrap() })
 }
 
-impl Stream2 {
-    /// Connects and sends these bytes.
-    async fn with(answer: &Answer, bytes: &[u8]) -> Self {
-        let mut socket = connect(data_port(answer)).await.unwrap();
-        socket.write_all(bytes).await.unwrap();
-        Self { socket }
-    }
-
-    async fn open(answer: &Answer, stream: u8) -> Self {
-        Self::with(answer, &hello(answer, stream, Replacing::Nothing)).await
-    }
-
-    /// A stream that is surely open: it has brought a range.
-    async fn begun(answer: &Answer, stream: u8) -> Self {
-        let mut stream = Self::open(answer, stream).await;
-        stream
-            .fetch(ByteRange::with_len(0, answer.manifest.size().min(1024)))
-            .await
-            .verified(answer.manifest.size());
-        stream
-    }
-
-    async fn demand(&mut self, demands: &[Demand]) {
-        let bytes: Vec<u8> = demands.iter().flat_map(|demand| demand.encode()).collect();
+impl Peer {
+    async fn request(&mut self, requests: &[Request]) {
+        let bytes: Vec<u8> = requests.iter().flat_map(|request| request.encode()).collect();
         within(self.socket.write_all(&bytes)).await.unwrap();
     }
 
-    async fn fetch(&mut self, range: ByteRange) -> Got {
-        self.demand(&[Demand::Range(range)]).await;
-        self.got().await
+    async fn request_run(&mut self, first: u64, count: u32) {
+        let request = run_of(&self.manifest, first, count);
+        self.request(&[request]).await;
     }
 
-    /// Waits until something has come, and leaves it there.
+    /// Requests four runs of 16 MiB, more than fits into the connection.
+    async fn request_much(&mut self) {
+        for i in 0..4 {
+            self.request_run(i * u64::from(LONGEST), LONGEST).await;
+        }
+    }
+
+    /// Requests a run, and returns its bytes, which are verified.
+    async fn fetch(&mut self, first: u64, count: u32) -> Vec<u8> {
+        self.request_run(first, count).await;
+        self.received(first, count).await
+    }
+
+    /// The bytes of the run that arrives next, which are verified.
+    #[track_caller]
+    fn received(&mut self, first: u64, count: u32) -> impl Future<Output = Vec<u8>> {
+        async move {
+            let got = self.got().await;
+            let expected = self.manifest.run(first, count).unwrap();
+            let Got::Data(run, bytes, Ok(digests)) = got else { panic!("{first}+{count}: {got:?}") };
+            assert_eq!(run, expected);
+            let mut rest = bytes.as_slice();
+            for (block, digest) in self.manifest.blocks_of(run).zip(digests) {
+                let range = self.manifest.range(block);
+                let (block, later) = rest.split_at(to_usize(range.len()));
+                assert_eq!(RangeDigest::of(self.manifest.size(), range, block), Some(digest), "{range}");
+                rest = later;
+            }
+            bytes
+        }
+    }
+
+    /// Waits until something has arrived, and leaves it there.
     async fn answering(&self) {
         assert_eq!(within(self.socket.peek(&mut [0])).await.unwrap(), 1);
     }
@@ -157,7 +205,13 @@ impl Stream2 {
         self.exactly(N).await.unwrap().try_into().unwrap()
     }
 
-    /// The next frame, whole.
+    /// A payload, whose check is verified.
+    async fn payload(&mut self, header: &[u8; FRAME_LEN], len: usize) -> Vec<u8> {
+        let bytes = self.exactly(len + PAYLOAD_CHECK_LEN).await.unwrap();
+        checked_payload(header, &bytes).unwrap().to_vec()
+    }
+
+    /// The next complete frame.
     async fn got(&mut self) -> Got {
         let mut first = [0];
         match within(self.socket.read(&mut first)).await {
@@ -168,37 +222,46 @@ impl Stream2 {
         let mut header = [0; FRAME_LEN];
         header[0] = first[0];
         header[1..].copy_from_slice(&self.exactly(FRAME_LEN - 1).await.unwrap());
-        match Reply::decode(&header).unwrap() {
-            Reply::Data(range) => {
-                let Ok(bytes) = self.exactly(usize::try_from(range.len()).unwrap()).await else {
-                    return Got::Reset;
-                };
-                let trailer = self.array::<TRAILER_LEN>().await;
-                Got::Data(range, bytes, Trailer::decode(&trailer).unwrap())
+        match Response::decode(&header).unwrap() {
+            Response::Offer(len) => {
+                Got::Offer(SessionOffer::decode(&self.payload(&header, len).await).unwrap())
             }
-            Reply::Digests(which) => {
-                let bytes = self.array::<WHOLE_DIGESTS_LEN>().await;
-                Got::Digests(WholeDigestsReply::decode(which, &bytes).unwrap())
+            Response::Data(WireRun { first, count, length }) => {
+                let run = self.manifest.run(first, count).unwrap();
+                assert_eq!(self.manifest.run_len(run), Some(length));
+                let Ok(bytes) = self.exactly(to_usize(length)).await else { return Got::Reset };
+                let head = TrailerHead::decode(&self.array::<TRAILER_LEN>().await).unwrap();
+                assert_eq!(head.count, count);
+                let mut digests = Vec::new();
+                for _ in 0..count {
+                    digests.push(RangeDigest::from(self.array::<32>().await));
+                }
+                if head.result.is_err() {
+                    assert!(digests.iter().all(|digest| *digest == RangeDigest::from([0; 32])));
+                }
+                Got::Data(run, bytes, head.result.map(|()| digests))
             }
-            Reply::Wait { .. } => Got::Wait,
-            Reply::Drain => Got::Drain,
-            Reply::Refused(code, len) => {
+            Response::Digests(which) => {
+                let payload = self.payload(&header, WHOLE_DIGESTS_LEN).await;
+                Got::Digests(ReportedDigests::decode(which, &payload).unwrap())
+            }
+            Response::Wait { hashed } => Got::Wait(hashed),
+            Response::Drain => Got::Drain,
+            Response::Refused(code, len) => {
                 assert!(len <= MAX_REASON);
-                Got::Refused(code, String::from_utf8(self.exactly(len).await.unwrap()).unwrap())
+                Got::Refused(code, String::from_utf8(self.payload(&header, len).await).unwrap())
             }
         }
     }
 
-    /// The digests, after as many `WAIT`s as come before them.
-    async fn digests(&mut self, which: WholeDigests) -> WholeDigestsReply {
-        self.demand(&[Demand::Digest(which)]).await;
+    /// The digests, after any number of `WAIT`s.
+    async fn digests(&mut self, which: WholeDigests) -> ReportedDigests {
+        self.request(&[Request::Digest(which)]).await;
         loop {
             match self.got().await {
-                Got::Wait => {}
+                Got::Wait(_) => {}
                 Got::Digests(digests) => return digests,
-                other @ (Got::Data(..) | Got::Drain | Got::Refused(..) | Got::End | Got::Reset) => {
-                    panic!("{other:?}")
-                }
+                other => panic!("{other:?}"),
             }
         }
     }

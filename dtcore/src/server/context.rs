@@ -1,0 +1,91 @@
+//! What all tasks of a server share.
+
+use std::ffi::OsStr;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::broadcast;
+
+use super::admission::Limits;
+use super::event::{self, ServerEvent, TransferId};
+use super::options::ServerOptions;
+use super::refusal::Refusal;
+use super::sessions::Sessions;
+use super::stats::ServerStats;
+use crate::backend::fs::Root;
+use crate::send::digest_cache::DigestCache;
+use crate::send::{self, FairQueue, Tasks, Timeouts};
+
+/// What all tasks of a server share.
+#[derive(Debug)]
+pub(crate) struct ServerContext {
+    pub(crate) options: ServerOptions,
+    pub(crate) local_addr: SocketAddr,
+    pub(crate) root: Arc<Root>,
+    pub(crate) limits: Limits,
+    pub(crate) sessions: Sessions,
+    /// What the sending engine needs, with the tasks of the server.
+    pub(crate) send: Arc<send::Context>,
+    pub(crate) stats: ServerStats,
+    pub(crate) events: broadcast::Sender<ServerEvent>,
+    n_transfers: AtomicU64,
+}
+
+impl ServerContext {
+    pub(crate) fn new(options: ServerOptions, root: Root, local_addr: SocketAddr) -> Self {
+        let (stats, tasks) = (ServerStats::default(), Tasks::default());
+        let send = send::Context {
+            digests: DigestCache::new(options.min_age, &tasks.tracker, Arc::clone(&stats.bytes_hashed)),
+            fair_queue: FairQueue::new(),
+            timeouts: Timeouts {
+                stall: options.stall_timeout,
+                idle: options.idle_timeout,
+                session: options.session_expiry,
+            },
+            tasks,
+            bytes_sent: Arc::clone(&stats.bytes_sent),
+        };
+        Self {
+            local_addr,
+            root: Arc::new(root),
+            limits: Limits::new(&options),
+            sessions: Sessions::default(),
+            send: Arc::new(send),
+            stats,
+            events: broadcast::Sender::new(event::BACKLOG),
+            n_transfers: AtomicU64::new(0),
+            options,
+        }
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.send.tasks
+    }
+
+    pub(crate) fn emit(&self, event: ServerEvent) {
+        self.stats.count(&event);
+        // It is no error that nobody observes the server.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn emit_refused(&self, peer: SocketAddr, refusal: &Refusal, target: Option<&[u8]>) {
+        self.emit(ServerEvent::RequestRefused {
+            peer,
+            status: refusal.status.as_u16(),
+            reason: refusal.reason.clone(),
+            path: target.map(|target| PathBuf::from(OsStr::from_bytes(target))),
+        });
+    }
+
+    pub(crate) fn emit_accept_failed(&self, error: &io::Error) {
+        self.emit(ServerEvent::AcceptFailed { reason: error.to_string() });
+    }
+
+    pub(crate) fn next_transfer(&self) -> TransferId {
+        TransferId(self.n_transfers.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}

@@ -1,0 +1,221 @@
+//! `POST <name>`: a session for a file, and its offer; in protocol 1, a transfer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use tokio::io::Interest;
+
+use crate::backend::Object;
+use crate::manifest::{BlockSize, Manifest};
+use crate::num::to_u64;
+use crate::proto::v2::{Replacing, Secret, SessionId, SessionRequest, WholeDigests};
+use crate::proto::{Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest, v1};
+use crate::send::{Session, SessionEnd, Share, Terms};
+use crate::server::ServerContext;
+use crate::server::admission::{Permit, client_key};
+use crate::server::event::{ServerEvent, TransferFailure, TransferId};
+use crate::server::legacy;
+use crate::server::open::open;
+use crate::server::refusal::Refusal;
+use crate::server::router::{Next, RequestContext, json, wants_stream};
+
+pub(crate) async fn answer(
+    context: &Arc<ServerContext>,
+    request_context: &RequestContext,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
+    let names = Target::names(&request_context.target, marking);
+    let names: Arc<[Vec<u8>]> = names.into_iter().map(std::borrow::Cow::into_owned).collect();
+    let wants_stream = wants_stream(&request);
+    let wanted = read_request(request, context.options.request_timeout).await?;
+    let peer = request_context.peer;
+    let permit = admit(context, peer.ip())?;
+    let work = async {
+        match wanted {
+            TransferRequest::V1(wanted) => {
+                let (answer, size) = legacy::create_transfer(context, peer, wanted, names, permit).await?;
+                let mut response = json(StatusCode::OK, answer.encode());
+                response.headers_mut().insert(SIZE_HEADER, HeaderValue::from(size));
+                Ok(response)
+            }
+            TransferRequest::V2(wanted) => {
+                let found = open(context, peer, names).await?;
+                if wants_stream {
+                    offer_on_stream(context, request_context, wanted, found, permit)
+                } else {
+                    let session = create_session(context, peer, wanted, found, permit)?;
+                    if session.manifest().n_blocks() == 0 {
+                        // The offer is all there is.
+                        session.end(SessionEnd::Finished);
+                    }
+                    Ok(json(StatusCode::OK, session.offer().encode()))
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = context.tasks().draining.cancelled() => Err(Refusal::busy("the server is shutting down")),
+        answer = work => answer,
+        // A half-closed connection still wants its answer; one that was reset does not.
+        _ = request_context.socket.ready(Interest::ERROR) => {
+            Err(Refusal::new(StatusCode::BAD_REQUEST, "the client disconnected"))
+        }
+    }
+}
+
+/// Reads and checks the body.
+async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<TransferRequest, Refusal> {
+    let too_large =
+        || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is over {} bytes", v1::MAX_BODY));
+    let headers = request.headers();
+    if !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request has no content-length"));
+    }
+    let body = request.into_body();
+    if body.size_hint().lower() > to_u64(v1::MAX_BODY) {
+        return Err(too_large());
+    }
+    let body = tokio::time::timeout(deadline, Limited::new(body, v1::MAX_BODY).collect())
+        .await
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                too_large()
+            } else {
+                Refusal::new(StatusCode::BAD_REQUEST, "the body is incomplete or broken")
+            }
+        })?;
+    Ok(TransferRequest::decode(&body.to_bytes())?)
+}
+
+/// A place among the transfers. Where there is none, an idle session of the same client makes room.
+fn admit(context: &ServerContext, peer: IpAddr) -> Result<Permit, Refusal> {
+    loop {
+        match context.limits.transfers.admit(peer) {
+            Some(permit) => return Ok(permit),
+            None if context.sessions.evict_idle(client_key(peer)) => {}
+            None => return Err(Refusal::busy("too many transfers")),
+        }
+    }
+}
+
+/// Creates a session whose stream 0 is the connection of the request, on which the offer is sent.
+fn offer_on_stream(
+    context: &Arc<ServerContext>,
+    request_context: &RequestContext,
+    wanted: SessionRequest,
+    found: (Arc<dyn Object>, PathBuf),
+    permit: Permit,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let busy = || Refusal::busy("too many streams");
+    let peer = request_context.peer;
+    let places = context.limits.stream_places(peer.ip()).ok_or_else(busy)?;
+    let session = create_session(context, peer, wanted, found, permit)?;
+    let guard = session.claim(0, Replacing::Nothing, || Some(places)).map_err(|_| busy())?;
+    Ok(request_context.switch(Next::Stream(guard, wanted.push)))
+}
+
+/// Creates a session for a file that was opened; nothing of it is read before.
+fn create_session(
+    context: &Arc<ServerContext>,
+    peer: SocketAddr,
+    wanted: SessionRequest,
+    (source, path): (Arc<dyn Object>, PathBuf),
+    permit: Permit,
+) -> Result<Arc<Session>, Refusal> {
+    let size = source.size();
+    let manifest = Manifest::new(size, BlockSize::for_file(size))
+        .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let (id, secret) = (unused_id(context)?, Secret::from(random()?));
+    let (transfer, client) = (context.next_transfer(), client_key(peer.ip()));
+    let observer = Arc::clone(context);
+    let terms = Terms {
+        id,
+        secret,
+        share: Share { peer: client, session: transfer.0 },
+        source,
+        manifest,
+        streams: wanted.streams,
+        on_stream_end: Box::new(move |stream, bytes, result| {
+            observer.emit(match result {
+                Ok(()) => ServerEvent::StreamFinished { transfer, stream, bytes },
+                Err(reason) => ServerEvent::StreamFailed { transfer, stream, bytes, reason },
+            });
+        }),
+    };
+    let session = Session::new(&context.send, terms);
+    let port = context.local_addr.port();
+    let (streams, started) = (wanted.streams, path.clone());
+    context.emit(ServerEvent::TransferStarted {
+        transfer,
+        protocol: 2,
+        peer,
+        path: started,
+        size,
+        streams,
+        port,
+    });
+    context.sessions.insert(&session, client, permit);
+    let tracker = &context.tasks().tracker;
+    tracker.spawn(run(Arc::clone(context), Arc::clone(&session), peer, path));
+    if wanted.digests == WholeDigests::Blake3AndMd5 && manifest.n_blocks() > 0 {
+        let session = Arc::clone(&session);
+        tracker.spawn(async move { session.hash_ahead().await });
+    }
+    Ok(session)
+}
+
+/// Keeps a session until it ends, and reports how it ended.
+async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAddr, path: PathBuf) {
+    let end = session.run().await;
+    let idle = match end {
+        SessionEnd::Expired => context.options.session_expiry,
+        SessionEnd::Finished | SessionEnd::Evicted | SessionEnd::ShutDown => {
+            session.idle_since().map(|since| since.elapsed()).unwrap_or_default()
+        }
+    };
+    // Before the event: an observer may send the next request at once.
+    context.sessions.remove(session.terms().id);
+    let transfer = TransferId(session.terms().share.session);
+    let bytes = session.bytes_sent();
+    context.emit(match end {
+        SessionEnd::Finished => ServerEvent::TransferFinished {
+            transfer,
+            peer,
+            path,
+            size: session.manifest().size(),
+            bytes,
+            elapsed: session.started().elapsed(),
+        },
+        SessionEnd::Expired | SessionEnd::Evicted => {
+            let missing = usize::from(session.terms().streams.value());
+            ServerEvent::TransferExpired { transfer, missing, bytes, idle }
+        }
+        SessionEnd::ShutDown => ServerEvent::TransferFailed { transfer, reason: TransferFailure::ShutDown },
+    });
+}
+
+/// A session number that is not in use. It is no secret, but numbers of a former run must not return soon.
+fn unused_id(context: &ServerContext) -> Result<SessionId, Refusal> {
+    loop {
+        let id = SessionId::from(u64::from_le_bytes(random()?));
+        if !context.sessions.contains(id) {
+            return Ok(id);
+        }
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| Refusal::busy("the system has no randomness"))?;
+    Ok(bytes)
+}

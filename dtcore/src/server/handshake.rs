@@ -1,0 +1,123 @@
+//! From a hello to a stream of a session.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::ServerContext;
+use super::admission::Permit;
+use super::event::{ServerEvent, TransferId};
+use crate::proto::v2::{ErrorCode, HELLO_LEN, Hello};
+use crate::send::{Opening, Session, StreamGuard, StreamRefusal, refuse, serve_stream};
+use crate::transport::Connection;
+
+/// Serves a connection from its hello, of which `early` was read before, to its end.
+pub(crate) async fn run(
+    context: Arc<ServerContext>,
+    socket: Arc<TcpStream>,
+    mut early: Bytes,
+    peer: SocketAddr,
+    permit: Permit,
+    deadline: Instant,
+) {
+    let connection = Connection::tcp(socket);
+    let hello = tokio::select! {
+        biased;
+        () = context.tasks().draining.cancelled() => return,
+        hello = timeout_at(deadline, read(&connection, &mut early)) => hello.ok().flatten(),
+    };
+    let guard = match hello {
+        None => Err(Refused { transfer: None, reason: StreamRefusal::NoHello }),
+        Some(bytes) => claim(&context, &bytes, peer),
+    };
+    match guard {
+        Ok(guard) => {
+            drop(permit);
+            emit_opened(&context, &guard, peer);
+            // In a box, so that connections that never send a hello take no room for all that follows.
+            Box::pin(serve_stream(guard, connection, early, Opening::Hello)).await;
+        }
+        Err(refused) => {
+            refused.emit(&context, peer);
+            if let Some(code) = code(refused.reason) {
+                refuse(&context.send, &connection, code, &refused.reason.to_string()).await;
+            }
+        }
+    }
+}
+
+/// Reports that a connection became a stream.
+pub(crate) fn emit_opened(context: &ServerContext, guard: &StreamGuard, peer: SocketAddr) {
+    let (transfer, stream) = (transfer_of(guard.session()), guard.claim().stream);
+    context.emit(ServerEvent::StreamOpened { transfer, stream, peer });
+}
+
+/// Reads exactly a hello; `None` if the connection ends before.
+async fn read(connection: &Connection, early: &mut Bytes) -> Option<[u8; HELLO_LEN]> {
+    let mut hello = [0; HELLO_LEN];
+    let mut n = early.len().min(HELLO_LEN);
+    early.copy_to_slice(hello.get_mut(..n)?);
+    while n < HELLO_LEN {
+        connection.readable().await.ok()?;
+        match connection.try_read(hello.get_mut(n..)?) {
+            Ok(0) => return None,
+            Ok(read) => n += read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
+    }
+    Some(hello)
+}
+
+/// The stream that a hello names, if the connection may carry it.
+fn claim(context: &ServerContext, bytes: &[u8; HELLO_LEN], peer: SocketAddr) -> Result<StreamGuard, Refused> {
+    let refused = |reason| Refused { transfer: None, reason };
+    let hello = Hello::decode(bytes).map_err(|_| refused(StreamRefusal::InvalidHello))?;
+    let session = context.sessions.find(&hello).ok_or(refused(StreamRefusal::NoSession))?;
+    let places = || context.limits.stream_places(peer.ip());
+    let of_session = |reason| Refused { transfer: Some(transfer_of(&session)), reason };
+    session.claim(hello.stream, hello.replacing, places).map_err(of_session)
+}
+
+/// The transfer of a session: its number in the session's share.
+fn transfer_of(session: &Session) -> TransferId {
+    TransferId(session.terms().share.session)
+}
+
+/// The refusal on the wire; `None` for a connection that is closed without one.
+fn code(reason: StreamRefusal) -> Option<ErrorCode> {
+    match reason {
+        StreamRefusal::NoHello
+        | StreamRefusal::NoId
+        | StreamRefusal::ForeignAddress
+        | StreamRefusal::Silent
+        | StreamRefusal::Tls => None,
+        StreamRefusal::InvalidHello => Some(ErrorCode::ProtocolViolation),
+        StreamRefusal::NoSession => Some(ErrorCode::NoSuchSession),
+        StreamRefusal::OutOfRange(_) | StreamRefusal::Busy(_) | StreamRefusal::Complete(_) => {
+            Some(ErrorCode::NoSuchStream)
+        }
+        StreamRefusal::NoCapacity => Some(ErrorCode::Busy),
+    }
+}
+
+/// Why a connection is no stream, and of which transfer if that is known.
+#[derive(Debug)]
+struct Refused {
+    transfer: Option<TransferId>,
+    reason: StreamRefusal,
+}
+
+impl Refused {
+    fn emit(&self, context: &ServerContext, peer: SocketAddr) {
+        let reason = self.reason;
+        context.emit(match self.transfer {
+            Some(transfer) => ServerEvent::StreamRefused { transfer, peer, reason },
+            None => ServerEvent::ConnectionRefused { peer, reason },
+        });
+    }
+}

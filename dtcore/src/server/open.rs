@@ -1,0 +1,53 @@
+//! Finds and opens the file that a request names, if the client may have it.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use http::StatusCode;
+use tokio::time::timeout;
+
+use super::ServerContext;
+use super::auth::{Action, Authorization, AuthorizeRequest};
+use super::refusal::Refusal;
+use crate::backend::{Backend, Object};
+
+/// Opens the first of `names` that exists, and asks whether the client may have it. Returns the file and its name below the
+/// root, without empty parts and dots.
+pub(crate) async fn open(
+    context: &ServerContext,
+    peer: SocketAddr,
+    names: Arc<[Vec<u8>]>,
+) -> Result<(Arc<dyn Object>, PathBuf), Refusal> {
+    let root = Arc::clone(&context.root);
+    let requested = names.first().cloned().unwrap_or_default();
+    // A cold disk may need its time for every part of a path.
+    let opening = tokio::task::spawn_blocking(move || root.open(&names));
+    let opened = opening.await.map_err(|_| Refusal::busy("the server is shutting down"))?;
+    let opened = opened.map(|(source, name)| (source, normalized(&name)));
+    if let Some(authorizer) = &context.options.authorizer {
+        // A client that may not have a file does not learn whether it exists.
+        let path = match &opened {
+            Ok((_, path)) => path.clone(),
+            Err(_) => normalized(&PathBuf::from(OsString::from_vec(requested))),
+        };
+        let request = AuthorizeRequest { peer, action: Action::Download, path };
+        let decision = timeout(context.options.request_timeout, authorizer.authorize(request)).await;
+        match decision.map_err(|_| Refusal::busy("the authorization timed out"))? {
+            Authorization::Allowed => {}
+            Authorization::Forbidden => return Err(Refusal::new(StatusCode::FORBIDDEN, "access denied")),
+            Authorization::Unauthenticated => {
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "authentication required"));
+            }
+        }
+    }
+    let (file, path) = opened?;
+    Ok((Arc::new(file), path))
+}
+
+/// A name relative to the root, in the one spelling that a comparison of paths expects.
+fn normalized(name: &Path) -> PathBuf {
+    name.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir)).collect()
+}

@@ -1,0 +1,77 @@
+//! The sessions of a server, by their numbers.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::admission::Permit;
+use crate::proto::v2::{Hello, SessionId};
+use crate::send::{Session, SessionEnd};
+
+/// The sessions of a server, by their numbers.
+#[derive(Default)]
+pub(crate) struct Sessions(Mutex<HashMap<SessionId, Entry>>);
+
+struct Entry {
+    session: Arc<Session>,
+    /// The share of the peer that requested it.
+    client: IpAddr,
+    /// Its place among the transfers.
+    _permit: Permit,
+}
+
+impl Sessions {
+    /// Adds a session, whose streams are found from now on.
+    pub(crate) fn insert(&self, session: &Arc<Session>, client: IpAddr, permit: Permit) {
+        let entry = Entry { session: Arc::clone(session), client, _permit: permit };
+        self.all().insert(session.terms().id, entry);
+    }
+
+    /// Removes a session and frees its place.
+    pub(crate) fn remove(&self, id: SessionId) {
+        self.all().remove(&id);
+    }
+
+    /// Whether a number is in use.
+    pub(crate) fn contains(&self, id: SessionId) -> bool {
+        self.all().contains_key(&id)
+    }
+
+    /// The session that a hello names with the right secret.
+    pub(crate) fn find(&self, hello: &Hello) -> Option<Arc<Session>> {
+        let session = self.all().get(&hello.session).map(|entry| Arc::clone(&entry.session))?;
+        (session.terms().secret == hello.secret).then_some(session)
+    }
+
+    /// Ends the session of a client that has been without streams for the longest time, and frees its place; `false` if all
+    /// of its sessions have streams.
+    ///
+    /// A client that was killed leaves such sessions behind; they must not keep the next one out.
+    pub(crate) fn evict_idle(&self, client: IpAddr) -> bool {
+        let mut all = self.all();
+        let mut idle: Vec<_> = all
+            .iter()
+            .filter(|(_, entry)| entry.client == client)
+            .filter_map(|(id, entry)| Some((entry.session.idle_since()?, *id)))
+            .collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        for (_, id) in idle {
+            // A stream may have been opened meanwhile.
+            if all.get(&id).is_some_and(|entry| entry.session.end_if_idle(SessionEnd::Evicted)) {
+                all.remove(&id);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("n", &self.all().len()).finish()
+    }
+}
