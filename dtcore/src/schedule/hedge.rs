@@ -99,12 +99,14 @@ fn expected_last(
     now: Duration,
     guess: u64,
 ) -> Option<(BlockId, Duration)> {
-    let expected = |state: &mut StreamState| {
-        let last = state.last_sole(|block| table.sole_assignment(block).is_some())?;
+    let expected = |other: StreamId, state: &mut StreamState| {
+        // A pushed block may be in the queue of one stream and assigned to another.
+        let is_sole = |block| table.sole_assignment(block).is_some_and(|sole| sole.stream == other);
+        let last = state.last_sole(is_sole)?;
         Some((last.block, state.time_to(last.run_end, now, guess)))
     };
     let others = pool.iter_mut().filter(|(other, _)| *other != stream);
-    others.filter_map(|(_, state)| expected(state)).max_by_key(|(_, time)| *time)
+    others.filter_map(|(other, state)| expected(other, state)).max_by_key(|(_, time)| *time)
 }
 
 /// Near the frontier, the first block that is assigned to another stream only.
