@@ -1,9 +1,11 @@
-//! The programs' arguments: positional, each with a default, and sizes that people write.
+//! The programs' arguments: positional, each with a default, options, and sizes as people write them.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::Failure;
+use crate::product::OldPrograms;
 
 /// The arguments of this process that were not taken yet.
 #[derive(Debug)]
@@ -36,14 +38,23 @@ impl Arguments {
         size(&text).ok_or_else(|| self.wrong(name, &text))
     }
 
-    /// The value behind the option `name`, wherever it stands, which is taken out.
+    /// The value after the option `name`, wherever it stands; both are taken out.
     ///
     /// # Errors
-    /// If nothing stands behind it.
+    /// If nothing stands after it.
     pub fn option(&mut self, name: &str) -> Result<Option<String>, Failure> {
         let Some(at) = self.rest.iter().position(|argument| argument == name) else { return Ok(None) };
         self.rest.remove(at);
         self.rest.remove(at).map(Some).ok_or_else(|| self.wrong(name, ""))
+    }
+
+    /// The earlier build of the product that `--old DIR` names, if it is given.
+    ///
+    /// # Errors
+    /// If its programs are not there.
+    pub fn old(&mut self) -> Result<Option<OldPrograms>, Failure> {
+        let folder = self.option("--old")?;
+        folder.map(|folder| OldPrograms::in_folder(Path::new(&folder))).transpose()
     }
 
     /// Whether the flag `name` stands anywhere; it is taken out.
@@ -52,7 +63,7 @@ impl Arguments {
         at.is_some_and(|at| self.rest.remove(at).is_some())
     }
 
-    /// Whatever was not taken.
+    /// The arguments that were not taken.
     pub fn rest(self) -> Vec<String> {
         self.rest.into()
     }
@@ -62,7 +73,7 @@ impl Arguments {
     }
 }
 
-/// A size: `2048` is so many MiB, and `1B`, `200MB`, `64KiB`, `2GiB` are what they say.
+/// A size: `2048` is so many MiB, and `1B`, `200MB`, `64KiB`, `2GiB` have their units.
 pub fn size(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 7] = [
         ("KiB", 1 << 10),
@@ -78,8 +89,8 @@ pub fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// A size as people say it: `2 GiB`, `200 MB`, `1 B`.
-pub fn spoken(bytes: u64) -> String {
+/// A size for people: `2 GiB`, `200 MB`, `1 B`.
+pub fn human_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 6] = [
         ("GiB", 1 << 30),
         ("MiB", 1 << 20),
@@ -97,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_are_parsed() {
         for (text, expected) in [
             ("2048", Some(2 << 30)),
             ("1B", Some(1)),
@@ -112,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_said_in_the_largest_whole_unit() {
+    fn sizes_are_printed_in_the_largest_whole_unit() {
         for (bytes, expected) in
             [(0, "0 B"), (1, "1 B"), (200_000_000, "200 MB"), (2 << 30, "2 GiB"), (1536 << 20, "1536 MiB")]
         {
-            assert_eq!(spoken(bytes), expected);
+            assert_eq!(human_size(bytes), expected);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A program that measures over the link runs twice: outside it prepares files and the link, inside it is the client's
 //! side, in a network of its own, where it measures. The servers run on the other side.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,16 +11,23 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::Failure;
+use crate::clients::{Old, Scene};
 use crate::files;
-use crate::nginx;
-use crate::process::{quoted, time};
-use crate::product::Program;
+use crate::process::{on_path, quoted, time};
+use crate::product::{OldPrograms, Program};
+use crate::{gridftp, nginx};
 
 /// Where `dtserver` listens on the far side.
-pub const SERVER: &str = "10.77.0.1:9000";
+const SERVER: &str = "10.77.0.1:9000";
+
+/// Where an earlier build of it does.
+const OLD_SERVER: &str = "10.77.0.1:9100";
 
 /// Where nginx does.
-pub const WEB: &str = "10.77.0.1:8080";
+const WEB: &str = "10.77.0.1:8080";
+
+/// Where the `GridFTP` server does.
+const GRIDFTP: &str = "10.77.0.1:2811";
 
 /// The first argument of a program that runs inside.
 pub const INSIDE: &str = "--inside";
@@ -46,22 +54,28 @@ pub struct Link {
 }
 
 impl Link {
-    /// Prepares the servers' side.
+    /// Prepares the servers' side, with an earlier build of the product if there is one.
     ///
     /// # Errors
     /// If the link cannot be compiled or the product was not built.
-    pub fn new() -> Result<Self, Failure> {
+    pub fn new(old: Option<&OldPrograms>) -> Result<Self, Failure> {
         let folder = files::place(Path::new("/dev/shm"))?;
         let wanlab = compile("wanlab", folder.path())?;
-        let server = Program::find("dtserver")?;
-        let (server, root) = (quoted(server.path()), quoted(folder.path()));
-        let mut servers = format!("exec {server} --quiet --root {root} 9000 > /dev/null");
-        if let Some(nginx) = nginx::command(folder.path(), WEB)? {
-            let words: Vec<String> = std::iter::once(nginx.get_program())
-                .chain(nginx.get_args())
-                .map(|word| quoted(Path::new(word)))
-                .collect();
-            servers = format!("{} & {servers}", words.join(" "));
+        let root = quoted(folder.path());
+        let dtserver = |program: &Path, address: &str| {
+            let port = address.rsplit(':').next().unwrap_or_default();
+            format!("{} --quiet --root {root} {port} > /dev/null", quoted(program))
+        };
+        let mut servers = format!("exec {}", dtserver(Program::find("dtserver")?.path(), SERVER));
+        if let Some(old) = old {
+            servers = format!("{} & {servers}", dtserver(old.server(), OLD_SERVER));
+        }
+        let gridftp_address: SocketAddr = GRIDFTP.parse()?;
+        let others = [nginx::command(folder.path(), WEB)?, gridftp::command(folder.path(), gridftp_address)?];
+        for command in others.into_iter().flatten() {
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            let words: Vec<String> = words.map(|word| quoted(Path::new(word))).collect();
+            servers = format!("{} > /dev/null & {servers}", words.join(" "));
         }
         Ok(Self { folder, wanlab, servers })
     }
@@ -86,7 +100,16 @@ impl Link {
     }
 }
 
-/// The number behind an option of the link, such as `--rtt`.
+/// Has the clients of `scene` fetch from the servers at the other end.
+pub fn attach(scene: &mut Scene, old: Option<&OldPrograms>) {
+    scene.server = SERVER.to_owned().into();
+    scene.old = old.map(|old| Old { client: old.client().to_owned(), server: OLD_SERVER.to_owned().into() });
+    // Its settings show that it runs at the other end.
+    scene.web = nginx::is_set_up(&scene.root).then(|| WEB.to_owned().into());
+    scene.gridftp = on_path("globus-gridftp-server").map(|_| GRIDFTP.to_owned().into());
+}
+
+/// The number after an option of the link, such as `--rtt`.
 pub fn figure(options: &[String], name: &str) -> Option<f64> {
     let at = options.iter().position(|option| option == name)?;
     options.get(at + 1)?.parse().ok()
@@ -94,6 +117,6 @@ pub fn figure(options: &[String], name: &str) -> Option<f64> {
 
 /// How the kernel of the sending side reacts to loss, which these figures depend on.
 pub fn congestion_control() -> String {
-    let told = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
-    told.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    text.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_read() {
+    fn status_is_read() {
         let text = "VmPeak:\t 9 kB\nVmHWM:\t    70 kB\nRssAnon:\t      30 kB\nRssFile:\t  20 kB\nRssShmem:\t   5 kB\n";
         assert_eq!(Memory::read(text), Some(Memory { anonymous: 30, mapped: 25, peak: 70 }));
         assert_eq!(Memory::read("VmHWM: 7 kB"), None);

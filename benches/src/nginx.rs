@@ -5,16 +5,18 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::Failure;
-use crate::process::{Guard, on_path};
+use crate::clients::Endpoint;
+use crate::process::{Guard, listening, on_path};
+
+/// How it is installed.
+pub const PACKAGE: &str = "apt-get install nginx-light";
 
 /// An nginx on the loopback address, ended when dropped.
 #[derive(Debug)]
 pub struct Nginx {
-    _guard: Guard,
+    guard: Guard,
     /// Where it listens, as HOST:PORT.
     pub address: String,
 }
@@ -25,18 +27,17 @@ impl Nginx {
     /// # Errors
     /// If it cannot be started.
     pub fn start(root: &Path) -> Result<Option<Self>, Failure> {
-        // The port is free again when the listener goes; nobody else asks for one just now.
+        // The port is free again when the listener is dropped; nobody else asks for one just now.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let Some(mut command) = command(root, &address)? else { return Ok(None) };
         let guard = Guard::new(command.stdin(Stdio::null()).spawn()?);
-        let begun = Instant::now();
-        while TcpStream::connect(&address).is_err() {
-            if begun.elapsed() > Duration::from_secs(5) {
-                return Err(format!("nginx does not listen on {address}").into());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(Some(Self { _guard: guard, address }))
+        listening("nginx", || TcpStream::connect(&address).is_ok())?;
+        Ok(Some(Self { guard, address }))
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { address: self.address.clone(), process: Some(self.guard.id()) }
     }
 }
 
@@ -45,12 +46,7 @@ impl Nginx {
 /// # Errors
 /// If its settings cannot be written.
 pub fn command(root: &Path, address: &str) -> Result<Option<Command>, Failure> {
-    // It is where only root's PATH leads on many systems.
-    let Some(program) =
-        on_path("nginx").or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.exists()))
-    else {
-        return Ok(None);
-    };
+    let Some(program) = on_path("nginx") else { return Ok(None) };
     let folder = root.join("nginx");
     let settings = write_settings(root, &folder, address)?;
     let mut command = Command::new(program);

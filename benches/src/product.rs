@@ -1,4 +1,4 @@
-//! The product's programs as they were built: what they can do, and how they are started.
+//! The product's programs, as they were built and in an earlier version: their options, and how they are started.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use dt_testkit::programs::{Run, Server};
 use crate::Failure;
 use crate::process::built;
 
-/// The time after which a client is taken to hang.
+/// A client that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// One program of the product.
@@ -60,14 +60,61 @@ impl Program {
     }
 }
 
+/// An earlier build of both programs, to be measured in the same rounds.
+#[derive(Clone, Debug)]
+pub struct OldPrograms {
+    folder: PathBuf,
+    client: PathBuf,
+    server: PathBuf,
+}
+
+impl OldPrograms {
+    /// `dtclient` and `dtserver` in `folder`.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn in_folder(folder: &Path) -> Result<Self, Failure> {
+        // The clients run in other folders.
+        let folder = folder.canonicalize()?;
+        let find = |name: &str| {
+            let path = folder.join(name);
+            if path.is_file() { Ok(path) } else { Err(format!("{} is missing", path.display())) }
+        };
+        Ok(Self { client: find("dtclient")?, server: find("dtserver")?, folder })
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The `dtclient`.
+    pub fn client(&self) -> &Path {
+        &self.client
+    }
+
+    /// The `dtserver`.
+    pub fn server(&self) -> &Path {
+        &self.server
+    }
+}
+
 /// Serves the files below `root` on a port of the loopback address, of the system's choice.
 ///
 /// # Errors
 /// If the server was not built.
 pub fn serve(root: &Path, options: &[&str]) -> Result<Server, Failure> {
-    let program = Program::find("dtserver")?;
-    let run = Run::of(program.path(), program.name).options(["--quiet", "--bind", "127.0.0.1", "--root"]);
-    Ok(run.options([root]).options(options).ready())
+    serve_with(Program::find("dtserver")?.path(), root, options)
+}
+
+/// As [`serve`], with this `dtserver`.
+///
+/// # Errors
+/// If it ends at once.
+pub fn serve_with(program: &Path, root: &Path, options: &[&str]) -> Result<Server, Failure> {
+    let run = Run::of(program, "dtserver").options(["--quiet", "--bind", "127.0.0.1", "--root"]);
+    let ready = run.options([root]).options(options).try_ready();
+    ready.map_err(|outcome| format!("{} ended: {outcome}", program.display()).into())
 }
 
 /// Runs a client that reports events.
@@ -100,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_after_the_last_byte_is_read_from_the_log() {
+    fn time_after_the_last_byte_is_parsed() {
         let line = "the last byte came after 1.20 s; verifying and publishing took 0.40 s more";
         assert_eq!(after_last_byte(&format!("a\n{line}\n")), Some(Duration::from_millis(400)));
         assert_eq!(after_last_byte("nothing"), None);

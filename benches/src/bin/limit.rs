@@ -1,4 +1,4 @@
-//! Ways to move one large file over loopback, nothing verified: which of them the limit is, and what others would bring.
+//! Ways to move one large file over loopback, nothing verified: which of them is the limit, and what others would gain.
 //!
 //! `cargo build --release && target/release/bench-limit [FOLDER [SIZE [STREAMS [ROUNDS]]]]`, by default
 //! `/dev/shm 2048 8 7`; a size without a unit is in MiB, and whole MiB are needed. Whole processes are timed; the product
@@ -7,18 +7,18 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use dt_benches::arguments::{Arguments, spoken};
-use dt_benches::clients::{OURS, Scene, demand_ours};
+use dt_benches::arguments::{Arguments, human_size};
+use dt_benches::clients::{Fetch, OURS, Scene, UNVERIFIED, demand_ours};
 use dt_benches::files::place;
 use dt_benches::product::serve;
 use dt_benches::rounds::alternate;
+use dt_benches::servers::endpoint;
 use dt_benches::table::{Unit, print_rates};
 use dt_benches::{Failure, link};
 use dt_testkit::content::write_random;
 
-/// What all others are held against.
+/// The row that all others are compared with.
 const LIMIT: &str = "sendfile, populate";
 
 /// A row, and `netlimit`'s ways to send and to receive, whether it calls fallocate first, and KiB in a call.
@@ -60,19 +60,19 @@ fn main() -> Result<(), Failure> {
     write_random(&file, size);
     let server = serve(place.path(), &[])?;
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
-    scene.server = server.addr.to_string();
+    scene.server = endpoint(&server);
     let netlimit = link::compile("netlimit", place.path())?;
     let uringlimit = link::compile("uringlimit", place.path())?;
 
     println!(
         "{} in {}, {streams} streams, {rounds} rounds after one that is not counted\n",
-        spoken(size),
+        human_size(size),
         folder.display()
     );
-    let mut candidates = scene.candidates(&[OURS, "dtclient-one-stream", "unverified"]);
-    let mut add = |name: &str, mut command: Command| {
+    let mut candidates = scene.candidates(&[OURS, "dtclient-one-stream", UNVERIFIED]);
+    let mut add = |name: &str, mut fetch: Fetch| {
         let scene = &scene;
-        candidates.push((name.to_owned(), Box::new(move || scene.run(&mut command))));
+        candidates.push((name.to_owned(), Box::new(move || scene.run(&mut fetch))));
     };
     for (name, way) in WAYS {
         add(name, scene.tool(&netlimit, &file, streams, &way));

@@ -9,12 +9,13 @@
 use std::path::{Path, PathBuf};
 
 use dt_benches::Failure;
-use dt_benches::arguments::{Arguments, size, spoken};
+use dt_benches::arguments::{Arguments, human_size, size};
 use dt_benches::clients::{OURS, Scene, demand_ours};
 use dt_benches::files::place;
 use dt_benches::product::serve;
 use dt_benches::rounds::{Candidate, Series, alternate};
-use dt_benches::table::{Table, Unit, print_complaints};
+use dt_benches::servers::endpoint;
+use dt_benches::table::{Table, Unit, print_errors};
 use dt_testkit::content::{write_hole, write_random};
 use dt_testkit::workspace::free;
 
@@ -34,7 +35,7 @@ fn main() -> Result<(), Failure> {
     sizes.sort_unstable();
 
     println!("{}, {streams} streams, {rounds} rounds after one that is not counted", folder.display());
-    println!("{}\n", sources.spoken());
+    println!("{}\n", sources.description());
     let place = place(&folder)?;
     let sizes = make_files(place.path(), &sizes, sources);
     let server = serve(place.path(), &[])?;
@@ -43,19 +44,19 @@ fn main() -> Result<(), Failure> {
         let own = place.path().join(format!("of-{size}"));
         std::fs::create_dir(&own)?;
         let mut scene = Scene::new(&own, &size.to_string(), size, streams)?;
-        scene.server = server.addr.to_string();
+        scene.server = endpoint(&server);
         scenes.push(scene);
     }
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
     for scene in &scenes {
-        let mut command = scene.command(OURS)?;
+        let mut fetch = scene.command(OURS)?;
         let run = move || {
-            let elapsed = scene.run(&mut command);
+            let elapsed = scene.run(&mut fetch);
             // One output at a time: the largest needs the room.
             scene.output.clear()?;
             elapsed
         };
-        candidates.push((format!("{OURS}, {}", spoken(scene.size)), Box::new(run)));
+        candidates.push((format!("{OURS}, {}", human_size(scene.size)), Box::new(run)));
     }
     let series = alternate(rounds, candidates);
 
@@ -76,7 +77,7 @@ fn main() -> Result<(), Failure> {
             .map(|(seconds, &largest)| Unit::GigabytesPerSecond.rate(largest, seconds) / rate(best))
             .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         table.row(vec![
-            spoken(size),
+            human_size(size),
             format!("{best:.4}"),
             format!("{median:.4}"),
             format!("{:.2}", rate(best)),
@@ -85,7 +86,7 @@ fn main() -> Result<(), Failure> {
         ]);
     }
     table.print();
-    print_complaints(&series);
+    print_errors(&series);
     demand_ours(&series)
 }
 
@@ -98,7 +99,7 @@ enum Sources {
 }
 
 impl Sources {
-    fn spoken(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
             Self::Random => "the files have random bytes",
             Self::Holes => "the files are holes",
@@ -117,7 +118,7 @@ fn make_files(folder: &Path, sizes: &[u64], sources: Sources) -> Vec<u64> {
         };
         // A fifth to spare: on tmpfs the room is the machine's memory.
         if free(folder).is_none_or(|free| needed > free / 5 * 4) {
-            println!("missing: {} (no room for it)", spoken(size));
+            println!("skipped: {} (no room for it)", human_size(size));
             continue;
         }
         match sources {

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use dt_benches::Failure;
-use dt_benches::arguments::{Arguments, spoken};
-use dt_benches::clients::{OURS, Scene, demand_ours, missing};
+use dt_benches::arguments::{Arguments, human_size};
+use dt_benches::clients::{OURS, Scene, demand_ours, skipped};
 use dt_benches::link::{self, Link, congestion_control};
 use dt_benches::product::{Program, after_last_byte, finish, start};
-use dt_benches::rounds::{Candidate, Series, alternate, named};
-use dt_benches::table::{Table, print_at_most, print_complaints};
+use dt_benches::rounds::{Candidate, Sample, Series, alternate, named};
+use dt_benches::table::{Table, print_at_most, print_errors};
 use dt_testkit::content::write_random;
 use dt_testkit::events::{Events, number};
 use dt_testkit::process::Outcome;
@@ -23,7 +23,7 @@ use dt_testkit::process::Outcome;
 /// The most that may pass between the last byte and the end, in ms.
 const ALLOWED: f64 = 100.0;
 
-/// The product when it is asked for the MD5.
+/// The product when it computes the MD5.
 const WITH: &str = "dtclient --md5";
 
 fn main() -> Result<(), Failure> {
@@ -41,11 +41,11 @@ fn outside(mut arguments: Arguments) -> Result<(), Failure> {
     if options.is_empty() {
         options = ["--rtt", "1", "--rate", "1000"].map(str::to_owned).to_vec();
     }
-    let link = Link::new()?;
+    let link = Link::new(None)?;
     write_random(&link.folder().join("in"), size);
-    let (told, path, control) = (spoken(size), options.join(" "), congestion_control());
+    let (human, path, control) = (human_size(size), options.join(" "), congestion_control());
     println!(
-        "{told}, {streams} streams, {rounds} rounds after one that is not counted, link {path}, {control}\n"
+        "{human}, {streams} streams, {rounds} rounds after one that is not counted, link {path}, {control}\n"
     );
     link.run(&options, &[format!("{size}B"), streams.to_string(), rounds.to_string()])
 }
@@ -54,20 +54,20 @@ fn inside(folder: &Path, mut arguments: Arguments) -> Result<(), Failure> {
     let size = arguments.next_size("SIZE", "")?;
     let (streams, rounds): (u16, usize) = (arguments.next("STREAMS", 8)?, arguments.next("ROUNDS", 7)?);
     let mut scene = Scene::new(folder, "in", size, streams)?;
-    link::SERVER.clone_into(&mut scene.server);
+    link::attach(&mut scene, None);
     let client = Program::find("dtclient")?;
     let mut candidates: Vec<Candidate<'_>> = Vec::new();
     let kinds = [(WITH, &["--md5"][..]), (OURS, &[]), ("dtclient --protocol 1", &["--protocol", "1"])];
     for (name, options) in kinds {
         if let Err(why) = client.demand(options.get(..1).unwrap_or_default()) {
-            missing(name, &why);
+            skipped(name, &why);
             continue;
         }
         let (scene, client, file) = (&scene, &client, folder.join("in"));
         let run = move || {
             // Another modification time is another version, of which the server knows no digest.
             File::options().write(true).open(&file)?.set_modified(SystemTime::now())?;
-            time_after_last_byte(scene, client, options)
+            time_after_last_byte(scene, client, options).map(Sample::from)
         };
         candidates.push((name.to_owned(), Box::new(run)));
     }
@@ -81,7 +81,7 @@ fn inside(folder: &Path, mut arguments: Arguments) -> Result<(), Failure> {
     }
     println!("From the last byte to the end of the transfer:\n");
     table.print();
-    print_complaints(&series);
+    print_errors(&series);
     let median = named(&series, WITH).and_then(Series::median).map(|seconds| seconds * 1e3);
     print_at_most("median with --md5", median, ALLOWED, " ms");
     demand_ours(&series)
@@ -95,13 +95,13 @@ fn time_after_last_byte(scene: &Scene, client: &Program, options: &[&str]) -> Re
     if client.has("--json") {
         command.arg("--json");
     }
-    command.args([&scene.server, &scene.streams.to_string(), &scene.file]).arg(scene.output.path());
+    command.args([&scene.server.address, &scene.streams.to_string(), &scene.file]).arg(scene.output.path());
     let outcome = finish(start(command))?;
     scene.output.demand(scene.size)?;
-    // Progress events are rare, so what the program itself says is nearer the truth.
+    // Progress events are rare, so what the program itself reports is more accurate.
     after_last_byte(&outcome.stderr)
         .or_else(|| from_events(&outcome, scene.size))
-        .ok_or_else(|| "the transfer did not say when its last byte arrived".into())
+        .ok_or_else(|| "the transfer did not report when its last byte arrived".into())
 }
 
 /// From the first progress with all bytes to the end, by the clock of the program itself.

@@ -16,12 +16,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use dt_benches::arguments::{Arguments, spoken};
-use dt_benches::clients::{OURS, Scene, missing};
+use dt_benches::arguments::{Arguments, human_size};
+use dt_benches::clients::{OURS, Scene, skipped};
 use dt_benches::files::place;
 use dt_benches::memory::{Memory, sample};
 use dt_benches::process::raise_open_files;
 use dt_benches::product::{finish, serve, start};
+use dt_benches::servers::endpoint;
 use dt_benches::table::Table;
 use dt_benches::{Failure, float};
 use dt_testkit::content::write_hole;
@@ -46,12 +47,17 @@ fn main() -> Result<(), Failure> {
     let gib = free(&folder).unwrap_or(0).saturating_sub(LEFT_FREE) >> 30;
     let size = if wanted >> 30 >= gib { gib << 30 } else { wanted };
     if size < wanted {
-        println!("{} do not fit into {}: the file has {}", spoken(wanted), folder.display(), spoken(size));
+        println!(
+            "{} do not fit into {}: the file has {}",
+            human_size(wanted),
+            folder.display(),
+            human_size(size)
+        );
     }
     write_hole(&place.path().join("in"), size);
     let server = serve(place.path(), &[])?;
 
-    println!("One client, {} in {}\n", spoken(size), folder.display());
+    println!("One client, {} in {}\n", human_size(size), folder.display());
     let mut table = Table::new(&["streams", "own, MiB", "mapped, MiB", "VmHWM, MiB", "s"]);
     for n in [8, 255] {
         let (peak, elapsed) = client(&server, place.path(), size, n)?;
@@ -74,7 +80,7 @@ fn main() -> Result<(), Failure> {
             );
             table.print();
         }
-        Err(why) => missing("idle streams", &why),
+        Err(why) => skipped("idle streams", &why),
     }
     Ok(())
 }
@@ -91,8 +97,8 @@ fn client(
     streams: u16,
 ) -> Result<(Memory, Duration), Failure> {
     let mut scene = Scene::new(folder, "in", size, streams)?;
-    scene.server = server.addr.to_string();
-    let mut client = start(scene.command(OURS)?);
+    scene.server = endpoint(server);
+    let mut client = start(scene.command(OURS)?.command);
     let peak = sample(client.id(), || !client.has_ended());
     let took = finish(client)?.took;
     scene.output.demand(size)?;

@@ -11,16 +11,17 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use dt_benches::Failure;
-use dt_benches::arguments::{Arguments, spoken};
-use dt_benches::clients::{OURS, Scene, demand_ours};
+use dt_benches::arguments::{Arguments, human_size};
+use dt_benches::clients::{LEGACY, OURS, Scene, demand_ours};
 use dt_benches::files::place;
 use dt_benches::process::time;
 use dt_benches::product::{Program, serve};
 use dt_benches::rounds::{Candidate, Series, alternate, named};
+use dt_benches::servers::endpoint;
 use dt_benches::table::{Unit, print_at_most, print_rates};
 use dt_testkit::content::write_random;
 
-/// What all is held against.
+/// What all others are compared with.
 const LIMIT: &str = "md5sum";
 
 const CACHED: &str = "dtclient, digest cached by the server";
@@ -39,15 +40,15 @@ fn main() -> Result<(), Failure> {
     write_random(&file, size);
     let server = serve(place.path(), &[])?;
     let mut scene = Scene::new(place.path(), "in", size, 8)?;
-    scene.server = server.addr.to_string();
+    scene.server = endpoint(&server);
 
     println!(
         "{} in {}, 8 streams, {rounds} rounds after one that is not counted\n",
-        spoken(size),
+        human_size(size),
         folder.display()
     );
     // A program that knows only protocol 1 has no such option.
-    let name = if Program::find("dtclient")?.has("--protocol") { "dtclient-1" } else { OURS };
+    let name = if Program::find("dtclient")?.has("--protocol") { LEGACY } else { OURS };
     let fetch = || scene.run(&mut scene.command(name)?);
     let cold = || {
         // Another modification time is another version to the server's cache; the bytes stay in memory.

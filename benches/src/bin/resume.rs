@@ -18,7 +18,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use dt_benches::arguments::{Arguments, spoken};
+use dt_benches::arguments::{Arguments, human_size};
 use dt_benches::clients::Scene;
 use dt_benches::files::{chance, place};
 use dt_benches::product::{Program, finish, serve, start};
@@ -52,11 +52,11 @@ fn main() -> Result<(), Failure> {
     let server = serve(place.path(), &[])?;
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
     let forwarder = Forwarder::start(server.addr);
-    scene.server = forwarder.addr.to_string();
+    scene.server = forwarder.addr.to_string().into();
 
     println!(
         "{} in {}, {streams} streams, killed at a random moment, {rounds} rounds\n",
-        spoken(size),
+        human_size(size),
         folder.display()
     );
     let mut table = Table::new(&[
@@ -151,7 +151,7 @@ fn round(client: &Program, scene: &Scene, forwarder: &Forwarder, rate: u64) -> R
 
 fn command(client: &Program, scene: &Scene) -> Command {
     let mut command = client.command();
-    command.args(["--json", &scene.server, &scene.streams.to_string(), &scene.file]);
+    command.args(["--json", &scene.server.address, &scene.streams.to_string(), &scene.file]);
     command.arg(scene.output.path());
     command
 }
