@@ -196,7 +196,9 @@ impl Scene {
             Via::Web => (&self.web, "http", String::new(), nginx::PACKAGE),
             Via::GridFtp => (&self.gridftp, "ftp", self.root.display().to_string(), gridftp::PACKAGE),
         };
-        let server = server.as_ref().ok_or_else(|| format!("its server is not installed: {package}"))?;
+        let server = server
+            .as_ref()
+            .ok_or_else(|| format!("its server is not used here, or not installed: {package}"))?;
         let (base, output) = (format!("{scheme}://{}{folder}", server.address), self.output.path());
         let errand = Errand {
             base: &base,

@@ -3,7 +3,6 @@
 //! A program that measures over the link runs twice: outside it prepares files and the link, inside it is the client's
 //! side, in a network of its own, where it measures. The servers run on the other side.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,9 +12,9 @@ use tempfile::TempDir;
 use crate::Failure;
 use crate::clients::{Old, Scene};
 use crate::files;
-use crate::process::{on_path, quoted, time};
+use crate::nginx;
+use crate::process::{quoted, time};
 use crate::product::{OldPrograms, Program};
-use crate::{gridftp, nginx};
 
 /// Where `dtserver` listens on the far side.
 const SERVER: &str = "10.77.0.1:9000";
@@ -25,9 +24,6 @@ const OLD_SERVER: &str = "10.77.0.1:9100";
 
 /// Where nginx does.
 const WEB: &str = "10.77.0.1:8080";
-
-/// Where the `GridFTP` server does.
-const GRIDFTP: &str = "10.77.0.1:2811";
 
 /// The first argument of a program that runs inside.
 pub const INSIDE: &str = "--inside";
@@ -70,10 +66,9 @@ impl Link {
         if let Some(old) = old {
             servers = format!("{} & {servers}", dtserver(old.server(), OLD_SERVER));
         }
-        let gridftp_address: SocketAddr = GRIDFTP.parse()?;
-        let others = [nginx::command(folder.path(), WEB)?, gridftp::command(folder.path(), gridftp_address)?];
-        for command in others.into_iter().flatten() {
-            let words = std::iter::once(command.get_program()).chain(command.get_args());
+        // The GridFTP server does not start where its address has no name.
+        if let Some(nginx) = nginx::command(folder.path(), WEB)? {
+            let words = std::iter::once(nginx.get_program()).chain(nginx.get_args());
             let words: Vec<String> = words.map(|word| quoted(Path::new(word))).collect();
             servers = format!("{} > /dev/null & {servers}", words.join(" "));
         }
@@ -106,7 +101,6 @@ pub fn attach(scene: &mut Scene, old: Option<&OldPrograms>) {
     scene.old = old.map(|old| Old { client: old.client().to_owned(), server: OLD_SERVER.to_owned().into() });
     // Its settings show that it runs at the other end.
     scene.web = nginx::is_set_up(&scene.root).then(|| WEB.to_owned().into());
-    scene.gridftp = on_path("globus-gridftp-server").map(|_| GRIDFTP.to_owned().into());
 }
 
 /// The number after an option of the link, such as `--rtt`.

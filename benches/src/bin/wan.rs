@@ -25,7 +25,7 @@ const USAGE: &str =
     "bench-wan SIZE STREAMS ROUNDS [--clients A,B,..] [--old DIR] [--limit SECONDS] [OPTIONS OF WANLAB ...]";
 
 /// The clients that are measured by default: those of many connections, and curl, which is as fast for short transfers.
-const CLIENTS: &str = "dtclient,dtclient-1,globus-url-copy-8,rclone,aria2c,axel,lftp,curl";
+const CLIENTS: &str = "dtclient,dtclient-1,rclone,aria2c,axel,lftp,curl";
 
 /// The limit of a transfer in seconds: a peer whose connection dies may wait for it for a quarter of an hour.
 const LIMIT: &str = "90";
