@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds both programs, serves a random file of 256 MiB from a temporary folder, fetches it over 8 streams, and compares.
+# Builds both programs, serves a random file of 256 MiB from a temporary directory, downloads it over 8 streams, and compares.
 set -eu
 cd "$(dirname "$0")"
 cargo build --release --quiet

@@ -99,8 +99,8 @@ pub fn human_size(bytes: u64) -> String {
         ("KiB", 1 << 10),
         ("KB", 1_000),
     ];
-    let whole = UNITS.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
-    whole.map_or_else(|| format!("{bytes} B"), |(name, unit)| format!("{} {name}", bytes / unit))
+    let largest = UNITS.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+    largest.map_or_else(|| format!("{bytes} B"), |(name, unit)| format!("{} {name}", bytes / unit))
 }
 
 #[cfg(test)]

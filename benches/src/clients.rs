@@ -132,8 +132,8 @@ impl Scene {
         Ok(Sample { server, ..sample })
     }
 
-    /// A tool in C that moves the file `input`, of whole MiB, to the output over so many streams, in the `way` that its
-    /// arguments say. It is both sides in one process.
+    /// A tool in C that moves the file `input`, whose size is a multiple of a MiB, to the output over so many streams, with these
+    /// further arguments. It is both sides in one process.
     pub fn tool(&self, program: &Path, input: &Path, streams: u16, way: &[&str]) -> Fetch {
         let mut command = Command::new(program);
         command.arg(input).arg(self.output.path());

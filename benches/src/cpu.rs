@@ -34,7 +34,7 @@ pub fn of_tree(root: u32) -> Option<Duration> {
     Some(time)
 }
 
-/// What `/proc/PID/stat` says.
+/// A line of `/proc/PID/stat`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Stat {
     parent: u32,

@@ -8,28 +8,28 @@ use tempfile::TempDir;
 
 use crate::Failure;
 
-/// A number from 0 to 1 that nobody knows before.
+/// A random number from 0 to 1.
 ///
 /// # Errors
-/// What the system says of its random source.
+/// The random source cannot be read.
 pub fn chance() -> io::Result<f64> {
     let mut bytes = [0; 4];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }
 
-/// Takes so much memory, and gives it back: what a virtual machine gets from its host only when it is touched, up to half
-/// of a transfer's time, is there then for every candidate alike.
+/// Allocates so much memory and frees it. A virtual machine gets memory from its host only when it is touched, which may take half of
+/// a transfer's time; after this it is there for every candidate alike.
 pub fn warm(size: u64) {
     if let Ok(size) = usize::try_from(size) {
         drop(std::hint::black_box(vec![1_u8; size]));
     }
 }
 
-/// A folder of its own in `parent`, removed with what it has when dropped; what a killed program leaves has its name.
+/// A folder of its own in `parent`, removed with its content when dropped; what a killed program leaves begins with this name.
 ///
 /// # Errors
-/// What the system says of `parent`.
+/// The folder cannot be created in `parent`.
 pub fn place(parent: &Path) -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("dt-bench-").tempdir_in(parent)
 }
@@ -44,7 +44,7 @@ impl Output {
     /// An output in a folder `out` of `parent`.
     ///
     /// # Errors
-    /// What the system says of the folder.
+    /// The folder cannot be created or emptied.
     pub fn new(parent: &Path) -> io::Result<Self> {
         let output = Self { folder: parent.join("out") };
         output.clear()?;
@@ -65,7 +65,7 @@ impl Output {
     /// nothing is left to be written to the disk, which the next one would wait for.
     ///
     /// # Errors
-    /// What the system says of the folder.
+    /// The folder cannot be created or emptied.
     pub fn clear(&self) -> io::Result<()> {
         if self.folder.exists() {
             fs::remove_dir_all(&self.folder)?;

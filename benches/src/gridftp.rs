@@ -27,7 +27,7 @@ impl GridFtp {
     /// # Errors
     /// If it cannot be started.
     pub fn start(root: &Path) -> Result<Option<Self>, Failure> {
-        // The port is free again when the listener is dropped; nobody else asks for one just now.
+        // The port is free again when the listener is dropped; no other program here asks for one just now.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let Some(mut command) = command(root, address)? else { return Ok(None) };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

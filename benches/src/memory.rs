@@ -1,4 +1,4 @@
-//! What the system says of a process's memory.
+//! The memory of a process, as the system reports it.
 
 use std::fs;
 use std::thread;
@@ -44,7 +44,7 @@ impl Memory {
     }
 }
 
-/// The peaks of a process that is sampled every 10 ms for as long as `runs` says so.
+/// The peaks of a process that is sampled every 10 ms while `runs` returns `true`.
 pub fn sample(process: u32, mut runs: impl FnMut() -> bool) -> Memory {
     let mut peak = Memory::default();
     while runs() {

@@ -12,7 +12,7 @@ pub struct Errand<'a> {
     pub base: &'a str,
     /// The file's name there.
     pub file: &'a str,
-    /// Over how many connections, where the tool can and the peer's name does not say.
+    /// Over how many connections, where the tool has such an option and the peer's name does not contain the number.
     pub streams: u16,
     /// Where to put it.
     pub output: &'a Path,

@@ -59,7 +59,7 @@ pub fn time(command: &mut Command, limit: Duration) -> Result<Sample, Failure> {
         // It may have ended this moment.
         late && kill_process(pid, Signal::KILL).is_ok()
     });
-    // Its processor time is known as long as nobody has waited for it.
+    // Its processor time is known until it is waited for.
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
     let elapsed = begun.elapsed();
     let client = cpu::of_process(child.id());
@@ -145,7 +145,7 @@ pub fn quoted(path: &Path) -> String {
 /// Allows this process as many open files as the system lets it have.
 ///
 /// # Errors
-/// What the system says.
+/// The limit cannot be set.
 pub fn raise_open_files() -> Result<(), Failure> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let known = getrlimit(Resource::Nofile);

@@ -25,7 +25,7 @@ impl Program {
     /// The program `name`, built beside this benchmark.
     ///
     /// # Errors
-    /// If it was not built: the message says how to.
+    /// If it was not built; the message contains the command.
     pub fn find(name: &'static str) -> Result<Self, Failure> {
         let path =
             built(name)?.ok_or_else(|| format!("{name} is missing: run cargo build --release first"))?;
@@ -134,11 +134,10 @@ pub fn finish(process: Process) -> Result<Outcome, Failure> {
     }
 }
 
-/// How long after the last byte the process's work was done, as `dtclient -v` says it.
+/// The time between the last byte and the end of the work, as `dtclient -v` reports it: the last number of its line.
 pub fn after_last_byte(stderr: &str) -> Option<Duration> {
-    let line = stderr.lines().find(|line| line.contains("the last byte"))?;
-    let (_, rest) = line.split_once(" took ")?;
-    let seconds = rest.split_whitespace().next()?.parse().ok()?;
+    let line = stderr.lines().find(|line| line.contains("last byte"))?;
+    let seconds = line.split_whitespace().rev().find_map(|word| word.parse().ok())?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 

@@ -106,7 +106,7 @@ impl Run {
     /// A run on this machine, today, of a file in `folder`.
     ///
     /// # Errors
-    /// What the system says of the folder.
+    /// The file system of the folder is not known.
     pub fn here(
         benchmark: &str,
         folder: &Path,
@@ -125,7 +125,7 @@ impl Run {
 /// Whether `folder` is on tmpfs.
 ///
 /// # Errors
-/// What the system says of it.
+/// The file system of the folder is not known.
 pub fn is_in_memory(folder: &Path) -> Result<bool, Failure> {
     Ok(rustix::fs::statfs(folder)?.f_type == TMPFS)
 }
@@ -168,7 +168,7 @@ fn candidate(run: &Run, series: &Series) -> Option<Candidate> {
 /// Writes a file of results.
 ///
 /// # Errors
-/// What the system says of the file.
+/// The file cannot be written.
 pub fn write(path: &Path, records: &[Record]) -> Result<(), Failure> {
     let mut text = String::new();
     for record in records {
@@ -181,7 +181,7 @@ pub fn write(path: &Path, records: &[Record]) -> Result<(), Failure> {
 /// Reads a file of results: the run, and its candidates.
 ///
 /// # Errors
-/// What the system says of the file, or which line is invalid.
+/// The file cannot be read, or a line is invalid.
 pub fn read(path: &Path) -> Result<(Run, Vec<Candidate>), Failure> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let (mut run, mut candidates) = (None, Vec::new());

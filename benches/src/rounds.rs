@@ -38,7 +38,7 @@ pub struct Series {
     /// How many counted runs failed.
     pub n_failed: usize,
     failed_in_a_row: u32,
-    /// What the last failure said.
+    /// The message of the last failure.
     pub last_error: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! Ways to move one large file over loopback, nothing verified: which of them is the limit, and what others would gain.
 //!
 //! `cargo build --release && target/release/bench-limit [FOLDER [SIZE [STREAMS [ROUNDS]]]]`, by default
-//! `/dev/shm 2048 8 7`; a size without a unit is in MiB, and whole MiB are needed. Whole processes are timed; the product
+//! `/dev/shm 2048 8 7`; a size without a unit is in MiB, and must be a multiple of one. Complete processes are timed; the product
 //! runs among them, and it verifies.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -28,9 +28,9 @@ const WAYS: [(&str, [&str; 4]); 13] = [
     ("the same, 4 MiB a call", ["sendfile", "mmappop", "0", "4096"]),
     ("sendfile, fallocate and populate", ["sendfile", "mmappop", "1", "1024"]),
     ("sendfile, mapping without populate", ["sendfile", "mmap", "0", "1024"]),
-    ("sendfile, pwrite of what has come", ["sendfile", "pwrite", "0", "1024"]),
-    ("sendfile, pwrite of whole 256 KiB", ["sendfile", "pwriteall", "0", "256"]),
-    ("sendfile, pwrite of whole 512 KiB", ["sendfile", "pwriteall", "0", "512"]),
+    ("sendfile, pwrite of what has arrived", ["sendfile", "pwrite", "0", "1024"]),
+    ("sendfile, pwrite of complete 256 KiB", ["sendfile", "pwriteall", "0", "256"]),
+    ("sendfile, pwrite of complete 512 KiB", ["sendfile", "pwriteall", "0", "512"]),
     ("sendfile, splice", ["sendfile", "splice", "0", "1024"]),
     ("read and write, populate", ["rw", "mmappop", "0", "1024"]),
     ("write from a mapping, populate", ["mmap", "mmappop", "0", "1024"]),
@@ -52,7 +52,7 @@ fn main() -> Result<(), Failure> {
     let streams: u16 = arguments.next("STREAMS", 8)?;
     let rounds = arguments.next("ROUNDS", 7)?;
     if size == 0 || size % (1 << 20) != 0 {
-        return Err("SIZE must be whole MiB".into());
+        return Err("SIZE must be a multiple of 1 MiB".into());
     }
 
     let place = place(&folder)?;

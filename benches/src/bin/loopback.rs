@@ -3,7 +3,7 @@
 //! `cargo build --release && target/release/bench-loopback [--clients NAMES] [--old DIR] [--results FILE] [FOLDER [SIZE
 //! [STREAMS [ROUNDS]]]]`, by default `/dev/shm 2048 8 7`; a size without a unit is in MiB. `--old` names a folder with an earlier
 //! build of both programs, which takes part; `--results` writes the figures as JSON lines too, from which `bench-chart`
-//! draws. Whole processes are timed; only the product verifies.
+//! draws. Complete processes are timed; only the product verifies.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 

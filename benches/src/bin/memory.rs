@@ -2,10 +2,10 @@
 //!
 //! `cargo build --release && target/release/bench-memory [FOLDER [SIZE [STREAMS]]]`, by default `/dev/shm 64GiB 1000`.
 //!
-//! The client fetches a file that is one hole, over 8 and over 255 streams; where there is no room for the output, which
-//! is no hole, the file is smaller, and this is said. Its status is read every 10 ms; "own" is the largest `RssAnon`:
+//! The client downloads a file that is one hole, over 8 and over 255 streams. The output is not a hole: where it has no
+//! room, the file is smaller, which is printed. The client's status is read every 10 ms; "own" is the largest `RssAnon`:
 //! everything resident but the pages of mapped files, which are the output. `VmHWM` less the largest `RssFile` and
-//! `RssShmem` would be the same but for the moments at which each was largest. The server's is `RssAnon` after a transfer,
+//! `RssShmem` would be the same if all were largest at the same moment. The server's is `RssAnon` after a transfer,
 //! and again when so many streams are open on which nothing is requested.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -116,7 +116,7 @@ fn idle_streams(server: &Server, wanted: usize) -> Result<(Memory, Memory, usize
         let session = Session::request(server.addr, "in", n);
         streams.extend((0..n).map(|stream| session.open(stream).socket));
     }
-    // A refusal comes at once.
+    // A refusal arrives at once.
     thread::sleep(Duration::from_secs(1));
     let after = status()?;
     let open = streams.iter().filter(|stream| is_idle(stream)).count();

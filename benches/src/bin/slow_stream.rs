@@ -1,4 +1,4 @@
-//! One stream at a hundredth of the others' rate: what it costs the whole transfer.
+//! One stream at a hundredth of the others' rate: what it costs the transfer.
 //!
 //! `cargo build --release && target/release/bench-slow-stream [--clients NAMES] [--old DIR] [FOLDER [SIZE [STREAMS
 //! [ROUNDS [MB_PER_SECOND [SLOW]]]]]]`, by default `/dev/shm 200MB 8 7 10 3`: every connection gets 10 MB/s, but number 3 a
@@ -46,7 +46,7 @@ fn main() -> Result<(), Failure> {
 
     let place = place(&folder)?;
     write_random(&place.path().join("in"), size);
-    // The transfers of protocol 1 get one port, so that a forwarder can listen before it; nobody else requests one just now.
+    // The transfers of protocol 1 get one port, so that a forwarder can listen before it; no other program here asks for one just now.
     let transfers = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let server = serve(place.path(), &["--transfer-ports", &format!("{0}-{0}", transfers.port())])?;
     let nginx = Nginx::start(place.path())?;

@@ -1,7 +1,7 @@
 //! A file of one byte over loopback: what a transfer costs besides its bytes.
 //!
 //! `cargo build --release && target/release/bench-small [--old DIR] [FOLDER [STREAMS [ROUNDS]]]`, by default `/dev/shm 8 50`.
-//! Whole processes are timed. `--old` names a folder with an earlier build of both programs, which takes part.
+//! Complete processes are timed. `--old` names a folder with an earlier build of both programs, which takes part.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
