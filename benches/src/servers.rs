@@ -48,11 +48,13 @@ impl Servers {
         scene.server = endpoint(&self.server);
         scene.web = self.nginx.as_ref().map(Nginx::endpoint);
         scene.gridftp = self.gridftp.as_ref().map(GridFtp::endpoint);
-        scene.old = self
-            .old
-            .as_ref()
-            .map(|(programs, server)| Old { client: programs.client().to_owned(), server: endpoint(server) });
+        scene.old = self.old.as_ref().map(|(programs, server)| old(programs, server));
     }
+}
+
+/// An earlier build with its server.
+pub fn old(programs: &OldPrograms, server: &Server) -> Old {
+    Old { client: programs.client().to_owned(), server: endpoint(server) }
 }
 
 /// Where a server of the product listens.

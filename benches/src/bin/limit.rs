@@ -1,6 +1,6 @@
 //! Ways to move one large file over loopback, nothing verified: which of them is the limit, and what others would gain.
 //!
-//! `cargo build --release && target/release/bench-limit [FOLDER [SIZE [STREAMS [ROUNDS]]]]`, by default
+//! `cargo build --release && target/release/bench-limit [--old DIR] [FOLDER [SIZE [STREAMS [ROUNDS]]]]`, by default
 //! `/dev/shm 2048 8 7`; a size without a unit is in MiB, and must be a multiple of one. Complete processes are timed; the product
 //! runs among them, and it verifies.
 
@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use dt_benches::arguments::{Arguments, human_size};
 use dt_benches::clients::{Fetch, OURS, Scene, UNVERIFIED, demand_ours};
 use dt_benches::files::place;
-use dt_benches::product::serve;
+use dt_benches::product::{serve, serve_with};
 use dt_benches::rounds::alternate;
-use dt_benches::servers::endpoint;
+use dt_benches::servers::{endpoint, old};
 use dt_benches::table::{Unit, print_rates};
 use dt_benches::{Failure, link};
 use dt_testkit::content::write_random;
@@ -46,7 +46,8 @@ const RINGS: [(&str, [&str; 3]); 3] = [
 ];
 
 fn main() -> Result<(), Failure> {
-    let mut arguments = Arguments::new("bench-limit [FOLDER [SIZE [STREAMS [ROUNDS]]]]");
+    let mut arguments = Arguments::new("bench-limit [--old DIR] [FOLDER [SIZE [STREAMS [ROUNDS]]]]");
+    let old_programs = arguments.old()?;
     let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
     let size = arguments.next_size("SIZE", "2048")?;
     let streams: u16 = arguments.next("STREAMS", 8)?;
@@ -61,6 +62,12 @@ fn main() -> Result<(), Failure> {
     let server = serve(place.path(), &[])?;
     let mut scene = Scene::new(place.path(), "in", size, streams)?;
     scene.server = endpoint(&server);
+    let old_server = match &old_programs {
+        Some(programs) => Some(serve_with(programs.server(), place.path(), &[])?),
+        None => None,
+    };
+    scene.old =
+        old_programs.as_ref().zip(old_server.as_ref()).map(|(programs, server)| old(programs, server));
     let netlimit = link::compile("netlimit", place.path())?;
     let uringlimit = link::compile("uringlimit", place.path())?;
 
