@@ -34,8 +34,8 @@ const WAYS: [(&str, [&str; 4]); 13] = [
     ("sendfile, splice", ["sendfile", "splice", "0", "1024"]),
     ("read and write, populate", ["rw", "mmappop", "0", "1024"]),
     ("write from a mapping, populate", ["mmap", "mmappop", "0", "1024"]),
-    ("sendfile, received and forgotten", ["sendfile", "buf", "0", "1024"]),
-    ("sendfile, discarded unseen", ["sendfile", "discard", "0", "1024"]),
+    ("sendfile, received and discarded by the program", ["sendfile", "buf", "0", "1024"]),
+    ("sendfile, discarded by the kernel", ["sendfile", "discard", "0", "1024"]),
 ];
 
 /// A row, and `uringlimit`'s way to receive, how many rings do it, and KiB in a request.
