@@ -147,6 +147,13 @@ pub fn tokens(code: &str) -> Vec<&str> {
     tokens
 }
 
+/// The line of a token of `code`, counted from 0.
+pub fn line_of(code: &str, token: &str) -> usize {
+    let at =
+        token.as_ptr().addr().checked_sub(code.as_ptr().addr()).expect("the token is a part of the code");
+    code[..at].matches('\n').count()
+}
+
 /// Every path that `code` names, with nested imports taken apart: `a::{b, c::d}` is `[a, b]` and `[a, c, d]`.
 pub fn paths(code: &str) -> Vec<Vec<String>> {
     let tokens = tokens(code);
