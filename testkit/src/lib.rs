@@ -20,6 +20,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod range_server;
+pub mod reverse_proxy;
 pub mod session;
 pub mod sockets;
 pub mod source;

@@ -79,6 +79,11 @@ pub fn peek(stream: &TcpStream) -> Option<[u8; 2]> {
     None
 }
 
+/// Whether a read or write only has to be repeated.
+pub fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
 /// Whether the peer has closed its side, whatever is still to be read.
 fn has_ended(stream: &TcpStream) -> bool {
     let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];

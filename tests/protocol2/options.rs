@@ -7,8 +7,7 @@ use dt_testkit::content::md5;
 use dt_testkit::events::{Events, number};
 use dt_testkit::fetched::{assert_fetched, blake3_of};
 use dt_testkit::original_server::{OriginalServer, Script};
-use dt_testkit::session::Session;
-use dt_testkit::sockets::{LateListener, is_refused, local};
+use dt_testkit::sockets::LateListener;
 use dt_testkit::workspace::Workspace;
 
 use crate::{MIB, PROGRAMS, fetch, served};
@@ -137,28 +136,6 @@ fn options_from_the_environment() {
     let original = OriginalServer::start(&workspace.root().join("f"), Script::swift());
     let run = PROGRAMS.fetch(original.addr, 4, "f", workspace.output("out")).env("DT_PROTOCOL", "2");
     run.run().assert_failure(12);
-}
-
-/// The one port that a firewall has to let through.
-#[test]
-fn a_data_port_of_ones_choice() {
-    let workspace = Workspace::new();
-    let content = workspace.serve_pattern("f", 1, MIB);
-    // Free at this moment; another process may take it, so several are tried.
-    for port in (30_100_u16..31_900).step_by(97) {
-        if !is_refused(local(port)) {
-            continue;
-        }
-        let server = PROGRAMS.serve(&workspace.root()).options(["--data-port", &port.to_string()]).ready();
-        assert_eq!(Session::ask(server.addr, "f", 1).data.port(), port);
-        let outcome = fetch(server.addr, 8, &workspace).run();
-        assert_fetched(&outcome, &workspace.output("out"), &content, "a port of ones choice");
-        let taken =
-            PROGRAMS.serve(&workspace.root()).options(["--data-port", &port.to_string()]).args(["0"]).run();
-        assert_eq!(taken.code, Some(1), "a port that is taken: {taken}");
-        return;
-    }
-    panic!("no free port");
 }
 
 /// What people read in the end: bytes, time, rate and digest.

@@ -30,7 +30,7 @@ fn in_the_middle() -> (Workspace, Server, Vec<u8>, Process) {
 /// Ends the transfer's server, starts another on the same port after `pause`, and sees the client through.
 fn check_restart(what: &str, signal: Signal, pause: Duration) {
     let (workspace, server, content, client) = in_the_middle();
-    let block = Session::ask(server.addr, "f", 1).block;
+    let block = Session::request(server.addr, "f", 1).block;
     let port = server.addr.port();
     let first = if signal == Signal::KILL {
         server.stop(signal, PATIENCE);
@@ -136,9 +136,9 @@ fn a_server_that_ends_in_time() {
     let (workspace, server, _) = served(LEN);
     let mut client = fetch(server.addr, STREAMS, &workspace).options(["--limit-rate", "2M"]).start();
     until_verified(&mut client, 1);
-    let data = Session::ask(server.addr, "f", 1).data;
+    let addr = server.addr;
     let outcome = server.stop(Signal::TERM, Duration::from_secs(8));
     outcome.assert_success();
-    assert!(is_refused(data), "the data port is still open");
+    assert!(is_refused(addr), "the port is still open");
     assert!(!outcome.stderr.contains("panicked"), "{outcome}");
 }

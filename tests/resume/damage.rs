@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dt_testkit::content::pattern;
 use dt_testkit::events::{Events, number};
-use dt_testkit::frame::range_digest;
+use dt_testkit::frame::block_digest;
 use dt_testkit::journal::{HEADER, Journal, RECORD};
 use dt_testkit::wait::{PATIENCE, until_true};
 
@@ -265,7 +265,7 @@ fn a_journal_is_as_described() {
         let end = scene.size().min(start + scene.block);
         let [from, to] = [start, end].map(|n| usize::try_from(n).expect("it fits"));
         let bytes = &scene.content[from..to];
-        assert_eq!(record.digest, range_digest(scene.size(), start, bytes), "block {}", record.block);
+        assert_eq!(record.digest, block_digest(scene.size(), start, bytes), "block {}", record.block);
         let mut kept = vec![0; bytes.len()];
         File::open(scene.part()).expect("it opens").read_exact_at(&mut kept, start).expect("it is read");
         assert!(kept == bytes, "block {} is recorded, and not there", record.block);

@@ -17,7 +17,7 @@ fn a_header_is_as_described() {
     let scene = Scene::new(6 * MIB);
     scene.interrupted();
     let header = scene.journal().expect("it is there").header();
-    let answer = Session::ask(scene.server.addr, "f", 1);
+    let answer = Session::request(scene.server.addr, "f", 1);
     let part = fs::metadata(scene.part()).expect("it is there");
     assert_eq!((header.format, u64::from(header.block), header.size), (1, scene.block, scene.size()));
     assert_eq!(Some(header.modified), answer.json["modified"].as_i64());

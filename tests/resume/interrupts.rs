@@ -199,7 +199,7 @@ fn failures_keep_what_was_verified() {
         broken.store(false, Ordering::SeqCst);
         proxy.set_rate(None);
         scene.go_on_with(run(), known, &format!("after {ending:?}"));
-        assert!(proxy.count(Carries::Control) >= 2);
+        assert!(proxy.count(Carries::First) >= 2);
     }
 }
 

@@ -42,7 +42,7 @@ impl Scene {
         let workspace = Workspace::new();
         let content = workspace.serve_pattern("f", 1, len);
         let server = PROGRAMS.serve(&workspace.root()).ready();
-        let block = Session::ask(server.addr, "f", 1).block;
+        let block = Session::request(server.addr, "f", 1).block;
         Self { workspace, server, content, block }
     }
 

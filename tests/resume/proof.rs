@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 
 use dt_testkit::events::{Events, number};
-use dt_testkit::frame::range_digest;
+use dt_testkit::frame::block_digest;
 use dt_testkit::journal::Journal;
 use dt_testkit::process::Process;
 use dt_testkit::session::Session;
@@ -23,7 +23,7 @@ fn before_another_boot() -> Scene {
     let source = File::create(workspace.root().join("f")).expect("it is made");
     source.set_len(LEN.try_into().expect("it fits")).expect("it is sparse");
     let server = PROGRAMS.serve(&workspace.root()).ready();
-    let block = Session::ask(server.addr, "f", 1).block;
+    let block = Session::request(server.addr, "f", 1).block;
     let scene = Scene { workspace, server, content: vec![0; LEN], block };
     scene.interrupted();
     let mut header = scene.journal().expect("it is there").header();
@@ -32,7 +32,7 @@ fn before_another_boot() -> Scene {
     let n_done = scene.size() / block - 1;
     for index in 0..n_done {
         let [start, end] = [index, index + 1].map(|n| usize::try_from(n * block).expect("it fits"));
-        let digest = range_digest(scene.size(), index * block, &scene.content[start..end]);
+        let digest = block_digest(scene.size(), index * block, &scene.content[start..end]);
         journal.extend(header.record(index, &digest));
     }
     fs::write(scene.journal_path(), journal).expect("it is written");

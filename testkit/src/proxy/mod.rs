@@ -27,6 +27,7 @@ mod tests;
 pub use fate::{Carries, Connection, Ending, Fate, Place};
 
 use answer::with_port;
+use frames::Common;
 use pump::{Link, Pace, Pair};
 
 /// How often a waiting thread checks whether its connection is to end.
@@ -51,8 +52,7 @@ struct Shared {
     stop: AtomicBool,
     carried: AtomicU64,
     cut_at: AtomicU64,
-    /// The size of a block in the last offer.
-    block: AtomicU64,
+    common: Common,
     /// Where streams are served according to the last answer in protocol 1.
     target: Mutex<Option<SocketAddr>>,
     links: Mutex<Vec<Arc<Link>>>,
@@ -81,7 +81,7 @@ impl Proxy {
             stop: AtomicBool::new(false),
             carried: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
-            block: AtomicU64::new(0),
+            common: Common::new(),
             target: Mutex::default(),
             links: Mutex::default(),
             attempts: Mutex::default(),
@@ -142,6 +142,16 @@ impl Proxy {
                 shared.cut_one(state >> 33);
             }
         }));
+    }
+
+    /// Flips at most so many bits of frames and hellos, on all connections together.
+    pub fn flip_at_most(&self, bits: u64) {
+        self.shared.common.flips_left.store(bits, Ordering::SeqCst);
+    }
+
+    /// How many bits of frames and hellos were flipped.
+    pub fn flips(&self) -> u64 {
+        self.shared.common.n_flips.load(Ordering::SeqCst)
     }
 
     /// How many bytes streams have carried to the client.
@@ -297,7 +307,7 @@ impl Shared {
     fn note_block(&self, offer: &[u8]) {
         let offer: Option<serde_json::Value> = serde_json::from_slice(offer).ok();
         if let Some(block) = offer.as_ref().and_then(|offer| offer.get("block")?.as_u64()) {
-            self.block.store(block, Ordering::SeqCst);
+            self.common.block.store(block, Ordering::SeqCst);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use md5::{Digest, Md5};
 
 use super::lie::Lie;
 use super::{Shared, send};
-use crate::frame::{self, HEADER, kind};
+use crate::frame::{self, HEADER, TRAILER, kind};
 
 /// How often the server says that it computes digests.
 const BETWEEN_WAITS: Duration = Duration::from_millis(100);
@@ -129,6 +130,11 @@ impl Stream {
         if let Some(Lie::Instead(_, bytes)) = lie {
             return bytes.clone();
         }
+        if let Some(Lie::InsteadOnce(_, bytes)) = lie
+            && !shared.has_lied.swap(true, Ordering::SeqCst)
+        {
+            return bytes.clone();
+        }
         if let Some(Lie::Trailer(_, code)) = lie {
             return frame::data(run.start, &content, *code, &vec![[0; 32]; digests.len()]);
         }
@@ -139,7 +145,13 @@ impl Stream {
         if let Some(Lie::Digest(at)) = lie {
             digests[usize::try_from(at / block - run.start).expect("it fits")] = [7; 32];
         }
-        frame::data(run.start, &content, 0, &digests)
+        let mut data = frame::data(run.start, &content, 0, &digests);
+        if let Some(Lie::TrailerByte(_, at, value)) = lie {
+            let trailer = &mut data[HEADER + content.len()..][..TRAILER];
+            trailer[*at] = *value;
+            frame::set_check(trailer);
+        }
+        data
     }
 
     fn send_digests(&self, code: u8) {
