@@ -53,7 +53,7 @@ impl Forwarder {
         Self::listen(SocketAddr::from(([127, 0, 0, 1], 0)), target, None)
     }
 
-    /// Forwards from 127.0.0.2 and the port of `target`, so that a client to which the server names a port comes through a
+    /// Forwards from 127.0.0.2 and the port of `target`, so that a client to which the server names a port reaches a
     /// forwarder again; each connection's answer at this rate if there is one.
     pub fn with_the_same_port(target: SocketAddr, bytes_per_second: Option<u64>) -> Self {
         Self::listen(SocketAddr::from(([127, 0, 0, 2], target.port())), target, bytes_per_second)

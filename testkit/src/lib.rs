@@ -13,6 +13,7 @@ pub mod forwarder;
 pub mod frame;
 pub mod http;
 pub mod journal;
+pub mod messages;
 pub mod original_client;
 pub mod original_server;
 pub mod pipe;

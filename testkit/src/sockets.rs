@@ -1,4 +1,4 @@
-//! Raw TCP on the loopback interface, with the ends of a connection told apart.
+//! Raw TCP on the loopback interface, that distinguishes how connections end.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -20,7 +20,7 @@ pub enum End {
     Reset,
 }
 
-/// What came on a connection, and how it ended.
+/// The bytes of a connection, and how it ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Received {
     /// All bytes, in order.
@@ -90,7 +90,7 @@ fn has_ended(stream: &TcpStream) -> bool {
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0)
 }
 
-/// Whether nobody listens at `addr`.
+/// Whether connections to `addr` are refused.
 pub fn is_refused(addr: SocketAddr) -> bool {
     TcpStream::connect_timeout(&addr, PATIENCE)
         .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -146,7 +146,7 @@ pub fn reset_after_data(stream: TcpStream) {
     reset(stream);
 }
 
-/// A bound address that refuses connections until it is told to listen.
+/// A bound address that refuses connections until it listens.
 #[derive(Debug)]
 pub struct LateListener {
     socket: OwnedFd,

@@ -22,7 +22,7 @@ fn meddle(
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let addr = listener.local_addr().expect("the address is known");
     let thread = std::thread::spawn(move || {
-        let mut client = accept_within(&listener, PATIENCE).expect("the client comes");
+        let mut client = accept_within(&listener, PATIENCE).expect("the client connects");
         let mut request = Vec::new();
         while !request.ends_with(b"}") {
             let mut buffer = [0; 1000];
@@ -38,7 +38,7 @@ fn meddle(
 }
 
 #[test]
-fn a_source_that_disappears_after_the_answer() {
+fn source_removed_after_the_answer() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 3 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -51,7 +51,7 @@ fn a_source_that_disappears_after_the_answer() {
 }
 
 #[test]
-fn a_source_that_changes_after_the_answer() {
+fn source_changed_after_the_answer() {
     type Change = fn(&Path);
     let append: Change = |path| {
         let mut file = OpenOptions::new().append(true).open(path).expect("it opens");
@@ -96,9 +96,9 @@ fn a_source_that_changes_after_the_answer() {
     }
 }
 
-/// A new file under the old name is another file: the transfer goes on with the old one.
+/// A new file under the old name is another file: the transfer continues with the old one.
 #[test]
-fn a_source_that_is_replaced_after_the_answer() {
+fn source_replaced_after_the_answer() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 3 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();

@@ -32,7 +32,7 @@ fn connections_made_before_the_request_become_streams() {
 
 /// All in one moment: the hellos are there before the server has served any of them.
 #[test]
-fn streams_that_arrive_together() {
+fn streams_may_arrive_at_the_same_moment() {
     let (_workspace, server, content) = served(3 * MIB);
     for streams in [2, 100, 255] {
         let (session, first) = Session::upgrade(server.addr, "f", streams, 0, 1 << 20);
@@ -79,7 +79,7 @@ fn session_waits_for_late_streams() {
 }
 
 #[test]
-fn streams_after_the_session_has_expired() {
+fn expired_session_is_unknown() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let server = PROGRAMS.serve(&workspace.root()).options(["--session-expiry", "1s"]).ready();
@@ -109,9 +109,9 @@ fn session_outlives_its_first_connection() {
     assert!(session.download(&mut [again, session.open(1)]) == content);
 }
 
-/// The requests of clients that are gone before the answer, at any stage, cost nobody anything.
+/// Requests of clients that disconnect at any stage before the answer do not disturb others.
 #[test]
-fn clients_that_leave_at_any_stage() {
+fn client_may_leave_at_any_stage() {
     let (workspace, mut server, content) = served(3 * MIB);
     let bytes = request(server.addr, "f", UPGRADE, &body(8, 0, 1 << 20));
     for n in (0..bytes.len()).step_by(11).chain([bytes.len(), bytes.len()]) {

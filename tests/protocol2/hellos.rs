@@ -24,7 +24,7 @@ pub(crate) fn assert_undisturbed(session: &Session, stream: &mut Stream, content
 }
 
 #[test]
-fn session_by_hand() {
+fn streams_can_be_opened_in_three_ways() {
     for size in [1, 70_000, 3 * MIB + 1] {
         let (_workspace, server, content) = served(size);
         for streams in [1, 3] {
@@ -143,7 +143,7 @@ fn stream_is_replaced_with_the_flag() {
     assert_undisturbed(&session, &mut Stream::open(server.addr, &session.replacing(0)), &content);
 }
 
-/// Connections that are silent, or stop within the hello, are closed after ten seconds and delay nobody.
+/// Connections that are silent, or stop within the hello, are closed after ten seconds and delay no other.
 #[test]
 fn silent_connections_are_closed() {
     let (workspace, mut server, content) = served(3 * MIB);
@@ -210,7 +210,7 @@ fn crowd_of_bad_streams_disturbs_nobody() {
 
 /// The first two bytes decide: what looks like TLS is closed, everything else that is no hello is answered as HTTP.
 #[test]
-fn first_bytes_of_other_protocols() {
+fn first_bytes_of_other_protocols_are_harmless() {
     let (_workspace, mut server, content) = served(MIB);
     let session = Session::request(server.addr, "f", 1);
     let mut open = session.open(0);
@@ -231,7 +231,7 @@ fn first_bytes_of_other_protocols() {
         &[pattern(3, 200), b"\r\n\r\n".to_vec()].concat(),
         &[shifted, b"\r\n\r\n".to_vec()].concat(),
     ] {
-        // What has the mark by chance is a hello, of which this is none.
+        // With the mark they would be taken for a hello.
         assert_ne!(bytes[1], MARK);
         let stream = Stream::open(server.addr, bytes);
         let _ = stream.socket.shutdown(Shutdown::Write);

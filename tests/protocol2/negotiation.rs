@@ -15,7 +15,7 @@ use dt_testkit::sockets::connect;
 use crate::{MIB, PROGRAMS, served};
 
 #[test]
-fn every_pairing() {
+fn every_pair_agrees_on_a_protocol() {
     let (workspace, server, content) = served(MIB + 1);
     for (wish, dtserver, original) in [("auto", Ok(2), Ok(1)), ("1", Ok(1), Ok(1)), ("2", Ok(2), Err(12))] {
         let other = OriginalServer::start(&workspace.root().join("f"), Script::swift());
@@ -67,9 +67,9 @@ fn md5_is_reported_with_the_original_server_too() {
     }
 }
 
-/// What the server makes of the keys of a body.
+/// How the server reads the keys of a body.
 #[test]
-fn keys_of_the_request() {
+fn request_keys_choose_the_protocol() {
     let (_workspace, server, _) = served(MIB);
     for (body, protocol) in [
         (r#"{"threads": 3}"#, None),
@@ -159,7 +159,7 @@ fn upgrade_waits_for_the_body() {
 
 /// The version changes with the content and only then; a secret is never used twice.
 #[test]
-fn versions_and_secrets() {
+fn version_follows_the_file_and_secrets_never_repeat() {
     let (workspace, server, _) = served(MIB);
     let ask = || Session::request(server.addr, "f", 2);
     let [first, second] = [ask(), ask()];

@@ -1,4 +1,4 @@
-//! The options that came with protocol 2, on the command line and in the environment.
+//! The options of protocol 2, on the command line and in the environment.
 
 use std::fs;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::{MIB, PROGRAMS, fetch, served};
 const NOWHERE: &str = "127.0.0.1:1";
 
 #[test]
-fn wrong_usage() {
+fn invalid_options_are_usage_errors() {
     let workspace = Workspace::new();
     let out = workspace.output("out");
     let out = out.to_str().expect("it is UTF-8");
@@ -50,7 +50,7 @@ fn wrong_usage() {
 }
 
 #[test]
-fn checksums_of_both_kinds() {
+fn checksum_of_either_kind_decides() {
     let (workspace, server, content) = served(MIB + 5);
     let original = OriginalServer::start(&workspace.root().join("f"), Script::swift());
     let [right, wrong] = [content.as_slice(), b"another"].map(|bytes| (md5(bytes), blake3_of(bytes)));
@@ -81,7 +81,7 @@ fn checksums_of_both_kinds() {
 
 /// The time that so many bytes take at that rate, within what a busy machine makes of it.
 #[test]
-fn limited_rates() {
+fn rate_limit_is_kept() {
     let (workspace, server, content) = served(3 * MIB);
     for (rate, least) in [
         ("2M", 1.2),
@@ -103,7 +103,7 @@ fn limited_rates() {
 
 /// The limit is on all streams together, also when one is left.
 #[test]
-fn a_limit_with_one_stream() {
+fn rate_limit_holds_for_one_stream() {
     let (workspace, server, content) = served(3 * MIB);
     let outcome = fetch(server.addr, 1, &workspace).options(["--limit-rate", "2M"]).run();
     assert_fetched(&outcome, &workspace.output("out"), &content, "one stream");
@@ -111,7 +111,7 @@ fn a_limit_with_one_stream() {
 }
 
 #[test]
-fn options_from_the_environment() {
+fn options_are_read_from_the_environment() {
     let (workspace, server, content) = served(MIB);
     let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).env("DT_JSON", "1");
     let outcome = run.env("DT_PROTOCOL", "2").env("DT_MD5", "1").env("DT_LIMIT_RATE", "1M").run();
@@ -138,9 +138,9 @@ fn options_from_the_environment() {
     run.run().assert_failure(12);
 }
 
-/// What people read in the end: bytes, time, rate and digest.
+/// The summary for people: bytes, time, rate and digest.
 #[test]
-fn the_summary() {
+fn summary_has_bytes_rate_and_digest() {
     let (workspace, server, content) = served(3 * MIB);
     let run = || PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).options(["--protocol", "2"]);
     let outcome = run().run();

@@ -1,4 +1,4 @@
-//! Servers that lie, break the protocol or have had enough, each with the exit code that says so.
+//! Servers that lie, violate the protocol or refuse, and the exit code for each.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,7 +51,7 @@ fn check_lie(what: &str, lie: &Lie, codes: &[i32], words: &[&str]) {
 }
 
 #[test]
-fn an_honest_server() {
+fn honest_server_is_used_sparingly() {
     for size in [0, 1, 1024, MIB, 3 * MIB + 1] {
         let workspace = Workspace::new();
         let content = pattern(1, size);
@@ -67,7 +67,7 @@ fn an_honest_server() {
 
 /// The blocks of a file above 1 TiB, larger than what a mapping takes pages for at once.
 #[test]
-fn the_largest_blocks() {
+fn blocks_of_16_mib() {
     let content = pattern(1, 33 * MIB + 5);
     let server = RangeServer::start(content.clone(), 16 << 20, Lie::Nothing);
     for engine in ENGINES {
@@ -77,9 +77,9 @@ fn the_largest_blocks() {
     }
 }
 
-/// The server chooses how large blocks are: where they are received into memory, only so many come at once as it may take.
+/// The server chooses how large blocks are: where they are received into memory, the number in flight is limited.
 #[test]
-fn the_largest_blocks_into_memory() {
+fn blocks_of_16_mib_take_bounded_memory() {
     const LARGEST: usize = 16 * MIB;
     let workspace = Workspace::new();
     let content = pattern(1, 10 * LARGEST);
@@ -110,7 +110,7 @@ fn assert_sent(sent: &[Range<u64>], size: u64) {
 }
 
 #[test]
-fn digests_that_stay_wrong() {
+fn wrong_digest_ends_the_transfer() {
     let at = 5 * BLOCK + 17;
     check_lie("a wrong digest of a block", &Lie::Digest(at), &[6], &["block 5"]);
     check_lie("a wrong digest of the last block", &Lie::Digest(16 * BLOCK), &[6], &["block 16"]);
@@ -118,9 +118,10 @@ fn digests_that_stay_wrong() {
     check_lie("a wrong digest of the file", &Lie::FileDigests, &[6], &[]);
 }
 
-/// A server whose digests differ is not told that all is well; that what has come cannot be removed is the lesser trouble.
+/// A server whose digests differ gets no END, and the failed verification is reported rather than the journal that cannot be
+/// removed.
 #[test]
-fn a_digest_that_is_wrong_in_the_end() {
+fn failed_verification_is_not_reported_as_complete() {
     let workspace = Workspace::new();
     let server = RangeServer::start(pattern(1, 4 * MIB), BLOCK, Lie::FileDigests);
     let mut client = fetch(server.addr, 4, &workspace).options(["--limit-rate", "4M"]).start();
@@ -134,9 +135,9 @@ fn a_digest_that_is_wrong_in_the_end() {
     assert_eq!(server.ended(), 0);
 }
 
-/// Nothing comes that could be wrong, so that the digests in the answer are all there is to compare with.
+/// No data arrives that could be wrong, so only the digests in the offer can be compared.
 #[test]
-fn digests_of_no_bytes() {
+fn digests_of_an_empty_file_are_compared() {
     const OTHER: &str = "\"0123456789abcdef0123456789abcdef\"";
     const OTHER_BLAKE3: &str = "\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"";
     for (key, value, option) in
@@ -162,7 +163,7 @@ fn digests_of_no_bytes() {
 }
 
 #[test]
-fn trouble_at_the_source() {
+fn fault_of_the_source_has_its_exit_code() {
     check_lie("the source changed", &Lie::Trailer(3 * BLOCK, 3), &[11], &["chang"]);
     check_lie("the source cannot be read", &Lie::Trailer(3 * BLOCK, 4), &[3], &["cannot read \"f\";"]);
     check_lie("every stream is refused because it changed", &Lie::Refuses(3), &[11], &["chang"]);
@@ -171,16 +172,16 @@ fn trouble_at_the_source() {
 }
 
 #[test]
-fn a_mute_server() {
+fn silent_server_times_out() {
     check_lie("streams are accepted and nothing is sent", &Lie::Mute, &[10], &[]);
 }
 
 #[test]
-fn refusals() {
+fn refusals_have_their_exit_codes() {
     let words = ["after 0 bytes", "the server refused it: the test says so; run"];
-    check_lie("no room, for ever", &Lie::Refuses(6), &[4], &words);
-    check_lie("no such stream, for ever", &Lie::Refuses(2), &[4], &words);
-    check_lie("no such session, for ever", &Lie::Refuses(1), &[4], &["session"]);
+    check_lie("no capacity, every time", &Lie::Refuses(6), &[4], &words);
+    check_lie("no such stream, every time", &Lie::Refuses(2), &[4], &words);
+    check_lie("no such session, every time", &Lie::Refuses(1), &[4], &["session"]);
     check_lie("a broken protocol", &Lie::Refuses(5), &[12], &[]);
     for code in [1, 2, 6] {
         let workspace = Workspace::new();
@@ -192,9 +193,9 @@ fn refusals() {
     }
 }
 
-/// No block is whole for two seconds, in which the rounds of the one that is refused would be used up.
+/// No block is complete for two seconds, in which the retries of the refused stream would be used up.
 #[test]
-fn one_stream_that_is_refused_for_ever() {
+fn always_refused_stream_does_not_end_the_transfer() {
     let workspace = Workspace::new();
     let content = pattern(1, 300_000);
     let server = RangeServer::start(content.clone(), BLOCK, Lie::RefusesOne(2, 6));
@@ -205,7 +206,7 @@ fn one_stream_that_is_refused_for_ever() {
 
 /// As behind a proxy that removes the headers: all streams are dialled.
 #[test]
-fn server_that_does_not_upgrade() {
+fn offer_without_an_upgrade_is_enough() {
     for size in [0, 1, MIB] {
         let workspace = Workspace::new();
         let content = pattern(1, size);
@@ -217,7 +218,7 @@ fn server_that_does_not_upgrade() {
 }
 
 #[test]
-fn digests_that_overtake_runs() {
+fn digests_may_overtake_runs() {
     let workspace = Workspace::new();
     let content = pattern(1, 3 * MIB + 1);
     let server = RangeServer::start(content.clone(), BLOCK, Lie::DigestsFirst);
@@ -230,7 +231,7 @@ fn digests_that_overtake_runs() {
 
 /// While the server computes the digests for a second, three of four streams have nothing to do.
 #[test]
-fn streams_that_are_closed_for_having_nothing_to_do_stay_away() {
+fn closed_idle_streams_are_not_reopened_endlessly() {
     let workspace = Workspace::new();
     let content = pattern(1, MIB);
     let server = RangeServer::start(content.clone(), BLOCK, Lie::ClosesIdle);
@@ -241,7 +242,7 @@ fn streams_that_are_closed_for_having_nothing_to_do_stay_away() {
 }
 
 #[test]
-fn answers_that_are_out_of_bounds() {
+fn offer_out_of_bounds_is_a_protocol_error() {
     for (key, value) in [
         ("protocol", "3"),
         ("size", "-1"),
@@ -281,7 +282,7 @@ fn answers_that_are_out_of_bounds() {
 }
 
 #[test]
-fn invalid_frames() {
+fn repeated_invalid_frames_are_a_protocol_error() {
     // The bytes are those of the block, and the digest that of another.
     let block = pattern(1, 64 << 10);
     let digest = frame::block_digest((1 << 20) + 5, 0, &block);
@@ -346,7 +347,7 @@ fn single_invalid_frame_costs_one_stream() {
 
 /// A peer's words are shown without what would move a terminal's cursor.
 #[test]
-fn words_of_a_peer() {
+fn reason_of_a_peer_is_printed_without_control_characters() {
     let reason = "gone\u{1b}[2J\r\nforged: line".to_owned();
     let lie = Lie::Instead(0, frame::refused(5, &reason));
     let workspace = Workspace::new();
@@ -356,15 +357,15 @@ fn words_of_a_peer() {
     assert!(!outcome.stderr.contains(['\u{1b}', '\r']), "{outcome}");
 }
 
-/// It still says something every moment, and will never be done.
+/// The server still sends WAIT, but its count does not grow.
 #[test]
-fn a_server_that_cannot_go_on_hashing() {
+fn digests_without_progress_time_out() {
     check_lie("the digests get no further", &Lie::Hangs, &[10], &["computing the file's digests"]);
 }
 
 /// Digests that are never done hold the end up; the user can still go.
 #[test]
-fn a_server_that_computes_for_ever() {
+fn endless_digests_can_be_interrupted() {
     let workspace = Workspace::new();
     let server = RangeServer::start(pattern(1, MIB), BLOCK, Lie::Waits);
     let client = fetch(server.addr, 4, &workspace).options(["--stall-timeout", "1s"]).start();

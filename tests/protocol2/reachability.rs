@@ -1,4 +1,4 @@
-//! What stands between client and server: port mapping, and reverse proxies that carry streams or do not.
+//! Port mapping and reverse proxies between client and server.
 
 use std::time::Duration;
 

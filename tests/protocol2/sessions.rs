@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::{MIB, PROGRAMS, served};
 
 #[test]
-fn runs_of_all_lengths() {
+fn runs_of_all_lengths_are_served() {
     let (_workspace, server, content) = served(3 * MIB + 777);
     let session = Session::request(server.addr, "f", 1);
     let mut stream = session.open(0);
@@ -82,7 +82,7 @@ fn invalid_request_is_refused() {
         ("noise", pattern(3, 24)),
     ] {
         let mut stream = session.open(1);
-        // What was valid before is answered.
+        // The valid request before it is answered.
         session.fetch(&mut stream, &(0..1));
         stream.send(&bytes);
         stream.assert_refused(&[5], what);
@@ -107,10 +107,10 @@ fn run_of_more_than_16_mib_is_refused() {
 }
 
 #[test]
-fn digests_of_the_file() {
+fn digests_are_served_and_cached() {
     for size in [1, 3 * MIB + 777] {
         let (workspace, server, content) = served(size);
-        // What has just been written could change again without its times showing it.
+        // A file that has just been written could change again without a change of its times.
         until("the file is old enough for its digest to be cached", || {
             let file = std::fs::metadata(workspace.root().join("f")).expect("it is there");
             let age = file.modified().expect("it has a time").elapsed();
@@ -123,7 +123,7 @@ fn digests_of_the_file() {
         let hex = hex(&md5_bytes);
         assert_eq!(hex, md5(&content), "{size} bytes");
         assert_eq!(session.open(1).digests(1), (blake3, [0; 16]), "{size} bytes, BLAKE3 alone");
-        // What is known from then on is in the next offer.
+        // From then on the digests are in the next offer.
         until("the digests are cached", || {
             let next = Session::request(server.addr, "f", 1);
             let known = (next.json["hash"].as_str(), next.json["blake3"].as_str().map(str::len));
@@ -161,7 +161,7 @@ fn slow_digest_delays_no_run() {
 }
 
 #[test]
-fn thousand_requests_in_flight() {
+fn thousand_requests_in_flight_are_answered_in_order() {
     let (_workspace, server, content) = served(2 * MIB);
     let session = Session::request(server.addr, "f", 1);
     let mut stream = session.open(0);
@@ -174,9 +174,9 @@ fn thousand_requests_in_flight() {
     }
 }
 
-/// A receiver that reads nothing has its stream closed, and delays nobody.
+/// A receiver that reads nothing has its stream closed, and delays no other.
 #[test]
-fn receiver_that_reads_nothing() {
+fn receiver_that_reads_nothing_is_disconnected() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 64 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).options(["--stall-timeout", "1s"]).ready();

@@ -176,7 +176,7 @@ fn flipped_bit_of_the_file_shows_in_its_block_only() {
 
 /// Every place of a frame can be hit, in either direction, and nothing else is.
 #[test]
-fn flipped_bits_of_frames_are_where_they_should_be() {
+fn flipped_bits_of_frames_are_exact() {
     let run = frame::data(0, &pattern(1, LEN)[..1 << 14], 0, &[[0; 32]]);
     let trailer = u64::try_from(run.len() - 40).expect("it fits");
     for (place, at) in [

@@ -88,13 +88,17 @@ const NAMES: &[(&str, &str)] = &[
     ("vacate", "Drop"),
 ];
 
-/// A phrase, the words after which it is allowed to go on, and what to write instead.
+/// A phrase, the words that make it another one before or after it, and what to write instead.
 type Phrase = (&'static str, &'static [&'static str], &'static str);
 
 const PHRASES: &[Phrase] = &[
     ("anew", &[], "again, or starting over"),
-    ("are none", &[], "are invalid, or do not exist"),
-    ("behind", &["a firewall", "a proxy", "a reverse proxy", "nat", "nginx"], "after"),
+    ("are none", &["there"], "are invalid, or do not exist"),
+    (
+        "behind",
+        &["a firewall", "a proxy", "a reverse proxy", "leaves", "left", "nat", "nginx", "the feature"],
+        "after",
+    ),
     ("broke the protocol", &[], "protocol error"),
     ("came", &[], "arrived, was received"),
     ("come", CAUSE_AND_ORDER, "arrive"),
@@ -105,7 +109,7 @@ const PHRASES: &[Phrase] = &[
     ("goes on with", &[], "resumes"),
     ("going on with", &[], "resuming"),
     ("in vain", &[], "for nothing, without success"),
-    ("is none", &[], "is invalid, or does not exist"),
+    ("is none", &["there"], "is invalid, or does not exist"),
     ("let you in", &[], "authentication required"),
     ("mended", &[], "repaired, retried"),
     ("mends", &[], "repairs"),
@@ -117,7 +121,7 @@ const PHRASES: &[Phrase] = &[
     ("tells", TO_DISTINGUISH, "reports, prints"),
     ("to go on", &[], "to resume"),
     ("told", TO_DISTINGUISH, "reported, by default"),
-    ("were none", &[], "did not exist"),
+    ("were none", &["there"], "did not exist"),
     ("whoever", &[], "a client that, a peer that"),
 ];
 
@@ -166,7 +170,11 @@ fn check_phrases(file: &Source) -> Vec<String> {
     for (at, (line, _)) in words.iter().enumerate() {
         for (phrase, allowed, instead) in PHRASES {
             let after = at + phrase.split(' ').count();
-            if begins_with(at, phrase) && !allowed.iter().any(|allowed| begins_with(after, allowed)) {
+            let is_around = |allowed: &&str| {
+                begins_with(after, allowed)
+                    || at.checked_sub(1).is_some_and(|before| begins_with(before, allowed))
+            };
+            if begins_with(at, phrase) && !allowed.iter().any(is_around) {
                 complaints.push(format!("line {line}: {phrase:?}; better {instead}"));
             }
         }
@@ -213,7 +221,7 @@ fn phrase_that_has_a_better_one_is_found() {
         ("/// What shall be told to Whoever comes behind it.", 5),
         ("/// It is there for\n    /// ever.", 1),
         ("fn a() { \"to go on, run\" }", 1),
-        ("It tells connections apart; a run comes before all; behind a proxy.", 0),
+        ("It tells connections apart; a run comes before all; behind a proxy; if there is none.", 0),
         ("He tells; it came from there; it comes to pass.", 3),
         ("They became forever shallow. proven_by(telling_of)", 0),
         ("fn what_is_none() {}", 0),
