@@ -1,7 +1,7 @@
 //! One stream of the reference server: its frames, and what is wrong with them.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -46,6 +46,9 @@ impl Stream {
         };
         if let Some(code) = shared.lie.refusal(id, is_first) {
             send(&mut client, &frame::refused(code, "the test says so"));
+            // What is still unread would reset the connection, and the refusal might be lost.
+            let _ = client.shutdown(Shutdown::Write);
+            while shared.read::<1>(&mut client, false).is_some() {}
             return None;
         }
         let writer = Arc::new(Mutex::new(client.try_clone().expect("a handle is free")));
