@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::http::{is_upgrade, read_head, read_request};
-use crate::sockets::{accept_within, peek};
+use crate::sockets::{accept_all, is_pause, peek};
 
 const TICK: Duration = Duration::from_millis(5);
 
@@ -53,14 +53,7 @@ impl ReverseProxy {
             n_upgraded: AtomicUsize::new(0),
             n_rejected: AtomicUsize::new(0),
         });
-        let accepting = Arc::clone(&shared);
-        let thread = thread::spawn(move || {
-            while !accepting.stop.load(Ordering::SeqCst) {
-                let Some(client) = accept_within(&listener, TICK) else { continue };
-                let shared = Arc::clone(&accepting);
-                thread::spawn(move || shared.serve(client));
-            }
-        });
+        let thread = accept_all(listener, &shared, Shared::is_stopped, Shared::serve);
         Self { addr, shared, thread: Some(thread) }
     }
 
@@ -86,7 +79,11 @@ impl Drop for ReverseProxy {
 }
 
 impl Shared {
-    fn serve(&self, mut client: TcpStream) {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    fn serve(self: Arc<Self>, mut client: TcpStream) {
         let Some(first) = peek(&client) else { return };
         if !first.iter().all(u8::is_ascii_uppercase) {
             self.n_rejected.fetch_add(1, Ordering::SeqCst);
@@ -122,14 +119,14 @@ impl Shared {
     fn copy(&self, mut from: &TcpStream, mut to: &TcpStream) {
         from.set_read_timeout(Some(TICK)).expect("a timeout is set");
         let mut buffer = vec![0; 64 << 10];
-        while !self.stop.load(Ordering::SeqCst) {
+        while !self.is_stopped() {
             match from.read(&mut buffer) {
                 Ok(0) => {
                     let _ = to.shutdown(Shutdown::Write);
                     return;
                 }
                 Ok(n) if to.write_all(&buffer[..n]).is_ok() => {}
-                Err(error) if crate::sockets::is_pause(&error) => {}
+                Err(error) if is_pause(&error) => {}
                 Ok(_) | Err(_) => break,
             }
         }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -72,7 +74,7 @@ pub fn peek(stream: &TcpStream) -> Option<[u8; 2]> {
         match stream.peek(&mut bytes) {
             Ok(0) | Err(_) => return None,
             Ok(1) if has_ended(stream) => return None,
-            Ok(1) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(1) => thread::sleep(Duration::from_millis(1)),
             Ok(_) => return Some(bytes),
         }
     }
@@ -182,6 +184,27 @@ pub fn accept_within(listener: &TcpListener, limit: Duration) -> Option<TcpStrea
     let ready = poll(&mut fds, Some(&limit)).is_ok_and(|n| n > 0);
     let (stream, _) = ready.then(|| listener.accept().ok()).flatten()?;
     prepare(stream).ok()
+}
+
+/// How often [`accept_all`] checks whether it is to stop.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Serves each connection in a thread of its own, until `is_stopped`.
+pub fn accept_all<S: Send + Sync + 'static>(
+    listener: TcpListener,
+    shared: &Arc<S>,
+    is_stopped: fn(&S) -> bool,
+    serve: fn(Arc<S>, TcpStream),
+) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || {
+        while !is_stopped(&shared) {
+            if let Some(stream) = accept_within(&listener, TICK) {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || serve(shared, stream));
+            }
+        }
+    })
 }
 
 /// An address of 127.0.0.1.

@@ -141,7 +141,8 @@ fn invalid_value_is_answered_with_the_allowed_ones() {
     for wrong in ["-1", "0", "256", "x"] {
         check(client(&[], wrong), &format!("invalid value '{wrong}' {streams}"));
     }
-    let rate = "invalid value '-1' for '--limit-rate <RATE>': must be a rate in bytes a second, such as 500K,";
+    let rate =
+        "invalid value '-1' for '--limit-rate <RATE>': must be a rate in bytes a second, such as 500K,";
     check(client(&["--limit-rate", "-1"], "8"), rate);
     let retries = "'--retries <N>': must be a whole number from 0 to 4294967295;";
     check(client(&["--retries", "-1"], "8"), &format!("invalid value '-1' for {retries}"));
@@ -156,7 +157,8 @@ fn invalid_value_is_answered_with_the_allowed_ones() {
         [("--max-streams", "--max-streams <N>"), ("--max-transfers", "--max-transfers <N>")]
     {
         for wrong in ["0", "-1", "x"] {
-            let message = format!("invalid value '{wrong}' for '{shown}': must be a whole number, at least 1;");
+            let message =
+                format!("invalid value '{wrong}' for '{shown}': must be a whole number, at least 1;");
             check(PROGRAMS.server().args([option, wrong, "0"]), &message);
         }
     }

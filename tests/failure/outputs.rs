@@ -85,7 +85,10 @@ fn file_larger_than_allowed_is_reported() {
         let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).options(["--engine", engine]);
         let outcome = run.with_largest_file(MIB).run();
         outcome.assert_failure(7);
-        assert!(outcome.error().contains("would exceed the file size limit: 3145728 bytes needed"), "{outcome}");
+        assert!(
+            outcome.error().contains("would exceed the file size limit: 3145728 bytes needed"),
+            "{outcome}"
+        );
         assert!(outcome.error().contains("ulimit -f") && !outcome.error().contains("space"), "{outcome}");
         workspace.assert_outputs(&[]);
     }

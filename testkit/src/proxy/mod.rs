@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::frame::{HEADER, MARK, PAYLOAD_CHECK, kind};
 use crate::http::{is_upgrade, read_head, read_request};
-use crate::sockets::{accept_within, peek};
+use crate::sockets::{accept_all, peek};
 
 mod answer;
 mod fate;
@@ -89,8 +89,8 @@ impl Proxy {
         });
         let [listener, legacy] = listeners;
         let threads = vec![
-            shared.accept_all(listener, Shared::serve),
-            shared.accept_all(legacy, Shared::serve_legacy_stream),
+            accept_all(listener, &shared, Shared::is_stopped, Shared::serve),
+            accept_all(legacy, &shared, Shared::is_stopped, Shared::serve_legacy_stream),
         ];
         Self { addr, shared, threads }
     }
@@ -213,21 +213,6 @@ impl Shared {
         if let Some(chosen) = choice.checked_rem(n).and_then(|chosen| usize::try_from(chosen).ok()) {
             links.swap_remove(chosen).reset();
         }
-    }
-
-    fn accept_all(
-        self: &Arc<Self>,
-        listener: TcpListener,
-        serve: impl Fn(Arc<Self>, TcpStream) + Copy + Send + 'static,
-    ) -> JoinHandle<()> {
-        let shared = Arc::clone(self);
-        thread::spawn(move || {
-            while !shared.is_stopped() {
-                let Some(client) = accept_within(&listener, TICK) else { continue };
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || serve(shared, client));
-            }
-        })
     }
 
     /// Notes a connection and asks the plan for its fate.
