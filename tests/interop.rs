@@ -21,7 +21,7 @@ const STREAMS: [u8; 5] = [1, 2, 8, 11, 255];
 const SMALL_SIZES: [usize; 6] = [0, 1, 7, 8, 4095, MIB];
 const ENGINES: [&str; 2] = ["map", "write"];
 
-/// Fails unless the client succeeded, told the MD5, and left the expected file and nothing beside it.
+/// Fails unless the client succeeded, printed the MD5, and left the expected file and nothing else.
 fn check_received(outcome: &Outcome, workspace: &Workspace, expected: &[u8], context: &str) {
     assert_eq!(outcome.code, Some(0), "{context}: {outcome}");
     let output = workspace.output("out");
@@ -135,7 +135,7 @@ fn both_programs_odd_sizes() {
 }
 
 #[test]
-fn the_original_with_all_its_quirks() {
+fn original_server_with_all_its_quirks() {
     let quirks = Script { in_two_segments: true, ..Script::original() };
     let late = Script { listens_after: Duration::from_millis(300), ..Script::swift() };
     let resetting = Script { stream_end: StreamEnd::Reset, ..Script::swift() };
@@ -154,7 +154,7 @@ fn the_original_with_all_its_quirks() {
 }
 
 #[test]
-fn the_request_is_one_the_original_understands() {
+fn original_server_understands_the_request() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 8);
     for name in ["remote/path", "/remote/path", "a#b?c", "a%20b", "../up", "http:x"] {
@@ -175,7 +175,7 @@ fn the_request_is_one_the_original_understands() {
 }
 
 #[test]
-fn every_form_of_the_request_is_granted() {
+fn every_form_of_the_request_is_accepted() {
     let workspace = Workspace::new();
     let server = PROGRAMS.serve(&workspace.root()).ready();
     let content = workspace.serve_pattern("dir/f7", 1, MIB + 7);
@@ -195,7 +195,7 @@ fn every_form_of_the_request_is_granted() {
 }
 
 #[test]
-fn bytes_behind_the_id_do_no_harm() {
+fn bytes_after_the_id_are_harmless() {
     let workspace = Workspace::new();
     let mut server = PROGRAMS.serve(&workspace.root()).ready();
     let content = workspace.serve_pattern("f", 1, 3 * MIB);
@@ -275,7 +275,7 @@ fn standard_output_gets_the_bytes_in_order() {
 }
 
 #[test]
-fn a_pipe_gets_the_bytes_in_order() {
+fn pipe_gets_the_bytes_in_order() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 4, 5 * MIB + 3);
     let fifo = workspace.output("pipe");
@@ -292,7 +292,7 @@ fn a_pipe_gets_the_bytes_in_order() {
 }
 
 #[test]
-fn a_device_takes_the_bytes() {
+fn device_gets_the_bytes() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 5, MIB);
     with_both_servers(&workspace, |_, addr| {
@@ -303,7 +303,7 @@ fn a_device_takes_the_bytes() {
 }
 
 #[test]
-fn an_existing_output_is_replaced_when_all_is_there() {
+fn existing_output_is_replaced_at_the_end() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 6, MIB);
     for engine in ENGINES {

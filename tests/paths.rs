@@ -58,13 +58,13 @@ fn check_missing(server: &Server, secret: &str, target: &[u8], header: Option<&s
     let answer = header.into_iter().fold(ask, Ask::header).answer();
     let shown = String::from_utf8_lossy(&target[..target.len().min(200)]).into_owned();
     let context = format!("{shown:?}, header {header:?}");
-    assert!(!answer.body.contains(secret), "{context}: the secret's MD5 was told");
+    assert!(!answer.body.contains(secret), "{context}: the secret's MD5 was revealed");
     answer.assert_refusal(&[404], &context);
     answer
 }
 
 #[test]
-fn names_inside_the_root() {
+fn names_inside_the_root_are_served() {
     let workspace = workspace();
     let mut server = PROGRAMS.serve(&workspace.root()).ready();
     let expected = |name: &str| fs::read(workspace.root().join(name)).expect("it is there");
@@ -86,12 +86,12 @@ fn names_inside_the_root() {
 }
 
 #[test]
-fn names_out_of_the_root() {
+fn names_outside_the_root_are_refused() {
     let workspace = workspace();
     let mut server = PROGRAMS.serve(&workspace.root()).ready();
     let secret = fs::read(workspace.path().join("secret")).expect("it is there");
     let secret_md5 = md5(&secret);
-    // The secret is there to be told by a server that serves its folder.
+    // The secret is there for a server that serves its folder.
     let open = PROGRAMS.serve(workspace.path()).ready();
     assert_eq!(Ask::new(open.addr, "secret", 1).offer().hash, secret_md5);
 
@@ -150,7 +150,7 @@ fn names_out_of_the_root() {
 }
 
 #[test]
-fn what_is_no_regular_file() {
+fn only_regular_files_are_served() {
     let workspace = workspace();
     let mut server = PROGRAMS.serve(&workspace.root()).ready();
     for target in [
@@ -195,7 +195,7 @@ fn what_is_no_regular_file() {
 }
 
 #[test]
-fn names_with_nul_or_without_end() {
+fn names_with_nul_or_without_end_are_refused() {
     let workspace = workspace();
     let mut server = PROGRAMS.serve(&workspace.root()).ready();
     for target in ["fi%00le", "file%00", "%00file", "file%00.txt", "%00"] {
@@ -219,7 +219,7 @@ fn names_with_nul_or_without_end() {
 }
 
 #[test]
-fn a_name_as_it_stands_comes_first() {
+fn literal_name_is_tried_first() {
     let workspace = Workspace::new();
     let server = PROGRAMS.serve(&workspace.root()).ready();
     let spaced = workspace.serve_pattern("a b", 1, 100);
@@ -300,7 +300,7 @@ fn every_name_arrives_through_the_client() {
 
 /// A name is bytes, there and here.
 #[test]
-fn a_name_that_is_no_utf_8() {
+fn name_that_is_not_utf_8_is_served() {
     let workspace = Workspace::new();
     let server = PROGRAMS.serve(&workspace.root()).ready();
     let name = std::ffi::OsStr::from_bytes(b"latin-\xFC");
@@ -333,9 +333,9 @@ fn unreadable_files_are_forbidden() {
     close("closed-dir", 0o755);
 }
 
-/// With the whole system as the root, as in the original: any regular file, and nothing else.
+/// With `/` as the root, as in the original: any regular file, and nothing else.
 #[test]
-fn the_whole_system_as_root() {
+fn root_folder_of_the_system_can_be_served() {
     let workspace = workspace();
     let mut server = PROGRAMS.serve(Path::new("/")).ready();
     let at = |name: &str| workspace.root().canonicalize().expect("it is there").join(name);
@@ -355,7 +355,7 @@ fn the_whole_system_as_root() {
 
 /// Checking a name and then opening it would let the link through between the two.
 #[test]
-fn a_link_swapped_while_it_is_asked_for() {
+fn swapped_link_never_leads_outside() {
     let workspace = workspace();
     let mut server = PROGRAMS.serve(&workspace.root()).options(["--max-transfers", "1000"]).ready();
     let secret = md5(&fs::read(workspace.path().join("secret")).expect("it is there"));

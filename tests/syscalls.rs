@@ -18,14 +18,14 @@ const PROGRAMS: Programs = programs!();
 
 /// Three blocks, the last one short.
 const SIZE: usize = 150_000;
-/// What the output holds before.
+/// The former content of the output.
 const FORMER: &[u8] = b"former";
 /// More calls of one kind than either program makes for such a file.
 const MOST: u32 = 200;
 /// More threads than a server has for so few clients.
 const THREADS: u32 = 30;
 
-/// What a client asks of the system, and how that can fail. Memory, threads and random numbers are left out: the
+/// The system calls of a client, and how each can fail. Memory, threads and random numbers are left out: the
 /// language's own runtime gives up without them.
 const OF_A_CLIENT: [(&str, &[&str]); 26] = [
     ("openat", &["EACCES", "EMFILE"]),
@@ -56,7 +56,7 @@ const OF_A_CLIENT: [(&str, &[&str]); 26] = [
     ("readlink", &["ENOENT"]),
 ];
 
-/// What a server asks of the system once it is ready.
+/// The system calls of a server once it is ready.
 const OF_A_SERVER: [(&str, &[&str]); 12] = [
     ("accept4", &["ECONNABORTED", "EMFILE"]),
     ("openat2", &["EMFILE", "ENOSYS"]),
@@ -78,7 +78,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Says on standard error why there is none, where nothing can be traced.
+    /// Says on standard error why nothing can be traced, where that is so.
     fn new() -> Option<Self> {
         let traced =
             Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
@@ -135,14 +135,14 @@ impl Scene {
         let files = files_in(&self.workspace.outputs());
         if outcome.code == Some(0) {
             assert!(output == self.content, "wrong bytes: {fault}: {outcome}");
-            // A journal that cannot be recognised or removed stays, and is in nobody's way.
+            // A journal that cannot be recognised or removed stays, and does not get in the way.
             let may_stay = fault.contains("unlink(") || fault.contains("statx(");
             assert!(files == ["out"] || may_stay && files == ["out", "out.dtjournal"], "{files:?}: {fault}");
             return;
         }
         assert!(matches!(outcome.code, Some(1..=13)), "{fault}: {outcome}");
         outcome.assert_one_line("dtclient: ");
-        // What fails behind the renaming cannot bring the former file back.
+        // A failure after the renaming cannot restore the former file.
         assert!(output == FORMER || output == self.content, "the former output is lost: {fault}: {outcome}");
     }
 
@@ -177,7 +177,7 @@ fn has_begun(outcome: &Outcome) -> bool {
     !outcome.stderr.contains("error while loading shared libraries")
 }
 
-/// Lets every call of a client with these options fail once; gives the kinds of which there was one.
+/// Lets every call of a client with these options fail once; returns the kinds that occurred.
 fn check_client(options: &[&str]) -> BTreeSet<&'static str> {
     let Some(scene) = Scene::new() else { return BTreeSet::new() };
     let server = scene.serve().ready();
@@ -202,7 +202,7 @@ fn check_client(options: &[&str]) -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn of_a_client_that_maps() {
+fn failed_call_of_a_mapping_client() {
     let made = check_client(&["--engine", "map", "--sync"]);
     let demanded =
         ["openat", "flock", "fallocate", "madvise", "pwrite64", "fsync", "rename", "unlink", "readv"];
@@ -210,16 +210,16 @@ fn of_a_client_that_maps() {
 }
 
 #[test]
-fn of_a_client_that_writes() {
+fn failed_call_of_a_writing_client() {
     check_client(&["--engine", "write", "--md5"]);
 }
 
 #[test]
-fn of_a_client_in_protocol_1() {
+fn failed_call_of_a_legacy_client() {
     check_client(&["--protocol", "1"]);
 }
 
-/// Lets the `k`-th such call of a server fail while a client fetches, and another one behind it; whether there was one.
+/// Lets the `k`-th such call of a server fail while a client fetches, and another one after it; whether there was one.
 fn check_server(scene: &Scene, protocol: &str, call: &str, error: &str, k: u32) -> bool {
     scene.clear();
     let mut server = match scene.serve().under(scene.failing_detached(call, error, k)).try_ready() {
@@ -243,7 +243,7 @@ fn check_server(scene: &Scene, protocol: &str, call: &str, error: &str, k: u32) 
 }
 
 #[test]
-fn of_a_server() {
+fn failed_call_of_a_server() {
     let Some(scene) = Scene::new() else { return };
     for protocol in ["1", "2"] {
         for (call, errors) in OF_A_SERVER {
@@ -256,9 +256,9 @@ fn of_a_server() {
     }
 }
 
-/// With `--sync` the bytes are on the disk before the output has its name, and the name before the program says so.
+/// With `--sync` the bytes are on the disk before the output has its name, and the name before the program reports success.
 #[test]
-fn in_the_order_that_a_power_cut_demands() {
+fn file_is_synced_before_it_is_renamed() {
     let Some(scene) = Scene::new() else { return };
     let server = scene.serve().ready();
     scene.clear();

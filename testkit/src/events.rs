@@ -1,4 +1,4 @@
-//! What `dtclient --json` says, line by line.
+//! The events of `dtclient --json`, line by line.
 
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ impl Events {
         events
     }
 
-    /// Reads what a run has said so far; a line that is not whole yet is left out.
+    /// Reads what a run has printed so far; a line that is not complete yet is left out.
     #[track_caller]
     pub fn so_far(stdout: &[u8]) -> Self {
         let text = String::from_utf8(stdout.to_vec()).expect("events are UTF-8");

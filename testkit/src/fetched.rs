@@ -1,4 +1,4 @@
-//! What a transfer in protocol 2 must have left and said.
+//! The checks of a successful transfer in protocol 2: its output and its last event.
 
 use std::fs;
 use std::path::Path;

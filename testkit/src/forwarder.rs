@@ -12,10 +12,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::sockets::accept_within;
-
-/// How often the listener checks whether it is to end.
-const TICK: Duration = Duration::from_millis(20);
+use crate::sockets::accept_all;
 
 /// How many bytes are forwarded at once.
 const CHUNK: usize = 16 << 10;
@@ -53,7 +50,7 @@ impl Forwarder {
         Self::listen(SocketAddr::from(([127, 0, 0, 1], 0)), target, None)
     }
 
-    /// Forwards from 127.0.0.2 and the port of `target`, so that a client to which the server names a port comes through a
+    /// Forwards from 127.0.0.2 and the port of `target`, so that a client to which the server names a port reaches a
     /// forwarder again; each connection's answer at this rate if there is one.
     pub fn with_the_same_port(target: SocketAddr, bytes_per_second: Option<u64>) -> Self {
         Self::listen(SocketAddr::from(([127, 0, 0, 2], target.port())), target, bytes_per_second)
@@ -71,14 +68,7 @@ impl Forwarder {
             stop: AtomicBool::new(false),
         });
         let addr = listener.local_addr().expect("the address is known");
-        let accepting = Arc::clone(&shared);
-        thread::spawn(move || {
-            while !accepting.stop.load(Ordering::SeqCst) {
-                let Some(client) = accept_within(&listener, TICK) else { continue };
-                let shared = Arc::clone(&accepting);
-                thread::spawn(move || shared.serve(&client));
-            }
-        });
+        accept_all(listener, &shared, |shared| shared.stop.load(Ordering::SeqCst), Shared::serve);
         Self { addr, shared }
     }
 
@@ -107,21 +97,23 @@ impl Drop for Forwarder {
 }
 
 impl Shared {
-    fn serve(&self, client: &TcpStream) {
+    fn serve(self: Arc<Self>, client: TcpStream) {
         let number = self.n_connections.fetch_add(1, Ordering::SeqCst);
         let slowness = if number == self.slow.load(Ordering::SeqCst) { 100 } else { 1 };
         let rate = self.bytes_per_second.map(|rate| (rate / slowness).max(1));
         // A fault on one side ends the other, and the client sees a lost connection.
         let Ok(server) = self.connect() else { return };
+        let sides = [client, server];
+        let [client, server] = &sides;
         thread::scope(|scope| {
             scope.spawn(|| {
-                let _ = copy(client, &server, None, &AtomicU64::new(0));
+                let _ = copy(client, server, None, &AtomicU64::new(0));
                 let _ = server.shutdown(Shutdown::Write);
             });
-            if copy(&server, client, rate, &self.forwarded).is_ok() {
+            if copy(server, client, rate, &self.forwarded).is_ok() {
                 let _ = client.shutdown(Shutdown::Write);
             } else {
-                for side in [client, &server] {
+                for side in &sides {
                     let _ = side.shutdown(Shutdown::Both);
                 }
             }

@@ -275,7 +275,7 @@ mod tests {
 
     /// Golden bytes: a change of the encoders shows here, also one that the reader would go along with.
     #[test]
-    fn bytes_of_frames() {
+    fn encoders_have_golden_bytes() {
         let golden = |bytes: &[u8]| crate::content::hex(bytes);
         assert_eq!(
             golden(&hello(7, 0xa7, *b"0123456789abcdef", 1)),

@@ -1,4 +1,4 @@
-//! Just enough HTTP to say odd things to a server and to see its answer to the byte.
+//! Just enough HTTP to send odd requests to a server and to see its answer to the byte.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use crate::sockets::{End, connect, read_to_end};
 /// A server's answer, taken apart but not interpreted.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// All that came, as it came.
+    /// All bytes as they arrived.
     pub raw: Vec<u8>,
     /// The status line without its line end.
     pub status_line: String,
@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Takes an answer apart; `None` when it is none.
+    /// Takes an answer apart; `None` if it is not one.
     pub fn parse(raw: &[u8], end: End) -> Option<Self> {
         let text = String::from_utf8(raw.to_vec()).ok()?;
         let (head, body) = text.split_once("\r\n\r\n")?;
@@ -93,7 +93,7 @@ pub fn read_request(from: &mut impl Read) -> Option<(Vec<u8>, Vec<u8>)> {
 /// The time between two segments that must not become one.
 pub const BETWEEN_SEGMENTS: Duration = Duration::from_millis(20);
 
-/// What the asking side does after its last byte.
+/// What the client does after its last byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Afterwards {
     /// Leaves the connection open.

@@ -13,7 +13,7 @@ pub const RECORD: usize = 56;
 pub struct Journal {
     /// The header's bytes.
     pub header: Vec<u8>,
-    /// The whole records whose check is right, up to the first that is not.
+    /// The records whose check is right, up to the first one whose check is not.
     pub records: Vec<Record>,
     /// How many bytes follow them.
     pub tail: usize,
@@ -28,7 +28,7 @@ pub struct Record {
     pub digest: [u8; 32],
 }
 
-/// What a header says.
+/// The fields of a header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
     /// The format's number.
@@ -52,7 +52,7 @@ pub struct Header {
 }
 
 impl Journal {
-    /// Reads a journal; `None` if there is none, or not even a whole header.
+    /// Reads a journal; `None` if there is none, or not even a complete header.
     pub fn read(path: &Path) -> Option<Self> {
         let bytes = fs::read(path).ok()?;
         let (header, rest) = bytes.split_at_checked(HEADER)?;
@@ -77,7 +77,7 @@ impl Journal {
         u64::try_from(blocks.len()).expect("it fits")
     }
 
-    /// What the header says; its magic and its check must be right.
+    /// The fields of the header; its magic and its check must be right.
     #[track_caller]
     pub fn header(&self) -> Header {
         Header::decode(&self.header)
@@ -130,7 +130,7 @@ impl Header {
     }
 }
 
-/// What a journal calls `file` of `server`, as the user wrote both.
+/// The identity of `file` of `server` in a journal, as the user wrote both.
 pub fn remote(server: &str, file: &str) -> [u8; 32] {
     *blake3::hash(&[server.as_bytes(), b"\0", file.as_bytes()].concat()).as_bytes()
 }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn journal_is_read_as_written() {
         let header = Header {
             format: 1,
             block: 65536,

@@ -145,7 +145,7 @@ impl Offer {
         read_to_end(&self.open(id))
     }
 
-    /// All streams at once, each with `extra` bytes behind its id, in the order of their ids.
+    /// All streams at once, each with `extra` bytes after its id, in the order of their ids.
     pub fn streams_with(&self, extra: &[u8]) -> Vec<Received> {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.streams)
@@ -162,7 +162,7 @@ impl Offer {
         file
     }
 
-    /// Fetches over all streams at once and compares every byte with a file on the way, so that nothing has to be
+    /// Fetches over all streams at once and compares every byte with a file at the same time, so that nothing has to be
     /// kept.
     pub fn compare_with(&self, path: &Path) {
         let file = File::open(path).expect("the expected file opens");
@@ -192,7 +192,7 @@ impl Offer {
     }
 }
 
-/// What the streams carried, joined by their ids in the order of numbers.
+/// The bytes of all streams, joined by their ids in the order of numbers.
 pub fn join(streams: &[Received]) -> Vec<u8> {
     streams.iter().flat_map(|received| received.bytes.iter().copied()).collect()
 }

@@ -1,4 +1,4 @@
-//! A named pipe whose reader is never left waiting for a writer that does not come.
+//! A named pipe whose reader never waits for a writer that does not exist.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 use crate::wait::until;
 
-/// The reading side of a FIFO; nobody reads unless the test does.
+/// The reading side of a FIFO; only the test reads it.
 #[derive(Debug)]
 pub struct Pipe {
     reader: File,
@@ -29,7 +29,7 @@ impl Pipe {
         Self { reader: File::from(reader) }
     }
 
-    /// Makes a FIFO that nobody reads.
+    /// Makes a FIFO without a reader.
     pub fn make_unread(path: &Path) {
         drop(Self::make(path));
     }

@@ -92,7 +92,7 @@ impl Process {
             if begin.elapsed() > limit {
                 let (stdout, stderr) = (self.stdout(), self.stderr());
                 let stdout = String::from_utf8_lossy(&stdout[..stdout.len().min(500)]).into_owned();
-                panic!("waited {limit:?} in vain for {what}; stdout {stdout:?}, stderr {stderr:?}");
+                panic!("waited {limit:?} without success for {what}; stdout {stdout:?}, stderr {stderr:?}");
             }
             std::thread::sleep(Duration::from_millis(1));
         };
@@ -153,7 +153,7 @@ impl Outcome {
         self
     }
 
-    /// Fails unless `dtclient` ended with `code` and told why in exactly one line.
+    /// Fails unless `dtclient` ended with `code` and printed the reason in exactly one line.
     pub fn assert_failure(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "{self}");
         self.assert_one_line("dtclient: ");

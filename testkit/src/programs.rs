@@ -120,27 +120,27 @@ impl Run {
 
     /// Runs it with these signals ignored, by their names as the shell knows them.
     pub fn ignoring(self, signals: &str) -> Self {
-        self.behind(&format!("trap '' {signals}"))
+        self.after(&format!("trap '' {signals}"))
     }
 
     /// Gives it this file for standard error.
     pub fn stderr_into(self, path: &Path) -> Self {
-        self.behind(&format!("exec 2> '{}'", path.display()))
+        self.after(&format!("exec 2> '{}'", path.display()))
     }
 
     /// Gives it this file for standard output.
     pub fn stdout_into(self, path: &Path) -> Self {
-        self.behind(&format!("exec > '{}'", path.display()))
+        self.after(&format!("exec > '{}'", path.display()))
     }
 
     /// Allows it files of so many bytes at most.
     pub fn with_largest_file(self, bytes: usize) -> Self {
         // POSIX counts in blocks of this size.
-        self.behind(&format!("ulimit -f {}", bytes / 512))
+        self.after(&format!("ulimit -f {}", bytes / 512))
     }
 
     /// Lets a shell do something before it becomes the program.
-    fn behind(self, prelude: &str) -> Self {
+    fn after(self, prelude: &str) -> Self {
         self.under(["sh", "-c", &format!("{prelude}; exec \"$0\" \"$@\"")])
     }
 
@@ -157,7 +157,7 @@ impl Run {
         let mut words = self.wrapper.into_iter().chain([OsString::from(program)]);
         let mut command = Command::new(words.next().expect("there is the program at least"));
         command.args(words);
-        // Settings of whoever runs the tests must not reach the programs.
+        // Settings of the user who runs the tests must not reach the programs.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DT_")) {
             command.env_remove(name);
         }

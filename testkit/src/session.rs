@@ -274,7 +274,7 @@ impl Stream {
         }
     }
 
-    /// Fails unless the stream is refused with one of these codes, or ends without one if there are none, and then ends.
+    /// Fails unless the stream is refused with one of these codes, or ends at once if `codes` is empty, and then ends.
     #[track_caller]
     pub fn assert_refused(&mut self, codes: &[u8], what: &str) {
         match self.frame() {

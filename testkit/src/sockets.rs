@@ -1,9 +1,11 @@
-//! Raw TCP on the loopback interface, with the ends of a connection told apart.
+//! Raw TCP on the loopback interface, that distinguishes how connections end.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,7 +22,7 @@ pub enum End {
     Reset,
 }
 
-/// What came on a connection, and how it ended.
+/// The bytes of a connection, and how it ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Received {
     /// All bytes, in order.
@@ -72,11 +74,16 @@ pub fn peek(stream: &TcpStream) -> Option<[u8; 2]> {
         match stream.peek(&mut bytes) {
             Ok(0) | Err(_) => return None,
             Ok(1) if has_ended(stream) => return None,
-            Ok(1) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(1) => thread::sleep(Duration::from_millis(1)),
             Ok(_) => return Some(bytes),
         }
     }
     None
+}
+
+/// Whether a read or write only has to be repeated.
+pub fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 /// Whether the peer has closed its side, whatever is still to be read.
@@ -85,7 +92,7 @@ fn has_ended(stream: &TcpStream) -> bool {
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0)
 }
 
-/// Whether nobody listens at `addr`.
+/// Whether connections to `addr` are refused.
 pub fn is_refused(addr: SocketAddr) -> bool {
     TcpStream::connect_timeout(&addr, PATIENCE)
         .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -141,7 +148,7 @@ pub fn reset_after_data(stream: TcpStream) {
     reset(stream);
 }
 
-/// A bound address that refuses connections until it is told to listen.
+/// A bound address that refuses connections until it listens.
 #[derive(Debug)]
 pub struct LateListener {
     socket: OwnedFd,
@@ -177,6 +184,27 @@ pub fn accept_within(listener: &TcpListener, limit: Duration) -> Option<TcpStrea
     let ready = poll(&mut fds, Some(&limit)).is_ok_and(|n| n > 0);
     let (stream, _) = ready.then(|| listener.accept().ok()).flatten()?;
     prepare(stream).ok()
+}
+
+/// How often [`accept_all`] checks whether it is to stop.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Serves each connection in a thread of its own, until `is_stopped`.
+pub fn accept_all<S: Send + Sync + 'static>(
+    listener: TcpListener,
+    shared: &Arc<S>,
+    is_stopped: fn(&S) -> bool,
+    serve: fn(Arc<S>, TcpStream),
+) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || {
+        while !is_stopped(&shared) {
+            if let Some(stream) = accept_within(&listener, TICK) {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || serve(shared, stream));
+            }
+        }
+    })
 }
 
 /// An address of 127.0.0.1.

@@ -16,7 +16,7 @@ pub fn workspace_root() -> PathBuf {
 pub struct Source {
     /// Its path below the root.
     pub path: String,
-    /// What is in it.
+    /// Its content.
     pub text: String,
 }
 
@@ -28,7 +28,7 @@ pub fn text_files(root: &Path) -> Vec<Source> {
         paths
     });
     paths.sort();
-    // What is not UTF-8 is no text, and a tracked file may be gone from the working tree.
+    // A file that is not UTF-8 is not text, and a tracked file may be missing in the working tree.
     let read = |path: String| fs::read_to_string(root.join(&path)).ok().map(|text| Source { path, text });
     paths.into_iter().filter_map(read).collect()
 }
@@ -115,7 +115,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Tells a character from a lifetime, which has no second quote.
+/// Distinguishes a character from a lifetime, which has no second quote.
 fn is_character(text: &str) -> bool {
     text.starts_with("'\\") || text.chars().nth(2) == Some('\'')
 }
@@ -145,6 +145,13 @@ pub fn tokens(code: &str) -> Vec<&str> {
         rest = after.trim_start();
     }
     tokens
+}
+
+/// The line of a token of `code`, counted from 0.
+pub fn line_of(code: &str, token: &str) -> usize {
+    let at =
+        token.as_ptr().addr().checked_sub(code.as_ptr().addr()).expect("the token is a part of the code");
+    code[..at].matches('\n').count()
 }
 
 /// Every path that `code` names, with nested imports taken apart: `a::{b, c::d}` is `[a, b]` and `[a, c, d]`.
@@ -194,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_without_comments_and_literals() {
+    fn comments_and_literals_are_removed() {
         for (text, code) in [
             ("a // b\nc", "a  \nc"),
             ("a /* b /* c */ d\n */ e", "a  \n e"),
@@ -212,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_taken_apart() {
+    fn nested_paths_are_taken_apart() {
         for (code, expected) in [
             ("use a;", "use a"),
             ("use a::b; c::d()", "use a::b c::d"),
@@ -228,9 +235,9 @@ mod tests {
         }
     }
 
-    /// An exported tree has no repository: what git would have listed is found all the same.
+    /// An exported tree has no repository: the files that git would have listed are found all the same.
     #[test]
-    fn a_tree_without_a_repository() {
+    fn tree_without_a_repository_is_listed() {
         let folder = tempfile::tempdir().expect("a folder is made");
         for path in ["b/c.rs", "a", ".ci/run", "target/out.rs", ".git/config"] {
             let path = folder.path().join(path);

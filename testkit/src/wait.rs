@@ -15,7 +15,7 @@ pub fn until_within<T>(limit: Duration, what: &str, mut condition: impl FnMut() 
         if let Some(value) = condition() {
             return value;
         }
-        assert!(begin.elapsed() < limit, "waited {limit:?} in vain for: {what}");
+        assert!(begin.elapsed() < limit, "waited {limit:?} without success for: {what}");
         std::thread::sleep(TICK);
     }
 }

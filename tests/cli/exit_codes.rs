@@ -1,4 +1,4 @@
-//! The exit code of each way to end, with the words that must come with it.
+//! The exit code of each way to end, with the words that must accompany it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ fn check_code(what: &str, run: Run, code: i32, words: &[&str]) {
 }
 
 #[test]
-fn one_case_for_each_code() {
+fn each_exit_code_has_a_case() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -91,7 +91,7 @@ fn timeouts_are_kept() {
 }
 
 #[test]
-fn checksums() {
+fn checksum_decides_the_exit_code() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();

@@ -1,4 +1,4 @@
-//! The command lines: exit codes, messages, signals, and what is left behind.
+//! The command lines: exit codes, messages, signals, and the files that remain.
 
 mod exit_codes;
 mod messages;

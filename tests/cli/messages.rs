@@ -1,4 +1,4 @@
-//! What the programs say, on which stream, and what they say when nobody may listen.
+//! The messages of the programs, the streams on which they appear, and closed streams.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::{MIB, PROGRAMS};
 
 #[test]
-fn what_success_says() {
+fn success_is_summed_up() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 3 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -67,7 +67,7 @@ fn logged(options: &[&str]) -> Outcome {
 }
 
 #[test]
-fn what_the_server_logs() {
+fn server_logs_its_transfers() {
     let json = logged(&["-v", "--log-format", "json"]);
     assert!(json.stderr.lines().count() > 1, "{json}");
     for line in json.stderr.lines() {
@@ -84,7 +84,7 @@ fn what_the_server_logs() {
 
 /// One address can be refused a thousand times a second.
 #[test]
-fn a_flood_of_refusals_is_summed_up() {
+fn flood_of_refusals_is_summed_up() {
     const REFUSALS: u64 = 300;
     let workspace = Workspace::new();
     let server = PROGRAMS.serve(&workspace.root()).options(["--log-format", "json"]).ready();
@@ -103,16 +103,16 @@ fn a_flood_of_refusals_is_summed_up() {
     assert!((2..=most).contains(&refused.len()), "{} lines: {outcome}", refused.len());
 }
 
-/// Who lets the system choose the port has to learn which one it is, log or no log.
+/// A user who lets the system choose the port must learn which one it is, with or without a log.
 #[test]
-fn a_quiet_server_tells_its_address_only() {
+fn quiet_server_prints_only_its_address() {
     let quiet = logged(&["-q"]);
     assert_eq!(quiet.stderr, "");
 }
 
 /// A standard error that takes nothing is no reason to fail, and such a standard output is an error, not a panic.
 #[test]
-fn standard_streams_that_take_nothing() {
+fn closed_standard_streams_are_harmless() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use dt_testkit::messages::{RESUMING, SAVED, TO_RESUME};
 use dt_testkit::original_client::Ask;
 use dt_testkit::original_server::{Fault, Script, Streams};
 use dt_testkit::process::{Outcome, Process};
@@ -15,7 +16,7 @@ use rustix::process::Signal;
 use crate::{BEFORE, MIB, PROGRAMS, original};
 
 #[test]
-fn the_output_gets_the_usual_mode() {
+fn output_gets_the_usual_mode() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -30,7 +31,7 @@ fn the_output_gets_the_usual_mode() {
 }
 
 #[test]
-fn an_output_without_a_folder_goes_into_the_current_one() {
+fn output_without_a_folder_goes_into_the_current_one() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -49,7 +50,7 @@ fn an_output_without_a_folder_goes_into_the_current_one() {
 }
 
 #[test]
-fn one_of_many_that_must_not_overwrite() {
+fn one_of_many_clients_creates_the_output() {
     let workspace = Workspace::new();
     let contents: Vec<_> =
         (0..8).map(|seed| workspace.serve_pattern(&format!("f{seed}"), seed, MIB)).collect();
@@ -74,7 +75,7 @@ fn one_of_many_that_must_not_overwrite() {
 }
 
 #[test]
-fn an_output_that_appears_on_the_way() {
+fn output_that_appears_during_the_transfer_is_kept() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, MIB);
     let server = original(&workspace, Script::with_fault(Streams::Only(1), Fault::HoldsAfter(10)));
@@ -88,9 +89,9 @@ fn an_output_that_appears_on_the_way() {
     assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE);
 }
 
-/// The same command would fail the same way, so it is not what is said to go on with.
+/// The same command would fail the same way, so it is not suggested for resuming.
 #[test]
-fn what_is_kept_where_the_same_command_cannot_succeed() {
+fn no_resume_command_is_printed_if_it_cannot_succeed() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 12 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -98,11 +99,11 @@ fn what_is_kept_where_the_same_command_cannot_succeed() {
     let check = |outcome: &Outcome, code, advice: &str| {
         outcome.assert_failure(code);
         assert!(outcome.error().contains(advice), "{outcome}");
-        assert!(outcome.error().contains(" are kept, with which the next run goes on"), "{outcome}");
-        assert!(!outcome.error().contains("to go on, run"), "{outcome}");
+        assert!(outcome.error().contains(SAVED), "{outcome}");
+        assert!(!outcome.error().contains(TO_RESUME), "{outcome}");
         let next = fetch().run();
         next.assert_success();
-        assert!(next.stderr.contains("going on after"), "{next}");
+        assert!(next.stderr.contains(RESUMING), "{next}");
         assert!(fs::read(workspace.output("out")).expect("it is there") == content);
         fs::remove_file(workspace.output("out")).expect("it is ours");
     };
@@ -115,7 +116,7 @@ fn what_is_kept_where_the_same_command_cannot_succeed() {
 }
 
 #[test]
-fn two_clients_on_one_output() {
+fn two_clients_share_one_output() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let held = original(&workspace, Script::with_fault(Streams::Only(1), Fault::HoldsAfter(10)));
@@ -134,9 +135,9 @@ fn two_clients_on_one_output() {
     workspace.assert_outputs(&["out"]);
 }
 
-/// What a killed client left is no obstacle for the next, and none of its bytes get into the output.
+/// The files of a killed client do not hinder the next one, and none of their bytes get into the output.
 #[test]
-fn a_part_file_of_a_killed_client() {
+fn part_file_of_a_killed_client_is_reused() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let server = original(&workspace, Script::swift());

@@ -1,4 +1,4 @@
-//! How the programs end when they are told to, and that nothing of them stays behind.
+//! How the programs end on a signal, and that nothing of them remains.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -34,7 +34,7 @@ fn check_interrupted(what: &str, workspace: &Workspace, run: &dyn Fn() -> Run, r
 }
 
 #[test]
-fn an_interrupted_client_leaves_nothing() {
+fn interrupted_client_leaves_nothing() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 3 * MIB);
     for engine in ["map", "write"] {
@@ -43,7 +43,7 @@ fn an_interrupted_client_leaves_nothing() {
             ("while it receives", stalling, 4),
             ("while it waits for the answer", Script::answering(Answering::Nothing), 0),
         ] {
-            // A server for each signal: its requests and streams tell how far the client is.
+            // A server for each signal: its requests and streams show how far the client is.
             let server = std::cell::RefCell::new(original(&workspace, script.clone()));
             let run = || {
                 *server.borrow_mut() = original(&workspace, script.clone());
@@ -64,7 +64,7 @@ fn an_interrupted_client_leaves_nothing() {
 
 /// From the moment a client can be seen at work, an interrupt must find its handler.
 #[test]
-fn a_client_interrupted_at_once() {
+fn client_can_be_interrupted_at_once() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, MIB);
     let mut failures = Vec::new();
@@ -77,7 +77,7 @@ fn a_client_interrupted_at_once() {
         let outcome = client.finish_within(Duration::from_secs(5));
         let left = files_in(&workspace.outputs());
         if outcome.code != Some(130) || !left.is_empty() {
-            failures.push(format!("round {round}: {outcome}, left behind: {left:?}"));
+            failures.push(format!("round {round}: {outcome}, remaining: {left:?}"));
         }
         for name in left {
             fs::remove_file(workspace.output(&name)).expect("it is ours");
@@ -87,7 +87,7 @@ fn a_client_interrupted_at_once() {
 }
 
 #[test]
-fn a_client_interrupted_while_it_writes_to_a_full_pipe() {
+fn client_writing_to_a_full_pipe_can_be_interrupted() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 30 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -104,7 +104,7 @@ fn a_client_interrupted_while_it_writes_to_a_full_pipe() {
 }
 
 #[test]
-fn a_reader_that_goes_away() {
+fn closed_reader_ends_the_client() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 30 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -118,7 +118,7 @@ fn a_reader_that_goes_away() {
 }
 
 #[test]
-fn an_ended_server_leaves_nothing() {
+fn terminated_server_leaves_nothing() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 30 * MIB);
     for signal in SIGNALS {
@@ -148,7 +148,7 @@ fn an_ended_server_leaves_nothing() {
 
 /// As under `nohup`, and in the background of a shell without job control.
 #[test]
-fn signals_that_were_ignored_stay_ignored() {
+fn ignored_signals_stay_ignored() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 30 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ignoring("HUP INT").ready();
@@ -167,9 +167,9 @@ fn signals_that_were_ignored_stay_ignored() {
     server.stop(Signal::TERM, Duration::from_secs(3)).assert_success();
 }
 
-/// The one thread that serves must not wait for a log that nobody takes, nor must the end.
+/// Neither the serving thread nor the shutdown may wait for a log that is not read.
 #[test]
-fn a_log_that_nobody_reads() {
+fn unread_log_does_not_block_the_server() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let log = workspace.output("log");
@@ -192,7 +192,7 @@ fn outcome_has_no_panic(outcome: &Outcome) {
 
 /// A transfer that is nearly over may end; new ones are not begun.
 #[test]
-fn a_server_that_drains() {
+fn server_drains_on_a_signal() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 30 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).options(["--drain-timeout", "20s"]).ready();
@@ -210,7 +210,7 @@ fn a_server_that_drains() {
 
 /// A file that takes minutes to hash must not keep the server from ending, nor other requests from their answers.
 #[test]
-fn a_server_that_is_hashing() {
+fn hashing_server_can_be_terminated() {
     let workspace = Workspace::new();
     let small = workspace.serve_pattern("small", 1, MIB);
     let huge = File::create(workspace.root().join("huge")).expect("it is made");

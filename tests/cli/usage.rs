@@ -1,4 +1,4 @@
-//! What can be said on a command line and in the environment, and the refusal of everything else.
+//! The arguments and variables that the programs accept, and the rejection of all others.
 
 use std::fs;
 use std::net::TcpListener;
@@ -24,7 +24,7 @@ fn check_text(what: &str, outcome: &Outcome, words: &[&str]) {
 }
 
 #[test]
-fn help_and_version() {
+fn help_and_version_are_printed() {
     let client = [
         "<ADDRESS>",
         "<STREAMS>",
@@ -89,7 +89,7 @@ fn check_usage<'a>(name: &str, runs: impl Iterator<Item = (&'a [&'a str], Run)>)
 }
 
 #[test]
-fn usage_of_the_client() {
+fn invalid_client_arguments_are_usage_errors() {
     let workspace = Workspace::new();
     let out = workspace.output("out");
     let out = out.to_str().expect("it is UTF-8");
@@ -125,9 +125,9 @@ fn usage_of_the_client() {
     workspace.assert_outputs(&[]);
 }
 
-/// A negative number looks like an option, and is a number out of range to whoever wrote it.
+/// A negative number looks like an option, but means a number out of range.
 #[test]
-fn wrong_values_are_told_what_is_allowed() {
+fn invalid_value_is_answered_with_the_allowed_ones() {
     let check = |run: Run, message: &str| {
         let outcome = run.run();
         assert_eq!(outcome.code, Some(2), "{message}: {outcome}");
@@ -180,7 +180,7 @@ fn wrong_values_are_told_what_is_allowed() {
 }
 
 #[test]
-fn usage_of_the_server() {
+fn invalid_server_arguments_are_usage_errors() {
     let bad: [&[&str]; 16] = [
         &[],
         &["65536"],
@@ -203,7 +203,7 @@ fn usage_of_the_server() {
 }
 
 #[test]
-fn places_a_server_cannot_have() {
+fn unusable_root_or_port_is_reported() {
     let workspace = Workspace::new();
     fs::write(workspace.root().join("f"), "").expect("it is written");
     for root in ["missing", "f"] {
@@ -220,7 +220,7 @@ fn places_a_server_cannot_have() {
 }
 
 #[test]
-fn addresses_by_name_and_of_ipv6() {
+fn addresses_may_be_names_or_ipv6() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let fetch = |addr: String| {
@@ -236,7 +236,7 @@ fn addresses_by_name_and_of_ipv6() {
     let server = PROGRAMS.serve(&workspace.root()).ready();
     fetch(format!("localhost:{}", server.addr.port()));
     if let Err(error) = TcpListener::bind("[::1]:0") {
-        eprintln!("SKIPPED: IPv6: there is none here: {error}");
+        eprintln!("SKIPPED: IPv6 is not available here: {error}");
         return;
     }
     let server = PROGRAMS.server().options(["--root".as_ref(), workspace.root().as_os_str()]);
@@ -245,7 +245,7 @@ fn addresses_by_name_and_of_ipv6() {
 }
 
 #[test]
-fn options_by_environment() {
+fn options_are_read_from_the_environment() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let server = PROGRAMS.server().env("DT_ROOT", workspace.root()).env("DT_BIND", "127.0.0.1");
@@ -266,7 +266,7 @@ fn options_by_environment() {
         let outcome = fetch().env("DT_NO_CLOBBER", no_clobber).run();
         assert_eq!(outcome.code, Some(code), "{no_clobber}: {outcome}");
     }
-    // What says no is no conflict.
+    // A variable that is off does not conflict.
     fetch().env("DT_QUIET", "no").options(["-v"]).run().assert_success();
     let quiet = fetch().env("DT_QUIET", "true").run();
     quiet.assert_success();
@@ -280,7 +280,7 @@ fn options_by_environment() {
 
 /// As a line `VARIABLE=` in a file of settings leaves it.
 #[test]
-fn variables_that_are_empty() {
+fn empty_variables_count_as_unset() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, MIB);
     let of_server = [

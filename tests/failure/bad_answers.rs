@@ -11,7 +11,7 @@ use crate::{BEFORE, ENGINES, MIB, PROGRAMS, check_bad_server};
 
 /// The size in the answer is the peer's word only: it must not make up for bytes, nor bytes for it.
 #[test]
-fn a_size_that_is_wrong() {
+fn wrong_size_fails_the_transfer() {
     let real = 3 * MIB;
     let mut wrong = Vec::new();
     for (what, size, codes) in [
@@ -26,7 +26,7 @@ fn a_size_that_is_wrong() {
         ("negative", "-1".to_owned(), &[12]),
         ("no number", "large".to_owned(), &[12]),
     ] {
-        let (script, what) = (Script::telling_size(&size), format!("told size: {what}"));
+        let (script, what) = (Script::reporting_size(&size), format!("reported size: {what}"));
         let workspace = Workspace::new();
         workspace.serve_pattern("f", 1, real);
         for engine in ENGINES {
@@ -47,13 +47,14 @@ fn a_size_that_is_wrong() {
     // The right one is what the others are judged by.
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, real);
-    let server = OriginalServer::start(&workspace.root().join("f"), Script::telling_size(&real.to_string()));
+    let server =
+        OriginalServer::start(&workspace.root().join("f"), Script::reporting_size(&real.to_string()));
     PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).run().assert_success();
     assert!(fs::read(workspace.output("out")).expect("it is there") == content);
 }
 
 #[test]
-fn faults_when_the_size_is_told() {
+fn faults_are_found_with_a_size() {
     let size = 3 * MIB;
     for (what, streams, fault, codes) in [
         ("short", Streams::Only(1), Fault::EndsAfter(100_000), [4].as_slice()),
@@ -61,15 +62,15 @@ fn faults_when_the_size_is_told() {
         ("reset", Streams::Only(1), Fault::ResetsAfter(100_000), &[4]),
         ("flipped", Streams::Only(1), Fault::Flipped(100_000), &[6]),
     ] {
-        let told = Script::telling_size(&size.to_string());
-        let script = Script { faults: vec![(streams, fault)], ..told };
-        check_bad_server(&format!("{what}, size told"), &script, size, &[], codes);
+        let sized = Script::reporting_size(&size.to_string());
+        let script = Script { faults: vec![(streams, fault)], ..sized };
+        check_bad_server(&format!("{what}, with a size"), &script, size, &[], codes);
     }
 }
 
-/// Who knows the size may leave what comes behind it unread, or refuse it; it never gets into the output.
+/// A client that knows the size may leave the surplus unread, or fail; it never gets into the output.
 #[test]
-fn surplus_when_the_size_is_told() {
+fn surplus_is_dropped_with_a_size() {
     let size = 3 * MIB;
     for (streams, surplus) in [(Streams::Only(1), 1), (Streams::Only(3), 1), (Streams::Every, 5_000_000)] {
         for engine in ENGINES {
@@ -77,7 +78,7 @@ fn surplus_when_the_size_is_told() {
             let content = workspace.serve_pattern("f", 1, size);
             fs::write(workspace.output("out"), BEFORE).expect("it is written");
             let faults = vec![(streams, Fault::Surplus(surplus))];
-            let script = Script { faults, ..Script::telling_size(&size.to_string()) };
+            let script = Script { faults, ..Script::reporting_size(&size.to_string()) };
             let server = OriginalServer::start(&workspace.root().join("f"), script);
             let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
             let outcome = run.options(["--engine", engine]).run();
@@ -93,7 +94,7 @@ fn surplus_when_the_size_is_told() {
 }
 
 #[test]
-fn answers_that_are_none() {
+fn invalid_answers_are_rejected() {
     let bytes = |bytes: &[u8]| Answering::Bytes(bytes.to_vec());
     let body = |body: &str| Answering::Body(body.as_bytes().to_vec());
     let hash = "bf02e98e522704c376e82dfef2cfb240";
@@ -118,14 +119,14 @@ fn answers_that_are_none() {
 
 /// The connection ends before there is an answer: nothing was said that could be wrong.
 #[test]
-fn no_answer_before_the_end() {
+fn endless_answer_is_rejected() {
     for (bytes, codes) in [(b"".as_slice(), [4].as_slice()), (b"HTTP/1.0 200 OK\r\nServer:", &[4, 12])] {
         check_bad_server("cut off", &Script::answering(Answering::Bytes(bytes.to_vec())), 100, &[], codes);
     }
 }
 
 #[test]
-fn refusals_of_the_server() {
+fn refusals_have_their_exit_codes() {
     for (status, reason, code) in [
         (401, "Unauthorized", 9),
         (403, "Forbidden", 3),
@@ -151,9 +152,9 @@ fn refusals_of_the_server() {
     }
 }
 
-/// The server's streams go to a port where nobody ever listens.
+/// The answer names a port on which nothing ever listens.
 #[test]
-fn nobody_listens_for_the_streams() {
+fn refused_streams_fail_the_transfer() {
     let script = Script { listens_after: Duration::from_secs(50), ..Script::swift() };
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 10);

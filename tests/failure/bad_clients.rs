@@ -51,7 +51,7 @@ fn check_undisturbed(what: &str, addr: SocketAddr, workspace: &Workspace) {
 }
 
 #[test]
-fn mute_peers_disturb_nobody() {
+fn silent_peers_disturb_nobody() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 3 * MIB);
     let mut server = PROGRAMS.serve(&workspace.root()).ready();
@@ -73,7 +73,7 @@ fn mute_peers_disturb_nobody() {
 }
 
 #[test]
-fn mute_peers_are_let_go() {
+fn silent_peers_are_disconnected() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 100 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).options(["--stall-timeout", "500ms"]).ready();
@@ -142,7 +142,7 @@ fn resetting_peers_disturb_nobody() {
         }
     }
     let offer = Ask::new(server.addr, "f", 4).offer();
-    // Two streams come and go before and while they are served; the others are not hurt.
+    // Two streams connect and disconnect before and while they are served; the others are not disturbed.
     for _ in 0..10 {
         reset(connect(offer.data));
     }

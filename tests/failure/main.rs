@@ -1,4 +1,4 @@
-//! What goes wrong on the way: peers that die, lie, stall or stay mute, disks that fill up, files that change.
+//! Faults during a transfer: peers that die, lie, stall or stay silent, disks that fill up, files that change.
 
 mod bad_answers;
 mod bad_clients;
@@ -36,7 +36,7 @@ fn check_bad_server(what: &str, script: &Script, size: usize, options: &[&str], 
             "{codes:?}, {what}, {engine}: {outcome}"
         );
         outcome.assert_one_line("dtclient: ");
-        assert!(!server.requests().is_empty(), "{what}: the client never asked");
+        assert!(!server.requests().is_empty(), "{what}: the client sent no request");
         workspace.assert_outputs(&["out"]);
         assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE, "{what}, {engine}");
         let piped = PROGRAMS.fetch(server.addr, 4, "f", "-").options(options).run();

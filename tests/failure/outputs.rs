@@ -14,7 +14,7 @@ use crate::{BEFORE, ENGINES, MIB, PROGRAMS};
 
 const SMALL_DISK_BYTES: u64 = 10 << 20;
 
-/// Fetches more than fits, and fails unless the disk's other files survive and its space comes back.
+/// Fetches more than fits, and fails unless the disk's other files survive and its space is given back.
 fn check_full_disk(what: &str, addr: SocketAddr, disk: &SmallDisk, options: &[&str]) {
     for engine in ["auto", "map", "write"] {
         fs::write(disk.file("out"), BEFORE).expect("it is written");
@@ -29,16 +29,16 @@ fn check_full_disk(what: &str, addr: SocketAddr, disk: &SmallDisk, options: &[&s
 }
 
 #[test]
-fn a_full_disk() {
+fn full_disk_is_reported() {
     let Some(disk) = SmallDisk::mount() else { return };
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 2 * SMALL_DISK);
     // The size is known before the first byte.
     let server = PROGRAMS.serve(&workspace.root()).ready();
-    check_full_disk("the size is told", server.addr, &disk, &[]);
+    check_full_disk("the size is known", server.addr, &disk, &[]);
     // The size is known after the last byte.
     let original = OriginalServer::start(&workspace.root().join("f"), Script::swift());
-    check_full_disk("the size is not told", original.addr, &disk, &[]);
+    check_full_disk("the size is unknown", original.addr, &disk, &[]);
     // With a file that fits, the same disk works.
     workspace.serve_pattern("f", 2, SMALL_DISK / 2);
     PROGRAMS.fetch(server.addr, 8, "f", disk.file("out")).run().assert_success();
@@ -46,7 +46,7 @@ fn a_full_disk() {
 }
 
 #[test]
-fn a_disk_that_fills_up_on_the_way() {
+fn disk_that_fills_up_is_reported() {
     let Some(disk) = SmallDisk::mount() else { return };
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, SMALL_DISK / 2);
@@ -75,9 +75,9 @@ fn a_disk_that_fills_up_on_the_way() {
     }
 }
 
-/// Where files may not be that large, no room in the world helps.
+/// More space does not help where files may not be that large.
 #[test]
-fn a_file_larger_than_allowed() {
+fn file_larger_than_allowed_is_reported() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 3 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -95,7 +95,7 @@ fn a_file_larger_than_allowed() {
 }
 
 #[test]
-fn a_full_device() {
+fn full_device_is_reported() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -105,7 +105,7 @@ fn a_full_device() {
 
 /// How far it got is no measure of what is needed.
 #[test]
-fn a_full_disk_behind_standard_output() {
+fn full_disk_under_standard_output_is_reported() {
     let Some(disk) = SmallDisk::mount() else { return };
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 2 * SMALL_DISK);
@@ -120,7 +120,7 @@ fn a_full_disk_behind_standard_output() {
 }
 
 #[test]
-fn outputs_that_cannot_be_written() {
+fn unwritable_output_is_reported() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 1000);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -134,7 +134,7 @@ fn outputs_that_cannot_be_written() {
         ("no such folder", "missing/out"),
         ("below a file", "file/out"),
         ("in a closed folder", "closed/out"),
-        ("a name with a slash behind it", "new/"),
+        ("a name with a slash after it", "new/"),
     ] {
         let outcome = PROGRAMS.fetch(server.addr, 4, "f", workspace.output(output)).unprivileged().run();
         assert_eq!(outcome.code, Some(8), "{what}: {outcome}");

@@ -1,5 +1,5 @@
 //! Transfers that wait for their own end: for a reader of the output that rests, for a digest slower than the path. The
-//! server must see all the while that somebody is there.
+//! server must see all the time that they are there.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,14 +13,14 @@ use dt_testkit::workspace::Workspace;
 use crate::{MIB, PROGRAMS};
 
 #[test]
-fn a_reader_that_rests_longer_than_the_server_waits() {
+fn reader_may_pause_longer_than_the_stall_timeout() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 300 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).args(["--stall-timeout", "3s"]).ready();
     let mut pipe = Pipe::make(&workspace.output("pipe"));
     let client = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("pipe")).start();
     let mut received = vec![pipe.first_byte()];
-    // What the reader does: nothing, for twice the server's patience.
+    // The reader pauses for twice the server's stall timeout.
     sleep(Duration::from_secs(6));
     received.extend(pipe.drain());
     client.finish_within(Duration::from_secs(30)).assert_success();
@@ -28,10 +28,10 @@ fn a_reader_that_rests_longer_than_the_server_waits() {
 }
 
 #[test]
-fn streams_whose_turn_comes_late() {
+fn late_streams_are_not_cut_off() {
     // Two to three times the server's patience, at the speed of the digest.
     let size = 5 << 30;
-    let Some(workspace) = Workspace::roomy(size, "streams whose turn comes late") else { return };
+    let Some(workspace) = Workspace::roomy(size, "streams that are read late") else { return };
     write_sparse(&workspace.root().join("f"), size, 8);
     let server = PROGRAMS.serve(&workspace.root()).args(["--stall-timeout", "3s"]).ready();
     let run = PROGRAMS.fetch(server.addr, 8, "f", workspace.output("out")).limit(Duration::from_secs(120));
@@ -40,7 +40,7 @@ fn streams_whose_turn_comes_late() {
 }
 
 #[test]
-fn a_user_who_appends_by_the_descriptor() {
+fn appended_output_keeps_its_bytes() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 7);
     let server = PROGRAMS.serve(&workspace.root()).ready();

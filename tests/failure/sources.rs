@@ -1,57 +1,44 @@
 //! Served files that disappear, change or are replaced after the answer that promised them.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Mutex;
 
 use dt_testkit::content::write_pattern;
-use dt_testkit::http::{Afterwards, exchange};
 use dt_testkit::original_client::Ask;
-use dt_testkit::sockets::{End, accept_within, read_to_end, try_connect};
-use dt_testkit::wait::PATIENCE;
+use dt_testkit::proxy::{Fate, Proxy};
+use dt_testkit::sockets::{End, read_to_end, try_connect};
 use dt_testkit::workspace::Workspace;
 
 use crate::{BEFORE, MIB, PROGRAMS};
 
-/// Answers one request by asking `server`, with `between` done before the client sees the answer.
-fn meddle(
-    server: SocketAddr,
-    between: impl FnOnce() + Send + 'static,
-) -> (SocketAddr, std::thread::JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let addr = listener.local_addr().expect("the address is known");
-    let thread = std::thread::spawn(move || {
-        let mut client = accept_within(&listener, PATIENCE).expect("the client comes");
-        let mut request = Vec::new();
-        while !request.ends_with(b"}") {
-            let mut buffer = [0; 1000];
-            let n = client.read(&mut buffer).expect("the request is read");
-            assert!(n > 0, "half a request");
-            request.extend_from_slice(&buffer[..n]);
+/// A proxy before `server` that does something between the server's answer to the first request and the client's sight of it.
+fn meddle(server: SocketAddr, between: impl FnOnce() + Send + 'static) -> Proxy {
+    let between = Mutex::new(Some(between));
+    Proxy::start(server, move |_| {
+        if let Some(between) = between.lock().expect("no holder panics").take() {
+            between();
         }
-        let answer = exchange(server, &[&request], Afterwards::Wait);
-        between();
-        client.write_all(&answer.raw).expect("the answer is sent");
-    });
-    (addr, thread)
+        Fate::fine()
+    })
 }
 
 #[test]
-fn a_source_that_disappears_after_the_answer() {
+fn source_removed_after_the_answer() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 3 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();
     let source = workspace.root().join("f");
-    let (addr, thread) = meddle(server.addr, move || fs::remove_file(source).expect("it is removed"));
-    PROGRAMS.fetch(addr, 8, "f", workspace.output("out")).run().assert_success();
-    thread.join().expect("it meddled");
+    let proxy = meddle(server.addr, move || fs::remove_file(source).expect("it is removed"));
+    PROGRAMS.fetch(proxy.addr, 8, "f", workspace.output("out")).run().assert_success();
     assert!(fs::read(workspace.output("out")).expect("it is there") == content);
     PROGRAMS.fetch(server.addr, 8, "f", workspace.output("out")).run().assert_failure(3);
 }
 
 #[test]
-fn a_source_that_changes_after_the_answer() {
+fn source_changed_after_the_answer() {
     type Change = fn(&Path);
     let append: Change = |path| {
         let mut file = OpenOptions::new().append(true).open(path).expect("it opens");
@@ -77,14 +64,13 @@ fn a_source_that_changes_after_the_answer() {
         assert!(other.is_err() || other.is_ok_and(|stream| read_to_end(&stream).end == End::Reset), "{what}");
 
         workspace.serve_pattern("f", 1, 3 * MIB);
-        // Protocol 1 has no word for it; protocol 2 has.
+        // Protocol 1 cannot say it; protocol 2 can.
         for (protocol, code) in [("1", 4), ("2", 11)] {
             workspace.serve_pattern("f", 1, 3 * MIB);
             let source = source.clone();
-            let (addr, thread) = meddle(server.addr, move || change(&source));
-            let run = PROGRAMS.fetch(addr, 8, "f", workspace.output("out"));
+            let proxy = meddle(server.addr, move || change(&source));
+            let run = PROGRAMS.fetch(proxy.addr, 8, "f", workspace.output("out"));
             run.options(["--protocol", protocol]).run().assert_failure(code);
-            thread.join().expect("it meddled");
         }
         workspace.assert_outputs(&["out"]);
         assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE, "{what}");
@@ -96,9 +82,9 @@ fn a_source_that_changes_after_the_answer() {
     }
 }
 
-/// A new file under the old name is another file: the transfer goes on with the old one.
+/// A new file under the old name is another file: the transfer continues with the old one.
 #[test]
-fn a_source_that_is_replaced_after_the_answer() {
+fn source_replaced_after_the_answer() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 3 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).ready();

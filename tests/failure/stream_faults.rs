@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::time::Duration;
 
+use dt_testkit::messages::SAVED;
 use dt_testkit::original_client::Ask;
 use dt_testkit::original_server::{Answering, Fault, Script, Streams};
 use dt_testkit::sockets::{End, read_to_end};
@@ -14,7 +15,7 @@ use rustix::process::Signal;
 use crate::{BEFORE, MIB, PROGRAMS, check_bad_server};
 
 #[test]
-fn a_stream_that_ends_early() {
+fn short_stream_fails_the_transfer() {
     for (what, only, fault) in [
         ("the first ends early", 0, Fault::EndsAfter(100_000)),
         ("one in the middle ends early", 2, Fault::EndsAfter(3)),
@@ -24,15 +25,15 @@ fn a_stream_that_ends_early() {
     }
 }
 
-/// Lengths that a file two bytes shorter would have: only the digest can tell.
+/// Lengths that a file two bytes shorter would have: only the digest shows it.
 #[test]
-fn a_last_stream_that_ends_early() {
+fn short_last_stream_fails_the_transfer() {
     let script = Script::with_fault(Streams::Only(3), Fault::EndsAfter((1 << 19) - 2));
     check_bad_server("two bytes are missing at the end", &script, 2 * MIB + 3, &[], &[6]);
 }
 
 #[test]
-fn a_stream_that_is_reset() {
+fn reset_stream_fails_the_transfer() {
     for (what, streams, fault) in [
         ("one is reset", Streams::Only(1), Fault::ResetsAfter(300_000)),
         ("one is reset before its first byte", Streams::Only(2), Fault::ResetsAfter(0)),
@@ -43,7 +44,7 @@ fn a_stream_that_is_reset() {
 }
 
 #[test]
-fn wrong_bytes() {
+fn wrong_bytes_fail_the_transfer() {
     for (what, script) in [
         ("one byte of the first stream", Script::with_fault(Streams::Only(0), Fault::Flipped(0))),
         ("one byte of the last stream", Script::with_fault(Streams::Only(3), Fault::Flipped(700_000))),
@@ -55,10 +56,10 @@ fn wrong_bytes() {
     }
 }
 
-/// Lengths that no file splits into. Who was never told the size cannot know whether this stream is too long or the
-/// others are too short.
+/// Lengths that no file splits into. A client that does not know the size cannot know whether this stream is too long
+/// or the others are too short.
 #[test]
-fn surplus_bytes() {
+fn surplus_bytes_fail_the_transfer() {
     for surplus in [1, 100_000] {
         let script = Script::with_fault(Streams::Only(1), Fault::Surplus(surplus));
         check_bad_server("surplus bytes in the middle", &script, 3 * MIB, &[], &[4, 6]);
@@ -66,7 +67,7 @@ fn surplus_bytes() {
 }
 
 #[test]
-fn wrong_bytes_of_a_tiny_file() {
+fn wrong_bytes_of_a_tiny_file_fail_the_transfer() {
     for (script, size) in [
         (Script::with_fault(Streams::Only(0), Fault::Flipped(0)), 1),
         (Script::answering(Answering::WrongHash), 0),
@@ -77,7 +78,7 @@ fn wrong_bytes_of_a_tiny_file() {
 }
 
 #[test]
-fn a_server_that_stalls() {
+fn stalled_server_times_out() {
     let patience = ["--stall-timeout", "500ms"];
     for (what, script) in [
         ("one stream stalls", Script::with_fault(Streams::Only(2), Fault::StallsAfter(100_000))),
@@ -123,9 +124,8 @@ fn check_server_ended_in(protocol: &str, signal: Signal) {
             continue;
         }
         outcome.assert_failure(4);
-        // In protocol 2 what was verified until then is kept.
-        let kept =
-            if outcome.stderr.contains("are kept") { vec!["out.dtjournal", "out.dtpart"] } else { vec![] };
+        // In protocol 2 what was verified until then is saved.
+        let kept = if outcome.stderr.contains(SAVED) { vec!["out.dtjournal", "out.dtpart"] } else { vec![] };
         assert!(kept.is_empty() || protocol == "2", "{outcome}");
         workspace.assert_outputs(&[&["out"][..], &kept].concat());
         assert_eq!(fs::read(&output).expect("it is there"), BEFORE);
@@ -135,18 +135,18 @@ fn check_server_ended_in(protocol: &str, signal: Signal) {
 }
 
 #[test]
-fn a_server_killed_in_the_middle() {
+fn killed_server_fails_the_transfer() {
     check_server_ended(Signal::KILL);
 }
 
 #[test]
-fn a_server_told_to_end_in_the_middle() {
+fn terminated_server_fails_the_transfer() {
     check_server_ended(Signal::TERM);
 }
 
 /// A stream that the server cuts off must not look like one that is complete.
 #[test]
-fn a_stream_cut_off_by_the_end_of_its_server() {
+fn stream_cut_off_by_shutdown_is_reset() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 100 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).options(["--drain-timeout", "100ms"]).ready();

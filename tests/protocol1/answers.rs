@@ -1,4 +1,4 @@
-//! What a granted request is answered: to the byte, once, and with the digest of the file as it is now.
+//! The answer to a request: to the byte, once, and with the digest of the file as it is now.
 
 use std::fs;
 use std::io::Write;
@@ -14,7 +14,7 @@ use dt_testkit::wait::until_true;
 use crate::{MIB, post, served};
 
 #[test]
-fn the_answer_to_the_byte() {
+fn answer_is_that_of_the_original_to_the_byte() {
     let (_workspace, server, content) = served(1000, &[]);
     for ask in [Ask::new(server.addr, "f", 8), Ask::new(server.addr, "f", 8).http_1_0()] {
         let offer = ask.offer();
@@ -36,7 +36,7 @@ fn the_answer_to_the_byte() {
 }
 
 #[test]
-fn one_answer_for_each_connection() {
+fn one_request_per_connection() {
     let (_workspace, server, _) = served(1000, &[]);
     let two = [post(r#"{"threads": 8}"#), post(r#"{"threads": 8}"#)].concat();
     let answer = exchange(server.addr, &[&two], Afterwards::Wait);
@@ -45,7 +45,7 @@ fn one_answer_for_each_connection() {
 }
 
 #[test]
-fn a_request_in_single_bytes() {
+fn request_may_arrive_in_single_bytes() {
     let (_workspace, server, content) = served(1000, &[]);
     let mut stream = connect(server.addr);
     for byte in post(r#"{"threads": 1}"#) {
@@ -64,11 +64,11 @@ fn bytes_read(server: &Server) -> u64 {
 }
 
 #[test]
-fn an_unchanged_file_is_read_once() {
+fn unchanged_file_is_read_once() {
     let size = 20 * MIB;
     let (workspace, server, content) = served(size, &[]);
     let size = u64::try_from(size).expect("it fits");
-    // What has just been written could change again without its times showing it.
+    // A file that has just been written could change again without a change of its times.
     let path = workspace.root().join("f");
     until_true("the file is old enough to be remembered", || {
         let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("it is there");
@@ -105,7 +105,7 @@ fn an_unchanged_file_is_read_once() {
 
 /// A change within the same tick of the clock, of the same length: the hash must be that of the new bytes.
 #[test]
-fn a_file_that_changes_quickly() {
+fn quickly_changing_file_gets_fresh_digests() {
     let (workspace, server, _) = served(100, &[]);
     for seed in 0..200 {
         let content = workspace.serve_pattern("f", seed, 100);

@@ -46,11 +46,11 @@ fn check_all(runs: Vec<(String, Run)>, least: Duration, workspace: &Workspace, c
     });
 }
 
-/// 2 MiB at 1 MiB/s, of which a sixth of a second's may come at once.
+/// 2 MiB at 1 MiB/s, a sixth of a second's worth of which may arrive at once.
 #[test]
-fn the_limit_is_on_all_streams_together() {
+fn rate_limit_is_for_all_streams_together() {
     let (workspace, server, content) = served(2 * MIB, &[]);
-    // This one does not tell the size.
+    // This one does not report the size.
     let original = OriginalServer::start(&workspace.root().join("f"), Script::swift());
     let mut runs = Vec::new();
     for (peer, addr) in [("dtserver", server.addr), ("original", original.addr)] {
@@ -63,14 +63,14 @@ fn the_limit_is_on_all_streams_together() {
             runs.push(("-".to_owned(), limited(addr, streams, "1M", &workspace, "-")));
         }
     }
-    // Which speaks protocol 1 though nobody demands it.
+    // It speaks protocol 1 without being asked to.
     let run = to(original.addr, 8, &workspace, "auto").options(["--limit-rate", "1M"]);
     runs.push(("auto".to_owned(), run));
     check_all(runs, Duration::from_millis(1800), &workspace, &content);
 }
 
 #[test]
-fn a_byte_a_second() {
+fn rate_of_one_byte_per_second() {
     for size in [0, 3] {
         let (workspace, server, content) = served(size, &[]);
         let least = Duration::from_secs(if size == 0 { 0 } else { 2 });
@@ -85,7 +85,7 @@ fn a_byte_a_second() {
 
 /// The bytes of most streams wait in this machine for longer than a stream may be silent.
 #[test]
-fn a_stream_that_is_not_read_has_not_stalled() {
+fn unread_stream_has_not_stalled() {
     let (workspace, server, content) = served(200_000, &[]);
     let original = OriginalServer::start(&workspace.root().join("f"), Script::swift());
     let runs = [("dtserver", server.addr), ("original", original.addr)].map(|(name, addr)| {
@@ -97,14 +97,14 @@ fn a_stream_that_is_not_read_has_not_stalled() {
 
 /// The earlier parts of the file could take all of the rate for longer than the server waits.
 #[test]
-fn a_server_sees_that_later_streams_are_read() {
+fn later_streams_are_read_too() {
     let (workspace, server, content) = served(240 * MIB, &["--stall-timeout", "3s"]);
     let run = limited(server.addr, 4, "45M", &workspace, "out");
     check_all(vec![("out".to_owned(), run)], Duration::from_secs(5), &workspace, &content);
 }
 
 #[test]
-fn a_client_that_waits_for_its_limit_is_interrupted() {
+fn client_waiting_for_its_limit_can_be_interrupted() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, MIB);
     for output in ["out", "-"] {

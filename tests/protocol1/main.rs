@@ -1,4 +1,4 @@
-//! What `dtserver` says and does in protocol 1, byte for byte, whatever the client does; and what rate `dtclient` keeps to.
+//! `dtserver` in protocol 1, byte for byte, whatever the client does; and the rate limit of `dtclient`.
 
 mod answers;
 mod limits;

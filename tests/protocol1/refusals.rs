@@ -6,7 +6,7 @@ use dt_testkit::sockets::{connect, read_to_end};
 use crate::{post, served};
 
 #[test]
-fn refusals_of_bodies() {
+fn invalid_bodies_are_refused() {
     let (_workspace, mut server, _) = served(1000, &[]);
     for body in [
         r#"{"threads": 0}"#,
@@ -53,7 +53,7 @@ fn refusals_of_bodies() {
 }
 
 #[test]
-fn refusals_of_requests() {
+fn invalid_requests_are_refused() {
     let (_workspace, mut server, _) = served(1000, &[]);
     let long_line =
         format!("POST {} HTTP/1.1\r\nContent-Length: 14\r\n\r\n{{\"threads\": 8}}", "a".repeat(1 << 20));
@@ -88,9 +88,9 @@ fn refusals_of_requests() {
     server.assert_alive();
 }
 
-/// What an HTTP library refuses by itself, before anybody asks what is wanted: its own answers have no body.
+/// Heads that the HTTP library refuses by itself: its answers have no body.
 #[test]
-fn refusals_of_heads() {
+fn invalid_heads_are_refused() {
     let (_workspace, mut server, _) = served(1000, &[]);
     let long_header = format!(
         "POST f HTTP/1.1\r\nX: {}\r\nContent-Length: 14\r\n\r\n{{\"threads\": 8}}",

@@ -12,7 +12,7 @@ use dt_testkit::workspace::Workspace;
 use crate::{MIB, PROGRAMS, bytes_of, post, served};
 
 #[test]
-fn the_parts_to_the_byte() {
+fn parts_are_exact() {
     for (size, streams) in [(7, 8), (8, 8), (1, 8), (0, 3), (4095, 11), (MIB, 8), (MIB, 255), (300, 255)] {
         let (_workspace, server, content) = served(size, &[]);
         let offer = Ask::new(server.addr, "f", streams).offer();
@@ -26,7 +26,7 @@ fn the_parts_to_the_byte() {
 }
 
 #[test]
-fn any_order_of_ids() {
+fn ids_may_arrive_in_any_order() {
     let (_workspace, server, content) = served(MIB, &[]);
     let scattered: Vec<u8> =
         (0..=254).map(|n: u8| u8::try_from(u32::from(n) * 101 % 255).expect("below 255")).collect();
@@ -47,7 +47,7 @@ fn check_nothing(what: &str, received: &Received) {
 fn duplicate_ids_get_nothing_and_take_nothing() {
     let (_workspace, mut server, content) = served(30 * MIB, &[]);
     let offer = Ask::new(server.addr, "f", 3).offer();
-    // Stream 1 is being served while its id comes again, and has ended when it comes a third time.
+    // Stream 1 is being served while its id arrives again, and has ended when it arrives a third time.
     let mut running = offer.open(1);
     let mut first = vec![0; 1000];
     running.read_exact(&mut first).expect("it begins");
@@ -79,7 +79,7 @@ fn ids_out_of_range_get_nothing_and_take_nothing() {
 }
 
 #[test]
-fn connections_that_say_nothing_take_nothing() {
+fn silent_connections_take_nothing() {
     let (_workspace, server, content) = served(MIB, &[]);
     let offer = Ask::new(server.addr, "f", 3).offer();
     for _ in 0..10 {

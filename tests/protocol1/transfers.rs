@@ -12,7 +12,7 @@ use dt_testkit::wait::{PATIENCE, until, until_true};
 use crate::{MIB, bytes_of, served};
 
 #[test]
-fn a_transfer_that_nobody_fetches_expires() {
+fn unfetched_transfer_expires() {
     let (_workspace, mut server, content) = served(MIB, &["--transfer-expiry", "1s"]);
     let begin = Instant::now();
     let offer = Ask::new(server.addr, "f", 2).offer();
@@ -24,7 +24,7 @@ fn a_transfer_that_nobody_fetches_expires() {
 }
 
 #[test]
-fn a_transfer_of_which_one_stream_never_comes_expires() {
+fn transfer_with_a_missing_stream_expires() {
     let (_workspace, mut server, content) = served(MIB, &["--transfer-expiry", "1s"]);
     let offer = Ask::new(server.addr, "f", 2).offer();
     assert!(offer.stream(1).bytes == bytes_of(&content, 2, 1));
@@ -32,9 +32,9 @@ fn a_transfer_of_which_one_stream_never_comes_expires() {
     server.assert_alive();
 }
 
-/// A client that is slow but alive: neither the expiry nor the stall timeout ends it, and it holds nobody up.
+/// A client that is slow but alive: neither the expiry nor the stall timeout ends it, and it delays no other.
 #[test]
-fn a_slow_client() {
+fn slow_client_gets_everything() {
     let timeouts = ["--transfer-expiry", "500ms", "--stall-timeout", "2s"];
     let (_workspace, mut server, content) = served(60 * MIB, &timeouts);
     let offer = Ask::new(server.addr, "f", 1).offer();
@@ -78,14 +78,14 @@ fn limits_are_refused_with_503() {
 
 /// The limit is on what is sent at once: the streams beyond it wait for their turn.
 #[test]
-fn more_streams_than_are_sent_at_once() {
+fn streams_beyond_the_limit_take_turns() {
     let (_workspace, server, content) = served(10 * MIB, &["--max-streams", "2"]);
     assert!(Ask::new(server.addr, "f", 1).offer().download() == content);
     assert!(Ask::new(server.addr, "f", 40).offer().download() == content);
 }
 
 #[test]
-fn data_ports_from_a_range() {
+fn transfer_ports_are_from_the_range() {
     // Free at this moment; another process may take them, so several ranges are tried.
     for first in (20_000_u16..30_000).step_by(997) {
         let last = first + 1;
@@ -100,7 +100,7 @@ fn data_ports_from_a_range() {
         assert_eq!(ports, [first, last]);
         Ask::new(server.addr, "f", 2).answer().assert_refusal(&[503], "no port is left");
         assert!(one.download() == content && two.download() == content);
-        // Ports come back, also while the ended connections are remembered by the system.
+        // Ports are reused, also while the ended connections are remembered by the system.
         until("a port is free again", || {
             (Ask::new(server.addr, "f", 2).answer().status == 200).then_some(())
         });
@@ -128,7 +128,7 @@ fn many_transfers_at_once() {
 }
 
 #[test]
-fn the_control_port_of_a_stopped_server_is_gone() {
+fn stopped_server_closes_its_port() {
     let (_workspace, server, _) = served(1000, &[]);
     let (addr, offer) = (server.addr, Ask::new(server.addr, "f", 2).offer());
     server.stop(rustix::process::Signal::TERM, PATIENCE).assert_success();

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::{MIB, PROGRAMS, fetch, served, until_verified};
 
 #[test]
-fn the_events_of_a_transfer() {
+fn events_of_a_transfer_are_in_order() {
     let (workspace, server, content) = served(6 * MIB);
     let outcome = fetch(server.addr, 4, &workspace).options(["--limit-rate", "4M"]).run();
     outcome.assert_success();
@@ -45,7 +45,7 @@ fn the_events_of_a_transfer() {
 }
 
 #[test]
-fn failures_are_events_too() {
+fn failure_is_an_event() {
     let (workspace, server, _) = served(MIB);
     let nobody = LateListener::bind();
     for (addr, file, code) in [(server.addr, "missing", 3), (nobody.addr(), "f", 4)] {
@@ -65,7 +65,7 @@ fn failures_are_events_too() {
 }
 
 #[test]
-fn an_interrupt_is_an_event() {
+fn interrupt_is_an_event() {
     let (workspace, server, _) = served(8 * MIB);
     let mut client = fetch(server.addr, 4, &workspace).options(["--limit-rate", "4M"]).start();
     until_verified(&mut client, 1);
@@ -75,9 +75,9 @@ fn an_interrupt_is_an_event() {
     assert_eq!(Events::of(&outcome).only("failed", &["error"])["exit"], 130);
 }
 
-/// A reader of the events that goes away is no reason to fail the transfer, nor one that never reads.
+/// A reader of the events that exits, or never reads, does not fail the transfer.
 #[test]
-fn nobody_listens() {
+fn closed_event_reader_does_not_fail_the_transfer() {
     use std::process::{Command, Stdio};
     let (workspace, server, content) = served(6 * MIB);
     let (reader, writer) = std::io::pipe().expect("a pipe is made");

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dt_testkit::content::pattern;
 use dt_testkit::events::{Events, number};
 use dt_testkit::fetched::assert_fetched;
+use dt_testkit::messages::RUN_AGAIN;
 use dt_testkit::proxy::{Carries, Connection, Ending, Fate, Proxy};
+use dt_testkit::range_server::{Lie, RangeServer};
 use dt_testkit::session::Session;
 use dt_testkit::workspace::Workspace;
 use serde_json::Value;
@@ -33,12 +36,12 @@ fn reconnects(proxy: &Proxy) -> usize {
     proxy
         .connections()
         .iter()
-        .filter(|connection| connection.carries == Carries::Data && connection.attempt > 0)
+        .filter(|connection| connection.carries != Carries::Request && connection.attempt > 0)
         .count()
 }
 
 #[test]
-fn one_stream_breaks() {
+fn transfer_survives_one_broken_stream() {
     let (workspace, server, content) = served(12 * MIB);
     for ending in ENDINGS {
         for after in [0, 1, 24, 30_000, 65 * 1024 + 30] {
@@ -60,7 +63,7 @@ fn one_stream_breaks() {
 }
 
 #[test]
-fn one_stream_breaks_every_time() {
+fn transfer_survives_a_stream_that_always_breaks() {
     let (workspace, server, content) = served(12 * MIB);
     for (ending, after) in [(Ending::Reset, 0), (Ending::Close, 100_000), (Ending::Stall, 50_000)] {
         let proxy = Proxy::on_streams(server.addr, move |connection| match connection.stream {
@@ -73,7 +76,7 @@ fn one_stream_breaks_every_time() {
 }
 
 #[test]
-fn one_survivor_finishes() {
+fn last_working_stream_finishes_the_transfer() {
     let (workspace, server, content) = served(12 * MIB);
     let proxy = Proxy::on_streams(server.addr, |connection| match connection.stream {
         3 => Fate::fine(),
@@ -83,7 +86,7 @@ fn one_survivor_finishes() {
 }
 
 #[test]
-fn every_stream_breaks_once() {
+fn transfer_survives_a_break_of_every_stream() {
     let (workspace, server, content) = served(12 * MIB);
     for ending in ENDINGS {
         let proxy = Proxy::on_streams(server.addr, move |connection| match connection.attempt {
@@ -96,11 +99,11 @@ fn every_stream_breaks_once() {
     }
 }
 
-/// Where the transfers of others get stuck for ever.
+/// Where the transfers of other programs hang indefinitely.
 #[test]
-fn all_are_cut_at_99_percent() {
+fn cut_at_99_percent_costs_little() {
     let (workspace, server, content) = served(32 * MIB);
-    let block = Session::ask(server.addr, "f", 1).block;
+    let block = Session::request(server.addr, "f", 1).block;
     let proxy = Proxy::plain(server.addr);
     proxy.cut_all_at((32 << 20) * 99 / 100);
     let finished = completes("all cut at 99 %", &proxy, &workspace, &content, &[]);
@@ -108,11 +111,11 @@ fn all_are_cut_at_99_percent() {
     assert!(again <= 2 * u64::from(STREAMS) * block, "{again} bytes were fetched again: {finished}");
 }
 
-/// One stream a hundred times slower than the others costs the whole transfer about a second, and hardly a byte.
+/// One stream a hundred times slower than the others costs the transfer about a second, and hardly a byte.
 #[test]
-fn one_stream_at_one_percent() {
+fn stream_at_one_percent_costs_little() {
     let (workspace, server, content) = served(32 * MIB);
-    let block = Session::ask(server.addr, "f", 1).block;
+    let block = Session::request(server.addr, "f", 1).block;
     let seconds = |plan: fn(&Connection) -> Fate| {
         let proxy = Proxy::on_streams(server.addr, plan);
         let finished =
@@ -129,9 +132,9 @@ fn one_stream_at_one_percent() {
     assert!(one_slow < all_alike * 4.0 / 3.0 + 2.0, "{one_slow} s instead of {all_alike} s");
 }
 
-/// As wdt's network error simulator does: somebody kills connections all the time.
+/// As wdt's network error simulator does: connections are killed all the time.
 #[test]
-fn a_random_stream_dies_every_250_ms() {
+fn transfer_survives_a_random_break_every_250_ms() {
     let (workspace, server, content) = served(48 * MIB);
     let mut proxy = Proxy::plain(server.addr);
     proxy.set_rate(Some(16 << 20));
@@ -143,14 +146,14 @@ fn a_random_stream_dies_every_250_ms() {
 
 /// All streams at once, again and again, each time after a little progress.
 #[test]
-fn everything_dies_again_and_again() {
+fn transfer_survives_repeated_breaks_of_all_streams() {
     let (workspace, server, content) = served(12 * MIB);
     let proxy = Proxy::on_streams(server.addr, |_| Fate::fine().ends(700_000, Ending::Reset));
     completes("every connection dies after 700 kB", &proxy, &workspace, &content, &["--retries", "3"]);
 }
 
 #[test]
-fn a_long_path() {
+fn requests_do_not_wait_for_each_other() {
     let (workspace, server, content) = served(12 * MIB);
     let proxy = Proxy::on_streams(server.addr, |_| Fate::fine().delay(Duration::from_millis(100)));
     let finished = completes("100 ms away", &proxy, &workspace, &content, &[]);
@@ -161,7 +164,7 @@ fn a_long_path() {
 
 /// Slow altogether, but alive: no timeout ends it.
 #[test]
-fn a_trickle() {
+fn slow_but_steady_transfer_is_no_stall() {
     let (workspace, server, content) = served(200_000);
     let proxy = Proxy::plain(server.addr);
     proxy.set_rate(Some(80_000));
@@ -176,12 +179,12 @@ fn fails(what: &str, server: SocketAddr, ending: Ending, options: &[&str], codes
     let outcome = run.limit(Duration::from_secs(30)).run();
     assert!(outcome.code.is_some_and(|code| codes.contains(&code)), "{what}: {outcome}");
     outcome.assert_one_line("dtclient: ");
-    // Nothing was verified, so there is nothing to go on with.
+    // Nothing was verified, so there is nothing to resume.
     workspace.assert_outputs(&[]);
 }
 
 #[test]
-fn no_stream_ever_works() {
+fn broken_network_ends_the_transfer() {
     let (_workspace, server, _) = served(MIB);
     for (ending, stall_timeout, code) in
         [(Ending::Reset, "20s", 4), (Ending::Close, "20s", 4), (Ending::Stall, "500ms", 10)]
@@ -193,13 +196,16 @@ fn no_stream_ever_works() {
     }
 }
 
-/// The last error says how much came and why it was not all.
+/// The error of the last stream says how much arrived and why that was not all.
 #[test]
-fn the_last_words_are_true() {
-    let (workspace, server, _) = served(MIB);
+fn error_names_the_stream_and_what_it_received() {
+    let workspace = Workspace::new();
+    // Dialled, so that nothing precedes the header of the first run.
+    let server = RangeServer::start(pattern(1, MIB), 64 << 10, Lie::NoUpgrade);
     let proxy = Proxy::on_streams(server.addr, |_| Fate::fine().ends(10_024, Ending::Truncate));
     let outcome = fetch(proxy.addr, 1, &workspace).options(["--retries", "1"]).run();
     outcome.assert_failure(4);
-    let words = "stream 0 ended early, after 10000 bytes: the server closed it; run the command again";
-    assert!(outcome.error().contains(words), "{outcome}");
+    for words in ["stream 0", "after 10000 bytes", RUN_AGAIN] {
+        assert!(outcome.error().contains(words), "{words:?} is missing in {outcome}");
+    }
 }

@@ -1,9 +1,10 @@
-//! Protocol 2 end to end: whole transfers, what goes wrong on the way to them, and peers that do not keep to it.
+//! Protocol 2 end to end: complete transfers, faults of the network, and peers that violate it.
 
+mod arrivals;
 mod corruption;
 mod events;
 mod faults;
-mod greetings;
+mod hellos;
 mod negotiation;
 mod options;
 mod peers;
@@ -34,7 +35,7 @@ fn served(len: usize) -> (Workspace, Server, Vec<u8>) {
     (workspace, server, content)
 }
 
-/// A client that fetches `f` into `out` and tells its events.
+/// A client that fetches `f` into `out` and prints its events.
 fn fetch(addr: SocketAddr, streams: u8, workspace: &Workspace) -> Run {
     PROGRAMS.fetch(addr, streams, "f", workspace.output("out")).options(["--json", "--protocol", "2"])
 }

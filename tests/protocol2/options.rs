@@ -1,4 +1,4 @@
-//! The options that came with protocol 2, on the command line and in the environment.
+//! The options of protocol 2, on the command line and in the environment.
 
 use std::fs;
 use std::time::Duration;
@@ -7,8 +7,7 @@ use dt_testkit::content::md5;
 use dt_testkit::events::{Events, number};
 use dt_testkit::fetched::{assert_fetched, blake3_of};
 use dt_testkit::original_server::{OriginalServer, Script};
-use dt_testkit::session::Session;
-use dt_testkit::sockets::{LateListener, is_refused, local};
+use dt_testkit::sockets::LateListener;
 use dt_testkit::workspace::Workspace;
 
 use crate::{MIB, PROGRAMS, fetch, served};
@@ -16,7 +15,7 @@ use crate::{MIB, PROGRAMS, fetch, served};
 const NOWHERE: &str = "127.0.0.1:1";
 
 #[test]
-fn wrong_usage() {
+fn invalid_options_are_usage_errors() {
     let workspace = Workspace::new();
     let out = workspace.output("out");
     let out = out.to_str().expect("it is UTF-8");
@@ -51,7 +50,7 @@ fn wrong_usage() {
 }
 
 #[test]
-fn checksums_of_both_kinds() {
+fn checksum_of_either_kind_decides() {
     let (workspace, server, content) = served(MIB + 5);
     let original = OriginalServer::start(&workspace.root().join("f"), Script::swift());
     let [right, wrong] = [content.as_slice(), b"another"].map(|bytes| (md5(bytes), blake3_of(bytes)));
@@ -82,7 +81,7 @@ fn checksums_of_both_kinds() {
 
 /// The time that so many bytes take at that rate, within what a busy machine makes of it.
 #[test]
-fn limited_rates() {
+fn rate_limit_is_kept() {
     let (workspace, server, content) = served(3 * MIB);
     for (rate, least) in [
         ("2M", 1.2),
@@ -104,7 +103,7 @@ fn limited_rates() {
 
 /// The limit is on all streams together, also when one is left.
 #[test]
-fn a_limit_with_one_stream() {
+fn rate_limit_holds_for_one_stream() {
     let (workspace, server, content) = served(3 * MIB);
     let outcome = fetch(server.addr, 1, &workspace).options(["--limit-rate", "2M"]).run();
     assert_fetched(&outcome, &workspace.output("out"), &content, "one stream");
@@ -112,7 +111,7 @@ fn a_limit_with_one_stream() {
 }
 
 #[test]
-fn options_from_the_environment() {
+fn options_are_read_from_the_environment() {
     let (workspace, server, content) = served(MIB);
     let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).env("DT_JSON", "1");
     let outcome = run.env("DT_PROTOCOL", "2").env("DT_MD5", "1").env("DT_LIMIT_RATE", "1M").run();
@@ -139,31 +138,9 @@ fn options_from_the_environment() {
     run.run().assert_failure(12);
 }
 
-/// The one port that a firewall has to let through.
+/// The summary for people: bytes, time, rate and digest.
 #[test]
-fn a_data_port_of_ones_choice() {
-    let workspace = Workspace::new();
-    let content = workspace.serve_pattern("f", 1, MIB);
-    // Free at this moment; another process may take it, so several are tried.
-    for port in (30_100_u16..31_900).step_by(97) {
-        if !is_refused(local(port)) {
-            continue;
-        }
-        let server = PROGRAMS.serve(&workspace.root()).options(["--data-port", &port.to_string()]).ready();
-        assert_eq!(Session::ask(server.addr, "f", 1).data.port(), port);
-        let outcome = fetch(server.addr, 8, &workspace).run();
-        assert_fetched(&outcome, &workspace.output("out"), &content, "a port of ones choice");
-        let taken =
-            PROGRAMS.serve(&workspace.root()).options(["--data-port", &port.to_string()]).args(["0"]).run();
-        assert_eq!(taken.code, Some(1), "a port that is taken: {taken}");
-        return;
-    }
-    panic!("no free port");
-}
-
-/// What people read in the end: bytes, time, rate and digest.
-#[test]
-fn the_summary() {
+fn summary_has_bytes_rate_and_digest() {
     let (workspace, server, content) = served(3 * MIB);
     let run = || PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).options(["--protocol", "2"]);
     let outcome = run().run();

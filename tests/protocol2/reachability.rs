@@ -1,117 +1,86 @@
-//! Data ports that cannot be reached: streams over the control port, and one word about it.
+//! Port mapping and reverse proxies between client and server.
 
 use std::time::Duration;
 
 use dt_testkit::events::Events;
 use dt_testkit::fetched::assert_fetched;
-use dt_testkit::proxy::{Carries, DataPort, Ending, Fate, Foreign, Proxy};
+use dt_testkit::forwarder::Forwarder;
+use dt_testkit::proxy::{Carries, Ending, Fate, Proxy};
+use dt_testkit::reverse_proxy::{ReverseProxy, Upgrades};
 
 use crate::{MIB, PROGRAMS, fetch, served};
 
 #[test]
-fn a_data_port_that_cannot_be_reached() {
+fn mapped_port_is_all_that_a_transfer_needs() {
     let (workspace, server, content) = served(6 * MIB);
-    for data_port in [DataPort::Refusing, DataPort::Silent] {
+    let outside = Forwarder::start(server.addr);
+    for streams in [1, 8, 255] {
+        outside.begin(None);
+        let what = format!("{streams} streams through a mapped port");
+        let outcome = fetch(outside.addr, streams, &workspace).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, &what);
+        assert_eq!(Events::of(&outcome).count("notice"), 0, "{what}: {outcome}");
+        let n = outside.n_connections();
+        assert!((1..=u64::from(streams)).contains(&n), "{what}: {n} connections");
+        let piped = PROGRAMS.fetch(outside.addr, streams, "f", "-").options(["--protocol", "2"]).run();
+        piped.assert_success();
+        assert!(piped.stdout == content, "{what}, to standard output");
+    }
+}
+
+#[test]
+fn reverse_proxy_that_upgrades_carries_the_streams() {
+    let (workspace, server, content) = served(6 * MIB);
+    for upgrades in [Upgrades::Carried, Upgrades::CarriedWithoutBody] {
         for streams in [1, 8] {
-            let what = format!("{data_port:?}, {streams} streams");
-            let proxy = Proxy::start_with(server.addr, data_port, |_| Fate::fine());
-            let outcome =
-                fetch(proxy.addr, streams, &workspace).options(["--connect-timeout", "500ms"]).run();
+            let what = format!("{upgrades:?}, {streams} streams");
+            let proxy = ReverseProxy::start(server.addr, upgrades);
+            let outcome = fetch(proxy.addr, streams, &workspace).run();
             assert_fetched(&outcome, &workspace.output("out"), &content, &what);
-            let events = Events::of(&outcome);
-            let notice = events.only("notice", &["what"]);
-            assert!(notice["what"].as_str().is_some_and(|words| !words.is_empty()), "{what}: {notice}");
-            assert_eq!(proxy.count(Carries::Data), 0, "{what}");
-            assert!((1..=usize::from(streams)).contains(&proxy.count(Carries::Upgraded)), "{what}");
-            let plain = PROGRAMS.fetch(proxy.addr, streams, "f", workspace.output("out"));
-            let outcome = plain.options(["--connect-timeout", "500ms", "--protocol", "2"]).run();
-            outcome.assert_success();
-            let words = outcome.stderr.to_lowercase();
-            let port = words.lines().filter(|line| line.contains("data port")).count();
-            assert_eq!(port, 1, "{what}: said once to people: {outcome}");
+            assert!((1..=usize::from(streams)).contains(&proxy.n_upgraded()), "{what}");
+            // After the first answer in HTTP no hello is tried again, but several may be on their way by then.
+            assert!(proxy.n_rejected() <= usize::from(streams), "{what}: {} hellos", proxy.n_rejected());
+            assert!(Events::of(&outcome).count("notice") <= 1, "{what}: {outcome}");
         }
     }
 }
 
-/// Streams over the control port are as good as others: they break, and come back.
+/// Streams through a reverse proxy are as good as others: they break, and are opened again.
 #[test]
-fn streams_over_the_control_port_break_too() {
+fn streams_through_a_reverse_proxy_break_too() {
     let (workspace, server, content) = served(6 * MIB);
+    let reverse = ReverseProxy::start(server.addr, Upgrades::CarriedWithoutBody);
     for ending in [Ending::Reset, Ending::Stall] {
-        let proxy = Proxy::start_with(server.addr, DataPort::Refusing, move |connection| {
+        let proxy = Proxy::start(reverse.addr, move |connection| {
+            // The hellos that are answered in HTTP were the first attempts.
             match (connection.carries, connection.attempt) {
-                (Carries::Upgraded, 0) => Fate::fine().ends(200_000, ending),
+                (Carries::Upgraded, 0..=1) => Fate::fine().ends(200_000, ending),
                 _ => Fate::fine(),
             }
         });
         let outcome = fetch(proxy.addr, 4, &workspace).options(["--stall-timeout", "1s"]).run();
         assert_fetched(&outcome, &workspace.output("out"), &content, &format!("{ending:?}"));
-        assert_eq!(Events::of(&outcome).count("notice"), 1, "{outcome}");
     }
 }
 
-/// What accepts connections there is something else: a proxy with nobody behind it, a tunnel, another service.
 #[test]
-fn a_data_port_at_which_somebody_else_listens() {
-    let (workspace, server, content) = served(6 * MIB);
-    for foreign in [
-        Foreign::Closes,
-        Foreign::Resets,
-        Foreign::IsMute,
-        // Less than a frame, and more.
-        Foreign::Says("SSH-2.0-OpenSSH\r\n"),
-        Foreign::Says("220 mail.example.org ESMTP Postfix at your service\r\n"),
-    ] {
-        for (streams, retries) in [(1, "0"), (8, "0"), (8, "10")] {
-            let what = format!("{foreign:?}, {streams} streams, {retries} retries");
-            let proxy = Proxy::start_with(server.addr, DataPort::Foreign(foreign), |_| Fate::fine());
-            let options = ["--connect-timeout", "2s", "--retries", retries];
-            let run = fetch(proxy.addr, streams, &workspace).options(options);
-            let outcome = run.limit(Duration::from_secs(20)).run();
-            assert_fetched(&outcome, &workspace.output("out"), &content, &what);
-            assert_eq!(Events::of(&outcome).count("notice"), 1, "{what}: {outcome}");
-            assert!((1..=usize::from(streams)).contains(&proxy.count(Carries::Upgraded)), "{what}");
-        }
-    }
-}
-
-/// Where the control port is of no use either, the error is that of the data port.
-#[test]
-fn somebody_else_listens_and_the_control_port_carries_no_streams() {
-    let (workspace, server, _) = served(MIB);
-    for (foreign, code, words) in [
-        (Foreign::Resets, 4, "ended early, after 0 bytes"),
-        (Foreign::IsMute, 10, "while the streams were open"),
-        (Foreign::Says("HTTP/1.1 400 Bad Request\r\n\r\n"), 12, "no frame"),
-    ] {
-        let proxy = Proxy::start_with(server.addr, DataPort::Foreign(foreign), |_| Fate::fine());
-        proxy.refuse_upgrades();
-        let options = ["--stall-timeout", "2s", "--retries", "1"];
-        let run = fetch(proxy.addr, 4, &workspace).options(options);
+fn reverse_proxy_that_does_not_upgrade_is_named_in_the_error() {
+    let (workspace, server, _) = served(6 * MIB);
+    for streams in [1, 8] {
+        let proxy = ReverseProxy::start(server.addr, Upgrades::Removed);
+        let run = fetch(proxy.addr, streams, &workspace).options(["--retries", "2"]);
         let outcome = run.limit(Duration::from_secs(20)).run();
-        outcome.assert_failure(code);
-        assert!(outcome.error().contains(words), "{foreign:?}: {words:?} is missing in {outcome}");
-        assert_eq!(Events::of(&outcome).count("notice"), 0, "{foreign:?}: {outcome}");
+        outcome.assert_failure(4);
+        assert!(outcome.error().contains("proxy"), "{outcome}");
+        assert_eq!(proxy.n_upgraded(), 0);
+        assert!(proxy.n_rejected() > 0, "no stream was tried without an upgrade");
+        workspace.assert_outputs(&[]);
     }
 }
 
-/// A data port that accepts everything and says nothing is given up before the user gives up.
+/// A path that is not disturbed: one request, whose connection is the first stream, and the other streams.
 #[test]
-fn a_black_hole_behind_the_data_port() {
-    let (workspace, server, content) = served(MIB);
-    let proxy = Proxy::start(server.addr, |connection| match connection.carries {
-        Carries::Data => Fate::fine().ends(0, Ending::Stall),
-        Carries::Control | Carries::Upgraded => Fate::fine(),
-    });
-    let run = fetch(proxy.addr, 4, &workspace).options(["--stall-timeout", "3s", "--retries", "0"]);
-    let outcome = run.limit(Duration::from_secs(20)).run();
-    assert_fetched(&outcome, &workspace.output("out"), &content, "a black hole");
-    assert_eq!(Events::of(&outcome).count("notice"), 1, "{outcome}");
-}
-
-/// A path that is reached, with streams on it that are not disturbed: no notice.
-#[test]
-fn nothing_is_said_when_nothing_is_wrong() {
+fn undisturbed_transfer_uses_each_connection_once() {
     let (workspace, server, content) = served(6 * MIB);
     let proxy = Proxy::plain(server.addr);
     let outcome = fetch(proxy.addr, 4, &workspace).run();
@@ -120,6 +89,25 @@ fn nothing_is_said_when_nothing_is_wrong() {
     for name in ["notice", "stream_lost", "block_corrupt"] {
         assert_eq!(events.count(name), 0, "{name}: {outcome}");
     }
-    assert_eq!((proxy.count(Carries::Control), proxy.count(Carries::Upgraded)), (1, 0));
-    assert_eq!(proxy.count(Carries::Data), 4);
+    let counts = [Carries::First, Carries::Request, Carries::Upgraded].map(|carries| proxy.count(carries));
+    assert_eq!(counts, [1, 0, 0], "{:?}", proxy.connections());
+    assert!(proxy.count(Carries::Stream) <= 3, "{:?}", proxy.connections());
+}
+
+/// A file that fits into the push needs one connection, and one round trip after it stands.
+#[test]
+fn small_file_needs_one_connection() {
+    const DELAY: Duration = Duration::from_millis(400);
+    for size in [0, 1, 1000, 100_000] {
+        let (workspace, server, content) = served(size);
+        let proxy = Proxy::plain(server.addr);
+        let outcome = fetch(proxy.addr, 8, &workspace).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, &format!("{size} bytes"));
+        let connections = proxy.connections();
+        assert_eq!((connections.len(), proxy.count(Carries::First)), (1, 1), "{size} bytes: {connections:?}");
+        let far = Proxy::start(server.addr, |_| Fate::fine().delay(DELAY));
+        let outcome = fetch(far.addr, 8, &workspace).run();
+        assert_fetched(&outcome, &workspace.output("out"), &content, &format!("{size} bytes, far away"));
+        assert!(outcome.took < 2 * DELAY, "{size} bytes took {:?}", outcome.took);
+    }
 }

@@ -1,4 +1,4 @@
-//! Servers that die, end or come back while a transfer runs.
+//! Servers that die, end or restart while a transfer runs.
 
 use std::fs;
 use std::thread::sleep;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dt_testkit::events::{Events, number};
 use dt_testkit::fetched::assert_fetched;
+use dt_testkit::messages::TO_RESUME;
 use dt_testkit::process::Process;
 use dt_testkit::programs::Server;
 use dt_testkit::session::Session;
@@ -30,7 +31,7 @@ fn in_the_middle() -> (Workspace, Server, Vec<u8>, Process) {
 /// Ends the transfer's server, starts another on the same port after `pause`, and sees the client through.
 fn check_restart(what: &str, signal: Signal, pause: Duration) {
     let (workspace, server, content, client) = in_the_middle();
-    let block = Session::ask(server.addr, "f", 1).block;
+    let block = Session::request(server.addr, "f", 1).block;
     let port = server.addr.port();
     let first = if signal == Signal::KILL {
         server.stop(signal, PATIENCE);
@@ -55,19 +56,19 @@ fn check_restart(what: &str, signal: Signal, pause: Duration) {
 }
 
 #[test]
-fn a_server_killed_and_started_again() {
+fn transfer_survives_a_killed_and_restarted_server() {
     check_restart("killed", Signal::KILL, Duration::ZERO);
     check_restart("killed, back after a second", Signal::KILL, Duration::from_secs(1));
 }
 
 #[test]
-fn a_server_that_drains_and_its_successor() {
+fn transfer_moves_from_a_draining_server_to_the_next() {
     check_restart("terminated", Signal::TERM, Duration::ZERO);
     check_restart("terminated, the next one after a second", Signal::TERM, Duration::from_secs(1));
 }
 
 #[test]
-fn a_server_that_never_comes_back() {
+fn lost_server_ends_the_transfer_and_saves_it() {
     for signal in [Signal::KILL, Signal::TERM] {
         let (workspace, server, _) = served(LEN);
         let run = fetch(server.addr, STREAMS, &workspace).options(["--limit-rate", "8M", "--retries", "2"]);
@@ -76,14 +77,14 @@ fn a_server_that_never_comes_back() {
         server.stop(signal, PATIENCE);
         let outcome = client.finish_within(Duration::from_secs(60));
         outcome.assert_failure(4);
-        // What was verified is worth keeping.
+        // Verified blocks are saved.
         workspace.assert_outputs(&["out.dtjournal", "out.dtpart"]);
     }
 }
 
-/// A server that stands still and goes on again: nothing but time is lost.
+/// A server that is paused costs nothing but time.
 #[test]
-fn a_server_that_halts_for_a_moment() {
+fn paused_server_costs_only_time() {
     let (workspace, server, content, client) = in_the_middle();
     server.process().signal(Signal::STOP);
     sleep(Duration::from_millis(700));
@@ -93,7 +94,7 @@ fn a_server_that_halts_for_a_moment() {
 }
 
 #[test]
-fn a_client_that_halts_for_a_moment() {
+fn paused_client_costs_only_time() {
     let (workspace, _server, content, client) = in_the_middle();
     client.signal(Signal::STOP);
     sleep(Duration::from_millis(700));
@@ -104,7 +105,7 @@ fn a_client_that_halts_for_a_moment() {
 
 /// The successor serves another version of the file: never a mix.
 #[test]
-fn a_successor_with_another_file() {
+fn restarted_server_with_another_file_ends_the_transfer() {
     let (workspace, server, _, client) = in_the_middle();
     let port = server.addr.port();
     server.stop(Signal::KILL, PATIENCE);
@@ -113,13 +114,13 @@ fn a_successor_with_another_file() {
     let outcome = client.finish_within(Duration::from_secs(60));
     outcome.assert_failure(11);
     assert!(!workspace.output("out").exists());
-    // What is there is of the first version, with which the command as it was cannot go on.
-    assert!(outcome.error().contains("--no-resume") && !outcome.error().contains("to go on"), "{outcome}");
+    // What is saved is of the first version, which the same command cannot resume.
+    assert!(outcome.error().contains("--no-resume") && !outcome.error().contains(TO_RESUME), "{outcome}");
 }
 
 /// The successor has no such file any more.
 #[test]
-fn a_successor_without_the_file() {
+fn restarted_server_without_the_file_ends_the_transfer() {
     let (workspace, server, _, client) = in_the_middle();
     let port = server.addr.port();
     server.stop(Signal::KILL, PATIENCE);
@@ -130,15 +131,15 @@ fn a_successor_without_the_file() {
     assert!(!workspace.output("out").exists());
 }
 
-/// A server that ends with clients at work ends in time, and leaves no port behind.
+/// A server with active clients ends in time, and closes its port.
 #[test]
-fn a_server_that_ends_in_time() {
+fn busy_server_shuts_down_in_time() {
     let (workspace, server, _) = served(LEN);
     let mut client = fetch(server.addr, STREAMS, &workspace).options(["--limit-rate", "2M"]).start();
     until_verified(&mut client, 1);
-    let data = Session::ask(server.addr, "f", 1).data;
+    let addr = server.addr;
     let outcome = server.stop(Signal::TERM, Duration::from_secs(8));
     outcome.assert_success();
-    assert!(is_refused(data), "the data port is still open");
+    assert!(is_refused(addr), "the port is still open");
     assert!(!outcome.stderr.contains("panicked"), "{outcome}");
 }

@@ -1,121 +1,120 @@
-//! Frames from a plain socket: every range that is one, every range that is none, digests, order, and what must be 0.
+//! Frames from a plain socket: valid and invalid runs, digests, their order, and fields that must be 0.
 
 use std::time::Duration;
 
-use dt_testkit::content::{hex, md5, pattern};
-use dt_testkit::frame::{self, Frame};
+use dt_testkit::content::{hex, md5, pattern, write_hole};
+use dt_testkit::frame::{self, Frame, kind};
 use dt_testkit::session::{Session, Stream, post};
 use dt_testkit::wait::{until, until_true};
+use dt_testkit::workspace::Workspace;
+use rustix::process::Signal;
 
 use crate::{MIB, PROGRAMS, served};
 
 #[test]
-fn ranges_that_are_subtrees() {
+fn runs_of_all_lengths_are_served() {
     let (_workspace, server, content) = served(3 * MIB + 777);
-    let session = Session::ask(server.addr, "f", 1);
+    let session = Session::request(server.addr, "f", 1);
     let mut stream = session.open(0);
-    let size = session.size;
-    let ranges = [
-        0..1024,
-        1024..2048,
-        2048..4096,
-        0..1 << 20,
-        1 << 20..2 << 20,
-        0..2 << 20,
-        2 << 20..size,
-        3 << 20..size,
-        0..size,
-        size - 777..size,
-        (3 << 20) - 1024..3 << 20,
-    ];
-    for range in &ranges {
-        let [start, end] = [range.start, range.end].map(|n| usize::try_from(n).expect("it fits"));
-        assert!(session.fetch(&mut stream, range) == content[start..end], "{range:?}");
+    let n = session.n_blocks();
+    let runs = [0..1, 1..2, 0..2, 1..n - 1, 0..n, n - 1..n, n - 2..n, n / 2..n / 2 + 1];
+    for run in &runs {
+        assert!(session.fetch(&mut stream, run) == session.part(&content, run), "{run:?}");
     }
-    // Several at a time, in the order in which they were asked for, with the digests between them.
-    for range in &ranges[..5] {
-        stream.send(&frame::range(range));
+    // Several at a time, in the order in which they were requested, with the digests anywhere between them.
+    for run in &runs[..5] {
+        stream.send(&session.run(run));
     }
     stream.send(&frame::digest(1));
-    stream.send(&frame::range(&ranges[5]));
-    for range in &ranges[..5] {
-        session.receive(&mut stream, range);
+    stream.send(&session.run(&runs[5]));
+    for run in &runs[..6] {
+        session.receive(&mut stream, run);
     }
-    let next = std::iter::from_fn(|| stream.frame()).find(|frame| !matches!(frame, Frame::Wait(_)));
-    assert!(matches!(next, Some(Frame::Digests { code: 1, .. })), "{next:?}");
-    session.receive(&mut stream, &ranges[5]);
+    stream.send(&frame::end());
+    let mut rest = std::iter::from_fn(|| stream.frame()).filter(|frame| !matches!(frame, Frame::Wait(_)));
+    assert!(matches!(rest.next(), Some(Frame::Digests { code: 1, .. }) | None));
+    assert_eq!(rest.next(), None);
 }
 
 #[test]
-fn frames_that_are_none() {
+fn invalid_request_is_refused() {
     let (_workspace, mut server, content) = served(3 * MIB + 777);
-    let session = Session::ask(server.addr, "f", 3);
+    let session = Session::request(server.addr, "f", 3);
     let mut bystander = session.open(0);
-    let size = session.size;
-    let block = 0..session.block;
+    let (n, block) = (session.n_blocks(), session.block);
+    let last = session.bytes_of(&(n - 1..n));
+    let run = |count: u32, first: u64, length: u64| frame::header(kind::RUN, 0, count, first, length);
+    let valid = session.run(&(0..1));
     let with = |at: usize, value: u8| {
-        let mut bytes = frame::range(&block);
+        let mut bytes = valid.clone();
         bytes[at] = value;
         bytes
     };
+    let checked = |at: usize, value: u8| {
+        let mut bytes = with(at, value);
+        frame::set_check(&mut bytes);
+        bytes
+    };
     for (what, bytes) in [
-        ("an empty range", frame::header(1, 0, 0, 0)),
-        ("a range beyond the end", frame::header(1, 0, size, 1)),
-        ("a range that ends beyond the end", frame::header(1, 0, 3 << 20, 778)),
-        ("a range that is not aligned", frame::header(1, 0, 1, 1024)),
-        ("a range aligned to a half of its length", frame::header(1, 0, 1024, 2048)),
-        ("a length that is no power of two", frame::header(1, 0, 0, 3000)),
-        ("a range that wraps around", frame::header(1, 0, u64::MAX - 1023, 1024)),
-        ("the largest length", frame::header(1, 0, 0, u64::MAX)),
-        ("the largest offset", frame::header(1, 0, u64::MAX, 1)),
-        ("a kind that is none", frame::header(0, 0, 0, 1024)),
-        ("a kind of the sender", frame::header(0x81, 0, 0, 1024)),
-        ("a code that a range has not", with(1, 1)),
-        ("a byte that must be 0", with(2, 1)),
-        ("another byte that must be 0", with(3, 0x80)),
-        ("a second file", with(4, 1)),
-        ("the last file", with(7, 0xff)),
-        ("no digest", frame::header(2, 0, 0, 0)),
-        ("MD5 alone", frame::header(2, 2, 0, 0)),
-        ("a digest with an offset", frame::header(2, 1, 1, 0)),
-        ("an end with a length", frame::header(3, 0, 0, 1)),
+        ("no blocks", run(0, 0, 0)),
+        ("no blocks with a length", run(0, 0, block)),
+        ("a block after the last", run(1, n, 1)),
+        ("a run that ends after the last", run(2, n - 1, last.end - last.start + block)),
+        ("a run that wraps around", run(2, u64::MAX, 2 * block)),
+        ("the largest run", run(u32::MAX, 0, u64::MAX)),
+        ("one byte too few", run(1, 0, block - 1)),
+        ("one byte too many", run(1, 0, block + 1)),
+        ("the last block as long as the others", run(1, n - 1, block)),
+        ("no length", run(1, 0, 0)),
+        ("an unknown kind", frame::header(0, 0, 0, 0, 0)),
+        ("a kind of the sender", frame::header(kind::DATA, 0, 1, 0, block)),
+        ("a run with a code", checked(1, 1)),
+        ("a wrong check", with(2, valid[2] ^ 1)),
+        ("another wrong check", with(3, valid[3] ^ 0x80)),
+        ("a field that was changed in transit", with(8, 1)),
+        ("no digest", frame::digest(0)),
+        ("MD5 alone", frame::digest(2)),
+        ("a digest with a block", frame::header(kind::DIGEST, 1, 0, 1, 0)),
+        ("a digest with a count", frame::header(kind::DIGEST, 1, 1, 0, 0)),
+        ("a digest with a length", frame::header(kind::DIGEST, 1, 0, 0, 48)),
+        ("an end with a length", frame::header(kind::END, 0, 0, 0, 1)),
+        ("an end with a code", frame::header(kind::END, 1, 0, 0, 0)),
         ("noise", pattern(3, 24)),
     ] {
         let mut stream = session.open(1);
-        // What was right before is answered.
-        session.fetch(&mut stream, &block);
+        // The valid request before it is answered.
+        session.fetch(&mut stream, &(0..1));
         stream.send(&bytes);
         stream.assert_refused(&[5], what);
     }
     let mut last = session.open(2);
     for stream in [&mut bystander, &mut last] {
-        assert!(session.fetch(stream, &block) == content[..usize::try_from(block.end).expect("it fits")]);
+        assert!(session.fetch(stream, &(0..1)) == session.part(&content, &(0..1)));
     }
     server.assert_alive();
 }
 
-/// More than 16 MiB is asked for in one range by nobody who knows the limit.
 #[test]
-fn a_range_above_the_limit() {
+fn run_of_more_than_16_mib_is_refused() {
     let (workspace, server, _) = served(1);
-    let sparse = std::fs::File::create(workspace.root().join("sparse")).expect("it is made");
-    sparse.set_len(64 << 20).expect("a sparse file");
-    let session = Session::ask(server.addr, "sparse", 1);
+    write_hole(&workspace.root().join("hole"), 64 << 20);
+    let session = Session::request(server.addr, "hole", 1);
+    let most = (16 << 20) / session.block;
     let mut stream = session.open(0);
-    assert_eq!(session.fetch(&mut stream, &(0..16 << 20)).len(), 16 * MIB);
-    stream.send(&frame::range(&(0..32 << 20)));
-    stream.assert_refused(&[5], "32 MiB");
+    assert_eq!(session.fetch(&mut stream, &(0..most)).len(), 16 * MIB);
+    stream.send(&session.run(&(0..most + 1)));
+    stream.assert_refused(&[5], "one block more");
 }
 
 #[test]
-fn digests() {
+fn digests_are_served_and_cached() {
     for size in [1, 3 * MIB + 777] {
         let (workspace, server, content) = served(size);
-        // What has just been written could change again without its times showing it.
-        until("the file is old enough to be remembered", || {
+        // A file that has just been written could change again without a change of its times.
+        until("the file is old enough for its digest to be cached", || {
             let file = std::fs::metadata(workspace.root().join("f")).expect("it is there");
             let age = file.modified().expect("it has a time").elapsed();
-            age.is_ok_and(|age| age > std::time::Duration::from_millis(2200)).then_some(())
+            age.is_ok_and(|age| age > Duration::from_millis(2200)).then_some(())
         });
         let body = r#"{"protocol": 2, "threads": 2, "md5": true}"#;
         let session = Session::of(server.addr, &post(server.addr, "f", body).body);
@@ -124,9 +123,9 @@ fn digests() {
         let hex = hex(&md5_bytes);
         assert_eq!(hex, md5(&content), "{size} bytes");
         assert_eq!(session.open(1).digests(1), (blake3, [0; 16]), "{size} bytes, BLAKE3 alone");
-        // What is known from then on stands in the next answer.
-        until("the digests are remembered", || {
-            let next = Session::ask(server.addr, "f", 1);
+        // From then on the digests are in the next offer.
+        until("the digests are cached", || {
+            let next = Session::request(server.addr, "f", 1);
             let known = (next.json["hash"].as_str(), next.json["blake3"].as_str().map(str::len));
             let is_known = known == (Some(hex.as_str()), Some(64));
             is_known.then_some(()).or_else(|| {
@@ -137,79 +136,76 @@ fn digests() {
     }
 }
 
-/// While a digest is being computed the sender says so once a second, and other streams get their bytes.
+/// While a digest is being computed the sender says so once a second, and runs are not delayed, on no stream.
 #[test]
-fn a_digest_that_takes_long() {
+fn slow_digest_delays_no_run() {
     let (workspace, server, _) = served(1);
-    let huge = std::fs::File::create(workspace.root().join("huge")).expect("it is made");
-    huge.set_len(200 << 30).expect("a sparse file");
-    let session = Session::ask(server.addr, "huge", 2);
+    write_hole(&workspace.root().join("huge"), 200 << 30);
+    let session = Session::request(server.addr, "huge", 2);
     let mut waiting = session.open(0);
+    let mut other = session.open(1);
     waiting.send(&frame::digest(3));
     let mut before = 0;
-    for _ in 0..3 {
-        let Some(Frame::Wait(hashed)) = waiting.frame() else { panic!("WAIT expected") };
-        assert!(hashed >= before, "{hashed} after {before}");
-        before = hashed;
-        let mut other = session.open(1);
-        session.fetch(&mut other, &(0..session.block));
-        drop(other);
-        until_true("the stream can be opened again", || {
-            let mut again = session.open(1);
-            again.send(&frame::range(&(0..1024)));
-            matches!(again.frame(), Some(Frame::Data { .. }))
-        });
+    for round in 0..3 {
+        let Some(Frame::Wait(read)) = waiting.frame() else { panic!("WAIT expected") };
+        assert!(read >= before, "{read} after {before}");
+        before = read;
+        for stream in [&mut waiting, &mut other] {
+            let run = round..round + 2;
+            assert!(session.fetch(stream, &run).iter().all(|byte| *byte == 0), "{run:?}");
+        }
     }
-    // Whoever hashes for a client that has gone must not keep the server from ending.
+    // The computation for a client that is gone must not keep the server from ending.
     drop(waiting);
-    server.stop(rustix::process::Signal::TERM, Duration::from_secs(10)).assert_success();
+    server.stop(Signal::TERM, Duration::from_secs(10)).assert_success();
 }
 
 #[test]
-fn a_thousand_requests_at_once() {
+fn thousand_requests_in_flight_are_answered_in_order() {
     let (_workspace, server, content) = served(2 * MIB);
-    let session = Session::ask(server.addr, "f", 1);
+    let session = Session::request(server.addr, "f", 1);
     let mut stream = session.open(0);
-    let ranges: Vec<_> = (0..1000_u64).map(|n| n * 1024..(n + 1) * 1024).collect();
-    let demands: Vec<u8> = ranges.iter().flat_map(frame::range).collect();
-    stream.send(&demands);
-    for (n, range) in ranges.iter().enumerate() {
-        assert!(session.receive(&mut stream, range) == content[n * 1024..(n + 1) * 1024], "range {n}");
+    let n = session.n_blocks();
+    let runs: Vec<_> = (0..1000).map(|request| request % n..request % n + 1).collect();
+    let requests: Vec<u8> = runs.iter().flat_map(|run| session.run(run)).collect();
+    stream.send(&requests);
+    for (at, run) in runs.iter().enumerate() {
+        assert!(session.receive(&mut stream, run) == session.part(&content, run), "request {at}");
     }
 }
 
-/// A receiver that reads nothing has its stream closed, and nobody else waits for it.
+/// A receiver that reads nothing has its stream closed, and delays no other.
 #[test]
-fn a_receiver_that_reads_nothing() {
-    let workspace = dt_testkit::workspace::Workspace::new();
+fn receiver_that_reads_nothing_is_disconnected() {
+    let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 64 * MIB);
     let server = PROGRAMS.serve(&workspace.root()).options(["--stall-timeout", "1s"]).ready();
-    let session = Session::ask(server.addr, "f", 2);
+    let session = Session::request(server.addr, "f", 2);
+    let most = (16 << 20) / session.block;
     let mut idle = session.open(0);
-    for n in 0..4_u64 {
-        idle.send(&frame::range(&(n << 24..(n + 1) << 24)));
+    for run in session.runs(most) {
+        idle.send(&session.run(&run));
     }
     let mut other = session.open(1);
-    for n in 0..4_u64 {
-        let range = n << 24..(n + 1) << 24;
-        let start = usize::try_from(range.start).expect("it fits");
-        assert!(session.fetch(&mut other, &range) == content[start..start + (16 << 20)]);
+    for run in session.runs(most) {
+        assert!(session.fetch(&mut other, &run) == session.part(&content, &run));
     }
-    until_true("the stream that nobody reads can be opened again", || {
+    until_true("the stream that is not read can be opened again", || {
         let mut again = session.open(0);
-        again.send(&frame::range(&(0..1024)));
+        again.send(&session.run(&(0..1)));
         matches!(again.frame(), Some(Frame::Data { .. }))
     });
 }
 
-/// A session of no bytes needs no stream; what comes all the same does no harm.
+/// A session of no bytes needs no stream; one that is opened all the same does no harm.
 #[test]
-fn an_empty_file() {
+fn empty_file_is_an_offer_and_nothing_else() {
     let (_workspace, mut server, _) = served(0);
-    let session = Session::ask(server.addr, "f", 8);
-    assert_eq!((session.size, session.blocks().count()), (0, 0));
-    let mut stream = Stream::open(session.data, &session.greeting(0));
-    stream.send(&frame::range(&(0..1)));
+    let (session, mut first) = Session::upgrade(server.addr, "f", 8, 0, 1 << 20);
+    assert_eq!((session.size, session.n_blocks(), first.frame()), (0, 0, None));
+    let session = Session::request(server.addr, "f", 8);
+    let mut stream = Stream::open(server.addr, &session.hello(0));
+    stream.send(&frame::run(&(0..1), 1));
     assert!(matches!(stream.frame(), None | Some(Frame::Refused { .. })));
     server.assert_alive();
 }

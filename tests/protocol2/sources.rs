@@ -38,13 +38,13 @@ fn overwrite_the_end(path: &Path) {
 }
 
 #[test]
-fn modified_in_place() {
+fn source_modified_in_place_ends_the_transfer() {
     for engine in ENGINES {
         let check = |what: &str, how: &dyn Fn(&Path)| {
             assert_eq!(change(what, &["--engine", engine], how), (Some(11), false), "{what}, {engine}");
         };
         check("overwritten with as many bytes", &overwrite_the_end);
-        check("written anew", &|path| drop(write_pattern(path, 2, LEN)));
+        check("written again", &|path| drop(write_pattern(path, 2, LEN)));
         check("appended to", &|path| {
             let mut file = File::options().append(true).open(path).expect("it opens");
             file.write_all(b"more").expect("it is written");
@@ -57,9 +57,9 @@ fn modified_in_place() {
     assert_eq!(code, Some(11));
 }
 
-/// Who has the old file open may finish with it; who opens it again must notice.
+/// A stream that has the old file open may finish with it; one that opens it again must notice.
 #[test]
-fn replaced_by_another() {
+fn replaced_source_is_never_mixed() {
     let replace = |path: &Path| {
         let next = path.with_extension("next");
         fs::write(&next, pattern(7, LEN)).expect("it is written");
@@ -69,15 +69,15 @@ fn replaced_by_another() {
     assert!(matches!((code, published), (Some(0), true) | (Some(11), false)), "{code:?}");
 }
 
-/// Always the same file, whoever reads it.
+/// Reading does not change the file.
 #[test]
-fn read_by_others() {
+fn reading_the_source_is_not_a_change() {
     let read = |path: &Path| drop(fs::read(path).expect("it is read"));
     assert_eq!(change("read", &[], &read), (Some(0), true));
 }
 
 #[test]
-fn modified_while_it_is_piped() {
+fn piped_source_modified_in_place_ends_the_transfer() {
     let (workspace, server, content) = served(LEN);
     let run = PROGRAMS.fetch(server.addr, 4, "f", "-").options(["--limit-rate", "8M", "--protocol", "2"]);
     let client = run.start();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use dt_testkit::content::{assert_same_file, md5, write_sparse};
+use dt_testkit::content::{assert_same_file, md5, write_hole, write_sparse};
 use dt_testkit::events::{Events, number};
 use dt_testkit::fetched::{assert_fetched, blake3_of, blake3_of_file};
 use dt_testkit::pipe::Pipe;
@@ -36,9 +36,9 @@ fn check_sizes(sizes: &[usize], streams: &[u8]) {
 }
 
 #[test]
-fn sizes_around_chunks_and_blocks() {
+fn files_around_chunk_and_block_sizes() {
     let (_workspace, server, _) = served(1);
-    let block = usize::try_from(Session::ask(server.addr, "f", 1).block).expect("it fits");
+    let block = usize::try_from(Session::request(server.addr, "f", 1).block).expect("it fits");
     let around = |n: usize| [n - 1, n, n + 1];
     let sizes = [&[0, 1][..], &around(1024), &around(block), &around(2 * block), &[17 * block + 5]].concat();
     check_sizes(&sizes, &[1, 2, 8]);
@@ -50,13 +50,13 @@ fn more_streams_than_blocks() {
 }
 
 #[test]
-fn a_hundred_mib() {
+fn file_of_100_mib() {
     check_sizes(&[100 * MIB + 1], &[1, 2, 8, 255]);
 }
 
 /// Offsets beyond 32 bits, with both engines.
 #[test]
-fn more_than_4_gib() {
+fn file_of_more_than_4_gib() {
     const SIZE: u64 = (4 << 30) + 12_345;
     let Some(workspace) = Workspace::roomy(SIZE, "more than 4 GiB") else { return };
     let source = workspace.root().join("f");
@@ -78,7 +78,7 @@ fn more_than_4_gib() {
 
 /// A pipe gets the bytes in order and needs no file: there is no folder that one could be made in.
 #[test]
-fn standard_output() {
+fn standard_output_gets_the_bytes_in_order() {
     for size in [0, 1, 70_000, 20 * MIB + 3] {
         let (workspace, server, content) = served(size);
         for streams in [1, 8, 255] {
@@ -98,7 +98,7 @@ fn standard_output() {
 }
 
 #[test]
-fn a_fifo() {
+fn fifo_gets_the_bytes_in_order() {
     for size in [0, 1, 20 * MIB + 3] {
         let (workspace, server, content) = served(size);
         let fifo = workspace.output("pipe");
@@ -120,9 +120,9 @@ fn a_fifo() {
     }
 }
 
-/// Whoever reads a pipe waits for its end, also if that is all there is; nobody may have come yet.
+/// The reader of a pipe waits for its end even if the file is empty, and may not have opened it yet.
 #[test]
-fn an_empty_fifo_whose_reader_comes_late() {
+fn empty_file_waits_for_the_reader_of_a_fifo() {
     let (workspace, server, _) = served(0);
     let fifo = workspace.output("pipe");
     Pipe::make_unread(&fifo);
@@ -138,7 +138,7 @@ fn an_empty_fifo_whose_reader_comes_late() {
 
 /// A reader that rests holds the transfer up and is no stall; memory and the streams wait with it.
 #[test]
-fn a_fifo_whose_reader_rests() {
+fn pausing_fifo_reader_is_not_a_stall() {
     let (workspace, server, content) = served(60 * MIB);
     let fifo = workspace.output("pipe");
     let mut pipe = Pipe::make(&fifo);
@@ -153,7 +153,7 @@ fn a_fifo_whose_reader_rests() {
 }
 
 #[test]
-fn both_digests() {
+fn both_digests_are_reported() {
     for size in [0, 1, 5 * MIB + 1] {
         let (workspace, server, content) = served(size);
         for round in 0..2 {
@@ -171,15 +171,13 @@ fn both_digests() {
 
 /// Nothing is hashed before the first byte: a file that takes minutes to hash is granted at once.
 #[test]
-fn the_first_byte_does_not_wait_for_a_digest() {
+fn first_byte_does_not_wait_for_a_digest() {
     let (workspace, server, _) = served(1);
-    let huge = fs::File::create(workspace.root().join("huge")).expect("it is made");
-    huge.set_len(200 << 30).expect("a sparse file");
+    write_hole(&workspace.root().join("huge"), 200 << 30);
     let begin = std::time::Instant::now();
-    let session = Session::ask(server.addr, "huge", 1);
+    let session = Session::request(server.addr, "huge", 1);
     let mut stream = session.open(0);
-    let first = session.blocks().next().expect("it has blocks");
-    assert!(session.fetch(&mut stream, &first).iter().all(|byte| *byte == 0));
+    assert!(session.fetch(&mut stream, &(0..1)).iter().all(|byte| *byte == 0));
     assert!(begin.elapsed() < Duration::from_secs(5), "after {:?}", begin.elapsed());
 }
 

@@ -10,7 +10,7 @@ use dt_testkit::wait::until_true;
 use dt_testkit::workspace::Workspace;
 
 #[test]
-fn they_move_files_of_all_sizes() {
+fn files_of_all_sizes_arrive() {
     let workspace = Workspace::new();
     for (size, streams) in [(0, 3), (1, 8), (7, 8), (8, 8), (4095, 11), (1 << 20, 255)] {
         let content = workspace.serve_pattern("f", 1, size);
@@ -25,7 +25,7 @@ fn they_move_files_of_all_sizes() {
 }
 
 #[test]
-fn the_answer_is_that_of_the_original() {
+fn answer_is_that_of_the_original() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 8);
     let script = Script { in_two_segments: true, ..Script::original() };
@@ -42,7 +42,7 @@ fn the_answer_is_that_of_the_original() {
 }
 
 #[test]
-fn the_table_of_parts_is_that_of_the_original() {
+fn parts_are_those_of_the_original() {
     let workspace = Workspace::new();
     for (size, streams, expected) in [
         (7, 8, vec![1, 1, 1, 1, 1, 1, 1, 0]),
@@ -59,7 +59,7 @@ fn the_table_of_parts_is_that_of_the_original() {
 }
 
 #[test]
-fn the_faults_are_what_they_say() {
+fn faults_are_what_they_say() {
     let workspace = Workspace::new();
     let content = workspace.serve_pattern("f", 1, 4_000_000);
     let path = workspace.root().join("f");
@@ -91,12 +91,12 @@ fn the_faults_are_what_they_say() {
 }
 
 #[test]
-fn a_late_listener_refuses_until_then() {
+fn late_listener_refuses_before() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 100);
     let script = Script { listens_after: Duration::from_millis(400), ..Script::swift() };
     let server = OriginalServer::start(&workspace.root().join("f"), script);
     let offer = Ask::new(server.addr, "f", 1).offer();
     assert!(is_refused(offer.data));
-    until_true("the listener comes", || !is_refused(offer.data));
+    until_true("the listener listens", || !is_refused(offer.data));
 }

@@ -11,14 +11,14 @@ use rustix::process::Signal;
 use crate::{ENGINES, MIB, PROGRAMS, Scene};
 
 #[test]
-fn another_number_of_streams() {
+fn resume_with_another_number_of_streams() {
     let scene = Scene::new(6 * MIB);
     for streams in [1, 3, 8, 255] {
         let known = scene.interrupted();
         let run = PROGRAMS.fetch(scene.server.addr, streams, "f", scene.output()).options(["--json"]);
-        // What is in flight with so many is no part of what is compared here.
+        // What is in flight with so many streams is not compared here.
         if streams <= 8 {
-            scene.go_on_with(run, known, &format!("{streams} streams"));
+            scene.resume_with(run, known, &format!("{streams} streams"));
         } else {
             run.run().assert_success();
             assert!(fs::read(scene.output()).expect("it is there") == scene.content);
@@ -28,11 +28,11 @@ fn another_number_of_streams() {
 }
 
 #[test]
-fn another_engine() {
+fn resume_with_another_engine() {
     let scene = Scene::new(6 * MIB);
     for (first, second) in [("map", "write"), ("write", "map"), ("map", "auto")] {
         let known = scene.interrupted_after(20, scene.slowly().options(["--engine", first]));
-        scene.go_on_with(
+        scene.resume_with(
             scene.fetch().options(["--engine", second]),
             known,
             &format!("{first}, then {second}"),
@@ -40,14 +40,14 @@ fn another_engine() {
     }
 }
 
-/// Digests over a file of which this run has seen a part only.
+/// Digests of a file that this run has received only in part.
 #[test]
-fn digests_of_the_whole() {
+fn resumed_file_has_both_digests() {
     let scene = Scene::new(6 * MIB);
     for engine in ENGINES {
         let known = scene.interrupted();
         let run = scene.fetch().options(["--md5", "--engine", engine]);
-        let finished = scene.go_on_with(run, known, "with --md5");
+        let finished = scene.resume_with(run, known, "with --md5");
         assert_eq!(finished["md5"], md5(&scene.content));
         for (checksum, code) in [
             (format!("md5={}", md5(&scene.content)), 0),
@@ -68,7 +68,7 @@ fn digests_of_the_whole() {
 }
 
 #[test]
-fn two_at_once() {
+fn second_client_finds_the_part_file_in_use() {
     let scene = Scene::new(12 * MIB);
     let mut first = scene.slowly().start();
     scene.until_recorded(&mut first, 20);
@@ -79,12 +79,12 @@ fn two_at_once() {
         assert!(second.error().contains("out"), "{second}");
     }
     let outcome = first.finish_within(PATIENCE);
-    scene.assert_went_on(&outcome, 0, "the first is not disturbed");
+    scene.assert_resumed(&outcome, 0, "the first is not disturbed");
 }
 
-/// Eight at once on what an interrupted one left: one goes on with it, the others find it in use or done.
+/// Eight at once on what an interrupted one left: one resumes it, the others find it in use or done.
 #[test]
-fn many_at_once_on_what_is_left() {
+fn one_of_many_clients_resumes() {
     let scene = Scene::new(6 * MIB);
     scene.interrupted();
     let clients: Vec<_> = (0..8).map(|_| scene.slowly().start()).collect();
@@ -96,16 +96,16 @@ fn many_at_once_on_what_is_left() {
     scene.workspace.assert_outputs(&["out"]);
 }
 
-/// Protocol 1 has no blocks to go on with: it starts over, and what is left behind is in nobody's way.
+/// Protocol 1 has no blocks to resume: it starts over, and the saved files do not get in the way.
 #[test]
-fn the_other_protocol() {
+fn legacy_protocol_starts_over() {
     let scene = Scene::new(6 * MIB);
     scene.interrupted();
     let run = PROGRAMS.fetch(scene.server.addr, 4, "f", scene.output()).options(["--protocol", "1"]);
     run.run().assert_success();
     assert!(fs::read(scene.output()).expect("it is there") == scene.content);
     fs::remove_file(scene.output()).expect("it is ours");
-    scene.begin_anew("protocol 2 after protocol 1");
+    scene.start_over("protocol 2 after protocol 1");
     // And protocol 1 itself keeps nothing.
     let run = PROGRAMS.fetch(scene.server.addr, 1, "f", scene.output()).options(["--protocol", "1"]);
     let client = run.options(["--limit-rate", "1M"]).start();

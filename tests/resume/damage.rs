@@ -1,5 +1,5 @@
-//! Journals and part files that are damaged between two runs: the output is right all the same, and what can still be
-//! trusted is.
+//! Journals and part files that are damaged between two runs: the output is right all the same, and undamaged blocks
+//! are used.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use dt_testkit::content::pattern;
 use dt_testkit::events::{Events, number};
-use dt_testkit::frame::range_digest;
+use dt_testkit::frame::block_digest;
 use dt_testkit::journal::{HEADER, Journal, RECORD};
+use dt_testkit::messages::SAVED;
 use dt_testkit::wait::{PATIENCE, until_true};
 
 use crate::{ENGINES, MIB, Scene};
@@ -25,7 +26,7 @@ fn records(len: usize) -> u64 {
 }
 
 #[test]
-fn journals_cut_at_random_places() {
+fn cut_journal_loses_only_its_end() {
     let scene = Scene::new(6 * MIB);
     for (round, random) in pattern(21, 10).into_iter().enumerate() {
         scene.interrupted();
@@ -38,14 +39,14 @@ fn journals_cut_at_random_places() {
             _ => journal.len() * usize::from(random) / 256,
         };
         write(&scene.journal_path(), &journal[..len]);
-        let finished = scene.go_on(records(len), &format!("cut to {len} of {}", journal.len()));
+        let finished = scene.resume(records(len), &format!("cut to {len} of {}", journal.len()));
         let most = records(len) * scene.block;
         assert!(number(&finished, "resumed") <= most, "more than was known after {len} bytes: {finished}");
     }
 }
 
 #[test]
-fn rubbish_appended() {
+fn appended_garbage_is_ignored() {
     let scene = Scene::new(6 * MIB);
     let zeros = [0; 3 * RECORD].to_vec();
     for (what, rubbish) in [("a byte", vec![7]), ("noise", pattern(3, 1000)), ("zeros", zeros)] {
@@ -55,12 +56,12 @@ fn rubbish_appended() {
         drop(journal);
         // Twice: the tail that was cut off must not hide the records that follow.
         let more = scene.interrupted_after(known + 10, scene.slowly());
-        scene.go_on(more, what);
+        scene.resume(more, what);
     }
 }
 
 #[test]
-fn flipped_bits() {
+fn flipped_bits_of_the_journal_are_found() {
     let scene = Scene::new(6 * MIB);
     for (round, random) in pattern(22, 12).into_iter().enumerate() {
         scene.interrupted();
@@ -73,7 +74,7 @@ fn flipped_bits() {
         journal[at] ^= 1 << (random % 8);
         write(&scene.journal_path(), &journal);
         let known = if at < HEADER { 0 } else { records(at) };
-        let finished = scene.go_on(known, &format!("byte {at} of {}", journal.len()));
+        let finished = scene.resume(known, &format!("byte {at} of {}", journal.len()));
         if at < HEADER {
             assert_eq!(number(&finished, "resumed"), 0, "byte {at}: {finished}");
         }
@@ -82,24 +83,24 @@ fn flipped_bits() {
 
 /// A record that names a block which the file does not have, with a right check.
 #[test]
-fn a_record_of_no_block() {
+fn record_of_no_block_is_ignored() {
     let scene = Scene::new(6 * MIB);
     for block in [scene.size() / scene.block, u64::from(u32::MAX) + 1, u64::MAX] {
         let known = scene.interrupted();
         let header = scene.journal().expect("it is there").header();
         let mut journal = File::options().append(true).open(scene.journal_path()).expect("it opens");
         journal.write_all(&header.record(block, &[1; 32])).expect("it is written");
-        scene.go_on(known, &format!("block {block}"));
+        scene.resume(known, &format!("block {block}"));
     }
 }
 
 #[test]
-fn journals_and_part_files_that_are_gone_or_others() {
+fn missing_or_foreign_files_start_over() {
     let scene = Scene::new(6 * MIB);
     let check = |what: &str, damage: &dyn Fn()| {
         scene.interrupted();
         damage();
-        scene.begin_anew(what);
+        scene.start_over(what);
     };
     check("no journal", &|| fs::remove_file(scene.journal_path()).expect("it is removed"));
     check("no part file", &|| fs::remove_file(scene.part()).expect("it is removed"));
@@ -117,15 +118,15 @@ fn journals_and_part_files_that_are_gone_or_others() {
     check("another remote file", &|| with_header(&|header| header.remote = [3; 32]));
     check("another inode", &|| with_header(&|header| header.part[1] += 1));
     check("another block size", &|| with_header(&|header| header.block *= 2));
-    // A device's number may be another one after it was mounted again: then the bytes themselves tell.
+    // A device's number may be another one after it was mounted again: then the bytes themselves decide.
     let known = scene.interrupted();
     with_header(&|header| header.part[0] += 1);
-    scene.go_on(known, "another device");
+    scene.resume(known, "another device");
 }
 
 /// A file under the part file's name that does not show that it is one stays as it is, and nothing is put in its place.
 #[test]
-fn another_file_in_the_part_files_place() {
+fn replaced_part_file_starts_over() {
     let scene = Scene::new(6 * MIB);
     scene.interrupted();
     let other = scene.workspace.output("other");
@@ -139,23 +140,23 @@ fn another_file_in_the_part_files_place() {
 
 /// The bytes of a part file that was cut are not there, whatever the journal says.
 #[test]
-fn a_part_file_that_was_cut() {
+fn cut_part_file_is_completed() {
     let scene = Scene::new(6 * MIB);
     for len in [0, 1, 300_000, scene.size() - 1] {
         scene.interrupted();
         let part = File::options().write(true).open(scene.part()).expect("it opens");
         part.set_len(len).expect("it is cut");
-        scene.go_on(0, &format!("cut to {len}"));
+        scene.resume(0, &format!("cut to {len}"));
     }
     scene.interrupted();
     let part = File::options().write(true).open(scene.part()).expect("it opens");
     part.set_len(scene.size() + 5).expect("it is longer");
-    scene.go_on(0, "longer than it should be");
+    scene.resume(0, "longer than it should be");
 }
 
-/// What was cut and has its length again is as long as it should be, and has zeros where its bytes were.
+/// A part file that was cut and has grown again has the right length, and zeros where its bytes were.
 #[test]
-fn a_part_file_that_was_cut_and_has_grown_again() {
+fn part_file_cut_and_grown_again_is_verified() {
     let scene = Scene::new(6 * MIB);
     for len in [0, 99, 300_000, 17 * scene.block - 1] {
         for engine in ENGINES {
@@ -163,14 +164,14 @@ fn a_part_file_that_was_cut_and_has_grown_again() {
             let part = File::options().write(true).open(scene.part()).expect("it opens");
             part.set_len(len).expect("it is cut");
             part.set_len(scene.size()).expect("it grows");
-            scene.go_on(0, &format!("{engine}, cut to {len} and grown"));
+            scene.resume(0, &format!("{engine}, cut to {len} and grown"));
         }
     }
 }
 
 /// Another process cuts the part file while it is written: an error, not a crash, and no wrong file, in this run or the next.
 #[test]
-fn a_part_file_that_is_cut_on_the_way() {
+fn part_file_cut_during_the_transfer_is_noticed() {
     let scene = Scene::new(12 * MIB);
     for engine in ENGINES {
         for (len, grows) in [(0, false), (3 << 20, false), (99, true), (3 << 20, true)] {
@@ -192,9 +193,9 @@ fn a_part_file_that_is_cut_on_the_way() {
                 fs::remove_file(scene.output()).expect("it is ours");
             } else {
                 assert_eq!(outcome.code, Some(8), "{what}: {outcome}");
-                assert_eq!(Events::of(&outcome).count("kept"), 0, "{what}: {outcome}");
-                assert!(!outcome.stderr.contains("are kept"), "{what}: {outcome}");
-                scene.go_on(0, &format!("{what}, again"));
+                assert_eq!(Events::of(&outcome).count("notice"), 0, "{what}: {outcome}");
+                assert!(!outcome.stderr.contains(SAVED), "{what}: {outcome}");
+                scene.resume(0, &format!("{what}, again"));
             }
         }
     }
@@ -202,7 +203,7 @@ fn a_part_file_that_is_cut_on_the_way() {
 
 /// Once it is noticed, nothing that is there is taken for right, wherever the cut was.
 #[test]
-fn after_a_cut_that_was_noticed_every_block_is_proven() {
+fn noticed_cut_verifies_every_block() {
     let scene = Scene::new(6 * MIB);
     let mut client = scene.slowly().options(["--engine", "write"]).start();
     scene.until_recorded(&mut client, 20);
@@ -212,12 +213,12 @@ fn after_a_cut_that_was_noticed_every_block_is_proven() {
     part.set_len(scene.size()).expect("it grows");
     part.write_all_at(b"no hole", 99).expect("it is written");
     drop(part);
-    scene.go_on(0, "cut, noticed, and written to");
+    scene.resume(0, "cut, noticed, and written to");
 }
 
-/// A part file whose name is gone is noticed at once, is not said to be kept, and leaves no journal.
+/// A part file whose name is gone is noticed at once, is not reported as saved, and leaves no journal.
 #[test]
-fn a_part_file_that_is_removed_on_the_way() {
+fn part_file_removed_during_the_transfer_is_noticed() {
     let scene = Scene::new(24 * MIB);
     for engine in ENGINES {
         let mut client = scene.fetch().options(["--limit-rate", "2M", "--engine", engine]).start();
@@ -225,14 +226,14 @@ fn a_part_file_that_is_removed_on_the_way() {
         fs::remove_file(scene.part()).expect("it is there");
         let outcome = client.finish_within(Duration::from_secs(8));
         outcome.assert_failure(8);
-        assert!(outcome.error().contains("removed") && !outcome.error().contains("are kept"), "{outcome}");
+        assert!(outcome.error().contains("removed") && !outcome.error().contains(SAVED), "{outcome}");
         scene.workspace.assert_outputs(&[]);
     }
 }
 
-/// After another boot every block is read and proven, and one that lost its bytes is fetched again.
+/// After another boot every block is read and verified, and one that lost its bytes is fetched again.
 #[test]
-fn after_another_boot() {
+fn another_boot_verifies_every_block() {
     let scene = Scene::new(6 * MIB);
     for lost in [0, 1, 3] {
         let known = scene.interrupted();
@@ -247,15 +248,15 @@ fn after_another_boot() {
                 .expect("it is written");
         }
         let lost = u64::try_from(lost).expect("it fits");
-        let finished = scene.go_on(known - lost, &format!("{lost} blocks lost"));
+        let finished = scene.resume(known - lost, &format!("{lost} blocks lost"));
         let resumed = number(&finished, "resumed");
         assert!(resumed <= (known - lost) * scene.block, "{lost} blocks lost: {finished}");
     }
 }
 
-/// What the journal says is what is there.
+/// The journal agrees with the part file.
 #[test]
-fn a_journal_is_as_described() {
+fn journal_is_as_documented() {
     let scene = Scene::new(6 * MIB);
     let known = scene.interrupted();
     let journal = scene.journal().expect("it is there");
@@ -265,7 +266,7 @@ fn a_journal_is_as_described() {
         let end = scene.size().min(start + scene.block);
         let [from, to] = [start, end].map(|n| usize::try_from(n).expect("it fits"));
         let bytes = &scene.content[from..to];
-        assert_eq!(record.digest, range_digest(scene.size(), start, bytes), "block {}", record.block);
+        assert_eq!(record.digest, block_digest(scene.size(), start, bytes), "block {}", record.block);
         let mut kept = vec![0; bytes.len()];
         File::open(scene.part()).expect("it opens").read_exact_at(&mut kept, start).expect("it is read");
         assert!(kept == bytes, "block {} is recorded, and not there", record.block);
@@ -274,7 +275,7 @@ fn a_journal_is_as_described() {
 
 /// Names beside the output that lead elsewhere: nothing is written through them.
 #[test]
-fn links_beside_the_output() {
+fn links_next_to_the_output_are_not_followed() {
     let scene = Scene::new(MIB);
     let precious = scene.workspace.path().join("precious");
     fs::write(&precious, "precious").expect("it is written");

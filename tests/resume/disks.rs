@@ -1,4 +1,4 @@
-//! Disks that are full, or fill up on the way, and have room again for the next run.
+//! Disks that are full, or fill up during the transfer, and have room again for the next run.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -40,7 +40,7 @@ fn started(scene: &Scene, disk: &SmallDisk, engine: &str) -> Process {
 
 /// Runs it to its end, which must be right, and makes room.
 #[track_caller]
-fn go_on(scene: &Scene, disk: &SmallDisk, engine: &str, known: u64) {
+fn resume(scene: &Scene, disk: &SmallDisk, engine: &str, known: u64) {
     let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", disk.file("out"));
     let outcome = run.options(["--json", "--engine", engine]).run();
     let finished = assert_fetched(&outcome, &disk.file("out"), &scene.content, engine);
@@ -50,8 +50,8 @@ fn go_on(scene: &Scene, disk: &SmallDisk, engine: &str, known: u64) {
     fs::remove_file(disk.file("out")).expect("it is ours");
 }
 
-/// Whether a run came to its end on a full disk, because it had taken all the room it needs before; else the disk must have
-/// been what it failed of. What it has delivered makes room for the next.
+/// Whether a run completed on a full disk, because it had reserved all its space before; else the full disk must be the
+/// reason of its failure. What it has delivered makes room for the next.
 #[track_caller]
 fn had_reserved_all(scene: &Scene, disk: &SmallDisk, engine: &str, outcome: &Outcome) -> bool {
     if outcome.code != Some(0) {
@@ -65,7 +65,7 @@ fn had_reserved_all(scene: &Scene, disk: &SmallDisk, engine: &str, outcome: &Out
 }
 
 #[test]
-fn a_disk_that_is_too_small() {
+fn too_small_disk_is_reported_at_once() {
     let Some(disk) = SmallDisk::mount() else { return };
     let scene = Scene::new(20 * MIB);
     for engine in ENGINES {
@@ -73,13 +73,13 @@ fn a_disk_that_is_too_small() {
         let outcome = run.options(["--json", "--engine", engine]).run();
         outcome.assert_failure(7);
         assert_eq!(Events::of(&outcome).only("failed", &["exit"])["exit"], 7);
-        // Nothing was there to be kept, and the space is given back.
+        // Nothing is saved, and the space is given back.
         assert_eq!(files_in(disk.path()), [""; 0], "{engine}");
     }
 }
 
 #[test]
-fn a_disk_that_fills_up_on_the_way() {
+fn disk_that_fills_up_saves_the_transfer() {
     let Some(disk) = SmallDisk::mount() else { return };
     let scene = Scene::new(8 * MIB);
     for engine in ENGINES {
@@ -90,14 +90,14 @@ fn a_disk_that_fills_up_on_the_way() {
             continue;
         }
         let known = recorded(&disk);
-        assert!(known >= 20, "{engine}: {known} blocks kept");
+        assert!(known >= 20, "{engine}: {known} blocks saved");
         free(&disk);
-        go_on(&scene, &disk, engine, known);
+        resume(&scene, &disk, engine, known);
     }
 }
 
 #[test]
-fn a_disk_that_is_full_when_the_transfer_goes_on() {
+fn full_disk_does_not_lose_a_resumed_transfer() {
     let Some(disk) = SmallDisk::mount() else { return };
     let scene = Scene::new(8 * MIB);
     for engine in ENGINES {
@@ -113,6 +113,6 @@ fn a_disk_that_is_full_when_the_transfer_goes_on() {
         }
         assert!(recorded(&disk) >= known, "{engine}: {known} blocks were known, now {}", recorded(&disk));
         free(&disk);
-        go_on(&scene, &disk, engine, known);
+        resume(&scene, &disk, engine, known);
     }
 }

@@ -1,4 +1,4 @@
-//! Which transfer a part file belongs to: its remote file, its version, its place; nothing of one gets into another.
+//! Which transfer a part file belongs to: its remote file, its version, its place; no transfer gets bytes of another.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,11 +13,11 @@ use dt_testkit::session::Session;
 use crate::{MIB, PROGRAMS, STREAMS, Scene};
 
 #[test]
-fn a_header_is_as_described() {
+fn journal_header_is_as_documented() {
     let scene = Scene::new(6 * MIB);
     scene.interrupted();
     let header = scene.journal().expect("it is there").header();
-    let answer = Session::ask(scene.server.addr, "f", 1);
+    let answer = Session::request(scene.server.addr, "f", 1);
     let part = fs::metadata(scene.part()).expect("it is there");
     assert_eq!((header.format, u64::from(header.block), header.size), (1, scene.block, scene.size()));
     assert_eq!(Some(header.modified), answer.json["modified"].as_i64());
@@ -26,17 +26,17 @@ fn a_header_is_as_described() {
     assert_eq!(header.part, [part.dev(), part.ino()]);
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("it is read").replace('-', "");
     assert_eq!(dt_testkit::content::hex(&header.boot), boot.trim());
-    scene.go_on(0, "a whole one");
+    scene.resume(0, "a whole one");
     scene.interrupted();
-    assert_ne!(scene.journal().expect("it is there").header().nonce, header.nonce, "no nonce comes twice");
+    assert_ne!(scene.journal().expect("it is there").header().nonce, header.nonce, "no nonce is used twice");
 }
 
-/// What happens to a source, and how.
+/// A name for a change of the source, and the change.
 type Change<'a> = (&'a str, &'a dyn Fn(&Scene));
 
-/// A source that changed between two attempts: told, everything kept, and --no-resume starts over.
+/// A source that changed between two attempts is reported, everything is saved, and --no-resume starts over.
 #[test]
-fn a_changed_source() {
+fn changed_source_is_reported_and_nothing_is_lost() {
     let changes: [Change; 4] = [
         ("overwritten", &|scene| drop(scene.workspace.serve_pattern("f", 2, 6 * MIB))),
         ("another size", &|scene| drop(scene.workspace.serve_pattern("f", 2, 6 * MIB - 1))),
@@ -60,29 +60,29 @@ fn a_changed_source() {
             outcome.assert_failure(11);
             assert!(outcome.error().contains("--no-resume"), "{what}: {outcome}");
             scene.workspace.assert_outputs(&["out.dtjournal", "out.dtpart"]);
-            assert_eq!(scene.recorded(), known, "{what}: the journal is kept");
-            assert!(fs::read(scene.part()).expect("it is there") == part, "{what}: the part file is kept");
+            assert_eq!(scene.recorded(), known, "{what}: the journal is saved");
+            assert!(fs::read(scene.part()).expect("it is there") == part, "{what}: the part file is saved");
         }
         scene.content = fs::read(scene.workspace.root().join("f")).expect("it is there");
-        scene.begin_anew_with(scene.fetch().options(["--no-resume"]), what);
+        scene.start_over_with(scene.fetch().options(["--no-resume"]), what);
     }
 }
 
 #[test]
-fn starting_over() {
+fn no_resume_starts_over() {
     let scene = Scene::new(6 * MIB);
     scene.interrupted();
-    scene.begin_anew_with(scene.fetch().options(["--no-resume"]), "--no-resume");
+    scene.start_over_with(scene.fetch().options(["--no-resume"]), "--no-resume");
     scene.interrupted();
-    scene.begin_anew_with(scene.fetch().env("DT_NO_RESUME", "1"), "DT_NO_RESUME");
-    // What is interrupted with it can be gone on with without it.
+    scene.start_over_with(scene.fetch().env("DT_NO_RESUME", "1"), "DT_NO_RESUME");
+    // A transfer that is interrupted with it can be resumed without it.
     let known = scene.interrupted_after(20, scene.slowly().options(["--no-resume"]));
-    scene.go_on(known, "after --no-resume");
+    scene.resume(known, "after --no-resume");
 }
 
-/// Another file or another server to the same output: begun anew.
+/// Another file or another server with the same output starts over.
 #[test]
-fn another_url() {
+fn another_url_starts_over() {
     let scene = Scene::new(6 * MIB);
     let other = scene.workspace.serve_pattern("g", 9, 6 * MIB);
     scene.interrupted();
@@ -104,7 +104,7 @@ fn another_url() {
 
 /// A journal that belongs to the part file of another output.
 #[test]
-fn the_journal_of_another_transfer() {
+fn journal_of_another_transfer_is_not_used() {
     let scene = Scene::new(6 * MIB);
     let mut other = pattern(9, 6 * MIB);
     other[0] = 1;
@@ -120,12 +120,12 @@ fn the_journal_of_another_transfer() {
     client.finish_within(dt_testkit::wait::PATIENCE).assert_failure(130);
     fs::rename(scene.workspace.output("kept.dtjournal"), scene.journal_path()).expect("it is moved");
     fs::remove_file(scene.workspace.output("kept.dtpart")).expect("it is ours");
-    scene.begin_anew("a part file of g with the journal of f");
+    scene.start_over("a part file of g with the journal of f");
 }
 
-/// Something else under the part file's name, which nobody here has made.
+/// A file with the part file's name that no client made.
 #[test]
-fn a_part_file_of_somebody_else() {
+fn foreign_part_file_is_left_alone() {
     let scene = Scene::new(MIB);
     let mut file = File::create(scene.part()).expect("it is made");
     file.write_all(b"not ours").expect("it is written");
@@ -141,7 +141,7 @@ fn a_part_file_of_somebody_else() {
 
 /// An output that appeared in the meantime is replaced, or not, as at any other time.
 #[test]
-fn an_output_that_exists() {
+fn existing_output_is_replaced_at_the_end() {
     let scene = Scene::new(6 * MIB);
     let known = scene.interrupted();
     fs::write(scene.output(), "in the meantime").expect("it is written");
@@ -149,6 +149,6 @@ fn an_output_that_exists() {
     refused.assert_failure(13);
     assert_eq!(Events::of(&refused).only("failed", &["exit"])["exit"], 13);
     assert_eq!(fs::read(scene.output()).expect("it is there"), b"in the meantime");
-    assert_eq!(scene.recorded(), known, "what is kept stays kept");
-    scene.go_on(known, "replacing");
+    assert_eq!(scene.recorded(), known, "what is saved stays saved");
+    scene.resume(known, "replacing");
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and every other end that leaves something to go on with, and the next run of the same command.
+//! Ctrl-C and every other end that leaves something to resume, and the next run of the same command.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dt_testkit::content::pattern;
 use dt_testkit::events::{Events, number};
+use dt_testkit::messages::{RESUMING, SAVED, TO_RESUME};
 use dt_testkit::pipe::Pipe;
 use dt_testkit::proxy::{Carries, Ending, Fate, Proxy};
 use dt_testkit::range_server::{Lie, RangeServer};
@@ -19,7 +20,7 @@ use rustix::process::Signal;
 use crate::{ENGINES, MIB, PROGRAMS, STREAMS, Scene};
 
 #[test]
-fn interrupted_and_run_again() {
+fn interrupted_transfer_resumes() {
     let scene = Scene::new(12 * MIB + 5);
     for engine in ENGINES {
         for signal in [Signal::INT, Signal::TERM] {
@@ -32,15 +33,15 @@ fn interrupted_and_run_again() {
             outcome.assert_failure(130);
             assert_eq!(fs::read(scene.output()).expect("it is there"), b"before", "{what}");
             fs::remove_file(scene.output()).expect("it is ours");
-            scene.assert_kept();
-            scene.go_on_with(scene.fetch().options(["--engine", engine]), scene.recorded(), &what);
+            scene.assert_saved();
+            scene.resume_with(scene.fetch().options(["--engine", engine]), scene.recorded(), &what);
         }
     }
 }
 
-/// The last line says what to type, with what this run was started with.
+/// The last line has the command with the options of this run.
 #[test]
-fn how_to_go_on_is_said() {
+fn resume_command_is_printed() {
     let scene = Scene::new(12 * MIB);
     let (addr, output) = (scene.server.addr.to_string(), scene.output());
     let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", &output);
@@ -56,9 +57,9 @@ fn how_to_go_on_is_said() {
     assert!(words.contains(&"--limit-rate"), "an option is missing in {last:?}");
 }
 
-/// The command that is said goes on, also where this run was told to begin anew.
+/// The printed command resumes, also if this run was started with --no-resume.
 #[test]
-fn what_is_said_goes_on_after_a_run_that_began_anew() {
+fn printed_command_resumes_after_no_resume() {
     let scene = Scene::new(12 * MIB);
     for (option, variable) in
         [(Some("--no-resume"), None), (None, Some("1")), (Some("--no-resume"), Some("1"))]
@@ -72,20 +73,20 @@ fn what_is_said_goes_on_after_a_run_that_began_anew() {
         client.signal(Signal::INT);
         let outcome = client.finish_within(PATIENCE);
         outcome.assert_failure(130);
-        let (_, command) = outcome.stderr.trim_end().split_once("to go on, run ").expect("it is said how");
+        let (_, command) = outcome.stderr.trim_end().split_once(TO_RESUME).expect("the command is printed");
         let mut shell = Command::new("sh");
         shell.args(["-c", command]).envs(variable.map(|value| ("DT_NO_RESUME", value)));
         let again = shell.output().expect("there is a shell");
         let said = String::from_utf8_lossy(&again.stderr);
-        assert!(said.contains("there before"), "{what}: it began anew: {command}: {said}");
+        assert!(said.contains(RESUMING), "{what}: it started over: {command}: {said}");
         assert!(fs::read(scene.output()).expect("it is there") == scene.content, "{what}");
         fs::remove_file(scene.output()).expect("it is ours");
     }
 }
 
-/// Again and again until it is whole: nothing is fetched twice but what was in flight.
+/// Repeated until the file is complete: only what was in flight is fetched twice.
 #[test]
-fn interrupted_many_times() {
+fn many_interrupts_never_lose_a_block() {
     let scene = Scene::new(12 * MIB);
     let mut known = 0;
     for round in 0..5 {
@@ -93,11 +94,11 @@ fn interrupted_many_times() {
         known = scene.interrupted_after(before + 20, scene.slowly());
         assert!(known >= before + 20, "round {round}: {known} after {before}");
     }
-    scene.go_on(known, "after five interrupts");
+    scene.resume(known, "after five interrupts");
 }
 
 #[test]
-fn an_interrupt_before_the_first_block_leaves_nothing() {
+fn interrupt_before_the_first_block_leaves_nothing() {
     let workspace = Workspace::new();
     let server = RangeServer::start(pattern(1, MIB), 64 << 10, Lie::Mute);
     for engine in ENGINES {
@@ -111,9 +112,9 @@ fn an_interrupt_before_the_first_block_leaves_nothing() {
     }
 }
 
-/// A file of one block has no journal, so that nothing of it stays.
+/// A file of one block has no journal, so nothing of it is saved.
 #[test]
-fn what_is_not_kept_is_not_said_to_be() {
+fn discarded_bytes_are_not_reported_as_saved() {
     let workspace = Workspace::new();
     workspace.serve_pattern("f", 1, 1000);
     let server = PROGRAMS.serve(&workspace.root()).ready();
@@ -122,30 +123,30 @@ fn what_is_not_kept_is_not_said_to_be() {
     let outcome = run.options(["--json", "--checksum", &wrong]).run();
     outcome.assert_failure(6);
     workspace.assert_outputs(&[]);
-    assert!(!outcome.error().contains("kept"), "{outcome}");
+    assert!(!outcome.error().contains(SAVED), "{outcome}");
     assert_eq!(Events::of(&outcome).count("notice"), 0, "{outcome}");
 }
 
-/// Nor is it said that nothing is kept, where an earlier run has left something.
+/// Nor are the bytes of an earlier run reported as lost.
 #[test]
-fn what_is_kept_is_not_said_to_be_lost() {
+fn saved_bytes_are_not_reported_as_lost() {
     let scene = Scene::new(12 * MIB);
     let known = scene.interrupted();
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let addr = mute.local_addr().expect("it has an address");
     let client = PROGRAMS.fetch(addr, STREAMS, "f", scene.output()).start();
-    let waiting = mute.accept().expect("the client comes");
+    let waiting = mute.accept().expect("the client connects");
     client.signal(Signal::INT);
     let outcome = client.finish_within(PATIENCE);
     outcome.assert_failure(130);
     drop(waiting);
-    assert!(!outcome.error().contains("kept"), "{outcome}");
-    scene.assert_kept();
-    scene.go_on(known, "after one that has not begun");
+    assert!(!outcome.error().contains(SAVED), "{outcome}");
+    scene.assert_saved();
+    scene.resume(known, "after one that has not begun");
 }
 
 #[test]
-fn nothing_is_kept_of_what_goes_into_a_pipe() {
+fn pipe_leaves_no_files() {
     let scene = Scene::new(12 * MIB);
     let fifo = scene.workspace.output("pipe");
     let mut pipe = Pipe::make(&fifo);
@@ -168,9 +169,9 @@ fn nothing_is_kept_of_what_goes_into_a_pipe() {
     scene.workspace.assert_outputs(&["pipe", "tmp"]);
 }
 
-/// Every way to fail on the way keeps what was verified, through a proxy that is mended for the second run.
+/// Every failure during the transfer saves the verified blocks, through a proxy that does no damage in the second run.
 #[test]
-fn failures_keep_what_was_verified() {
+fn failures_save_verified_blocks() {
     for (ending, stall_timeout, code) in
         [(Some(Ending::Reset), "20s", 4), (Some(Ending::Stall), "500ms", 10), (None, "20s", 6)]
     {
@@ -193,35 +194,35 @@ fn failures_keep_what_was_verified() {
         proxy.set_rate(Some(24 << 20));
         let outcome = run().run();
         outcome.assert_failure(code);
-        scene.assert_kept();
+        scene.assert_saved();
         let known = scene.recorded();
-        assert!(known >= 40, "{ending:?}: {known} blocks kept: {outcome}");
+        assert!(known >= 40, "{ending:?}: {known} blocks saved: {outcome}");
         broken.store(false, Ordering::SeqCst);
         proxy.set_rate(None);
-        scene.go_on_with(run(), known, &format!("after {ending:?}"));
-        assert!(proxy.count(Carries::Control) >= 2);
+        scene.resume_with(run(), known, &format!("after {ending:?}"));
+        assert!(proxy.count(Carries::First) >= 2);
     }
 }
 
 #[test]
-fn the_server_is_killed_and_started_again_between_two_runs() {
+fn server_restart_between_two_runs() {
     let mut scene = Scene::new(12 * MIB);
     let mut client = scene.slowly().options(["--retries", "0"]).start();
     scene.until_recorded(&mut client, 20);
     let port = scene.server.addr.port();
     scene.server.kill();
     client.finish_within(PATIENCE).assert_failure(4);
-    scene.assert_kept();
+    scene.assert_saved();
     let known = scene.recorded();
     assert!(known >= 20);
     // The old one is waited for when the new one takes its place; its port is free already.
     scene.server = PROGRAMS.serve(&scene.workspace.root()).ready_on(port);
-    scene.go_on(known, "with a new server");
+    scene.resume(known, "with a new server");
 }
 
 /// All blocks are there and only the end is missing: next to nothing is fetched.
 #[test]
-fn interrupted_right_before_the_end() {
+fn interrupt_before_the_last_block() {
     let scene = Scene::new(4 * MIB);
     let n_blocks = scene.size() / scene.block;
     let late = scene.size() - scene.block / 2;
@@ -239,13 +240,13 @@ fn interrupted_right_before_the_end() {
     let known = scene.recorded();
     assert!(known >= n_blocks - u64::from(STREAMS), "{known} of {n_blocks}");
     broken.store(false, Ordering::SeqCst);
-    let finished = scene.go_on_with(run(), known, "all but one block");
+    let finished = scene.resume_with(run(), known, "all but one block");
     assert!(number(&finished, "received") <= scene.in_flight(), "{finished}");
 }
 
-/// A second interrupt ends at once, and what is left is gone on with all the same.
+/// A second interrupt ends at once, and the transfer resumes all the same.
 #[test]
-fn two_interrupts() {
+fn second_interrupt_ends_at_once() {
     let scene = Scene::new(12 * MIB);
     let mut client = scene.slowly().start();
     scene.until_recorded(&mut client, 20);
@@ -253,5 +254,5 @@ fn two_interrupts() {
     client.signal(Signal::INT);
     let outcome = client.finish_within(Duration::from_secs(5));
     outcome.assert_failure(130);
-    scene.go_on(scene.recorded(), "after two interrupts");
+    scene.resume(scene.recorded(), "after two interrupts");
 }

@@ -33,7 +33,7 @@ fn killed(run: Run, after: Duration) -> Option<Outcome> {
     (outcome.signal == Some(9)).then_some(outcome)
 }
 
-/// What was said to be verified is recorded, but for the blocks in flight.
+/// What was reported as verified is recorded, except for the blocks in flight.
 #[track_caller]
 fn assert_little_is_lost(scene: &Scene, outcome: &Outcome, what: &str) {
     let events = Events::so_far(&outcome.stdout);
@@ -48,7 +48,7 @@ fn assert_little_is_lost(scene: &Scene, outcome: &Outcome, what: &str) {
 
 /// 30 transfers, each killed once.
 #[test]
-fn killed_once() {
+fn killed_client_resumes() {
     let scene = Scene::new(12 * MIB);
     let mut in_the_middle = 0;
     for (round, after) in moments(11, 30, Duration::from_millis(900)).into_iter().enumerate() {
@@ -63,14 +63,14 @@ fn killed_once() {
         } else {
             assert!(fs::read(scene.output()).expect("it is there") == scene.content, "{what}");
         }
-        scene.go_on(if outcome.is_some() { known } else { 0 }, &what);
+        scene.resume(if outcome.is_some() { known } else { 0 }, &what);
     }
     assert!(in_the_middle >= 15, "only {in_the_middle} of 30 were caught in the middle");
 }
 
 /// One transfer killed until it is done; each run knows at least what the one before did.
 #[test]
-fn killed_again_and_again() {
+fn client_killed_many_times_resumes() {
     let scene = Scene::new(24 * MIB);
     let mut known = 0;
     for (round, after) in moments(12, 8, Duration::from_millis(400)).into_iter().enumerate() {
@@ -83,15 +83,15 @@ fn killed_again_and_again() {
         known = scene.recorded();
         assert_little_is_lost(&scene, &outcome, &what);
     }
-    scene.go_on(known, "in the end");
+    scene.resume(known, "in the end");
 }
 
 /// At full speed, so that the moments lie around the beginning, the end and the rename.
 #[test]
-fn killed_at_full_speed() {
+fn client_killed_at_full_speed_resumes() {
     let scene = Scene::new(12 * MIB);
     let begin = Instant::now();
-    scene.begin_anew("undisturbed");
+    scene.start_over("undisturbed");
     let usual = begin.elapsed();
     for (round, after) in moments(13, 20, usual).into_iter().enumerate() {
         let what = format!("round {round}, killed after {after:?} of {usual:?}");
@@ -100,13 +100,13 @@ fn killed_at_full_speed() {
         let published = fs::read(scene.output()).expect("it is there");
         assert!(published == b"before" || published == scene.content, "{what}: neither old nor new");
         let known = if outcome.is_some() && scene.part().exists() { scene.recorded() } else { 0 };
-        scene.go_on(known, &what);
+        scene.resume(known, &what);
     }
 }
 
-/// A kill in the middle of going on with what a kill left.
+/// A kill while a killed transfer is being resumed.
 #[test]
-fn killed_with_a_single_stream() {
+fn client_killed_with_one_stream_resumes() {
     let scene = Scene::new(6 * MIB);
     let run = || {
         let run = crate::PROGRAMS.fetch(scene.server.addr, 1, "f", scene.output());
@@ -115,6 +115,6 @@ fn killed_with_a_single_stream() {
     for (round, after) in moments(14, 5, Duration::from_millis(800)).into_iter().enumerate() {
         killed(run(), after);
         let known = if scene.part().exists() { scene.recorded() } else { 0 };
-        scene.go_on(known, &format!("one stream, round {round}, after {after:?}"));
+        scene.resume(known, &format!("one stream, round {round}, after {after:?}"));
     }
 }

@@ -1,4 +1,4 @@
-//! Going on with what is there after anything: interrupts, kill -9 of either side, damage, full disks, changed sources.
+//! Resuming after everything: interrupts, kill -9 of either side, damage, full disks, changed sources.
 
 mod clients;
 mod damage;
@@ -42,7 +42,7 @@ impl Scene {
         let workspace = Workspace::new();
         let content = workspace.serve_pattern("f", 1, len);
         let server = PROGRAMS.serve(&workspace.root()).ready();
-        let block = Session::ask(server.addr, "f", 1).block;
+        let block = Session::request(server.addr, "f", 1).block;
         Self { workspace, server, content, block }
     }
 
@@ -50,7 +50,7 @@ impl Scene {
         u64::try_from(self.content.len()).expect("it fits")
     }
 
-    /// What two runs together may fetch twice: the blocks in flight.
+    /// How many bytes two runs together may fetch twice: the blocks in flight.
     fn in_flight(&self) -> u64 {
         2 * u64::from(STREAMS) * self.block
     }
@@ -99,7 +99,7 @@ impl Scene {
         self.until_recorded(&mut client, blocks);
         client.signal(Signal::INT);
         client.finish_within(PATIENCE).assert_failure(130);
-        self.assert_kept();
+        self.assert_saved();
         self.recorded()
     }
 
@@ -109,7 +109,7 @@ impl Scene {
     }
 
     #[track_caller]
-    fn assert_kept(&self) {
+    fn assert_saved(&self) {
         self.workspace.assert_outputs(&["out.dtjournal", "out.dtpart"]);
         let len = fs::metadata(self.part()).expect("it is there").len();
         assert_eq!(len, self.size(), "the part file has the full length");
@@ -117,7 +117,7 @@ impl Scene {
 
     /// Fails unless `outcome` is that of a run that completed the file and fetched nothing of so many `recorded` blocks.
     #[track_caller]
-    fn assert_went_on(&self, outcome: &Outcome, recorded: u64, what: &str) -> Value {
+    fn assert_resumed(&self, outcome: &Outcome, recorded: u64, what: &str) -> Value {
         let finished = assert_fetched(outcome, &self.output(), &self.content, what);
         let (received, resumed) = (number(&finished, "received"), number(&finished, "resumed"));
         let known = recorded * self.block;
@@ -137,28 +137,28 @@ impl Scene {
         finished
     }
 
-    /// Runs the command again, which must go on, and makes room for the next.
+    /// Runs the command again, which must resume, and makes room for the next.
     #[track_caller]
-    fn go_on(&self, recorded: u64, what: &str) -> Value {
-        self.go_on_with(self.fetch(), recorded, what)
+    fn resume(&self, recorded: u64, what: &str) -> Value {
+        self.resume_with(self.fetch(), recorded, what)
     }
 
     #[track_caller]
-    fn go_on_with(&self, run: Run, recorded: u64, what: &str) -> Value {
-        let finished = self.assert_went_on(&run.run(), recorded, what);
+    fn resume_with(&self, run: Run, recorded: u64, what: &str) -> Value {
+        let finished = self.assert_resumed(&run.run(), recorded, what);
         fs::remove_file(self.output()).expect("it is ours");
         finished
     }
 
-    /// Runs the command again, which must begin anew.
+    /// Runs the command again, which must start over.
     #[track_caller]
-    fn begin_anew(&self, what: &str) {
-        self.begin_anew_with(self.fetch(), what);
+    fn start_over(&self, what: &str) {
+        self.start_over_with(self.fetch(), what);
     }
 
     #[track_caller]
-    fn begin_anew_with(&self, run: Run, what: &str) {
-        let finished = self.go_on_with(run, 0, what);
+    fn start_over_with(&self, run: Run, what: &str) {
+        let finished = self.resume_with(run, 0, what);
         assert_eq!(number(&finished, "resumed"), 0, "{what}: {finished}");
     }
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::{MIB, Scene};
 
-/// What a disk writes at once, and what a file system writes at once.
+/// The units in which a disk and a file system write.
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
 
@@ -44,7 +44,7 @@ fn lose(bytes: &mut [u8], piece: usize, part: u8, dice: &mut Dice) {
 }
 
 #[test]
-fn writes_that_are_lost_in_any_order() {
+fn lost_writes_are_fetched_again() {
     let scene = Scene::new(6 * MIB);
     for round in 0..20 {
         let mut dice = Dice::new(round);
@@ -58,7 +58,7 @@ fn writes_that_are_lost_in_any_order() {
         header.boot[0] ^= 0xff;
         let bytes = fs::read(scene.journal_path()).expect("it is there");
         let mut damaged = [&header.encode(), &bytes[HEADER..]].concat();
-        // Only sometimes the header, without which all is begun anew.
+        // Only sometimes the header, without which everything starts over.
         let from = if dice.throws_below(20) { 0 } else { HEADER };
         let mut tail = damaged.split_off(from);
         lose(&mut tail, SECTOR, 20, &mut dice);
@@ -74,7 +74,7 @@ fn writes_that_are_lost_in_any_order() {
         part.write_all_at(&content, 0).expect("it is written");
         drop(part);
 
-        // What is known of a block that is whole, in front of all damage to the journal, is not fetched again.
+        // A complete block that is recorded before all damage to the journal is not fetched again.
         let n_whole = damaged.get(HEADER..).map_or(0, |records| {
             let intact = records.chunks(RECORD).zip(bytes[HEADER..].chunks(RECORD));
             intact.take_while(|(now, before)| now == before).count()
@@ -87,7 +87,7 @@ fn writes_that_are_lost_in_any_order() {
             content[from..to] == scene.content[from..to]
         };
         let known = u64::try_from(known.filter(|record| is_there(record.block)).count()).expect("it fits");
-        let finished = scene.go_on(known, &format!("round {round}"));
+        let finished = scene.resume(known, &format!("round {round}"));
         let resumed = number(&finished, "resumed");
         assert!(resumed <= known * scene.block, "round {round}: bytes that were not there: {finished}");
     }

@@ -1,10 +1,10 @@
-//! After another boot all that is there is read back: told while it lasts, ended by an interrupt, and survived by more than
-//! the session.
+//! After another boot the saved bytes are read back: reported while it lasts, ended by an interrupt, and possibly longer than
+//! the session lives.
 
 use std::fs::{self, File};
 
 use dt_testkit::events::{Events, number};
-use dt_testkit::frame::range_digest;
+use dt_testkit::frame::block_digest;
 use dt_testkit::journal::Journal;
 use dt_testkit::process::Process;
 use dt_testkit::session::Session;
@@ -17,13 +17,13 @@ use crate::{MIB, PROGRAMS, Scene};
 /// Long enough that reading it back can be watched.
 const LEN: usize = 256 * MIB;
 
-/// A transfer of zeros that has all but its last block, and was stopped before the machine was started anew.
+/// A transfer of zeros that has all but its last block, and was stopped before the machine was restarted.
 fn before_another_boot() -> Scene {
     let workspace = Workspace::new();
     let source = File::create(workspace.root().join("f")).expect("it is made");
     source.set_len(LEN.try_into().expect("it fits")).expect("it is sparse");
     let server = PROGRAMS.serve(&workspace.root()).ready();
-    let block = Session::ask(server.addr, "f", 1).block;
+    let block = Session::request(server.addr, "f", 1).block;
     let scene = Scene { workspace, server, content: vec![0; LEN], block };
     scene.interrupted();
     let mut header = scene.journal().expect("it is there").header();
@@ -32,7 +32,7 @@ fn before_another_boot() -> Scene {
     let n_done = scene.size() / block - 1;
     for index in 0..n_done {
         let [start, end] = [index, index + 1].map(|n| usize::try_from(n * block).expect("it fits"));
-        let digest = range_digest(scene.size(), index * block, &scene.content[start..end]);
+        let digest = block_digest(scene.size(), index * block, &scene.content[start..end]);
         journal.extend(header.record(index, &digest));
     }
     fs::write(scene.journal_path(), journal).expect("it is written");
@@ -49,7 +49,7 @@ fn until_checking(client: &mut Process) {
 }
 
 #[test]
-fn what_is_read_back_is_told() {
+fn rereading_is_reported() {
     let scene = before_another_boot();
     let outcome = scene.fetch().run();
     let events = Events::of(&outcome);
@@ -59,12 +59,12 @@ fn what_is_read_back_is_told() {
     assert!(!names[started..].contains(&"checking"), "{names:?}");
     let first = events.named("checking")[0];
     assert_eq!((number(first, "bytes"), number(first, "of")), (0, scene.size() - scene.block));
-    scene.assert_went_on(&outcome, scene.size() / scene.block - 1, "after another boot");
+    scene.assert_resumed(&outcome, scene.size() / scene.block - 1, "after another boot");
 }
 
 #[test]
-fn an_interrupt_while_it_is_read_back() {
-    // On a busy machine it may be through before the interrupt comes.
+fn rereading_can_be_interrupted() {
+    // On a busy machine it may be through before the interrupt arrives.
     for _ in 0..20 {
         let scene = before_another_boot();
         let journal = fs::read(scene.journal_path()).expect("it is there");
@@ -76,17 +76,17 @@ fn an_interrupt_while_it_is_read_back() {
             continue;
         }
         outcome.assert_failure(130);
-        scene.assert_kept();
+        scene.assert_saved();
         assert!(fs::read(scene.journal_path()).expect("it is there") == journal, "it is as it was");
-        scene.go_on(scene.recorded(), "after the interrupt");
+        scene.resume(scene.recorded(), "after the interrupt");
         return;
     }
     panic!("no interrupt was heard before all was read back");
 }
 
-/// The session is gone when the streams come, as when reading back took longer than the server waits for them.
+/// The session has expired when the streams connect, as if reading back took longer than the server waits for them.
 #[test]
-fn the_session_ends_while_it_is_read_back() {
+fn session_may_expire_during_rereading() {
     let mut scene = before_another_boot();
     let known = scene.recorded();
     let mut client = scene.fetch().start();
@@ -96,6 +96,6 @@ fn the_session_ends_while_it_is_read_back() {
     scene.server.kill();
     scene.server = PROGRAMS.serve(&scene.workspace.root()).ready_on(port);
     client.signal(Signal::CONT);
-    scene.assert_went_on(&client.finish_within(PATIENCE), known, "in another session");
+    scene.assert_resumed(&client.finish_within(PATIENCE), known, "in another session");
     assert!(Journal::read(&scene.journal_path()).is_none());
 }

@@ -75,12 +75,12 @@ impl OriginalServer {
         self.shared.released.store(true, Ordering::SeqCst);
     }
 
-    /// The requests as they came.
+    /// The requests as they arrived.
     pub fn requests(&self) -> Vec<Vec<u8>> {
         self.shared.requests.lock().expect("no holder panics").clone()
     }
 
-    /// The ids of the streams that were opened, in the order in which they came.
+    /// The ids of the streams that were opened, in the order in which they arrived.
     pub fn ids(&self) -> Vec<u8> {
         self.shared.ids.lock().expect("no holder panics").clone()
     }
@@ -142,7 +142,7 @@ impl Shared {
             head.insert_str(head.len() - 2, size);
         }
         let answer = format!("{head}{{\"hash\": \"{hash}\", \"port\": {}}}", late.addr().port());
-        // Without its pause it listens before it answers: whoever stands between it and the client does not try again.
+        // Without its pause it listens before it answers: a proxy between it and the client does not try again.
         let listening = if self.script.listens_after.is_zero() { Ok(late.listen()) } else { Err(late) };
         if self.script.in_two_segments {
             let (first, second) = answer.split_at(answer.len() - 20);
@@ -236,7 +236,7 @@ impl Shared {
             match stream.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(_) => {}
-                // A wait with a timeout is also interrupted when the whole process is halted for a moment.
+                // A wait with a timeout is also interrupted when the process is paused for a moment.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(error) => {
                     eprintln!("the reference server lets a held connection go: {error}");

@@ -1,4 +1,4 @@
-//! What the reference server is told to do: how it answers, how its streams end, and what goes wrong on which.
+//! What the reference server does: how it answers, how its streams end, and what goes wrong on which.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use std::time::Duration;
 pub struct Script {
     /// What it answers to a request.
     pub answer: Answering,
-    /// Whether the answer comes in two segments, cut in the middle of its JSON.
+    /// Whether the answer arrives in two segments, cut in the middle of its JSON.
     pub in_two_segments: bool,
     /// How long after the answer it closes the control connection.
     pub closes_after: Duration,
     /// How long after the answer it begins to listen for streams.
     pub listens_after: Duration,
-    /// A header line that tells the size, as `dtserver` sends it and the original does not.
+    /// A header line with the size, as `dtserver` sends it and the original does not.
     pub size_header: Option<String>,
     /// How an undisturbed stream ends.
     pub stream_end: StreamEnd,
@@ -71,9 +71,9 @@ pub enum Fault {
     ResetsAfter(u64),
     /// Nothing more comes after so many bytes, on an open connection.
     StallsAfter(u64),
-    /// So many bytes come, and the rest when the test calls [`OriginalServer::release`](super::OriginalServer::release).
+    /// So many bytes arrive, and the rest when the test calls [`OriginalServer::release`](super::OriginalServer::release).
     HoldsAfter(u64),
-    /// So many bytes too many come.
+    /// So many bytes too many arrive.
     Surplus(u64),
 }
 
@@ -101,8 +101,8 @@ impl Script {
         Self { answer, ..Self::swift() }
     }
 
-    /// A swift original that tells this as the size.
-    pub fn telling_size(size: &str) -> Self {
+    /// A swift original that reports this as the size.
+    pub fn reporting_size(size: &str) -> Self {
         Self { size_header: Some(format!("dt-size: {size}\r\n")), ..Self::swift() }
     }
 

@@ -9,6 +9,30 @@ use crate::frame::{DIGEST, HEADER, HELLO, PAYLOAD_CHECK, TRAILER, kind};
 /// The bit that is flipped.
 const BIT: u8 = 0x10;
 
+/// What the trackers of all connections share.
+#[derive(Debug)]
+pub(super) struct Common {
+    /// The size of a block in the last offer.
+    pub(super) block: AtomicU64,
+    /// How many bits of frames and hellos may still be flipped.
+    pub(super) flips_left: AtomicU64,
+    /// How many were.
+    pub(super) n_flips: AtomicU64,
+}
+
+impl Common {
+    pub(super) fn new() -> Self {
+        Self { block: AtomicU64::new(0), flips_left: AtomicU64::new(u64::MAX), n_flips: AtomicU64::new(0) }
+    }
+
+    fn may_flip(&self) -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        let may_flip = self.flips_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+        self.n_flips.fetch_add(u64::from(may_flip), Ordering::SeqCst);
+        may_flip
+    }
+}
+
 /// Where in the frames one direction of a stream is.
 #[derive(Debug)]
 pub(super) struct Tracker {
@@ -69,8 +93,8 @@ impl Tracker {
         Self { state: State::Hello { at: 0 }, ..Self::of_frames() }
     }
 
-    /// Follows `bytes`, the next ones, and flips the bits that `fate` says. `block` is the size of the session's blocks.
-    pub(super) fn pass(&mut self, bytes: &mut [u8], fate: &Fate, block: &AtomicU64) {
+    /// Follows `bytes`, the next ones, and flips the bits that `fate` says.
+    pub(super) fn pass(&mut self, bytes: &mut [u8], fate: &Fate, common: &Common) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let left = match self.state {
@@ -82,16 +106,16 @@ impl Tracker {
             let n = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at_mut(n);
             rest = later;
-            self.state = self.after(now, fate, block.load(Ordering::SeqCst));
+            self.state = self.after(now, fate, common);
         }
     }
 
-    fn after(&mut self, bytes: &mut [u8], fate: &Fate, block: u64) -> State {
+    fn after(&mut self, bytes: &mut [u8], fate: &Fate, common: &Common) -> State {
         let n = len(bytes.len());
         match self.state {
             State::Hello { at } => {
                 for flipped in &fate.hello_flips {
-                    flip(bytes, at, *flipped);
+                    flip_if(bytes, at, *flipped, || common.may_flip());
                 }
                 if at + n < len(HELLO) { State::Hello { at: at + n } } else { State::Header }
             }
@@ -100,7 +124,7 @@ impl Tracker {
                 self.header.extend_from_slice(bytes);
                 let kind = self.header[0];
                 if !self.seen.contains(&kind) {
-                    flip_in_frame(bytes, at, kind, fate, |place| match place {
+                    flip_in_frame(bytes, at, kind, (fate, common), |place| match place {
                         Place::Header(flipped) => Some(flipped),
                         Place::Payload(_) | Place::Trailer(_) => None,
                     });
@@ -118,13 +142,15 @@ impl Tracker {
             State::Payload { frame, at } => {
                 if frame.kind == kind::DATA {
                     for flipped in &fate.file_flips {
-                        if let Some(flipped) = flipped.checked_sub(frame.first * block) {
-                            flip(bytes, at, flipped);
+                        if let Some(flipped) =
+                            flipped.checked_sub(frame.first * common.block.load(Ordering::SeqCst))
+                        {
+                            flip_if(bytes, at, flipped, || true);
                         }
                     }
                 }
                 if frame.is_first {
-                    flip_in_frame(bytes, at, frame.kind, fate, |place| match place {
+                    flip_in_frame(bytes, at, frame.kind, (fate, common), |place| match place {
                         Place::Payload(flipped) => Some(flipped),
                         Place::Header(_) | Place::Trailer(_) => None,
                     });
@@ -137,7 +163,7 @@ impl Tracker {
             }
             State::Trailer { frame, at } => {
                 if frame.is_first {
-                    flip_in_frame(bytes, at, frame.kind, fate, |place| match place {
+                    flip_in_frame(bytes, at, frame.kind, (fate, common), |place| match place {
                         Place::Trailer(flipped) => Some(flipped),
                         Place::Header(_) | Place::Payload(_) => None,
                     });
@@ -163,17 +189,23 @@ fn next(frame: Header) -> State {
 }
 
 /// Flips a bit of `bytes`, the first of which is at `at`, if the byte at `flipped` is one of them.
-fn flip(bytes: &mut [u8], at: u64, flipped: u64) {
+fn flip_if(bytes: &mut [u8], at: u64, flipped: u64, may_flip: impl Fn() -> bool) {
     let index = flipped.checked_sub(at).and_then(|at| usize::try_from(at).ok());
-    if let Some(byte) = index.and_then(|at| bytes.get_mut(at)) {
+    if let Some(byte) = index.and_then(|at| bytes.get_mut(at)).filter(|_| may_flip()) {
         *byte ^= BIT;
     }
 }
 
-fn flip_in_frame(bytes: &mut [u8], at: u64, kind: u8, fate: &Fate, part: impl Fn(Place) -> Option<u64>) {
+fn flip_in_frame(
+    bytes: &mut [u8],
+    at: u64,
+    kind: u8,
+    (fate, common): (&Fate, &Common),
+    part: impl Fn(Place) -> Option<u64>,
+) {
     for (_, place) in fate.frame_flips.iter().filter(|(flipped, _)| *flipped == kind) {
         if let Some(flipped) = part(*place) {
-            flip(bytes, at, flipped);
+            flip_if(bytes, at, flipped, || common.may_flip());
         }
     }
 }

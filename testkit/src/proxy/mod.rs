@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::frame::{HEADER, MARK, PAYLOAD_CHECK, kind};
 use crate::http::{is_upgrade, read_head, read_request};
-use crate::sockets::{accept_within, peek};
+use crate::sockets::{accept_all, peek};
 
 mod answer;
 mod fate;
@@ -27,6 +27,7 @@ mod tests;
 pub use fate::{Carries, Connection, Ending, Fate, Place};
 
 use answer::with_port;
+use frames::Common;
 use pump::{Link, Pace, Pair};
 
 /// How often a waiting thread checks whether its connection is to end.
@@ -51,8 +52,7 @@ struct Shared {
     stop: AtomicBool,
     carried: AtomicU64,
     cut_at: AtomicU64,
-    /// The size of a block in the last offer.
-    block: AtomicU64,
+    common: Common,
     /// Where streams are served according to the last answer in protocol 1.
     target: Mutex<Option<SocketAddr>>,
     links: Mutex<Vec<Arc<Link>>>,
@@ -81,7 +81,7 @@ impl Proxy {
             stop: AtomicBool::new(false),
             carried: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
-            block: AtomicU64::new(0),
+            common: Common::new(),
             target: Mutex::default(),
             links: Mutex::default(),
             attempts: Mutex::default(),
@@ -89,8 +89,8 @@ impl Proxy {
         });
         let [listener, legacy] = listeners;
         let threads = vec![
-            shared.accept_all(listener, Shared::serve),
-            shared.accept_all(legacy, Shared::serve_legacy_stream),
+            accept_all(listener, &shared, Shared::is_stopped, Shared::serve),
+            accept_all(legacy, &shared, Shared::is_stopped, Shared::serve_legacy_stream),
         ];
         Self { addr, shared, threads }
     }
@@ -142,6 +142,16 @@ impl Proxy {
                 shared.cut_one(state >> 33);
             }
         }));
+    }
+
+    /// Flips at most so many bits of frames and hellos, on all connections together.
+    pub fn flip_at_most(&self, bits: u64) {
+        self.shared.common.flips_left.store(bits, Ordering::SeqCst);
+    }
+
+    /// How many bits of frames and hellos were flipped.
+    pub fn flips(&self) -> u64 {
+        self.shared.common.n_flips.load(Ordering::SeqCst)
     }
 
     /// How many bytes streams have carried to the client.
@@ -203,21 +213,6 @@ impl Shared {
         if let Some(chosen) = choice.checked_rem(n).and_then(|chosen| usize::try_from(chosen).ok()) {
             links.swap_remove(chosen).reset();
         }
-    }
-
-    fn accept_all(
-        self: &Arc<Self>,
-        listener: TcpListener,
-        serve: impl Fn(Arc<Self>, TcpStream) + Copy + Send + 'static,
-    ) -> JoinHandle<()> {
-        let shared = Arc::clone(self);
-        thread::spawn(move || {
-            while !shared.is_stopped() {
-                let Some(client) = accept_within(&listener, TICK) else { continue };
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || serve(shared, client));
-            }
-        })
     }
 
     /// Notes a connection and asks the plan for its fate.
@@ -297,7 +292,7 @@ impl Shared {
     fn note_block(&self, offer: &[u8]) {
         let offer: Option<serde_json::Value> = serde_json::from_slice(offer).ok();
         if let Some(block) = offer.as_ref().and_then(|offer| offer.get("block")?.as_u64()) {
-            self.block.store(block, Ordering::SeqCst);
+            self.common.block.store(block, Ordering::SeqCst);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Carries the bytes of one connection both ways, and does to them what its fate says.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::fate::{Carries, Ending, Fate};
 use super::frames::Tracker;
 use super::{Shared, TICK};
+use crate::sockets::is_pause;
 
 /// What others may do to a connection that is being carried.
 #[derive(Debug, Default)]
@@ -139,7 +140,7 @@ impl Pair {
         let mut buffer = vec![0; 64 << 10];
         while let Some(bytes) = self.read(&self.client, &mut buffer) {
             if let Some(tracker) = &mut tracker {
-                tracker.pass(bytes, &self.fate, &self.shared.block);
+                tracker.pass(bytes, &self.fate, &self.shared.common);
             }
             if !self.write(&self.server, bytes) {
                 return;
@@ -222,10 +223,6 @@ impl Pair {
     }
 }
 
-fn is_pause(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
-}
-
 /// How many bytes have passed to the client, and where they are in the frames.
 #[derive(Debug)]
 struct Passage<'a> {
@@ -260,7 +257,7 @@ impl Passage<'_> {
             }
         }
         if let Some(frames) = &mut self.frames {
-            frames.pass(&mut bytes, fate, &shared.block);
+            frames.pass(&mut bytes, fate, &shared.common);
         }
         self.passed += u64::try_from(bytes.len()).expect("it fits");
         bytes

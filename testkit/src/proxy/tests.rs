@@ -68,7 +68,7 @@ fn check_stream(fate: &Fate, expected: &dyn Fn(&[u8]) -> Vec<u8>, end: Option<En
 }
 
 #[test]
-fn every_ending() {
+fn every_ending_is_what_it_says() {
     for n in [0, 1, 70_000] {
         let first = usize::try_from(n).expect("small");
         let cut = |bytes: &[u8]| bytes[..first].to_vec();
@@ -84,7 +84,7 @@ fn every_ending() {
 }
 
 #[test]
-fn flipped_bits() {
+fn flipped_bits_are_exact() {
     let flipped = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
         bytes[0] ^= 0x10;
@@ -95,7 +95,7 @@ fn flipped_bits() {
 }
 
 #[test]
-fn rates_and_delays() {
+fn rates_and_delays_are_kept() {
     let (_workspace, server, content) = served(MIB);
     let took = |plan: fn(&Connection) -> Fate, whole: Option<u64>| {
         let proxy = Proxy::on_streams(server.addr, plan);
@@ -117,7 +117,7 @@ fn rates_and_delays() {
 }
 
 #[test]
-fn cuts_in_the_middle() {
+fn cuts_reset_the_open_streams() {
     let (_workspace, server, _) = served(8 * MIB);
     let proxy = Proxy::plain(server.addr);
     proxy.set_rate(Some(32 << 20));

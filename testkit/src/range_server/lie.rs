@@ -22,8 +22,12 @@ pub enum Lie {
     FileDigests,
     /// The trailer of the run that holds this byte has this code.
     Trailer(u64, u8),
+    /// This byte of the fixed part of that run's trailer has this value, and the check fits it.
+    TrailerByte(u64, usize, u8),
     /// These bytes arrive instead of the run that holds this byte.
     Instead(u64, Vec<u8>),
+    /// The same, but only the first time.
+    InsteadOnce(u64, Vec<u8>),
     /// Every stream is refused with this code.
     Refuses(u8),
     /// This stream is always refused with this code, the others never are.
@@ -44,9 +48,12 @@ impl Lie {
     /// Whether it is about this run, whose bytes are these.
     pub(super) fn is_about(&self, bytes: &Range<u64>) -> bool {
         match self {
-            Self::Digest(at) | Self::Consistent(at) | Self::Trailer(at, _) | Self::Instead(at, _) => {
-                bytes.contains(at)
-            }
+            Self::Digest(at)
+            | Self::Consistent(at)
+            | Self::Trailer(at, _)
+            | Self::TrailerByte(at, ..)
+            | Self::Instead(at, _)
+            | Self::InsteadOnce(at, _) => bytes.contains(at),
             Self::Nothing
             | Self::Mute
             | Self::Offer(..)
@@ -76,7 +83,9 @@ impl Lie {
             | Self::Consistent(_)
             | Self::FileDigests
             | Self::Trailer(..)
+            | Self::TrailerByte(..)
             | Self::Instead(..)
+            | Self::InsteadOnce(..)
             | Self::ClosesIdle
             | Self::DigestsFirst
             | Self::Waits
@@ -97,7 +106,9 @@ impl Lie {
             | Self::Consistent(_)
             | Self::FileDigests
             | Self::Trailer(..)
+            | Self::TrailerByte(..)
             | Self::Instead(..)
+            | Self::InsteadOnce(..)
             | Self::Refuses(_)
             | Self::RefusesOne(..)
             | Self::RefusesOnce(_)

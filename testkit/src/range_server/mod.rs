@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::frame::{self, HELLO, MARK};
 use crate::http::{is_upgrade, read_request};
 use crate::session::UPGRADE;
-use crate::sockets::{accept_within, peek};
+use crate::sockets::{accept_all, peek};
 
 pub use lie::Lie;
 use stream::Stream;
@@ -42,6 +42,7 @@ struct Shared {
     block: u64,
     lie: Lie,
     stop: AtomicBool,
+    has_lied: AtomicBool,
     n_sessions: AtomicU64,
     streams: Mutex<Vec<u8>>,
     sent: Mutex<Vec<Range<u64>>>,
@@ -56,6 +57,7 @@ impl RangeServer {
             block,
             lie,
             stop: AtomicBool::new(false),
+            has_lied: AtomicBool::new(false),
             n_sessions: AtomicU64::new(0),
             streams: Mutex::default(),
             sent: Mutex::default(),
@@ -63,16 +65,7 @@ impl RangeServer {
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let addr = listener.local_addr().expect("the address is known");
-        let thread = thread::spawn({
-            let shared = Arc::clone(&shared);
-            move || {
-                while !shared.is_stopped() {
-                    let Some(client) = accept_within(&listener, TICK) else { continue };
-                    let shared = Arc::clone(&shared);
-                    thread::spawn(move || shared.serve(client));
-                }
-            }
-        });
+        let thread = accept_all(listener, &shared, Shared::is_stopped, Shared::serve);
         Self { addr, shared, thread: Some(thread) }
     }
 

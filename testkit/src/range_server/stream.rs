@@ -1,8 +1,9 @@
 //! One stream of the reference server: its frames, and what is wrong with them.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use md5::{Digest, Md5};
 
 use super::lie::Lie;
 use super::{Shared, send};
-use crate::frame::{self, HEADER, kind};
+use crate::frame::{self, HEADER, TRAILER, kind};
 
 /// How often the server says that it computes digests.
 const BETWEEN_WAITS: Duration = Duration::from_millis(100);
@@ -45,6 +46,9 @@ impl Stream {
         };
         if let Some(code) = shared.lie.refusal(id, is_first) {
             send(&mut client, &frame::refused(code, "the test says so"));
+            // What is still unread would reset the connection, and the refusal might be lost.
+            let _ = client.shutdown(Shutdown::Write);
+            while shared.read::<1>(&mut client, false).is_some() {}
             return None;
         }
         let writer = Arc::new(Mutex::new(client.try_clone().expect("a handle is free")));
@@ -129,6 +133,11 @@ impl Stream {
         if let Some(Lie::Instead(_, bytes)) = lie {
             return bytes.clone();
         }
+        if let Some(Lie::InsteadOnce(_, bytes)) = lie
+            && !shared.has_lied.swap(true, Ordering::SeqCst)
+        {
+            return bytes.clone();
+        }
         if let Some(Lie::Trailer(_, code)) = lie {
             return frame::data(run.start, &content, *code, &vec![[0; 32]; digests.len()]);
         }
@@ -139,7 +148,13 @@ impl Stream {
         if let Some(Lie::Digest(at)) = lie {
             digests[usize::try_from(at / block - run.start).expect("it fits")] = [7; 32];
         }
-        frame::data(run.start, &content, 0, &digests)
+        let mut data = frame::data(run.start, &content, 0, &digests);
+        if let Some(Lie::TrailerByte(_, at, value)) = lie {
+            let trailer = &mut data[HEADER + content.len()..][..TRAILER];
+            trailer[*at] = *value;
+            frame::set_check(trailer);
+        }
+        data
     }
 
     fn send_digests(&self, code: u8) {
