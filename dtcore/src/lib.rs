@@ -83,6 +83,7 @@ mod client;
 mod digest;
 mod error;
 mod event;
+mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -102,7 +103,7 @@ pub use client::{
     ServerAddress, Transfer,
 };
 pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
-pub use error::{DigestOrigin, TransferError};
+pub use error::{ErrorKind, TransferError};
 pub use event::{Event, Events, Progress, RecoveryStats, Report};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
 pub use send::{StreamFailure, StreamRefusal};
