@@ -178,8 +178,7 @@ impl Sink {
                 (store, None, Recovered::empty(&manifest, Outcome::Fresh))
             }
             Self::Memory(_, limit) if manifest.size() > *limit => {
-                let needed = manifest.size();
-                return Err(Failure::TooLarge { path: MEMORY.into(), needed }.into());
+                return Err(Failure::OverLimit { size: manifest.size(), limit: *limit }.into());
             }
             Self::Memory(store, _) => {
                 let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
@@ -263,7 +262,7 @@ impl Sink {
                 (&spooled, folder)
             }
             Self::Memory(_, limit) if size > *limit => {
-                return Err(Failure::TooLarge { path: MEMORY.into(), needed: size });
+                return Err(Failure::OverLimit { size, limit: *limit });
             }
             Self::Memory(store, _) => return Ok(Arc::<MemoryStore>::clone(store)),
         };
