@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -24,11 +25,17 @@ impl Served {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("served")).unwrap();
         let options = ServerOptions::new(directory.path().join("served")).bind_address(Ipv4Addr::LOCALHOST.into());
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let server = runtime.block_on(Server::bind(options)).unwrap();
-        let address = server.local_addr().to_string().parse().unwrap();
-        let handle = server.handle();
-        let thread = thread::spawn(move || runtime.block_on(server.run(std::future::pending())));
+        let (sender, started) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+            runtime.unwrap().block_on(async {
+                let server = Server::bind(options).await.unwrap();
+                sender.send(server.handle()).unwrap();
+                server.run(std::future::pending()).await;
+            });
+        });
+        let handle = started.recv_timeout(PATIENCE).expect("the server starts");
+        let address = handle.local_addr().to_string().parse().unwrap();
         Self { directory, address, handle, thread: Some(thread) }
     }
 
