@@ -8,7 +8,9 @@ use dtcore::{Client, Event};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().collect();
-    let [_, server, name, output] = args.as_slice() else { return Err("usage: download HOST:PORT NAME OUTPUT".into()) };
+    let [_, server, name, output] = args.as_slice() else {
+        return Err("usage: download HOST:PORT NAME OUTPUT".into());
+    };
 
     let client = Client::new(server.parse()?)?;
     let mut transfer = client.download(name).to_path(output);

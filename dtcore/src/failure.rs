@@ -65,7 +65,9 @@ pub(crate) enum Failure {
     #[error("{name:?} has changed on {server} since {} was started", part.display())]
     SourceReplaced { server: String, name: String, part: PathBuf },
     /// A block does not match its digest, however often it is fetched.
-    #[error("{times} copies of block {block} of {name:?} (at byte {offset}) from {server} did not match their digest")]
+    #[error(
+        "{times} copies of block {block} of {name:?} (at byte {offset}) from {server} did not match their digest"
+    )]
     CorruptBlock {
         server: String,
         name: String,

@@ -89,38 +89,59 @@
 //! - `server`: [`Server`] and what it needs.
 //! - `legacy`: protocol 1, for peers that do not speak protocol 2.
 
+// What is shared by both roles has parts that only one of them uses.
+#![cfg_attr(
+    not(all(feature = "client", feature = "server", feature = "legacy")),
+    allow(dead_code, unused_imports, reason = "used with other features")
+)]
+
+#[cfg(feature = "server")]
 mod backend;
+#[cfg(feature = "client")]
 mod client;
 mod digest;
+#[cfg(feature = "client")]
 mod error;
+#[cfg(feature = "client")]
 mod event;
 mod failure;
-#[cfg(feature = "fuzzing")]
+#[cfg(all(feature = "fuzzing", feature = "client"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod manifest;
 mod num;
 mod proto;
+#[cfg(feature = "client")]
 mod receive;
+#[cfg(feature = "client")]
 mod schedule;
+#[cfg(feature = "server")]
 mod send;
+#[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "client")]
 mod sink;
 mod sys;
 mod transport;
 
+#[cfg(feature = "client")]
 pub use client::{
     ByteStream, CancelHandle, Client, ClientBuilder, Download, InvalidAddress, ProtocolChoice, RemoteFile,
     ServerAddress, Transfer,
 };
 pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
+#[cfg(feature = "client")]
 pub use error::{ErrorKind, TransferError};
+#[cfg(feature = "client")]
 pub use event::{Event, Events, Progress, RecoveryStats, Report};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
+#[cfg(feature = "server")]
 pub use send::{StreamFailure, StreamRefusal};
+#[cfg(feature = "server")]
 pub use server::{
     Action, Authorization, AuthorizeRequest, InvalidPortRange, ListeningSocket, PortRange, Server,
     ServerError, ServerEvent, ServerEvents, ServerHandle, ServerOptions, ServerStats, TransferFailure,
     TransferId,
 };
+#[cfg(feature = "client")]
 pub use sink::{Engine, InvalidEngine};

@@ -34,7 +34,10 @@ async fn unreachable_server_is_retryable() {
     drop(listener);
     let client = Client::new(address.parse().unwrap()).unwrap();
     let error = client.download("f").bytes(1).await.unwrap_err();
-    assert_eq!((error.kind(), error.code(), error.is_retryable()), (ErrorKind::Unreachable, "unreachable", true));
+    assert_eq!(
+        (error.kind(), error.code(), error.is_retryable()),
+        (ErrorKind::Unreachable, "unreachable", true)
+    );
     assert_eq!(error.to_string(), format!("cannot connect to {address}"));
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use dtcore::{Download, ErrorKind, Events, TransferError};
+use dtcore::{Download, ErrorKind, Events, StreamCount, TransferError};
 use futures_util::StreamExt;
 use tokio::io::AsyncWrite;
 use tokio::time::timeout;
@@ -15,11 +15,11 @@ use crate::serve::{PATIENCE, Served};
 
 const SIZE: usize = 3 << 20;
 
-/// A download that takes many seconds.
+/// A download that takes a minute, with a first block after half a second.
 fn slow(served: &Served) -> Download {
-    served.file("slow", SIZE);
-    let rate = NonZeroU64::new(100_000).unwrap();
-    served.builder().rate_limit(rate).build().unwrap().download("slow")
+    served.file("slow", 60_000_000);
+    let builder = served.builder().rate_limit(NonZeroU64::new(1_000_000).unwrap());
+    builder.streams(StreamCount::new(1).unwrap()).build().unwrap().download("slow")
 }
 
 /// The text of the error below `error`.
@@ -37,7 +37,8 @@ async fn ended(mut events: Events) {
 async fn path_gets_a_verified_file() {
     let served = Served::new();
     let content = served.file("f", SIZE);
-    let report = served.client().download("f").fsync(true).md5(true).to_path(served.output("out")).await.unwrap();
+    let report =
+        served.client().download("f").fsync(true).md5(true).to_path(served.output("out")).await.unwrap();
     assert_eq!((report.output, report.bytes), (Some(served.output("out")), 3 << 20));
     assert!(report.blake3.is_some() && report.md5.is_some());
     assert!(std::fs::read(served.output("out")).unwrap() == content);
@@ -233,7 +234,10 @@ async fn cancelled_transfer_resumes() {
         }
     }
     let error = transfer.await.unwrap_err();
-    assert_eq!((error.kind(), error.is_retryable(), error.code()), (ErrorKind::Cancelled, false, "cancelled"));
+    assert_eq!(
+        (error.kind(), error.is_retryable(), error.code()),
+        (ErrorKind::Cancelled, false, "cancelled")
+    );
     let report = served.client().download("f").to_path(served.output("out")).await.unwrap();
     assert!(report.resumed > 0 && Some(report.resumed) == saved, "{report:?}, {saved:?}");
     assert!(std::fs::read(served.output("out")).unwrap() == content);

@@ -24,7 +24,8 @@ impl Served {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("served")).unwrap();
-        let options = ServerOptions::new(directory.path().join("served")).bind_address(Ipv4Addr::LOCALHOST.into());
+        let options =
+            ServerOptions::new(directory.path().join("served")).bind_address(Ipv4Addr::LOCALHOST.into());
         let (sender, started) = mpsc::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
