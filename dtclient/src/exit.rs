@@ -1,11 +1,11 @@
-//! Errors for people: one line, what, where, why and how to go on, and the exit code that scripts can rely on.
+//! Failures for people and scripts: one line that says what failed, why, and what to do, and an exit code.
 
 use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
 use dtcli::reason;
-use dtcore::{DigestOrigin, TransferError};
+use dtcore::{ErrorKind, TransferError};
 
 use crate::progress::Resumable;
 use crate::resume;
@@ -15,147 +15,153 @@ use crate::resume;
 pub(crate) enum Failure {
     /// The transfer failed.
     #[error(transparent)]
-    Transfer(#[from] TransferError),
-    /// The system did not give what the program itself needs.
+    Transfer(TransferError),
+    /// The user has interrupted the transfer.
+    #[error("interrupted")]
+    Interrupted,
+    /// The system did not provide what the program itself needs.
     #[error("cannot {action}")]
     System { action: &'static str, source: io::Error },
-    /// The user did not wait for an interrupted transfer to clean up, or it took too long.
-    #[error("interrupted before it had cleaned up; a part file may be left, which the next run takes over")]
+    /// The user did not wait for an interrupted transfer to clean up, or that took too long.
+    #[error("interrupted during cleanup; a part file may be left, which the next run reuses")]
     Abandoned,
     /// Both would go to standard output.
     #[error("the argument '--json' cannot be used with standard output as OUTPUT; try 'dtclient --help'")]
     JsonAndOutput,
 }
 
-/// The exit code of a command line that asks for what cannot be.
+impl From<TransferError> for Failure {
+    fn from(error: TransferError) -> Self {
+        if error.kind() == ErrorKind::Cancelled { Self::Interrupted } else { Self::Transfer(error) }
+    }
+}
+
+/// The exit code of an invalid command line.
 pub(crate) const USAGE: u8 = 2;
 
-/// What a failure means to the one who ran the program.
+/// How the program ends.
 pub(crate) struct Outcome {
-    pub(crate) code: u8,
+    pub(crate) exit: u8,
+    /// The kind of the failure, for programs.
+    pub(crate) code: &'static str,
+    /// The message, for people.
     pub(crate) line: String,
 }
 
 /// Prints the failure and returns its exit code.
 pub(crate) fn fail(failure: &Failure) -> ExitCode {
-    let Outcome { code, line } = judge(failure, &Resumable::AsBefore);
-    dtcli::fail("dtclient", &line, code)
+    let Outcome { exit, line, .. } = outcome(failure, &Resumable::Unchanged);
+    dtcli::fail("dtclient", &line, exit)
 }
 
-/// The exit code and the words; `kept` says what there is to go on with.
-pub(crate) fn judge(failure: &Failure, kept: &Resumable) -> Outcome {
-    let (code, advice) = match failure {
-        Failure::Transfer(error) => (code(error), advice(error)),
-        Failure::System { .. } => (1, None),
-        Failure::Abandoned => (130, None),
-        Failure::JsonAndOutput => (USAGE, None),
+/// How a program ends with this `failure`, which leaves something to resume or not.
+pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
+    let (exit, code, advice) = match failure {
+        Failure::Transfer(error) => (exit_code(error.kind()), error.code(), advice(error)),
+        Failure::Interrupted => (130, ErrorKind::Cancelled.code(), None),
+        Failure::System { .. } => (1, ErrorKind::System.code(), None),
+        Failure::Abandoned => (130, ErrorKind::Cancelled.code(), None),
+        Failure::JsonAndOutput => (USAGE, "usage", None),
     };
-    let is_interrupted = matches!(failure, Failure::Transfer(TransferError::Cancelled));
-    let line = match kept {
-        Resumable::Bytes(kept) => {
-            let is_final = matches!(failure, Failure::Transfer(error) if is_final(error));
-            let go_on = if is_final {
+    let line = match (resumable, failure) {
+        (Resumable::Bytes(saved), _) => {
+            let is_final = matches!(failure, Failure::Transfer(error) if is_final(error.kind()));
+            let resume = if is_final {
                 // The same command would end the same way; the advice says what to change.
-                format!("{kept} are kept, with which the next run goes on")
+                format!("{saved} saved; the next run resumes")
             } else {
-                format!("{kept} are kept; to go on, run {}", resume::command())
+                format!("{saved} saved; to resume, run {}", resume::command())
             };
-            let advice = advice.map(str::to_owned).into_iter().chain([go_on]);
+            let advice = advice.map(str::to_owned).into_iter().chain([resume]);
             line(failure, Some(&advice.collect::<Vec<_>>().join("; ")))
         }
-        Resumable::Nothing if is_interrupted => line(failure, Some(NOTHING_KEPT)),
-        Resumable::AsBefore if is_interrupted => {
-            line(failure, Some("nothing had come yet; run the command again"))
+        (Resumable::Nothing, Failure::Interrupted) => line(failure, Some(NOTHING_SAVED)),
+        (Resumable::Unchanged, Failure::Interrupted) => {
+            line(failure, Some("nothing was received yet; run the command again"))
         }
-        Resumable::Nothing | Resumable::AsBefore => line(failure, advice),
+        (Resumable::Nothing | Resumable::Unchanged, _) => line(failure, advice),
     };
-    Outcome { code, line }
+    Outcome { exit, code, line }
 }
 
-/// The advice where what came is gone.
-const NOTHING_KEPT: &str = "nothing was kept; run the command again";
+/// The advice where what was received is gone.
+const NOTHING_SAVED: &str = "nothing was saved; run the command again";
 
-/// Whether the same command cannot succeed, whatever the server and the disk do: what the user asks for forbids it.
-fn is_final(error: &TransferError) -> bool {
-    matches!(
-        error,
-        TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. }
-            | TransferError::OutputExists { .. }
-    )
+/// Whether the same command cannot succeed, because its arguments forbid it.
+fn is_final(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ChecksumMismatch | ErrorKind::OutputExists)
 }
 
 /// The exit code; the table is part of the command line's contract.
-#[expect(clippy::wildcard_enum_match_arm, reason = "an error without a code of its own is anything else")]
-fn code(error: &TransferError) -> u8 {
-    match error {
-        TransferError::NotFound { .. }
-        | TransferError::Forbidden { .. }
-        | TransferError::Unreadable { .. } => 3,
-        TransferError::Unreachable { .. } | TransferError::ConnectionLost { .. } => 4,
-        TransferError::DigestMismatch { .. } | TransferError::CorruptBlock { .. } => 6,
-        TransferError::DiskFull { .. } | TransferError::TooLarge { .. } => 7,
-        TransferError::LocalFile { .. } => 8,
-        TransferError::Unauthorized { .. } => 9,
-        TransferError::TimedOut { .. } => 10,
-        TransferError::SourceChanged { .. } | TransferError::SourceReplaced { .. } => 11,
-        TransferError::Protocol { .. } => 12,
-        TransferError::OutputExists { .. } | TransferError::OutputInUse { .. } => 13,
-        TransferError::Cancelled => 130,
+#[expect(clippy::wildcard_enum_match_arm, reason = "a kind without an exit code of its own is another error")]
+fn exit_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::NotFound | ErrorKind::Forbidden | ErrorKind::Unreadable => 3,
+        ErrorKind::Unreachable | ErrorKind::ConnectionLost | ErrorKind::StreamsBlocked => 4,
+        ErrorKind::DigestMismatch | ErrorKind::ChecksumMismatch | ErrorKind::CorruptBlock => 6,
+        ErrorKind::DiskFull | ErrorKind::TooLarge => 7,
+        ErrorKind::LocalFile => 8,
+        ErrorKind::Unauthorized => 9,
+        ErrorKind::TimedOut => 10,
+        ErrorKind::SourceChanged | ErrorKind::SourceReplaced => 11,
+        ErrorKind::Protocol => 12,
+        ErrorKind::OutputExists | ErrorKind::OutputInUse => 13,
+        ErrorKind::Cancelled => 130,
         _ => 1,
     }
 }
 
 /// What to do about it.
-#[expect(clippy::wildcard_enum_match_arm, reason = "where nothing helpful can be said, nothing is")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "there is no advice for the other kinds")]
 fn advice(error: &TransferError) -> Option<&'static str> {
-    Some(match error {
-        TransferError::NotFound { .. } => "names are relative to the folder that the server serves",
-        TransferError::Forbidden { .. } => "make it readable for the server's user",
-        TransferError::Unreadable { .. } => "check the server's disk, and the file on it",
-        TransferError::Refused { status: 429 | 503, .. } => "try again later",
-        TransferError::Unreachable { .. } => {
-            "check that dtserver runs there, on this port, and that no firewall is between"
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    Some(match error.kind() {
+        ErrorKind::NotFound => "names are relative to the directory that the server serves",
+        ErrorKind::Forbidden => "make it readable for the server's user",
+        ErrorKind::Unreadable => "check the server's disk, and the file on it",
+        ErrorKind::Refused if error.is_retryable() => "try again later",
+        ErrorKind::Unreachable => {
+            "check that dtserver is running there, on this port, and that no firewall is in between"
         }
-        // The server has said why, or has closed in order, which it does not for a file that changes.
-        TransferError::ConnectionLost { source: Some(source), .. }
-            if matches!(source.kind(), io::ErrorKind::Other | io::ErrorKind::UnexpectedEof) =>
+        ErrorKind::StreamsBlocked => "connect to the server directly",
+        // The server has given the reason, or has closed in order, which it does not for a file that changes.
+        ErrorKind::ConnectionLost
+            if matches!(cause, Some(io::ErrorKind::Other | io::ErrorKind::UnexpectedEof)) =>
         {
             "run the command again"
         }
-        TransferError::ConnectionLost { .. } => {
-            "the server may have stopped, or the file changed there; run the command again"
+        ErrorKind::ConnectionLost => {
+            "the server may have stopped, or the file may have changed; run the command again"
         }
-        TransferError::TimedOut { .. } => "check the server and the network, and run the command again",
-        // What is kept is of the old one, with which the next run would not go on.
-        TransferError::SourceChanged { .. } => "to begin anew when nobody writes to it, add --no-resume",
-        TransferError::Protocol { .. } => "check that it is a dtserver",
-        TransferError::DiskFull { .. } => "free some space or choose another place",
-        TransferError::TooLarge { .. } => {
-            "raise the limit (ulimit -f), or choose a place on a file system that has files of that size"
+        ErrorKind::TimedOut => "check the server and the network, and run the command again",
+        // What is saved is of the old version, so the next run would not resume.
+        ErrorKind::SourceChanged => "to start over once nobody writes to it, add --no-resume",
+        ErrorKind::Protocol => "check that it is a dtserver",
+        ErrorKind::DiskFull => "free some space or choose another output",
+        ErrorKind::TooLarge => {
+            "raise the limit (ulimit -f), or choose a file system that supports files of this size"
         }
-        TransferError::OutputExists { .. } => "remove it, or leave out --no-clobber",
-        TransferError::OutputInUse { .. } => "wait for it, or choose another output",
-        TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. } => {
-            "the server agrees with what was received; give the right --checksum, or leave it out"
+        ErrorKind::OutputExists => "remove it, or omit --no-clobber",
+        ErrorKind::OutputInUse => "wait for it, or choose another output",
+        ErrorKind::ChecksumMismatch => "the received file is the server's; correct --checksum, or omit it",
+        ErrorKind::SourceReplaced => "to start over with the new version, add --no-resume",
+        ErrorKind::CorruptBlock => {
+            "the file, the server's memory or the network is faulty; run the command again"
         }
-        TransferError::SourceReplaced { .. } => "to start over with what is there now, add --no-resume",
-        TransferError::CorruptBlock { .. } => {
-            "the file, the server's memory or something on the way is broken; run the command again"
-        }
-        TransferError::DigestMismatch { .. } => NOTHING_KEPT,
-        TransferError::LocalFile { source, .. } => return advice_on_file(source.kind()),
+        ErrorKind::DigestMismatch => NOTHING_SAVED,
+        ErrorKind::LocalFile => return advice_on_file(cause?),
         _ => return None,
     })
 }
 
 /// What to do about an output that cannot be written.
-#[expect(clippy::wildcard_enum_match_arm, reason = "where nothing helpful can be said, nothing is")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "there is no advice for the other kinds")]
 fn advice_on_file(kind: io::ErrorKind) -> Option<&'static str> {
     Some(match kind {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "make the folder first",
-        io::ErrorKind::IsADirectory => "name a file in it",
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "create the directory first",
+        io::ErrorKind::IsADirectory => "specify a file in it",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "choose a place that you may write to"
+            "choose an output in a writable directory"
         }
         _ => return None,
     })
@@ -182,23 +188,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_what_why_and_how_to_go_on() {
+    fn line_says_what_failed_why_and_what_to_do() {
         let source = io::Error::from_raw_os_error(13);
         let failure = Failure::System { action: "catch signals", source };
         assert_eq!(line(&failure, Some("try again")), "cannot catch signals: permission denied; try again");
-        assert_eq!(line(&Failure::from(TransferError::Cancelled), None), "interrupted");
-        assert_eq!(code(&TransferError::Cancelled), 130);
     }
 
     #[test]
-    fn what_is_kept_is_said_where_it_is_known() {
-        let interrupted = |kept| judge(&Failure::from(TransferError::Cancelled), &kept).line;
-        assert_eq!(interrupted(Resumable::Nothing), "interrupted; nothing was kept; run the command again");
+    fn interrupted_transfer_says_what_is_saved() {
+        let interrupted = |resumable| outcome(&Failure::Interrupted, &resumable);
+        let nothing = interrupted(Resumable::Nothing);
+        assert_eq!((nothing.exit, nothing.code), (130, "cancelled"));
+        assert_eq!(nothing.line, "interrupted; nothing was saved; run the command again");
         assert_eq!(
-            interrupted(Resumable::AsBefore),
-            "interrupted; nothing had come yet; run the command again"
+            interrupted(Resumable::Unchanged).line,
+            "interrupted; nothing was received yet; run the command again"
         );
-        let some = interrupted(Resumable::Bytes("5 MiB".to_owned()));
-        assert!(some.starts_with("interrupted; 5 MiB are kept; to go on, run "), "{some}");
+        let some = interrupted(Resumable::Bytes("5 MiB".to_owned())).line;
+        assert!(some.starts_with("interrupted; 5 MiB saved; to resume, run "), "{some}");
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_contract() {
+        for (kind, exit) in [
+            (ErrorKind::StreamsBlocked, 4),
+            (ErrorKind::Refused, 1),
+            (ErrorKind::ChecksumMismatch, 6),
+            (ErrorKind::Unauthorized, 9),
+            (ErrorKind::Cancelled, 130),
+            (ErrorKind::System, 1),
+        ] {
+            assert_eq!(exit_code(kind), exit, "{kind:?}");
+        }
     }
 }

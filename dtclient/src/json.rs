@@ -1,6 +1,6 @@
-//! What happens, for programs: one JSON object a line, on standard output.
+//! Events for programs: one JSON object per line, on standard output.
 //!
-//! Every object has `"v": 1` and `"event"`. Within a version keys and events may be added, and never change their meaning.
+//! Every object has `"v": 1` and `"event"`. Within a version, keys and events may be added, and keep their meaning.
 
 use std::io::{self, Write};
 
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 /// The version of the objects.
 const VERSION: u32 = 1;
 
-/// Prints what `event` says, if programs are told of it.
-pub(crate) fn tell(event: &Event) {
+/// Prints `event`.
+pub(crate) fn print_event(event: &Event) {
     if let Some(object) = of_event(event) {
         print(object);
     }
@@ -29,16 +29,16 @@ pub(crate) fn finished(report: &Report) {
         "seconds": report.elapsed.as_secs_f64(),
         "blake3": report.blake3.map(|digest| digest.to_string()),
         "md5": report.md5.map(|digest| digest.to_string()),
-        "retries": report.trouble.retries,
-        "repaired_blocks": report.trouble.repaired_blocks,
-        "wasted_bytes": report.trouble.wasted_bytes,
-        "streams_lost": report.trouble.streams_lost,
+        "retries": report.recovery.retries,
+        "repaired_blocks": report.recovery.repaired_blocks,
+        "wasted_bytes": report.recovery.wasted_bytes,
+        "streams_lost": report.recovery.streams_lost,
     }));
 }
 
-/// Prints the last object of one that failed.
-pub(crate) fn failed(exit: u8, error: &str) {
-    print(json!({"event": "failed", "exit": exit, "error": error}));
+/// Prints the last object of a transfer that failed; `code` names the kind of the error.
+pub(crate) fn failed(exit: u8, code: &str, error: &str) {
+    print(json!({"event": "failed", "exit": exit, "code": code, "error": error}));
 }
 
 fn of_event(event: &Event) -> Option<Value> {
@@ -60,7 +60,7 @@ fn of_event(event: &Event) -> Option<Value> {
         Event::BlockCorrupt { block, stream, .. } => {
             json!({"event": "block_corrupt", "block": block, "stream": stream.byte()})
         }
-        Event::StartedOver { .. } | Event::FellBack { .. } | Event::Resumable { .. } => {
+        Event::StartedOver { .. } | Event::Resumable { .. } => {
             json!({"event": "notice", "what": crate::progress::notice(event)?})
         }
         _ => return None,
@@ -82,7 +82,7 @@ fn print(mut object: Value) {
     if let Some(fields) = object.as_object_mut() {
         fields.insert("v".to_owned(), VERSION.into());
     }
-    // Whoever has closed the pipe does not want to know any more; the exit code still tells.
+    // A reader that has closed the pipe has seen enough; the exit code still reports the outcome.
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{object}").and_then(|()| out.flush());
 }

@@ -1,6 +1,6 @@
-//! The `dtclient` program: fetches one file over many streams, verified, into its place.
+//! The `dtclient` program: downloads a file over parallel streams, and verifies it.
 //!
-//! Everything it does is `dtcore`'s; this is the command line, the progress, and the words for people.
+//! The transfer is `dtcore`'s; this is the command line, the progress, and the messages.
 
 mod args;
 mod exit;
@@ -13,25 +13,26 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use dtcli::Signals;
-use dtcore::{Download, Event, Events, Report, Transfer};
+use dtcore::{CancelHandle, Client, Event, Events, Report, Transfer, TransferError};
 use tokio::time::{sleep, timeout};
 
 use args::Args;
 use exit::Failure;
 use progress::{Display, Resumable};
 
-/// How long a cancelled transfer may remove what it made before a second signal counts.
-const CLEAN_UP_UNDISTURBED: Duration = Duration::from_millis(500);
+/// How long a cancelled transfer may clean up before a second signal counts.
+const SIGNALS_IGNORED_FOR: Duration = Duration::from_millis(500);
 
-/// How long a cancelled transfer may take at most to remove what it made.
-const CLEAN_UP: Duration = Duration::from_secs(10);
+/// How long a cancelled transfer may clean up at most.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the last events of a transfer are waited for.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long the last events of a transfer are awaited.
+const LAST_EVENTS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
@@ -46,29 +47,41 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(source) => return exit::fail(&Failure::System { action: "start the event loop", source }),
     };
-    let mut kept = Resumable::AsBefore;
-    let result = runtime.block_on(run(&args, &mut kept));
+    let mut resumable = Resumable::Unchanged;
+    let result = runtime.block_on(run(&args, &mut resumable));
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let outcome = exit::judge(&error, &kept);
-            if args.json && outcome.code != exit::USAGE {
-                json::failed(outcome.code, &outcome.line);
+            let outcome = exit::outcome(&error, &resumable);
+            if args.json && outcome.exit != exit::USAGE {
+                json::failed(outcome.exit, outcome.code, &outcome.line);
             }
-            dtcli::fail("dtclient", &outcome.line, outcome.code)
+            dtcli::fail("dtclient", &outcome.line, outcome.exit)
         }
     }
 }
 
-/// Runs the transfer; when it fails, `kept` says what of it stays to go on with.
-async fn run(args: &Args, kept: &mut Resumable) -> Result<(), Failure> {
+/// A transfer, whatever its output.
+struct Running {
+    outcome: Pin<Box<dyn Future<Output = Result<Report, TransferError>>>>,
+    events: Option<Events>,
+    cancel: CancelHandle,
+}
+
+impl Running {
+    fn new<T: 'static>(mut transfer: Transfer<T>, report: fn(T) -> Report) -> Self {
+        let (events, cancel) = (transfer.take_events(), transfer.cancel_handle());
+        Self { outcome: Box::pin(async move { transfer.await.map(report) }), events, cancel }
+    }
+}
+
+/// Runs the transfer; when it fails, `resumable` says what it leaves to resume.
+async fn run(args: &Args, resumable: &mut Resumable) -> Result<(), Failure> {
     // Before the first file is touched: a signal from now on cleans up.
     let caught = Signals::new().map_err(|source| Failure::System { action: "catch signals", source });
     let mut signals = caught?;
-    let mut transfer = download(args)?.start();
-    let mut events = transfer.take_events();
-    let cancel = transfer.cancel_handle();
+    let Running { mut outcome, mut events, cancel } = start(args)?;
     let mut display = Display::new(args.verbosity(), args.streams, io::stderr().is_terminal());
     let watch = async {
         if let Some(events) = &mut events {
@@ -80,19 +93,19 @@ async fn run(args: &Args, kept: &mut Resumable) -> Result<(), Failure> {
     };
     let outcome = tokio::select! {
         biased;
-        outcome = &mut transfer => outcome.map_err(Failure::from),
+        outcome = &mut outcome => outcome.map_err(Failure::from),
         _ = signals.next() => {
             cancel.cancel();
-            finish_cancelled(transfer, &mut signals).await
+            finish_cancelled(outcome, &mut signals).await
         }
         never = watch => match never {},
     };
-    // What came right before the end.
+    // What was sent right before the end.
     while let Some(event) = next_ready(&mut events).await {
         show(args, &mut display, &event);
     }
     display.clear();
-    *kept = display.kept();
+    *resumable = display.resumable();
     let report = outcome?;
     if args.json {
         json::finished(&report);
@@ -103,72 +116,66 @@ async fn run(args: &Args, kept: &mut Resumable) -> Result<(), Failure> {
 
 fn show(args: &Args, display: &mut Display, event: &Event) {
     if args.json {
-        json::tell(event);
+        json::print_event(event);
     }
     display.show(event);
 }
 
-/// The next event of a transfer that has ended, if there is one; it is not waited for long, whatever became of the transfer.
+/// The next event of a transfer that has ended, if any; awaited for a short time only, because a transfer that was abandoned
+/// may still hold its end.
 async fn next_ready(events: &mut Option<Events>) -> Option<Event> {
-    timeout(LAST_WORDS, events.as_mut()?.next()).await.ok()?
+    timeout(LAST_EVENTS_TIMEOUT, events.as_mut()?.next()).await.ok()?
 }
 
-/// Waits until a cancelled transfer has cleaned up; a second signal, or too long a wait, ends at once.
+/// Waits until a cancelled transfer has cleaned up, or until a second signal or the timeout.
 ///
-/// Cleaning up takes milliseconds, so a second signal right behind the first (a key held down) changes nothing.
-async fn finish_cancelled(transfer: Transfer, signals: &mut Signals) -> Result<Report, Failure> {
+/// Cleaning up takes milliseconds, so a second signal right after the first (a key held down) changes nothing.
+async fn finish_cancelled(
+    outcome: impl Future<Output = Result<Report, TransferError>>,
+    signals: &mut Signals,
+) -> Result<Report, Failure> {
     let insisted = async {
-        sleep(CLEAN_UP_UNDISTURBED).await;
+        sleep(SIGNALS_IGNORED_FOR).await;
         signals.next().await;
     };
     tokio::select! {
         biased;
-        outcome = transfer => Ok(outcome?),
+        outcome = outcome => Ok(outcome?),
         () = insisted => Err(Failure::Abandoned),
-        () = sleep(CLEAN_UP) => Err(Failure::Abandoned),
+        () = sleep(CLEANUP_TIMEOUT) => Err(Failure::Abandoned),
     }
 }
 
-fn download(args: &Args) -> Result<Download, Failure> {
-    let (server, file) = (args.address.clone(), args.file.clone());
-    // The others are names of the same descriptor, which opening by name would write from its beginning.
+/// Starts the transfer.
+fn start(args: &Args) -> Result<Running, Failure> {
+    // The others are names of the same descriptor; opened by name, it would be written from its beginning.
     let standard_output_names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
     let is_standard_output = standard_output_names.iter().any(|name| args.output == Path::new(name));
     if is_standard_output && args.json {
         return Err(Failure::JsonAndOutput);
     }
-    let mut download = if is_standard_output {
-        Download::to_writer(server, file, standard_output()?)
-    } else {
-        Download::new(server, file, args.output.clone())
-    };
-    download = download.streams(args.streams).engine(args.engine).connect_timeout(args.connect_timeout);
-    download = download.protocol(args.protocol);
+    let builder = Client::builder(args.address.clone()).streams(args.streams).protocol(args.protocol);
+    let mut builder = builder.connect_timeout(args.connect_timeout);
     if let Some(rate) = args.limit_rate {
-        download = download.limit_rate(rate);
+        builder = builder.rate_limit(rate);
     }
     if let Some(rounds) = args.retries {
-        download = download.retries(rounds);
-    }
-    if args.no_resume {
-        download = download.no_resume();
-    }
-    if args.md5 {
-        download = download.md5();
+        builder = builder.retries(rounds);
     }
     if let Some(limit) = args.stall_timeout {
-        download = download.stall_timeout(limit).answer_timeout(limit);
+        builder = builder.stall_timeout(limit).answer_timeout(limit);
     }
-    if let Some(checksum) = args.checksum {
-        download = download.checksum(checksum);
-    }
-    if args.no_clobber {
-        download = download.no_clobber();
-    }
-    if args.sync {
-        download = download.sync();
-    }
-    Ok(download)
+    let download = builder.build()?.download(&args.file).engine(args.engine).md5(args.md5);
+    let download = download.overwrite(!args.no_clobber).resume(!args.no_resume).fsync(args.sync);
+    let download = match args.checksum {
+        Some(checksum) => download.checksum(checksum),
+        None => download,
+    };
+    Ok(if is_standard_output {
+        Running::new(download.to_writer(standard_output()?), |(report, _)| report)
+    } else {
+        Running::new(download.to_path(&args.output), |report| report)
+    })
 }
 
 /// Standard output without the line buffer of `io::stdout`, which would cut big writes into small ones.

@@ -1,4 +1,4 @@
-//! What the user sees while a transfer runs: a bar on a terminal, a plain line now and then elsewhere.
+//! The display of a running transfer: a bar on a terminal, elsewhere a plain line every few seconds.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,20 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::args::Verbosity;
 
-/// How often a plain line is printed where there is no terminal.
+/// How often a plain line is printed without a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// How much of the shown rate is replaced by what each progress event measures: the last second or so counts.
 const SMOOTHING: f64 = 0.15;
 
-/// What a transfer that fails leaves to go on with.
+/// What a failed transfer leaves to resume.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Resumable {
-    /// It had not begun: what an earlier one left, if one did, is as it was.
-    AsBefore,
+    /// It had not started: what an earlier one left, if anything, is unchanged.
+    Unchanged,
     /// Nothing.
     Nothing,
-    /// So much, in words.
+    /// This many bytes, with their unit.
     Bytes(String),
 }
 
@@ -30,10 +30,10 @@ pub(crate) struct Display {
     verbosity: Verbosity,
     streams: StreamCount,
     bar: Option<ProgressBar>,
-    begun: Instant,
+    started: Instant,
     rate: Rate,
     last_plain: Instant,
-    kept: Resumable,
+    resumable: Resumable,
 }
 
 impl Display {
@@ -45,33 +45,31 @@ impl Display {
         });
         let now = Instant::now();
         let rate = Rate::default();
-        Self { verbosity, streams, bar, begun: now, rate, last_plain: now, kept: Resumable::AsBefore }
+        Self { verbosity, streams, bar, started: now, rate, last_plain: now, resumable: Resumable::Unchanged }
     }
 
     pub(crate) fn show(&mut self, event: &Event) {
         match event {
             Event::Connected { server, .. } => {
-                self.say_verbose(&format!("connected to {server}, waiting for its answer"));
+                self.say_verbose(&format!("connected to {server}, waiting for an answer"));
                 if let Some(bar) = &self.bar {
-                    bar.set_message("waiting for the server; one of protocol 1 hashes the file first");
+                    bar.set_message("waiting for the server (in protocol 1 it hashes the file first)");
                     bar.enable_steady_tick(Duration::from_millis(200));
                 }
             }
             Event::Checking { bytes, of, .. } => {
-                let text = format!("checking what is there: {}%", percent(*bytes, *of));
+                let text = format!("verifying the partial file: {}%", percent(*bytes, *of));
                 match &self.bar {
                     Some(bar) => bar.set_message(text),
-                    None => self.say_now_and_then(&text),
+                    None => self.say_periodically(&text),
                 }
             }
             Event::Started { size, streams, protocol, resumed, .. } => {
                 self.started(*resumed);
-                let told = size.map_or_else(|| "a size it does not tell".to_owned(), bytes);
-                self.say_verbose(&format!(
-                    "the file has {told} and comes over {streams} streams in protocol {protocol}"
-                ));
+                let size_text = size.map_or_else(|| "unknown size".to_owned(), bytes);
+                self.say_verbose(&format!("{size_text}, {streams} streams, protocol {protocol}"));
                 if *resumed > 0 {
-                    self.say_normal(&format!("going on after {}", bytes(*resumed)));
+                    self.say_normal(&format!("resuming: {} are there", bytes(*resumed)));
                 }
                 if let (Some(bar), Some(size)) = (&self.bar, size) {
                     bar.disable_steady_tick();
@@ -81,15 +79,15 @@ impl Display {
             }
             Event::Progress(progress) => self.progress(progress),
             Event::StreamLost { stream, reason, .. } => {
-                self.say_verbose(&format!("stream {stream} is connected again: {}", one_line(reason)));
+                self.say_verbose(&format!("stream {stream} lost, reconnecting: {}", one_line(reason)));
             }
             Event::BlockCorrupt { block, stream, .. } => {
                 self.say_verbose(&format!(
-                    "block {block} came with wrong bytes on stream {stream} and is fetched again"
+                    "block {block} arrived corrupt on stream {stream}, fetching it again"
                 ));
             }
-            Event::Resumable { bytes: n, .. } => self.kept = Resumable::Bytes(bytes(*n)),
-            Event::StartedOver { .. } | Event::FellBack { .. } => {
+            Event::Resumable { bytes: n, .. } => self.resumable = Resumable::Bytes(bytes(*n)),
+            Event::StartedOver { .. } => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
                 }
@@ -98,10 +96,10 @@ impl Display {
         }
     }
 
-    /// From here on bytes come.
+    /// Bytes arrive from now on.
     fn started(&mut self, resumed: u64) {
-        self.kept = Resumable::Nothing;
-        self.rate = Rate::starting_at(resumed, self.begun.elapsed());
+        self.resumable = Resumable::Nothing;
+        self.rate = Rate::starting_at(resumed, self.started.elapsed());
     }
 
     fn progress(&mut self, progress: &Progress) {
@@ -111,26 +109,26 @@ impl Display {
             bar.set_position(progress.received);
             bar.set_message(text);
         } else {
-            self.say_now_and_then(&text);
+            self.say_periodically(&text);
         }
     }
 
-    /// Prints a line where there is no terminal, unless it is not long since the last one.
-    fn say_now_and_then(&mut self, text: &str) {
+    /// Prints a line without a terminal, unless the last one was just printed.
+    fn say_periodically(&mut self, text: &str) {
         if self.verbosity > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
             self.last_plain = Instant::now();
             say(text);
         }
     }
 
-    /// Takes the bar off the terminal.
+    /// Removes the bar from the terminal.
     pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 
-    /// The last line: what came, how long it took, and its digest.
+    /// Prints the last line: the size, the time it took, and the digests.
     pub(crate) fn finish(&self, report: &Report, name: &str) {
         if self.verbosity > Verbosity::Quiet {
             say(&summary(report, name));
@@ -138,15 +136,13 @@ impl Display {
         if self.verbosity == Verbosity::Verbose {
             let lag = report.elapsed.saturating_sub(report.received_after);
             let (received, lag) = (report.received_after.as_secs_f64(), lag.as_secs_f64());
-            say(&format!(
-                "the last byte came after {received:.2} s; verifying and publishing took {lag:.2} s more"
-            ));
+            say(&format!("last byte received after {received:.2} s; verified and in place {lag:.2} s later"));
         }
     }
 
-    /// What the transfer leaves to go on with if it has failed.
-    pub(crate) fn kept(&self) -> Resumable {
-        self.kept.clone()
+    /// What the transfer leaves to resume if it has failed.
+    pub(crate) fn resumable(&self) -> Resumable {
+        self.resumable.clone()
     }
 
     fn say_verbose(&self, text: &str) {
@@ -169,15 +165,12 @@ impl Display {
     }
 }
 
-/// What a user is told once, unless he wants to hear of errors only.
+/// The text of an event that is shown once, unless only errors are printed.
 #[expect(clippy::wildcard_enum_match_arm, reason = "all others are no notices")]
 pub(crate) fn notice(event: &Event) -> Option<String> {
     match event {
-        Event::FellBack { data, .. } => Some(format!(
-            "no stream gets through to the data port {data}; the streams come over the control port"
-        )),
-        Event::StartedOver { reason, .. } => Some(format!("beginning anew: {reason}")),
-        Event::Resumable { bytes: n, .. } => Some(format!("{} are kept", bytes(*n))),
+        Event::StartedOver { reason, .. } => Some(format!("starting over: {reason}")),
+        Event::Resumable { bytes: n, .. } => Some(format!("{} saved", bytes(*n))),
         _ => None,
     }
 }
@@ -197,7 +190,7 @@ struct Rate {
 }
 
 impl Rate {
-    /// Measured from here on: what was there before has not come in this time.
+    /// Measured from now on: what was there before has not arrived in this time.
     fn starting_at(received: u64, elapsed: Duration) -> Self {
         Self { bytes_per_second: 0.0, last: (received, elapsed) }
     }
@@ -244,28 +237,28 @@ fn summary(report: &Report, name: &str) -> String {
     let (n, size, rate) = (report.bytes, bytes(report.bytes), bytes_float(rate));
     let resumed = match report.resumed {
         0 => String::new(),
-        there => format!(", {} of them there before", bytes(there)),
+        resumed => format!(", {} resumed", bytes(resumed)),
     };
-    let trouble = trouble(report);
-    format!("{name}: {n} bytes ({size}) in {seconds:.2} s, {rate}/s{resumed}{blake3}{md5} verified{trouble}")
+    let recovery = recovery(report);
+    format!("{name}: {n} bytes ({size}) in {seconds:.2} s, {rate}/s{resumed}{blake3}{md5} verified{recovery}")
 }
 
-/// What went wrong on the way; nothing if nothing did.
-fn trouble(report: &Report) -> String {
+/// What was lost and repaired; nothing if nothing was.
+fn recovery(report: &Report) -> String {
     let counted = |n: u64, one: &str, many: &str| match n {
         0 => None,
         1 => Some(format!("1 {one}")),
         n => Some(format!("{n} {many}")),
     };
-    let trouble = report.trouble;
+    let recovery = report.recovery;
     let parts = [
-        counted(trouble.streams_lost, "stream lost", "streams lost"),
-        counted(trouble.retries, "retry", "retries"),
-        counted(trouble.repaired_blocks, "block repaired", "blocks repaired"),
-        (trouble.wasted_bytes > 0).then(|| format!("{} wasted", bytes(trouble.wasted_bytes))),
+        counted(recovery.streams_lost, "stream lost", "streams lost"),
+        counted(recovery.retries, "retry", "retries"),
+        counted(recovery.repaired_blocks, "block repaired", "blocks repaired"),
+        (recovery.wasted_bytes > 0).then(|| format!("{} wasted", bytes(recovery.wasted_bytes))),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() { String::new() } else { format!("; on the way: {}", parts.join(", ")) }
+    if parts.is_empty() { String::new() } else { format!("; recovered: {}", parts.join(", ")) }
 }
 
 fn percent(part: u64, whole: u64) -> u64 {
@@ -325,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_says_what_people_ask() {
+    fn line_shows_size_rate_and_remaining_time() {
         let gib = 1 << 30;
         let streams = StreamCount::default();
         for (progress, expected) in [
@@ -341,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn times_to_come_are_readable() {
+    fn remaining_time_is_readable() {
         for (left, rate, expected) in [
             (90, 1.0, "1:30"),
             (3 * 3600 + 62, 1.0, "3:01:02"),
@@ -354,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_follows_the_recent_past() {
+    fn rate_follows_the_recent_past() {
         let mut rate = Rate::default();
         let mut at = progress(None, 0, 0);
         for step in 1..=100 {
@@ -366,11 +359,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_before_did_not_come_in_a_moment() {
-        let (resumed, begun) = (50 << 30, Duration::from_secs(3));
-        let mut rate = Rate::starting_at(resumed, begun);
+    fn resumed_bytes_do_not_count_as_rate() {
+        let (resumed, elapsed) = (50 << 30, Duration::from_secs(3));
+        let mut rate = Rate::starting_at(resumed, elapsed);
         let mut at = progress(None, resumed + 1_000_000, resumed);
-        at.elapsed = begun + Duration::from_millis(100);
+        at.elapsed = elapsed + Duration::from_millis(100);
         rate.update(&at);
         assert!((rate.bytes_per_second - 10_000_000.0).abs() < 1.0, "{rate:?}");
 

@@ -1,29 +1,29 @@
-//! The command that goes on with an interrupted transfer: the same one, as a shell would have to be told it.
+//! The command that resumes an interrupted transfer: the same one, quoted for a shell.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// The option that would begin anew, and the variable that stands for it.
+/// The option that starts over, and its environment variable.
 const NO_RESUME: (&str, &str) = ("--no-resume", "DT_NO_RESUME");
 
-/// This program's command line, quoted for a shell, without what would make it begin anew.
+/// This program's command line, quoted for a shell, without what makes it start over.
 pub(crate) fn command() -> String {
     let (_, variable) = NO_RESUME;
     let unset = env::var_os(variable).map(|_| format!("env -u {variable}"));
-    unset.into_iter().chain(going_on(env::args_os())).collect::<Vec<_>>().join(" ")
+    unset.into_iter().chain(resuming(env::args_os())).collect::<Vec<_>>().join(" ")
 }
 
-/// The words of a command line that goes on, quoted.
-fn going_on(words: impl Iterator<Item = OsString>) -> Vec<String> {
+/// The words of a command line that resumes, quoted.
+fn resuming(words: impl Iterator<Item = OsString>) -> Vec<String> {
     let (option, _) = NO_RESUME;
     let mut are_options = true;
-    let is_kept = |word: &OsString| {
-        // Behind this word, everything is a name.
+    let is_resuming = |word: &OsString| {
+        // After this word, everything is a name.
         are_options &= word != "--";
         !(are_options && word == option)
     };
-    words.filter(is_kept).map(|word| quoted(&word)).collect()
+    words.filter(is_resuming).map(|word| quoted(&word)).collect()
 }
 
 fn quoted(word: &OsStr) -> String {
@@ -37,7 +37,7 @@ fn quoted(word: &OsStr) -> String {
 
 /// A word with bytes that cannot be printed, as bash, zsh and ksh read it.
 ///
-/// In octal: how many digits belong to a hexadecimal escape, they do not agree about.
+/// In octal, because they disagree about how many digits a hexadecimal escape has.
 fn escaped(word: &OsStr) -> String {
     let mut text = String::from("$'");
     let octal = |bytes: &[u8]| bytes.iter().map(|byte| format!(r"\{byte:03o}")).collect::<Vec<_>>().concat();
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// What a shell makes of a quoted word; `None` if there is no such shell.
+    /// A quoted word as a shell reads it; `None` without such a shell.
     fn read_back(shell: &str, word: &OsStr) -> Option<Vec<u8>> {
         let script = format!("printf %s {}", quoted(word));
         let output = Command::new(shell).arg("-c").arg(script).output().ok()?;
@@ -67,14 +67,14 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_reads_back_what_was_written() {
+    fn shell_reads_back_the_same_words() {
         for word in ["plain", "a/b-c_d.e:9000", "two words", "it's", "", "$HOME", "a\"b", "ü", "*", "a\\b"] {
             assert_eq!(read_back("sh", OsStr::new(word)).unwrap(), word.as_bytes());
         }
     }
 
     #[test]
-    fn names_that_cannot_be_printed_are_told_all_the_same() {
+    fn unprintable_names_are_escaped() {
         let words: [(&[u8], &str); 4] = [
             (b"f\xFF1", r"$'f\3771'"),
             (b"it's\n\\ too", r"$'it\'s\012\\ too'"),
@@ -84,7 +84,7 @@ mod tests {
         for (word, expected) in words {
             let word = OsStr::from_bytes(word);
             assert_eq!(quoted(word), expected);
-            // Not every shell knows this quoting, nor has every machine one that does.
+            // Not every shell supports this quoting, and not every machine has one that does.
             if let Some(read) = read_back("bash", word) {
                 assert_eq!(read, word.as_bytes());
             }
@@ -92,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn what_would_begin_anew_is_left_out() {
+    fn option_that_starts_over_is_left_out() {
         for (words, expected) in [
             (&["dtclient", "--no-resume", "host", "8", "f", "out"][..], "dtclient host 8 f out"),
             (&["dtclient", "host", "8", "f", "out", "--no-resume", "-q"], "dtclient host 8 f out -q"),
             (&["dtclient", "--", "host", "8", "--no-resume", "out"], "dtclient -- host 8 --no-resume out"),
         ] {
             let words = words.iter().map(OsString::from);
-            assert_eq!(going_on(words).join(" "), expected);
+            assert_eq!(resuming(words).join(" "), expected);
         }
     }
 }

@@ -1,322 +1,258 @@
-//! Why a transfer failed, in terms that a user can act on.
+//! The error of a transfer, as callers see it: a kind to act on, a message, and what it is about.
 
-use std::path::PathBuf;
-use std::time::Duration;
-use std::{fmt, io};
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
 
-use crate::digest::Checksum;
+use crate::failure::{DigestOrigin, Failure};
 
-/// Why a transfer failed.
+/// Why a transfer did not deliver its file.
 ///
-/// The message says what failed and where; the underlying cause, if there is one, is the
-/// [`source`](std::error::Error::source). An existing output is unchanged after any error.
-#[derive(Debug, thiserror::Error)]
+/// Displayed, it is one line of lower case that says what failed and where; the cause below it, if there is one, is its
+/// [`source`](Error::source). Whatever the error, an output that existed before is unchanged.
+///
+/// ```
+/// # async fn example(client: dtcore::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use dtcore::ErrorKind;
+/// match client.download("remote/path").to_path("out.bin").await {
+///     Ok(report) => println!("{} bytes", report.bytes),
+///     Err(error) if error.kind() == ErrorKind::NotFound => println!("no such file"),
+///     Err(error) if error.is_retryable() => println!("retry later: {error}"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct TransferError(Box<Failure>);
+
+/// What kind of failure a [`TransferError`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
-pub enum TransferError {
+pub enum ErrorKind {
     /// The server has no such file, or it is not a regular file.
-    #[error("{server} has no file {name:?}")]
-    #[non_exhaustive]
-    NotFound {
-        /// The server's address.
-        server: String,
-        /// The requested file.
-        name: String,
-    },
-    /// The server has no permission to read the file.
-    #[error("permission denied: {server} may not read {name:?}")]
-    #[non_exhaustive]
-    Forbidden {
-        /// The server's address.
-        server: String,
-        /// The requested file.
-        name: String,
-    },
-    /// The server found the file but could not read all of it.
-    #[error("{server} cannot read {name:?}{}", with_reason(reason))]
-    #[non_exhaustive]
-    Unreadable {
-        /// The server's address.
-        server: String,
-        /// The requested file.
-        name: String,
-        /// The reason given by the server, without control characters; empty if it gave none.
-        reason: String,
-    },
+    NotFound,
+    /// The server may not read the file.
+    Forbidden,
+    /// The server found the file and could not read all of it.
+    Unreadable,
     /// The server requires authentication.
-    #[error("{server}: authentication required (401)")]
-    #[non_exhaustive]
-    Unauthorized {
-        /// The server's address.
-        server: String,
-    },
-    /// The server refused the request with another status.
-    #[error("{server} refused the request ({status}): {reason}")]
-    #[non_exhaustive]
-    Refused {
-        /// The server's address.
-        server: String,
-        /// The HTTP status.
-        status: u16,
-        /// The reason given by the server, without control characters.
-        reason: String,
-    },
-    /// No connection could be established.
-    #[error("cannot connect to {server}")]
-    #[non_exhaustive]
-    Unreachable {
-        /// The address that was tried.
-        server: String,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Unauthorized,
+    /// The server refused the request for another reason, such as too many transfers.
+    Refused,
+    /// No connection could be made.
+    Unreachable,
     /// A proxy between client and server does not carry streams.
-    #[error("cannot open streams to {server}: a proxy does not carry them; connect to the server directly")]
-    #[non_exhaustive]
-    StreamsBlocked {
-        /// The server's address.
-        server: String,
-    },
-    /// A connection ended before all data had arrived.
-    #[error("connection to {server} lost: {}", lost_connection(*stream, *received))]
-    #[non_exhaustive]
-    ConnectionLost {
-        /// The server's address.
-        server: String,
-        /// The stream that ended early; `None` for the connection of the request.
-        stream: Option<u8>,
-        /// How many bytes of the file had arrived on it.
-        received: u64,
-        /// The error of the system or of the server, if there was one.
-        source: Option<io::Error>,
-    },
-    /// No data arrived for too long.
-    #[error("timed out: no data from {server} for {} s while {activity}", waited.as_secs_f64())]
-    #[non_exhaustive]
-    TimedOut {
-        /// The server's address.
-        server: String,
-        /// What the client was waiting for, after "while".
-        activity: &'static str,
-        /// How long it waited.
-        waited: Duration,
-    },
-    /// The data is complete but does not match the expected digest.
-    #[error("{name:?} does not match {origin}: expected {expected}, received {actual}")]
-    #[non_exhaustive]
-    DigestMismatch {
-        /// The requested file.
-        name: String,
-        /// Where the expected digest comes from.
-        origin: DigestOrigin,
-        /// The expected digest.
-        expected: Checksum,
-        /// The digest of the received data.
-        actual: Checksum,
-    },
-    /// The file changed during the transfer.
-    #[error("{name:?} changed on {server} during the transfer")]
-    #[non_exhaustive]
-    SourceChanged {
-        /// The server's address.
-        server: String,
-        /// The requested file.
-        name: String,
-    },
-    /// The part file belongs to another version of the remote file.
-    #[error("{name:?} has changed on {server} since {} was started", part.display())]
-    #[non_exhaustive]
-    SourceReplaced {
-        /// The server's address.
-        server: String,
-        /// The requested file.
-        name: String,
-        /// The part file, which is not deleted.
-        part: PathBuf,
-    },
-    /// A block was corrupt each time it was received.
-    #[error(
-        "{times} copies of block {block} of {name:?} (at byte {offset}) from {server} did not match their digest"
-    )]
-    #[non_exhaustive]
-    CorruptBlock {
-        /// The server's address.
-        server: String,
-        /// The requested file.
-        name: String,
-        /// The block's number, counted from 0.
-        block: u32,
-        /// The offset of its first byte in the file.
-        offset: u64,
-        /// How many corrupt copies were received.
-        times: u32,
-    },
-    /// The peer violated the protocol.
-    #[error("protocol error from {server}: {what}")]
-    #[non_exhaustive]
-    Protocol {
-        /// The server's address.
-        server: String,
-        /// How.
-        what: String,
-    },
-    /// The disk or the quota is full.
-    #[error("no space left for {}{}", path.display(), bytes_needed(*needed))]
-    #[non_exhaustive]
-    DiskFull {
-        /// The file that needs the space.
-        path: PathBuf,
-        /// How many bytes the file needs; 0 if that is unknown.
-        needed: u64,
-    },
-    /// The file would exceed the limit of the file system or of the process (`ulimit -f`).
-    #[error("{} would exceed the file size limit{}", path.display(), bytes_needed(*needed))]
-    #[non_exhaustive]
-    TooLarge {
-        /// The file that would be too large.
-        path: PathBuf,
-        /// How many bytes the file needs; 0 if that is unknown.
-        needed: u64,
-    },
-    /// An operation on a local file failed.
-    #[error("cannot {action} {}", path.display())]
-    #[non_exhaustive]
-    LocalFile {
-        /// The operation.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// The output already exists and must not be replaced.
-    #[error("{} already exists", path.display())]
-    #[non_exhaustive]
-    OutputExists {
-        /// The output.
-        path: PathBuf,
-    },
-    /// Another transfer is writing the same output.
-    #[error("{} is being written by another transfer", path.display())]
-    #[non_exhaustive]
-    OutputInUse {
-        /// The output.
-        path: PathBuf,
-    },
-    /// The caller cancelled the transfer.
-    #[error("interrupted")]
+    StreamsBlocked,
+    /// The server's connections ended before all bytes had arrived.
+    ConnectionLost,
+    /// Nothing moved for as long as a timeout allows.
+    TimedOut,
+    /// All bytes arrived, and do not match the digest that the server reports.
+    DigestMismatch,
+    /// All bytes arrived, and do not match the digest that [`Download::checksum`](crate::Download::checksum) requires.
+    ChecksumMismatch,
+    /// The remote file changed during the transfer.
+    SourceChanged,
+    /// The remote file is another than the one that the part file was started with.
+    SourceReplaced,
+    /// A block does not match its digest, however often it is fetched.
+    CorruptBlock,
+    /// The server sent what the protocol does not allow.
+    Protocol,
+    /// There is no room for the file.
+    DiskFull,
+    /// The file is larger than the file system, the limits of the process or the caller allow.
+    TooLarge,
+    /// An operation on a local file, or on the caller's writer, failed.
+    LocalFile,
+    /// The output exists, and must not be replaced.
+    OutputExists,
+    /// Another transfer writes the same output.
+    OutputInUse,
+    /// The transfer was cancelled by its owner.
     Cancelled,
-    /// The system lacks a resource that the transfer needs, such as a thread.
-    #[error("cannot {action}")]
-    #[non_exhaustive]
-    System {
-        /// The operation.
-        action: &'static str,
-        /// The error of the system.
-        source: io::Error,
-    },
+    /// The system did not provide what the transfer needs, such as a thread.
+    System,
+}
+
+impl ErrorKind {
+    /// A stable name in snake case, for scripts and logs: `not_found`, `timed_out` ...
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Forbidden => "forbidden",
+            Self::Unreadable => "unreadable",
+            Self::Unauthorized => "unauthorized",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::StreamsBlocked => "streams_blocked",
+            Self::ConnectionLost => "connection_lost",
+            Self::TimedOut => "timed_out",
+            Self::DigestMismatch => "digest_mismatch",
+            Self::ChecksumMismatch => "checksum_mismatch",
+            Self::SourceChanged => "source_changed",
+            Self::SourceReplaced => "source_replaced",
+            Self::CorruptBlock => "corrupt_block",
+            Self::Protocol => "protocol",
+            Self::DiskFull => "disk_full",
+            Self::TooLarge => "too_large",
+            Self::LocalFile => "local_file",
+            Self::OutputExists => "output_exists",
+            Self::OutputInUse => "output_in_use",
+            Self::Cancelled => "cancelled",
+            Self::System => "system",
+        }
+    }
 }
 
 impl TransferError {
-    /// Whether the same transfer may succeed if it is retried.
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Failure::NotFound { .. } => ErrorKind::NotFound,
+            Failure::Forbidden { .. } => ErrorKind::Forbidden,
+            Failure::Unreadable { .. } => ErrorKind::Unreadable,
+            Failure::Unauthorized { .. } => ErrorKind::Unauthorized,
+            Failure::Refused { .. } => ErrorKind::Refused,
+            Failure::Unreachable { .. } => ErrorKind::Unreachable,
+            Failure::StreamsBlocked { .. } => ErrorKind::StreamsBlocked,
+            Failure::ConnectionLost { .. } => ErrorKind::ConnectionLost,
+            Failure::TimedOut { .. } => ErrorKind::TimedOut,
+            Failure::DigestMismatch { origin: DigestOrigin::Server, .. } => ErrorKind::DigestMismatch,
+            Failure::DigestMismatch { origin: DigestOrigin::Caller, .. } => ErrorKind::ChecksumMismatch,
+            Failure::SourceChanged { .. } => ErrorKind::SourceChanged,
+            Failure::SourceReplaced { .. } => ErrorKind::SourceReplaced,
+            Failure::CorruptBlock { .. } => ErrorKind::CorruptBlock,
+            Failure::Protocol { .. } => ErrorKind::Protocol,
+            Failure::DiskFull { .. } => ErrorKind::DiskFull,
+            Failure::TooLarge { .. } | Failure::OverLimit { .. } => ErrorKind::TooLarge,
+            Failure::LocalFile { .. } => ErrorKind::LocalFile,
+            Failure::OutputExists { .. } => ErrorKind::OutputExists,
+            Failure::OutputInUse { .. } => ErrorKind::OutputInUse,
+            Failure::Cancelled => ErrorKind::Cancelled,
+            Failure::System { .. } => ErrorKind::System,
+        }
+    }
+
+    /// The [`code`](ErrorKind::code) of its kind: a stable name in snake case.
+    pub fn code(&self) -> &'static str {
+        self.kind().code()
+    }
+
+    /// Whether the same transfer may well succeed when it is simply retried, perhaps later.
     pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Unreachable { .. }
-            | Self::ConnectionLost { .. }
-            | Self::TimedOut { .. }
-            | Self::SourceChanged { .. } => true,
-            Self::Refused { status, .. } => matches!(status, 429 | 502..=504),
-            Self::NotFound { .. }
-            | Self::Forbidden { .. }
-            | Self::Unreadable { .. }
-            | Self::Unauthorized { .. }
-            | Self::DigestMismatch { .. }
-            | Self::SourceReplaced { .. }
-            | Self::CorruptBlock { .. }
-            | Self::Protocol { .. }
-            | Self::DiskFull { .. }
-            | Self::TooLarge { .. }
-            | Self::LocalFile { .. }
-            | Self::OutputExists { .. }
-            | Self::OutputInUse { .. }
-            | Self::Cancelled
-            | Self::System { .. }
-            | Self::StreamsBlocked { .. } => false,
+        self.0.is_retryable()
+    }
+
+    /// The server that the failure is about, as `host:port`.
+    pub fn peer(&self) -> Option<&str> {
+        self.subject().peer
+    }
+
+    /// The remote file that the failure is about.
+    pub fn entry(&self) -> Option<&str> {
+        self.subject().entry
+    }
+
+    /// The local file that the failure is about; of a caller's writer, what messages call it.
+    pub fn path(&self) -> Option<&Path> {
+        self.subject().path
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let none = Subject { peer: None, entry: None, path: None };
+        match &*self.0 {
+            Failure::SourceReplaced { server, name, part } => {
+                Subject { peer: Some(server), entry: Some(name), path: Some(part) }
+            }
+            Failure::NotFound { server, name }
+            | Failure::Forbidden { server, name }
+            | Failure::Unreadable { server, name, .. }
+            | Failure::SourceChanged { server, name }
+            | Failure::CorruptBlock { server, name, .. } => {
+                Subject { peer: Some(server), entry: Some(name), ..none }
+            }
+            Failure::DigestMismatch { name, .. } => Subject { entry: Some(name), ..none },
+            Failure::Unauthorized { server }
+            | Failure::Refused { server, .. }
+            | Failure::Unreachable { server, .. }
+            | Failure::StreamsBlocked { server }
+            | Failure::ConnectionLost { server, .. }
+            | Failure::TimedOut { server, .. }
+            | Failure::Protocol { server, .. } => Subject { peer: Some(server), ..none },
+            Failure::DiskFull { path, .. }
+            | Failure::TooLarge { path, .. }
+            | Failure::LocalFile { path, .. }
+            | Failure::OutputExists { path }
+            | Failure::OutputInUse { path } => Subject { path: Some(path), ..none },
+            Failure::OverLimit { .. } | Failure::Cancelled | Failure::System { .. } => none,
         }
     }
+}
 
-    /// The error of a local file operation; a full disk and a file that is too large have variants of their own, because
-    /// each has another remedy.
-    pub(crate) fn local(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-        needed: u64,
-        source: io::Error,
-    ) -> Self {
-        let path = path.into();
-        if source.kind() == io::ErrorKind::FileTooLarge {
-            Self::TooLarge { path, needed }
-        } else if is_disk_full(&source) {
-            Self::DiskFull { path, needed }
-        } else {
-            Self::LocalFile { action, path, source }
-        }
+/// What a failure is about.
+struct Subject<'a> {
+    peer: Option<&'a str>,
+    entry: Option<&'a str>,
+    path: Option<&'a Path>,
+}
+
+impl From<Failure> for TransferError {
+    fn from(failure: Failure) -> Self {
+        Self(Box::new(failure))
     }
 }
 
-fn lost_connection(stream: Option<u8>, received: u64) -> String {
-    match stream {
-        Some(stream) => format!("stream {stream} ended early, after {received} bytes"),
-        None => "it ended before the server answered".to_owned(),
-    }
-}
-
-fn with_reason(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(": {reason}") }
-}
-
-fn bytes_needed(needed: u64) -> String {
-    if needed == 0 { String::new() } else { format!(": {needed} bytes needed") }
-}
-
-/// Where an expected digest comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum DigestOrigin {
-    /// The server.
-    Server,
-    /// The caller, as [`Download::checksum`](crate::Download::checksum).
-    Caller,
-}
-
-impl fmt::Display for DigestOrigin {
+impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Server => "the server's digest",
-            Self::Caller => "the given checksum",
-        })
+        self.0.fmt(f)
     }
 }
 
-/// Whether the file does not fit: the disk or the quota is full, or the file would exceed the file size limit.
-pub(crate) fn is_disk_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+impl fmt::Debug for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Error for TransferError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[test]
-    fn messages_say_why_a_file_does_not_fit() {
-        for (kind, needed, expected) in [
-            (io::ErrorKind::StorageFull, 7, "no space left for f: 7 bytes needed"),
-            (io::ErrorKind::QuotaExceeded, 0, "no space left for f"),
-            (io::ErrorKind::FileTooLarge, 7, "f would exceed the file size limit: 7 bytes needed"),
-            (io::ErrorKind::FileTooLarge, 0, "f would exceed the file size limit"),
-            (io::ErrorKind::Other, 7, "cannot write f"),
+    fn error_says_what_it_is_about() {
+        let (server, name) = ("host:9000".to_owned(), "f".to_owned());
+        let replaced = Failure::SourceReplaced { server, name, part: "out.dtpart".into() };
+        let full = Failure::local("write", "out", 7, io::ErrorKind::StorageFull.into());
+        for (failure, code, peer, entry, path) in [
+            (replaced, "source_replaced", Some("host:9000"), Some("f"), Some("out.dtpart")),
+            (full, "disk_full", None, None, Some("out")),
+            (Failure::Cancelled, "cancelled", None, None, None),
         ] {
-            assert_eq!(TransferError::local("write", "f", needed, kind.into()).to_string(), expected);
+            let error = TransferError::from(failure);
+            assert_eq!((error.code(), error.peer(), error.entry()), (code, peer, entry));
+            assert_eq!(error.path(), path.map(Path::new), "{code}");
         }
+    }
+
+    #[test]
+    fn cause_is_the_source_and_not_in_the_message() {
+        let source = io::Error::other("reset by peer");
+        let error = Failure::ConnectionLost {
+            server: "host:9000".to_owned(),
+            stream: Some(3),
+            received: 5,
+            source: Some(source),
+        };
+        let error = TransferError::from(error);
+        assert_eq!(error.to_string(), "connection to host:9000 lost: stream 3 ended early, after 5 bytes");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("reset by peer"));
     }
 }

@@ -1,90 +1,89 @@
-//! What a transfer tells while it runs.
+//! The events of a running transfer, its progress, and its final report.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use futures_util::Stream;
+use futures_util::task::AtomicWaker;
+use tokio::sync::mpsc;
 
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::manifest::{StreamCount, StreamId};
 
-/// One thing that happened in a transfer.
+/// An event of a transfer.
 ///
-/// The grammar is `Connected Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt | FellBack)*`, cut off
-/// anywhere by a failure, and then perhaps `Resumable`; the outcome itself is what the transfer returns.
+/// The grammar is `Connected Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt)*`, cut off anywhere by a
+/// failure, and then perhaps `Resumable`; the outcome itself is what the transfer returns.
+///
+/// Guaranteed events are always delivered. The others are left out when events are not read as fast as they occur.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The server's control port was reached, and it was asked for the file. Guaranteed, once.
+    /// The server was reached, and the file requested. Guaranteed, once.
     #[non_exhaustive]
     Connected {
-        /// The address that answered.
+        /// The address that was reached.
         server: SocketAddr,
     },
-    /// What an earlier run left is read back and compared with its digests, because the machine was started anew since.
-    /// Told before the first block and now and then; left out when events are not read as fast as they come.
+    /// What an earlier run left is read back and compared with its digests, because the machine was restarted since. Not
+    /// guaranteed; before the first block, and repeatedly.
     #[non_exhaustive]
     Checking {
         /// How many bytes were compared.
         bytes: u64,
-        /// How many are to be.
+        /// How many bytes there are to compare.
         of: u64,
     },
-    /// The server has agreed, and the streams are being opened. Guaranteed, once.
+    /// The server has accepted the request, and the streams are being opened. Guaranteed, once.
     #[non_exhaustive]
     Started {
-        /// The file's size in bytes, if the server told it.
+        /// The file's size in bytes, if the server reports it.
         size: Option<u64>,
-        /// How many streams carry it.
+        /// The number of streams.
         streams: StreamCount,
         /// The protocol that client and server have agreed on, 1 or 2.
         protocol: u8,
         /// The size in bytes of the blocks that are fetched and verified one by one; protocol 1 has none.
         block: Option<u64>,
-        /// Bytes that are there already, verified by an earlier run.
+        /// Bytes that an earlier run has left, verified.
         resumed: u64,
     },
-    /// A part file was there and could not be gone on with. Guaranteed, at most once.
+    /// There was a part file that cannot be resumed. Guaranteed, at most once.
     #[non_exhaustive]
     StartedOver {
-        /// Why, in words for people.
+        /// The reason, for people.
         reason: &'static str,
     },
-    /// The data port could not be reached, or another server listens there, or nothing that came from there was a frame,
-    /// and the streams come over the control port. Guaranteed, at most once.
-    #[non_exhaustive]
-    FellBack {
-        /// The address that streams did not get through to.
-        data: SocketAddr,
-    },
-    /// The transfer fails, and what it has verified is kept: the same transfer, started again, goes on with it.
-    /// Guaranteed, at most once, as the last event.
+    /// The transfer fails, and what is verified is saved: the same transfer, started again, resumes it. Guaranteed, at most
+    /// once, as the last event.
     #[non_exhaustive]
     Resumable {
-        /// How many bytes are kept.
+        /// How many bytes are saved.
         bytes: u64,
     },
-    /// A stream's connection has ended early; its blocks go to the others, and it is connected again. Left out when
-    /// events are not read as fast as they come; [`RecoveryStats`] has the number.
+    /// A stream's connection has ended early; its blocks go to the others, and it is reconnected. Not guaranteed;
+    /// [`RecoveryStats`] has the number.
     #[non_exhaustive]
     StreamLost {
-        /// Which stream.
+        /// The stream.
         stream: StreamId,
-        /// Why, in words for people.
+        /// The reason, for people.
         reason: String,
     },
-    /// A block came that does not match its digest; it is fetched again. Left out when events are not read as fast as
-    /// they come; [`RecoveryStats`] has the number.
+    /// A block arrived that does not match its digest; it is fetched again. Not guaranteed; [`RecoveryStats`] has the number.
     #[non_exhaustive]
     BlockCorrupt {
         /// The block's number, counted from 0.
         block: u32,
-        /// The stream that brought it.
+        /// The stream that it arrived on.
         stream: StreamId,
     },
-    /// How far the transfer is. Coalesced: whoever is slow to ask gets the newest one only.
+    /// How far the transfer is. Coalesced: a slow reader gets the newest only.
     Progress(Progress),
 }
 
@@ -94,10 +93,9 @@ pub enum Event {
 pub struct Progress {
     /// The file's size in bytes, once it is known.
     pub size: Option<u64>,
-    /// Bytes of the file that are there: received on all streams, and resumed.
+    /// Bytes of the file that are there: received on all streams, or resumed.
     pub received: u64,
-    /// Bytes that are verified: in protocol 2 those of whole blocks, in protocol 1 those that have gone into the file's
-    /// digest.
+    /// Bytes that are verified: in protocol 2 those of complete blocks, in protocol 1 those that are part of the file's digest.
     pub verified: u64,
     /// Streams that are open and not at their end.
     pub open_streams: u8,
@@ -109,48 +107,48 @@ pub struct Progress {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// Where the file is now; `None` if it was written to a writer.
+    /// Where the file is; `None` if it was not written to a file.
     pub output: Option<PathBuf>,
     /// The file's size in bytes.
     pub bytes: u64,
-    /// The protocol that was spoken, 1 or 2.
+    /// The protocol that was used, 1 or 2.
     pub protocol: u8,
-    /// Bytes of the file that were received, each counted as often as it came.
+    /// Bytes of the file that were received, each counted as often as it arrived.
     pub received: u64,
-    /// Bytes that were there already, verified by an earlier run.
+    /// Bytes that an earlier run had left, verified.
     pub resumed: u64,
     /// The file's BLAKE3 hash, computed here and equal to the server's. Protocol 2 always has one.
     pub blake3: Option<Blake3Digest>,
-    /// The file's MD5, computed here and equal to the server's. Protocol 1 always has one, protocol 2 if it was asked
-    /// for.
+    /// The file's MD5, computed here and equal to the server's. Protocol 1 always has one, protocol 2 if it was
+    /// requested.
     pub md5: Option<Md5Digest>,
-    /// What went wrong on the way, and was mended.
+    /// What was lost and repaired.
     pub recovery: RecoveryStats,
-    /// Time from the start of the transfer until the last byte had come.
+    /// Time from the start of the transfer until the last byte had arrived.
     pub received_after: Duration,
     /// Time from the start of the transfer until the output was verified and in place.
     pub elapsed: Duration,
 }
 
-/// What went wrong in a transfer that succeeded nevertheless. All is 0 in protocol 1, which can mend nothing.
+/// What was lost and repaired in a transfer. All is 0 in protocol 1, which can repair nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct RecoveryStats {
-    /// How often connections were made anew, or tried to be.
+    /// How often reconnecting was tried.
     pub retries: u64,
-    /// How many blocks came that did not match their digest, and were fetched again.
+    /// How many blocks did not match their digest, and were fetched again.
     pub repaired_blocks: u64,
-    /// Bytes that were received and thrown away: corrupt, cut off, or there already.
+    /// Bytes that were received and discarded: corrupt, cut off, or there already.
     pub wasted_bytes: u64,
     /// How many connections ended early.
     pub streams_lost: u64,
 }
 
-/// The events of one transfer, in order; ends with the transfer.
+/// The events of one transfer, in order; ends with the transfer. A [`Stream`], besides [`next`](Self::next).
 #[derive(Debug)]
 pub struct Events {
-    guaranteed: mpsc::Receiver<Event>,
-    progress: watch::Receiver<Progress>,
+    events: mpsc::Receiver<Event>,
+    progress: Arc<NewestProgress>,
 }
 
 impl Events {
@@ -159,52 +157,141 @@ impl Events {
     /// # Cancel safety
     /// Cancel safe: an event is either returned or still there.
     pub async fn next(&mut self) -> Option<Event> {
-        tokio::select! {
-            biased;
-            Some(event) = self.guaranteed.recv() => Some(event),
-            Ok(()) = self.progress.changed() => Some(Event::Progress(*self.progress.borrow_and_update())),
-            else => None,
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let received = self.events.poll_recv(cx);
+        if let Poll::Ready(Some(event)) = received {
+            return Poll::Ready(Some(event));
         }
+        // Whoever replaces it afterwards wakes this.
+        self.progress.waker.register(cx.waker());
+        match self.progress.take() {
+            Some(progress) => Poll::Ready(Some(Event::Progress(progress))),
+            None => received,
+        }
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll(cx)
+    }
+}
+
+/// The progress that was not read yet.
+#[derive(Debug, Default)]
+struct NewestProgress {
+    progress: Mutex<Option<Progress>>,
+    waker: AtomicWaker,
+}
+
+impl NewestProgress {
+    fn take(&self) -> Option<Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn replace(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+        self.waker.wake();
     }
 }
 
 /// The transfer's end of its events.
 #[derive(Clone, Debug)]
 pub(crate) struct EventSender {
-    guaranteed: mpsc::Sender<Event>,
-    progress: Arc<watch::Sender<Progress>>,
+    events: mpsc::Sender<Event>,
+    progress: Arc<NewestProgress>,
 }
 
-/// How many events wait for a slow observer.
+/// How many events wait for a slow reader.
 const BACKLOG: usize = 256;
 
-/// How many of those places are kept for the guaranteed events, of which a transfer has fewer.
+/// How many of those places are reserved for the guaranteed events, of which a transfer has fewer.
 const GUARANTEED: usize = 16;
 
 /// A transfer's events and where they are put.
 pub(crate) fn channel() -> (EventSender, Events) {
-    let (guaranteed, guaranteed_receiver) = mpsc::channel(BACKLOG);
-    let (progress, progress_receiver) = watch::channel(Progress::default());
-    let sender = EventSender { guaranteed, progress: Arc::new(progress) };
-    (sender, Events { guaranteed: guaranteed_receiver, progress: progress_receiver })
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    let progress = Arc::<NewestProgress>::default();
+    let events = Events { events: receiver, progress: Arc::clone(&progress) };
+    (EventSender { events: sender, progress }, events)
 }
 
 impl EventSender {
-    /// Sends a guaranteed event. There are fewer of them than places are kept for, so this never waits.
+    /// Sends a guaranteed event. There are fewer of them than reserved places, so this never waits.
     pub(crate) fn emit(&self, event: Event) {
         // An error only says that nobody listens.
-        let _ = self.guaranteed.try_send(event);
+        let _ = self.events.try_send(event);
     }
 
-    /// Sends an event that an observer may miss.
+    /// Sends an event that a reader may miss.
     pub(crate) fn try_emit(&self, event: Event) {
-        if self.guaranteed.capacity() > GUARANTEED {
+        if self.events.capacity() > GUARANTEED {
             self.emit(event);
         }
     }
 
     /// Replaces the newest progress.
     pub(crate) fn progress(&self, progress: Progress) {
-        self.progress.send_replace(progress);
+        self.progress.replace(progress);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+
+    fn received(bytes: u64) -> Progress {
+        Progress { received: bytes, ..Progress::default() }
+    }
+
+    #[tokio::test]
+    async fn progress_is_coalesced_and_events_are_not() {
+        let (sender, mut events) = channel();
+        sender.progress(received(1));
+        sender.emit(Event::StartedOver { reason: "a test" });
+        sender.progress(received(2));
+        sender.emit(Event::Resumable { bytes: 2 });
+        drop(sender);
+        assert_eq!(events.next().await, Some(Event::StartedOver { reason: "a test" }));
+        assert_eq!(StreamExt::next(&mut events).await, Some(Event::Resumable { bytes: 2 }));
+        assert_eq!(events.next().await, Some(Event::Progress(received(2))));
+        assert_eq!(events.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn waiting_reader_is_woken_by_progress_and_by_the_end() {
+        let (sender, mut events) = channel();
+        let reading = tokio::spawn(async move {
+            let first = events.next().await;
+            (first, events.next().await)
+        });
+        tokio::task::yield_now().await;
+        sender.progress(received(1));
+        while sender.progress.progress.lock().unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+        drop(sender);
+        assert_eq!(reading.await.unwrap(), (Some(Event::Progress(received(1))), None));
+    }
+
+    #[tokio::test]
+    async fn slow_reader_misses_no_guaranteed_event() {
+        let (sender, mut events) = channel();
+        for block in 0..1000 {
+            sender.try_emit(Event::BlockCorrupt { block, stream: StreamCount::ONE.ids().next().unwrap() });
+        }
+        sender.emit(Event::Resumable { bytes: 1 });
+        drop(sender);
+        let mut last = None;
+        while let Some(event) = events.next().await {
+            last = Some(event);
+        }
+        assert_eq!(last, Some(Event::Resumable { bytes: 1 }));
     }
 }

@@ -1,22 +1,23 @@
-//! Moves files in parallel over many TCP streams, straight into a memory-mapped output, and verifies every byte.
+//! Moves files in parallel over many TCP streams and verifies every byte, as a client and as a server.
 //!
-//! Both roles are here: [`Download`] fetches a file, [`Server`] serves a folder. `dtclient` and `dtserver` are thin
-//! programs over them.
+//! A [`Client`] downloads files, a [`Server`] serves a directory; `dtclient` and `dtserver` are thin programs over them. There
+//! is no encryption or authentication: use it in networks that you trust.
 //!
-//! # Fetching
+//! # Downloading
 //!
-//! A [`Download`] runs on threads of its own and is awaited on any executor. The output appears in one step, complete
-//! and verified, or not at all.
+//! All transfers of a client share its options, its rate limit and its threads, and are awaited on any executor. A file appears
+//! at its output in one step, complete and verified, or not at all; what an interrupted transfer has verified is resumed by the
+//! next one.
 //!
 //! ```
-//! use dtcore::{Download, StreamCount, TransferError};
+//! use dtcore::{Client, ErrorKind, StreamCount};
 //!
-//! async fn fetch(server: &str, output: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-//!     let download = Download::new(server.parse()?, "remote/path", output);
-//!     match download.streams(StreamCount::new(8)?).run().await {
+//! async fn download(server: &str, output: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+//!     let client = Client::builder(server.parse()?).streams(StreamCount::new(8)?).build()?;
+//!     match client.download("remote/path").to_path(output).await {
 //!         Ok(report) => println!("{} bytes in {:?}", report.bytes, report.elapsed),
-//!         Err(TransferError::NotFound { name, .. }) => println!("there is no {name}"),
-//!         Err(error) if error.is_retryable() => println!("try again: {error}"),
+//!         Err(error) if error.kind() == ErrorKind::NotFound => println!("no such file"),
+//!         Err(error) if error.is_retryable() => println!("retry later: {error}"),
 //!         Err(error) => return Err(error.into()),
 //!     }
 //!     Ok(())
@@ -29,7 +30,7 @@
 //! #     let server = dtcore::Server::bind(options).await?;
 //! #     let address = server.local_addr().to_string();
 //! #     let serving = tokio::spawn(server.run(std::future::pending()));
-//! #     fetch(&address, &folder.path().join("out.bin")).await?;
+//! #     download(&address, &folder.path().join("out.bin")).await?;
 //! #     serving.abort();
 //! #     assert_eq!(std::fs::read(folder.path().join("out.bin"))?, b"content");
 //! #     Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,12 +38,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! To watch it, [`start`](Download::start) it and read its [`Events`]:
+//! Besides [`to_path`](Download::to_path) there are [`to_writer`](Download::to_writer),
+//! [`to_async_writer`](Download::to_async_writer), [`bytes`](Download::bytes) and [`into_stream`](Download::into_stream). To watch a
+//! transfer, read its [`Events`]:
 //!
 //! ```
-//! # async fn watch(download: dtcore::Download) -> Result<(), dtcore::TransferError> {
-//! let mut transfer = download.start();
-//! let mut events = transfer.take_events().expect("nobody has taken them");
+//! # async fn watch(client: dtcore::Client) -> Result<(), dtcore::TransferError> {
+//! let mut transfer = client.download("remote/path").to_path("out.bin");
+//! let mut events = transfer.take_events().expect("they were not taken before");
 //! while let Some(event) = events.next().await {
 //!     if let dtcore::Event::Progress(progress) = event {
 //!         println!("{} bytes received, {} verified", progress.received, progress.verified);
@@ -60,10 +63,10 @@
 //! ```
 //! use dtcore::{Server, ServerOptions};
 //!
-//! async fn serve(folder: &std::path::Path, shutdown: impl Future<Output = ()> + Send)
+//! async fn serve(directory: &std::path::Path, shutdown: impl Future<Output = ()> + Send)
 //! -> Result<(), dtcore::ServerError> {
-//!     let server = Server::bind(ServerOptions::new(folder)).await?;
-//!     println!("serving {} on {}", folder.display(), server.local_addr());
+//!     let server = Server::bind(ServerOptions::new(directory)).await?;
+//!     println!("serving {} on {}", directory.display(), server.local_addr());
 //!     let mut events = server.events();
 //!     tokio::spawn(async move {
 //!         while let Some(event) = events.next().await {
@@ -77,38 +80,68 @@
 //! # tokio::runtime::Runtime::new()?.block_on(serve(folder.path(), async {}))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Features
+//!
+//! All three are on by default.
+//!
+//! - `client`: [`Client`] and what it needs.
+//! - `server`: [`Server`] and what it needs.
+//! - `legacy`: protocol 1, for peers that do not speak protocol 2.
 
+// What is shared by both roles has parts that only one of them uses.
+#![cfg_attr(
+    not(all(feature = "client", feature = "server", feature = "legacy")),
+    allow(dead_code, unused_imports, reason = "used with other features")
+)]
+
+#[cfg(feature = "server")]
 mod backend;
+#[cfg(feature = "client")]
 mod client;
 mod digest;
+#[cfg(feature = "client")]
 mod error;
+#[cfg(feature = "client")]
 mod event;
-#[cfg(feature = "fuzzing")]
+mod failure;
+#[cfg(all(feature = "fuzzing", feature = "client"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod manifest;
 mod num;
 mod proto;
+#[cfg(feature = "client")]
 mod receive;
+#[cfg(feature = "client")]
 mod schedule;
+#[cfg(feature = "server")]
 mod send;
+#[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "client")]
 mod sink;
 mod sys;
 mod transport;
 
+#[cfg(feature = "client")]
 pub use client::{
     ByteStream, CancelHandle, Client, ClientBuilder, Download, InvalidAddress, ProtocolChoice, RemoteFile,
     ServerAddress, Transfer,
 };
 pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
-pub use error::{DigestOrigin, TransferError};
+#[cfg(feature = "client")]
+pub use error::{ErrorKind, TransferError};
+#[cfg(feature = "client")]
 pub use event::{Event, Events, Progress, RecoveryStats, Report};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
+#[cfg(feature = "server")]
 pub use send::{StreamFailure, StreamRefusal};
+#[cfg(feature = "server")]
 pub use server::{
     Action, Authorization, AuthorizeRequest, InvalidPortRange, ListeningSocket, PortRange, Server,
     ServerError, ServerEvent, ServerEvents, ServerHandle, ServerOptions, ServerStats, TransferFailure,
     TransferId,
 };
+#[cfg(feature = "client")]
 pub use sink::{Engine, InvalidEngine};

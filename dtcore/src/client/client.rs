@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use super::options::{Options, ProtocolChoice, bounded};
 use super::runtime::Threads;
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::StreamCount;
 use crate::proto::v2::{Push, SessionRequest};
 use crate::receive::RateLimit;
@@ -32,7 +33,6 @@ use crate::receive::RateLimit;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Client {
-    server: ServerAddress,
     options: Options,
     threads: Threads,
 }
@@ -41,19 +41,18 @@ pub struct Client {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
-    server: ServerAddress,
     options: Options,
     runtime: Option<Handle>,
 }
 
-/// What a server says of a file, without sending it.
+/// What a server reports about a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RemoteFile {
     /// The size in bytes.
     pub size: u64,
-    /// The modification time in nanoseconds since 1970, possibly negative.
-    pub modified: i64,
+    /// The modification time.
+    pub modified: SystemTime,
     /// The BLAKE3 hash, if the server knows it without reading the file.
     pub blake3: Option<Blake3Digest>,
     /// The MD5, if the server knows it without reading the file.
@@ -64,71 +63,71 @@ impl Client {
     /// A client of `server` with the default options and threads of its own.
     ///
     /// # Errors
-    /// [`TransferError::System`] if threads cannot be started.
+    /// [`ErrorKind::System`](crate::ErrorKind::System) if threads cannot be started.
     pub fn new(server: ServerAddress) -> Result<Self, TransferError> {
         Self::builder(server).build()
     }
 
     /// A builder of a client of `server`.
     pub fn builder(server: ServerAddress) -> ClientBuilder {
-        ClientBuilder { options: Options::new(server.clone()), server, runtime: None }
+        ClientBuilder { options: Options::new(server), runtime: None }
     }
 
-    /// The file `name`, to be downloaded.
-    ///
-    /// The name is the server's: relative to the directory that it serves, with or without a leading slash.
+    /// A download of the file `name`, which is relative to the directory that the server serves, with or without a leading
+    /// slash.
     pub fn download(&self, name: impl Into<OsString>) -> Download {
         Download::new(name.into(), self.options.clone(), self.threads.clone())
     }
 
     /// The server.
     pub fn server(&self) -> &ServerAddress {
-        &self.server
+        &self.options.server
     }
 
-    /// Asks what the server says of a file.
+    /// Asks the server about a file, without receiving it.
     ///
     /// # Errors
-    /// As a download; [`TransferError::Protocol`] if the server speaks protocol 1 only.
+    /// As for a download; [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) if the server speaks protocol 1 only.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection soon after.
     pub async fn stat(&self, name: impl Into<OsString>) -> Result<RemoteFile, TransferError> {
         let (options, name) = (self.options.clone(), name.into());
-        let (sender, outcome) = oneshot::channel();
+        let (mut sender, outcome) = oneshot::channel();
         self.threads.spawn(async move {
-            let mut sender = sender;
             tokio::select! {
                 () = sender.closed() => {}
                 // An error only says that the caller does not wait any more.
                 result = stat(options, name) => drop(sender.send(result)),
             }
         });
-        outcome.await.map_err(|_| TransferError::System {
+        let died = |_| Failure::System {
             action: "continue",
             source: std::io::Error::other("the runtime has shut down"),
-        })?
+        };
+        Ok(outcome.await.map_err(died)??)
     }
 }
 
-async fn stat(options: Options, name: OsString) -> Result<RemoteFile, TransferError> {
+async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
     let control = Control::open(&options.server, options.connect_timeout).await?;
     let (streams, push) = (StreamCount::ONE, Push::default());
     let body = SessionRequest { streams, digests: options.digests(), push }.encode();
     let answer = control.request(&name, &body, AskUpgrade::Yes, options.answer_timeout).await?;
     let Answer::V2 { offer, stream } = answer else {
         let what = "it speaks protocol 1 only".to_owned();
-        return Err(TransferError::Protocol { server: options.server.to_string(), what });
+        return Err(Failure::Protocol { server: options.server.to_string(), what });
     };
     if let Some(stream) = stream {
         stream.end_session();
     }
-    Ok(RemoteFile {
-        size: offer.manifest.size(),
-        modified: offer.modified,
-        blake3: offer.blake3,
-        md5: offer.md5,
-    })
+    let since_1970 = Duration::from_nanos(offer.modified.unsigned_abs());
+    let modified = if offer.modified < 0 {
+        SystemTime::UNIX_EPOCH - since_1970
+    } else {
+        SystemTime::UNIX_EPOCH + since_1970
+    };
+    Ok(RemoteFile { size: offer.manifest.size(), modified, blake3: offer.blake3, md5: offer.md5 })
 }
 
 impl ClientBuilder {
@@ -193,12 +192,12 @@ impl ClientBuilder {
     /// The client.
     ///
     /// # Errors
-    /// [`TransferError::System`] if threads cannot be started.
+    /// [`ErrorKind::System`](crate::ErrorKind::System) if threads cannot be started.
     pub fn build(self) -> Result<Client, TransferError> {
         let threads = match self.runtime {
             Some(handle) => Threads::Shared(handle),
             None => Threads::start()?,
         };
-        Ok(Client { server: self.server, options: self.options, threads })
+        Ok(Client { options: self.options, threads })
     }
 }

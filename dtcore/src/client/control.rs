@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::ServerAddress;
-use crate::error::TransferError;
+use crate::failure::{Awaited, Failure};
 use crate::proto::v2::{
     FRAME_LEN, PAYLOAD_CHECK_LEN, Request, Response, SessionOffer, UPGRADE, checked_payload, reason_of,
 };
@@ -91,11 +91,11 @@ pub(crate) struct LegacyOffer {
 
 impl Control {
     /// Connects to `server`.
-    pub(crate) async fn open(server: &ServerAddress, limit: Duration) -> Result<Self, TransferError> {
+    pub(crate) async fn open(server: &ServerAddress, limit: Duration) -> Result<Self, Failure> {
         let begun = Instant::now();
         let stream = connect(server.host(), server.port(), &server.to_string(), limit).await?;
         let rtt = begun.elapsed();
-        let unreachable = |source| TransferError::Unreachable { server: server.to_string(), source };
+        let unreachable = |source| Failure::Unreachable { server: server.to_string(), source };
         let peer = stream.peer_addr().map_err(unreachable)?;
         // Until the answer is there, giving up is a reset: a mere end would look like a client that has finished its
         // request and waits, and the server would hash a big file for nobody.
@@ -118,7 +118,7 @@ impl Control {
     /// A server of protocol 1 reads and hashes the complete file before it answers, so the limit must be generous.
     ///
     /// # Errors
-    /// Among others [`io::ErrorKind::InvalidData`] as [`TransferError::ConnectionLost`] for an offer that was damaged on its
+    /// Among others [`io::ErrorKind::InvalidData`] as [`Failure::ConnectionLost`] for an offer that was damaged on its
     /// way: another request may succeed.
     pub(crate) async fn request(
         mut self,
@@ -126,11 +126,11 @@ impl Control {
         body: &str,
         upgrade: AskUpgrade,
         limit: Duration,
-    ) -> Result<Answer, TransferError> {
+    ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + limit;
-        let late = |server: &ServerAddress| TransferError::TimedOut {
+        let late = |server: &ServerAddress| Failure::TimedOut {
             server: server.to_string(),
-            activity: "its answer was awaited",
+            awaited: Awaited::Answer,
             waited: limit,
         };
         let exchange = async {
@@ -190,9 +190,9 @@ impl Control {
         }
     }
 
-    fn parse(&self, name: &OsStr, received: Vec<u8>) -> Result<Parsed, TransferError> {
+    fn parse(&self, name: &OsStr, received: Vec<u8>) -> Result<Parsed, Failure> {
         let server = || self.server.to_string();
-        let invalid = |what: &str| TransferError::Protocol { server: server(), what: what.to_owned() };
+        let invalid = |what: &str| Failure::Protocol { server: server(), what: what.to_owned() };
         if received.is_empty() {
             return Err(self.lost(None));
         }
@@ -207,13 +207,13 @@ impl Control {
         match head.code.unwrap_or(0) {
             101 => return Ok(Parsed::Switched(body.to_vec())),
             200 => {}
-            401 => return Err(TransferError::Unauthorized { server: server() }),
-            403 => return Err(TransferError::Forbidden { server: server(), name: name() }),
-            404 => return Err(TransferError::NotFound { server: server(), name: name() }),
-            409 => return Err(TransferError::SourceChanged { server: server(), name: name() }),
+            401 => return Err(Failure::Unauthorized { server: server() }),
+            403 => return Err(Failure::Forbidden { server: server(), name: name() }),
+            404 => return Err(Failure::NotFound { server: server(), name: name() }),
+            409 => return Err(Failure::SourceChanged { server: server(), name: name() }),
             status => {
                 let reason = v1::decode_refusal(body).unwrap_or_else(|| "no reason given".to_owned());
-                return Err(TransferError::Refused { server: server(), status, reason });
+                return Err(Failure::Refused { server: server(), status, reason });
             }
         }
         if SessionOffer::is_claimed(body) {
@@ -234,7 +234,7 @@ impl Control {
     }
 
     /// Reads the offer, the first frame after the switch of protocols.
-    async fn offer(mut self, early: Vec<u8>) -> Result<Answer, TransferError> {
+    async fn offer(mut self, early: Vec<u8>) -> Result<Answer, Failure> {
         let mut received = early;
         self.fill(&mut received, FRAME_LEN).await?;
         let damaged = |control: &Self| {
@@ -258,9 +258,9 @@ impl Control {
         let payload = checked_payload(&header, payload).map_err(|_| damaged(&self))?;
         if refusal.is_some() {
             let (server, reason) = (self.server.to_string(), reason_of(payload));
-            return Err(TransferError::Refused { server, status: 503, reason });
+            return Err(Failure::Refused { server, status: 503, reason });
         }
-        let offer = SessionOffer::decode(payload).map_err(|error| TransferError::Protocol {
+        let offer = SessionOffer::decode(payload).map_err(|error| Failure::Protocol {
             server: self.server.to_string(),
             what: error.to_string(),
         })?;
@@ -270,7 +270,7 @@ impl Control {
     }
 
     /// Reads until there are `n` bytes at least.
-    async fn fill(&mut self, received: &mut Vec<u8>, n: usize) -> Result<(), TransferError> {
+    async fn fill(&mut self, received: &mut Vec<u8>, n: usize) -> Result<(), Failure> {
         while received.len() < n {
             match self.stream.read_buf(received).await {
                 Ok(0) => return Err(self.lost(None)),
@@ -281,8 +281,8 @@ impl Control {
         Ok(())
     }
 
-    fn lost(&self, source: Option<io::Error>) -> TransferError {
-        TransferError::ConnectionLost { server: self.server.to_string(), stream: None, received: 0, source }
+    fn lost(&self, source: Option<io::Error>) -> Failure {
+        Failure::ConnectionLost { server: self.server.to_string(), stream: None, received: 0, source }
     }
 }
 

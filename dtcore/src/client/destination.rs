@@ -1,18 +1,23 @@
-//! Outputs of an embedding program: writers that come back, asynchronous writers, and streams.
+//! Outputs of an embedding program: writers that are returned, asynchronous writers, and streams.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::thread;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::transfer::Transfer;
+use super::transfer::{CancelHandle, Transfer};
 use crate::error::TransferError;
-use crate::event::Report;
+use crate::event::{Events, Report};
+use crate::failure::Failure;
+
+/// What messages call a writer of the caller's.
+pub(super) const OUTPUT: &str = "the output";
 
 /// How many pieces wait between a transfer and an asynchronous writer or a stream.
 const QUEUED: usize = 4;
@@ -20,42 +25,36 @@ const QUEUED: usize = 4;
 /// The longest piece, in bytes.
 const PIECE: usize = 256 << 10;
 
-/// A writer that is lent to a transfer and comes back when that drops it.
+/// A writer that is lent to a transfer and returned when that drops it.
 pub(super) struct Lent<W> {
     writer: Option<W>,
-    back: Option<Back<W>>,
+    owner: Option<oneshot::Sender<io::Result<W>>>,
 }
 
-/// Where something is returned to.
-pub(super) struct Back<W>(oneshot::Sender<io::Result<W>>);
-
-/// Something that comes back when a transfer has ended.
+/// A writer that will be returned.
 pub(super) struct Returned<W>(oneshot::Receiver<io::Result<W>>);
 
 /// Lends a writer.
 pub(super) fn lend<W>(writer: W) -> (Lent<W>, Returned<W>) {
-    let (returned, back) = Returned::channel();
-    (Lent { writer: Some(writer), back: Some(back) }, returned)
-}
-
-impl<W> Back<W> {
-    pub(super) fn put(self, writer: io::Result<W>) {
-        // An error only says that nobody waits for it.
-        let _ = self.0.send(writer);
-    }
+    let (owner, returned) = oneshot::channel();
+    (Lent { writer: Some(writer), owner: Some(owner) }, Returned(returned))
 }
 
 impl<W> Returned<W> {
-    pub(super) fn channel() -> (Self, Back<W>) {
-        let (back, returned) = oneshot::channel();
-        (Self(returned), Back(back))
-    }
-
-    /// Waits until it is back.
-    pub(super) async fn wait(self) -> Result<W, TransferError> {
-        let lost = |_| io::Error::other("the writer was lost");
-        let returned = self.0.await.map_err(lost).and_then(|writer| writer);
-        returned.map_err(|source| TransferError::local("write", "the output", 0, source))
+    /// The outcome of the transfer with the writer, which it has dropped if it succeeded.
+    pub(super) async fn with(mut self, outcome: Result<Report, Failure>) -> Result<(Report, W), Failure> {
+        match outcome {
+            Ok(report) => match self.0.await {
+                Ok(Ok(writer)) => Ok((report, writer)),
+                Ok(Err(error)) => Err(write_failure(error)),
+                Err(_) => Err(write_failure(io::Error::other("the writer was lost"))),
+            },
+            // The panic of a writer ends the thread that wrote, which is all that the transfer itself knows.
+            Err(failure) => match self.0.try_recv() {
+                Ok(Err(panicked)) => Err(write_failure(panicked)),
+                Ok(Ok(_)) | Err(_) => Err(failure),
+            },
+        }
     }
 }
 
@@ -71,36 +70,38 @@ impl<W: Write> Write for Lent<W> {
 
 impl<W> Drop for Lent<W> {
     fn drop(&mut self) {
-        if let (Some(writer), Some(back)) = (self.writer.take(), self.back.take()) {
-            back.put(Ok(writer));
+        if let (Some(writer), Some(owner)) = (self.writer.take(), self.owner.take()) {
+            let panicked = || io::Error::other("the writer panicked");
+            // An error only says that nobody waits for it.
+            let _ = owner.send(if thread::panicking() { Err(panicked()) } else { Ok(writer) });
         }
     }
+}
+
+/// The error of a writer.
+fn write_failure(error: io::Error) -> Failure {
+    Failure::local("write", OUTPUT, 0, error)
 }
 
 /// The writing end of a bounded queue of pieces.
 pub(super) struct Pipe(mpsc::Sender<Bytes>);
 
+/// The reading end of a bounded queue of pieces.
+pub(super) type Pieces = mpsc::Receiver<Bytes>;
+
 /// A bounded queue of pieces.
-pub(super) fn pipe() -> (Pipe, mpsc::Receiver<Bytes>) {
+pub(super) fn pipe() -> (Pipe, Pieces) {
     let (sender, receiver) = mpsc::channel(QUEUED);
     (Pipe(sender), receiver)
 }
 
-/// A pipe to an asynchronous writer, and the future that copies to it and returns it.
-pub(super) fn pipe_to<W>(writer: W) -> (Pipe, impl Future<Output = io::Result<W>>)
-where
-    W: AsyncWrite + Unpin,
-{
-    let (pipe, mut receiver) = pipe();
-    let mut writer = writer;
-    let copying = async move {
-        while let Some(piece) = receiver.recv().await {
-            writer.write_all(&piece).await?;
-        }
-        writer.flush().await?;
-        Ok(writer)
-    };
-    (pipe, copying)
+/// Writes all pieces to `writer`, flushes it and returns it.
+pub(super) async fn copy<W: AsyncWrite + Unpin>(mut pieces: Pieces, mut writer: W) -> Result<W, Failure> {
+    while let Some(piece) = pieces.recv().await {
+        writer.write_all(&piece).await.map_err(write_failure)?;
+    }
+    writer.flush().await.map_err(write_failure)?;
+    Ok(writer)
 }
 
 impl Write for Pipe {
@@ -118,18 +119,39 @@ impl Write for Pipe {
 
 /// A download as a stream of bytes, in order.
 ///
+/// It ends without an error only when the complete file has arrived and is verified. At most a few MiB wait in memory for it to be
+/// polled; then the transfer waits too.
+///
 /// # Cancel safety
 /// Dropping it cancels the transfer.
 #[must_use = "a stream that is dropped is cancelled"]
 pub struct ByteStream {
-    pieces: mpsc::Receiver<Bytes>,
-    /// Until its outcome was reported.
+    pieces: Pieces,
+    /// Until its outcome was returned.
     transfer: Option<Transfer<Report>>,
+    report: Option<Report>,
+    cancel: CancelHandle,
 }
 
 impl ByteStream {
-    pub(super) fn new(pieces: mpsc::Receiver<Bytes>, transfer: Transfer<Report>) -> Self {
-        Self { pieces, transfer: Some(transfer) }
+    pub(super) fn new(pieces: Pieces, transfer: Transfer<Report>) -> Self {
+        let cancel = transfer.cancel_handle();
+        Self { pieces, transfer: Some(transfer), report: None, cancel }
+    }
+
+    /// The events of the transfer; `None` if they were taken before, or the stream has ended.
+    pub fn take_events(&mut self) -> Option<Events> {
+        self.transfer.as_mut()?.take_events()
+    }
+
+    /// A handle that cancels the transfer from elsewhere.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    /// What was delivered, once the stream has ended without an error.
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
     }
 }
 
@@ -137,18 +159,24 @@ impl Stream for ByteStream {
     type Item = Result<Bytes, TransferError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(piece) = std::task::ready!(self.pieces.poll_recv(cx)) {
+        if let Some(piece) = ready!(self.pieces.poll_recv(cx)) {
             return Poll::Ready(Some(Ok(piece)));
         }
         let Some(transfer) = &mut self.transfer else { return Poll::Ready(None) };
-        let outcome = std::task::ready!(Pin::new(transfer).poll(cx));
+        let outcome = ready!(Pin::new(transfer).poll(cx));
         self.transfer = None;
-        Poll::Ready(outcome.err().map(Err))
+        match outcome {
+            Ok(report) => {
+                self.report = Some(report);
+                Poll::Ready(None)
+            }
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
     }
 }
 
 impl fmt::Debug for ByteStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ByteStream")
+        f.debug_struct("ByteStream").field("report", &self.report).finish_non_exhaustive()
     }
 }

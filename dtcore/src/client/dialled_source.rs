@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::address::ServerAddress;
 use super::control::{Answer, AskUpgrade, Control, UpgradedStream};
 use super::dial::{Route, dial};
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::{BlockRun, StreamId};
 use crate::proto::v2::{Hello, Push, Replacing, SessionOffer, SessionRequest};
 use crate::receive::{DtStream, FrameReader, Opened, RemoteName, Source};
@@ -90,7 +90,7 @@ impl DialledSource {
         lock(&self.first).take()
     }
 
-    async fn connect(&self, current: &Current) -> Result<(TcpStream, Duration), TransferError> {
+    async fn connect(&self, current: &Current) -> Result<(TcpStream, Duration), Failure> {
         let early = lock(&self.early).next().filter(|_| current.route == Route::Direct);
         if let Some(early) = early
             && let Ok(Ok(connected)) = early.await
@@ -101,8 +101,8 @@ impl DialledSource {
         let dialled = dial(current.peer, current.route, self.remote.connect_timeout).await;
         let server = || self.name.peer.clone();
         dialled.map(|stream| (stream, begun.elapsed())).map_err(|source| match source.kind() {
-            io::ErrorKind::InvalidData => TransferError::StreamsBlocked { server: server() },
-            _ => TransferError::Unreachable { server: server(), source },
+            io::ErrorKind::InvalidData => Failure::StreamsBlocked { server: server() },
+            _ => Failure::Unreachable { server: server(), source },
         })
     }
 }
@@ -114,7 +114,7 @@ impl Source for DialledSource {
         &self.name
     }
 
-    async fn open(&self, stream: StreamId, replacing: Replacing) -> Result<Opened<DtStream>, TransferError> {
+    async fn open(&self, stream: StreamId, replacing: Replacing) -> Result<Opened<DtStream>, Failure> {
         let current = lock(&self.current).clone();
         let manifest = current.offer.manifest;
         let epoch = current.epoch;
@@ -138,7 +138,7 @@ impl Source for DialledSource {
         Ok(Opened { stream, rtt, epoch, pushed: None })
     }
 
-    async fn renew(&self, epoch: u64) -> Result<(), TransferError> {
+    async fn renew(&self, epoch: u64) -> Result<(), Failure> {
         let _one = self.renewing.lock().await;
         if lock(&self.current).epoch != epoch {
             return Ok(());
@@ -150,19 +150,19 @@ impl Source for DialledSource {
         let answer = control.request(file, &body, AskUpgrade::No, *answer_timeout).await?;
         let Answer::V2 { offer, .. } = answer else {
             let what = "it answered in protocol 2 before, and now answers in protocol 1".to_owned();
-            return Err(TransferError::Protocol { server: self.name.peer.clone(), what });
+            return Err(Failure::Protocol { server: self.name.peer.clone(), what });
         };
         let mut current = lock(&self.current);
         let same = |offer: &SessionOffer| (offer.manifest, offer.modified, offer.version);
         if same(&offer) != same(&current.offer) {
             let RemoteName { peer, file } = self.name.clone();
-            return Err(TransferError::SourceChanged { server: peer, name: file });
+            return Err(Failure::SourceChanged { server: peer, name: file });
         }
         *current = Current { offer, peer, route: current.route, epoch: epoch + 1 };
         Ok(())
     }
 
-    fn reroute(&self, epoch: u64) -> Result<(), TransferError> {
+    fn reroute(&self, epoch: u64) -> Result<(), Failure> {
         let mut current = lock(&self.current);
         match current.route {
             Route::Direct => {
@@ -170,7 +170,7 @@ impl Source for DialledSource {
                 Ok(())
             }
             Route::Upgrade if current.epoch != epoch => Ok(()),
-            Route::Upgrade => Err(TransferError::StreamsBlocked { server: self.name.peer.clone() }),
+            Route::Upgrade => Err(Failure::StreamsBlocked { server: self.name.peer.clone() }),
         }
     }
 }

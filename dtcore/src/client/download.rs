@@ -1,28 +1,32 @@
-//! One file to download: say how and where to, start it, watch it, await it.
+//! One file to download: how, where to, and its start.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::io::AsyncWrite;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
-use super::destination::{self, ByteStream};
+use super::destination::{self, ByteStream, OUTPUT};
 use super::negotiate;
 use super::options::{ComputeMd5, Options};
 use super::runtime::Threads;
 use super::transfer::Transfer;
 use crate::digest::Checksum;
-use crate::error::TransferError;
 use crate::event::Report;
+use crate::failure::Failure;
 use crate::manifest::StreamCount;
 use crate::num::to_u64;
-use crate::receive::Verification;
 use crate::sink::{Clobber, Durability, Engine, MemoryStore, Output, Resume};
 
-/// One file to download. It starts when it is told where to put the file.
+/// A transfer itself, whatever becomes of what it delivers.
+type Running = BoxFuture<'static, Result<Report, Failure>>;
+
+/// One file to download. The methods that say where to put it start the transfer; clones start another one each.
 ///
 /// ```
 /// # async fn example(client: dtcore::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -32,17 +36,16 @@ use crate::sink::{Clobber, Durability, Engine, MemoryStore, Output, Resume};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
-#[must_use = "a download starts when it is told where to put the file"]
+#[derive(Clone, Debug)]
+#[must_use = "a download does not start before its output is chosen"]
 pub struct Download {
-    name: OsString,
     options: Options,
     threads: Threads,
 }
 
 impl Download {
     pub(super) fn new(name: OsString, options: Options, threads: Threads) -> Self {
-        Self { name, options, threads }
+        Self { options: Options { name, ..options }, threads }
     }
 
     /// The number of streams, instead of the client's.
@@ -58,7 +61,7 @@ impl Download {
     }
 
     /// Whether an output that exists is replaced, which is the default; else the transfer fails with
-    /// [`TransferError::OutputExists`], also for an output that appears during the transfer.
+    /// [`ErrorKind::OutputExists`](crate::ErrorKind::OutputExists), also for an output that appears during the transfer.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.options.clobber = if overwrite { Clobber::Replace } else { Clobber::Refuse };
         self
@@ -92,86 +95,117 @@ impl Download {
     #[cfg(feature = "bench")]
     #[doc(hidden)]
     pub fn unverified(mut self) -> Self {
-        self.options.verification = Verification::Off;
+        self.options.verification = crate::receive::Verification::Off;
         self
     }
 
     /// Downloads to the file `path`.
     ///
-    /// The file is received into a part file beside it and replaced in one step, when everything is verified. A path that is a
-    /// device or a pipe is written in order.
+    /// The file is received into a part file beside it, which replaces it in one step once everything is verified. A path that is
+    /// a device or a pipe is written in order.
+    ///
+    /// # Errors
+    /// The transfer returns any [`TransferError`](crate::TransferError); what was at `path` is then unchanged.
     pub fn to_path(self, path: impl Into<PathBuf>) -> Transfer<Report> {
         let path = path.into();
-        self.start(Output::Path(path), |report| async { Ok(report) })
+        self.start(Output::Path(path), |running, _| running)
     }
 
-    /// Downloads to `writer`, in order, and returns it at the end.
+    /// Downloads to `writer`, in order, flushes it, and returns it at the end.
     ///
-    /// The bytes are written before the complete file could be verified: only the success of the transfer says that they are right.
+    /// The bytes are written before the complete file can be verified: only the success of the transfer says that they are right.
     /// Bytes that arrive before their turn wait in memory, at most 32 MiB; in protocol 1 in an unnamed file in the system's
-    /// directory for temporary files. The writer is used, and may block, on a thread of its own.
+    /// directory for temporary files. The writer is used, and may block, on a thread of its own; a cancelled transfer does not
+    /// wait for a call that blocks.
+    ///
+    /// # Errors
+    /// As for [`to_path`](Self::to_path). An error or panic of the writer is
+    /// [`ErrorKind::LocalFile`](crate::ErrorKind::LocalFile) or [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull). The writer is
+    /// dropped then.
     pub fn to_writer<W: Write + Send + 'static>(self, writer: W) -> Transfer<(Report, W)> {
         let (lent, returned) = destination::lend(writer);
-        let output = Output::Writer(Box::new(lent), "the output");
-        self.start(output, |report| async { Ok((report, returned.wait().await?)) })
+        let output = Output::Writer(Box::new(lent), OUTPUT);
+        self.start(output, |running, _| async { returned.with(running.await).await })
     }
 
     /// As [`to_writer`](Self::to_writer), to an asynchronous writer. It is flushed, and not shut down.
+    ///
+    /// It is polled on the threads of the client, so a socket of another runtime works as long as that runtime runs.
+    ///
+    /// # Errors
+    /// As for [`to_writer`](Self::to_writer).
     pub fn to_async_writer<W>(self, writer: W) -> Transfer<(Report, W)>
     where
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let (pipe, copying) = destination::pipe_to(writer);
-        let (returned, copied) = destination::Returned::channel();
-        self.threads.spawn(async move { copied.put(copying.await) });
-        let output = Output::Writer(Box::new(pipe), "the output");
-        self.start(output, |report| async { Ok((report, returned.wait().await?)) })
+        let (pipe, pieces) = destination::pipe();
+        let output = Output::Writer(Box::new(pipe), OUTPUT);
+        self.start(output, |mut running, cancel| async move {
+            let mut copying = Box::pin(destination::copy(pieces, writer));
+            let report = tokio::select! {
+                // First, because a transfer whose pipe breaks knows less than the writer.
+                biased;
+                copied = &mut copying => match copied {
+                    Ok(writer) => return Ok((running.await?, writer)),
+                    Err(failure) => {
+                        cancel.cancel();
+                        let _ = running.await;
+                        return Err(failure);
+                    }
+                },
+                outcome = &mut running => outcome?,
+            };
+            tokio::select! {
+                copied = copying => Ok((report, copied?)),
+                () = cancel.cancelled() => Err(Failure::Cancelled),
+            }
+        })
     }
 
     /// Downloads into memory, at most `limit` bytes.
     ///
-    /// The transfer fails with [`TransferError::TooLarge`] if the file is larger.
+    /// # Errors
+    /// As for [`to_path`](Self::to_path); [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for a file of more than `limit`
+    /// bytes, of which nothing is received if the server reports its size.
     pub fn bytes(self, limit: usize) -> Transfer<Bytes> {
         let limit = to_u64(limit);
         let memory = Arc::new(MemoryStore::new(limit));
-        self.start(Output::Memory(Arc::clone(&memory), limit), |report| async move {
-            let bytes = memory.take(report.bytes);
-            let failed = |error| TransferError::local("read back", "memory", report.bytes, error);
-            bytes.map(Bytes::from).map_err(failed)
+        self.start(Output::Memory(Arc::clone(&memory), limit), |running, _| async move {
+            let size = running.await?.bytes;
+            let failed = |error| Failure::System { action: "get memory for the file", source: error };
+            let taking = spawn_blocking(move || memory.take(size));
+            taking.await.map_err(|error| failed(error.into()))?.map(Bytes::from).map_err(failed)
         })
     }
 
     /// Downloads as a stream of bytes, in order.
     ///
-    /// The bytes are delivered before the complete file could be verified: only the end of the stream without an error says that they
-    /// are right.
+    /// The bytes are delivered before the complete file can be verified: only the end of the stream without an error says that
+    /// they are right.
+    ///
+    /// # Errors
+    /// The last item of the stream is an error as for [`to_path`](Self::to_path).
     pub fn into_stream(self) -> ByteStream {
-        let (pipe, receiver) = destination::pipe();
-        let transfer =
-            self.start(Output::Writer(Box::new(pipe), "the stream"), |report| async { Ok(report) });
-        ByteStream::new(receiver, transfer)
+        let (pipe, pieces) = destination::pipe();
+        let transfer = self.start(Output::Writer(Box::new(pipe), "the stream"), |running, _| running);
+        ByteStream::new(pieces, transfer)
     }
 
-    /// Starts the transfer, on the client's threads.
+    /// Starts the transfer on the client's threads, and has `deliver` finish it.
     ///
-    /// Sockets and files are worked on there and never on the caller's executor, whichever that is.
-    fn start<T, F>(self, output: Output, then: impl FnOnce(Report) -> F + Send + 'static) -> Transfer<T>
+    /// Sockets and files are used there and never on the caller's executor, whichever that is.
+    fn start<T, F>(
+        self,
+        output: Output,
+        deliver: impl FnOnce(Running, CancellationToken) -> F + Send + 'static,
+    ) -> Transfer<T>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, TransferError>> + Send,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let Self { name, options, threads } = self;
-        Transfer::start(&threads, |events, cancel| async move {
-            then(negotiate::run(Options { name, ..options }, output, events, cancel).await?).await
+        let Self { options, threads } = self;
+        Transfer::start(&threads, |events, cancel| {
+            deliver(Box::pin(negotiate::run(options, output, events, cancel.clone())), cancel)
         })
-    }
-}
-
-impl fmt::Debug for Download {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Download")
-            .field("name", &self.name)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
     }
 }

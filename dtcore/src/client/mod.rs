@@ -8,6 +8,7 @@ mod destination;
 mod dial;
 mod dialled_source;
 mod download;
+#[cfg_attr(not(feature = "legacy"), path = "no_legacy.rs")]
 mod legacy;
 mod negotiate;
 mod options;

@@ -12,8 +12,8 @@ use super::dialled_source::{DialledSource, EarlyConnections, Remote};
 use super::legacy;
 use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
-use crate::error::TransferError;
 use crate::event::{Event, EventSender, Report};
+use crate::failure::Failure;
 use crate::proto::v1;
 use crate::proto::v2::{Push, ReportedDigests, SessionOffer, SessionRequest};
 use crate::receive::{self, Offered};
@@ -36,16 +36,16 @@ pub(super) async fn run(
     output: Output,
     events: EventSender,
     cancel: CancellationToken,
-) -> Result<Report, TransferError> {
+) -> Result<Report, Failure> {
     let started = Instant::now();
     let negotiating = async {
         let (clobber, resume) = (options.clobber, options.resume);
         let opening = spawn_blocking(move || {
             let sink = Sink::open(output, clobber, resume)?;
             let from = sink.first_missing();
-            Ok::<_, TransferError>((sink, from))
+            Ok::<_, Failure>((sink, from))
         });
-        let (sink, from) = opening.await.map_err(|_| TransferError::System {
+        let (sink, from) = opening.await.map_err(|_| Failure::System {
             action: "open the output",
             source: io::Error::other("the thread that does has died"),
         })??;
@@ -55,12 +55,12 @@ pub(super) async fn run(
     };
     let (mut sink, request, negotiated) = tokio::select! {
         biased;
-        () = cancel.cancelled() => return Err(TransferError::Cancelled),
+        () = cancel.cancelled() => return Err(Failure::Cancelled),
         negotiated = negotiating => negotiated?,
     };
     let Negotiated { peer, answer, early } = negotiated;
     match answer {
-        Answer::V1(_) if options.protocol == ProtocolChoice::V2 => Err(TransferError::Protocol {
+        Answer::V1(_) if options.protocol == ProtocolChoice::V2 => Err(Failure::Protocol {
             server: options.server.to_string(),
             what: "it speaks protocol 1 only".to_owned(),
         }),
@@ -69,7 +69,7 @@ pub(super) async fn run(
             sink.restart()?;
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => Err(TransferError::Cancelled),
+                () = cancel.cancelled() => Err(Failure::Cancelled),
                 result = legacy::run(options, sink, offer, events, started) => result,
             }
         }
@@ -102,7 +102,7 @@ async fn negotiate(
     options: &Options,
     request: &SessionRequest,
     events: &EventSender,
-) -> Result<Negotiated, TransferError> {
+) -> Result<Negotiated, Failure> {
     let (body, upgrade) = match options.protocol {
         ProtocolChoice::V1 => (v1::Request { streams: options.streams }.encode(), AskUpgrade::No),
         ProtocolChoice::V2 | ProtocolChoice::Auto => (request.encode(), AskUpgrade::Yes),
@@ -129,8 +129,8 @@ async fn negotiate(
 }
 
 /// Whether the offer was damaged on its way.
-fn is_damaged(error: &TransferError) -> bool {
-    matches!(error, TransferError::ConnectionLost { source: Some(source), .. }
+fn is_damaged(error: &Failure) -> bool {
+    matches!(error, Failure::ConnectionLost { source: Some(source), .. }
         if source.kind() == io::ErrorKind::InvalidData)
 }
 

@@ -1,15 +1,17 @@
 //! The threads that transfers run on: a set that all transfers of a client share, or a runtime of the program that embeds it.
 
-use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::error::TransferError;
+use crate::failure::Failure;
 
 /// More threads than this gain nothing: the work of streams is moving memory.
 const MAX_THREADS: usize = 8;
+
+/// How many outputs may be opened, read back or published at once; more wait for their turn.
+const MAX_BLOCKING_THREADS: usize = 32;
 
 /// Where transfers run.
 #[derive(Clone, Debug)]
@@ -26,23 +28,28 @@ pub(super) struct OwnThreads(Option<Runtime>);
 
 impl Threads {
     /// As many threads as there are cores, eight at most.
-    pub(super) fn start() -> Result<Self, TransferError> {
+    pub(super) fn start() -> Result<Self, Failure> {
         let n_cores = available_parallelism().map_or(1, usize::from);
         let runtime = Builder::new_multi_thread()
             .worker_threads(n_cores.min(MAX_THREADS))
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
             .thread_name("dt-transfer")
             .enable_all()
             .build()
-            .map_err(|source: io::Error| TransferError::System { action: "start threads", source })?;
+            .map_err(|source| Failure::System { action: "start threads", source })?;
         Ok(Self::Own(Arc::new(OwnThreads(Some(runtime)))))
     }
 
-    /// Runs a task there.
+    /// Runs a task there. It keeps the threads alive, so that a transfer cleans up whose client and handle are dropped.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         match self {
             Self::Own(own) => {
+                let kept = Arc::clone(own);
                 if let Some(runtime) = &own.0 {
-                    runtime.spawn(task);
+                    runtime.spawn(async move {
+                        task.await;
+                        drop(kept);
+                    });
                 }
             }
             Self::Shared(handle) => {

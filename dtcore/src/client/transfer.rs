@@ -11,8 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::runtime::Threads;
 use crate::error::TransferError;
 use crate::event::{self, EventSender, Events};
+use crate::failure::Failure;
 
 /// A running transfer: a future of its outcome.
+///
+/// It makes progress on the threads of its client, whether it is polled or not.
 ///
 /// # Cancel safety
 /// Dropping it cancels the transfer; its connections are closed a moment later, and its part file is removed too unless it can
@@ -20,17 +23,15 @@ use crate::event::{self, EventSender, Events};
 #[must_use = "a transfer that is dropped is cancelled"]
 pub struct Transfer<T> {
     events: Option<Events>,
-    outcome: oneshot::Receiver<Result<T, TransferError>>,
+    outcome: oneshot::Receiver<Result<T, Failure>>,
     cancel: CancelHandle,
-    /// Keeps the threads alive on which the transfer runs.
-    _threads: Threads,
 }
 
 impl<T: Send + 'static> Transfer<T> {
     /// Starts `run` on these threads.
     pub(super) fn start<F>(threads: &Threads, run: impl FnOnce(EventSender, CancellationToken) -> F) -> Self
     where
-        F: Future<Output = Result<T, TransferError>> + Send + 'static,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
         let (sender, events) = event::channel();
         let (outcome_sender, outcome) = oneshot::channel();
@@ -40,7 +41,7 @@ impl<T: Send + 'static> Transfer<T> {
             // An error only says that nobody waits for the outcome any more.
             let _ = outcome_sender.send(running.await);
         });
-        Self { events: Some(events), outcome, cancel: CancelHandle(cancel), _threads: threads.clone() }
+        Self { events: Some(events), outcome, cancel: CancelHandle(cancel) }
     }
 }
 
@@ -60,11 +61,12 @@ impl<T> Future for Transfer<T> {
     type Output = Result<T, TransferError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let died = |_| TransferError::System {
+        let died = |_| Failure::System {
             action: "continue",
             source: io::Error::other("the task of the transfer has panicked, or its runtime has shut down"),
         };
-        Pin::new(&mut self.outcome).poll(cx).map(|received| received.map_err(died)?)
+        let outcome = std::task::ready!(Pin::new(&mut self.outcome).poll(cx));
+        Poll::Ready(outcome.map_err(died).flatten().map_err(TransferError::from))
     }
 }
 
@@ -85,7 +87,7 @@ impl<T> fmt::Debug for Transfer<T> {
 pub struct CancelHandle(CancellationToken);
 
 impl CancelHandle {
-    /// Ends the transfer with [`TransferError::Cancelled`], unless it has ended already.
+    /// Ends the transfer with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), unless it has ended already.
     pub fn cancel(&self) {
         self.0.cancel();
     }

@@ -5,12 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::error::TransferError;
+use crate::failure::Failure;
 
 /// The one keeper of how a transfer ends.
 #[derive(Debug, Default)]
 pub(super) struct Completion {
-    failure: Mutex<Option<TransferError>>,
+    failure: Mutex<Option<Failure>>,
     has_failed: AtomicBool,
     is_accepted: AtomicBool,
     changed: Notify,
@@ -18,7 +18,7 @@ pub(super) struct Completion {
 
 impl Completion {
     /// Ends the transfer with an error; the first one counts.
-    pub(super) fn fail(&self, error: TransferError) {
+    pub(super) fn fail(&self, error: Failure) {
         self.failure().get_or_insert(error);
         self.has_failed.store(true, Ordering::Release);
         self.check();
@@ -43,7 +43,7 @@ impl Completion {
     }
 
     /// The error, once.
-    pub(super) fn take_failure(&self) -> Option<TransferError> {
+    pub(super) fn take_failure(&self) -> Option<Failure> {
         self.failure().take()
     }
 
@@ -55,7 +55,7 @@ impl Completion {
         self.changed.notified().await;
     }
 
-    fn failure(&self) -> MutexGuard<'_, Option<TransferError>> {
+    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
         // It is replaced as a whole, so a poisoned lock holds a valid value.
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }

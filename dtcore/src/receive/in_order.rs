@@ -13,7 +13,7 @@ use std::thread;
 use tokio::sync::{Notify, oneshot};
 
 use crate::digest::{FileDigests, FileHasher};
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::ByteRange;
 use crate::sink::{OrderedWriter, Store};
 
@@ -36,22 +36,22 @@ pub(crate) struct InOrderReader {
 
 /// The result of the thread.
 #[derive(Debug)]
-pub(crate) struct InOrderResult(oneshot::Receiver<Result<FileDigests, TransferError>>);
+pub(crate) struct InOrderResult(oneshot::Receiver<Result<FileDigests, Failure>>);
 
 impl InOrderResult {
     /// The digests once the reader was closed and all bytes were read, or its error at any time.
     ///
     /// # Cancel safety
     /// Cancel safe, until it has returned once.
-    pub(crate) async fn wait(&mut self) -> Result<FileDigests, TransferError> {
+    pub(crate) async fn wait(&mut self) -> Result<FileDigests, Failure> {
         let source = io::Error::other("the thread died");
-        (&mut self.0).await.map_err(|_| TransferError::System { action: "digest the file", source })?
+        (&mut self.0).await.map_err(|_| Failure::System { action: "digest the file", source })?
     }
 }
 
 impl InOrderReader {
     /// Starts the thread.
-    pub(crate) fn spawn(duties: Duties) -> Result<(Self, InOrderResult), TransferError> {
+    pub(crate) fn spawn(duties: Duties) -> Result<(Self, InOrderResult), Failure> {
         let shared = Arc::new(Shared::default());
         let (sender, result) = oneshot::channel();
         let mut work = Work { shared: Arc::clone(&shared), duties };
@@ -62,7 +62,7 @@ impl InOrderReader {
                 // Fails only if the transfer has ended without waiting for the digests.
                 let _ = sender.send(result.map(|()| work.duties.hasher.finish()));
             })
-            .map_err(|source| TransferError::System { action: "start the digest thread", source })?;
+            .map_err(|source| Failure::System { action: "start the digest thread", source })?;
         Ok((Self { shared }, InOrderResult(result)))
     }
 
@@ -157,7 +157,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self) -> Result<(), TransferError> {
+    fn run(&mut self) -> Result<(), Failure> {
         let is_abandoned = || self.shared.lock().state == State::Abandoned;
         let writer = self.duties.writer.take().map(|writer| writer.opened(is_abandoned)).transpose();
         let mut writer = writer.map_err(|error| self.local("open", error))?;
@@ -193,11 +193,7 @@ impl Work {
         }
     }
 
-    fn read(
-        &mut self,
-        segment: &Segment,
-        writer: &mut Option<Box<dyn Write + Send>>,
-    ) -> Result<(), TransferError> {
+    fn read(&mut self, segment: &Segment, writer: &mut Option<Box<dyn Write + Send>>) -> Result<(), Failure> {
         // An I/O error does not show which side failed, so the visitor records it.
         let mut failed = "read back";
         let result = segment.store.read(segment.range, &mut |bytes| {
@@ -216,9 +212,9 @@ impl Work {
         Ok(())
     }
 
-    fn local(&self, action: &'static str, error: io::Error) -> TransferError {
+    fn local(&self, action: &'static str, error: io::Error) -> Failure {
         // The size of the file is not known here: the position is only how far the thread got.
-        TransferError::local(action, &self.duties.path, 0, error)
+        Failure::local(action, &self.duties.path, 0, error)
     }
 }
 

@@ -38,8 +38,8 @@ pub(crate) use source::{Opened, RangeStream, ReadInterrupt, RemoteName, Source};
 pub(crate) use supervise::compare;
 
 use crate::digest::{Checksum, FileDigests, FileHasher};
-use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Report};
+use crate::failure::{DigestOrigin, Failure};
 use crate::manifest::{BlockRun, Manifest};
 use crate::num::to_usize;
 use crate::proto::v2::{ReportedDigests, WholeDigests};
@@ -76,7 +76,7 @@ pub(crate) async fn run<S: Source>(
     events: EventSender,
     started: Instant,
     cancel: CancellationToken,
-) -> Result<Report, TransferError> {
+) -> Result<Report, Failure> {
     let manifest = offered.identity.manifest;
     let place_freed = Arc::new(Notify::new());
     let preparing = prepare(sink, &source, &offered, &settings, &events, &place_freed, &cancel);
@@ -158,9 +158,9 @@ fn n_useful_streams(n_missing: u32, n_pushed: u32, settings: &Settings) -> usize
 async fn finish<S: Source>(
     transfer: &Arc<Transfer<S>>,
     sink: Sink,
-    received: Result<FileDigests, TransferError>,
+    received: Result<FileDigests, Failure>,
     started: Instant,
-) -> Result<Report, TransferError> {
+) -> Result<Report, Failure> {
     let size = transfer.manifest.size();
     let digests = match received {
         Ok(digests) => digests,
@@ -208,7 +208,7 @@ async fn prepare<S: Source>(
     events: &EventSender,
     place_freed: &Arc<Notify>,
     cancel: &CancellationToken,
-) -> Result<(Sink, Prepared), TransferError> {
+) -> Result<(Sink, Prepared), Failure> {
     let (mut sink, identity, name) = (sink, offered.identity.clone(), source.name().clone());
     let (events, cancel) = (events.clone(), cancel.clone());
     let (engine, n_streams) = (settings.engine, settings.streams.value());
@@ -225,12 +225,10 @@ async fn prepare<S: Source>(
         let freed = Box::new(move || place_freed.notify_waiters());
         let prepared = sink.prepare(&identity, engine, n_streams, freed, &mut watch);
         let prepared = prepared.map_err(|error| match error {
-            BeginError::SourceChanged => TransferError::SourceReplaced {
-                server: name.peer,
-                name: name.file,
-                part: sink.path().to_owned(),
-            },
-            BeginError::Cancelled => TransferError::Cancelled,
+            BeginError::SourceChanged => {
+                Failure::SourceReplaced { server: name.peer, name: name.file, part: sink.path().to_owned() }
+            }
+            BeginError::Cancelled => Failure::Cancelled,
             BeginError::Local(error) => error,
         })?;
         Ok((sink, prepared))
@@ -239,19 +237,19 @@ async fn prepare<S: Source>(
 }
 
 /// Leaves what can be resumed after `error`, and reports it.
-fn leave<S: Source>(sink: Sink, transfer: &Transfer<S>, error: &TransferError) {
-    if matches!(error, TransferError::DigestMismatch { origin: DigestOrigin::Server, .. }) {
+fn leave<S: Source>(sink: Sink, transfer: &Transfer<S>, error: &Failure) {
+    if matches!(error, Failure::DigestMismatch { origin: DigestOrigin::Server, .. }) {
         // What is recorded does not add up to the file: it must not be resumed. If it cannot be removed, the next transfer finds
         // out the same, so this error is the one to report.
         let _ = sink.discard();
         return;
     }
-    if matches!(error, TransferError::LocalFile { .. }) {
+    if matches!(error, Failure::LocalFile { .. }) {
         // A process that meddles with the file, or a disk that fails, may have destroyed what was right before.
         sink.require_rehash();
     }
     // What is there of a source that changed stays too, but nothing of another version may get into it.
-    let is_of_use = !matches!(error, TransferError::SourceChanged { .. }) && !is_taken_away(error);
+    let is_of_use = !matches!(error, Failure::SourceChanged { .. }) && !is_taken_away(error);
     if sink.is_resumable() && is_of_use {
         emit_resumable(transfer);
     }
@@ -266,19 +264,19 @@ fn emit_resumable<S: Source>(transfer: &Transfer<S>) {
 }
 
 /// Whether it is not known how much of the part file is left.
-fn is_taken_away(error: &TransferError) -> bool {
-    matches!(error, TransferError::LocalFile { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof)
+fn is_taken_away(error: &Failure) -> bool {
+    matches!(error, Failure::LocalFile { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof)
 }
 
-fn thread_died(action: &'static str) -> TransferError {
-    TransferError::System { action, source: io::Error::other("the thread that does has died") }
+fn thread_died(action: &'static str) -> Failure {
+    Failure::System { action, source: io::Error::other("the thread that does has died") }
 }
 
 /// The thread that reads the file in order, if anything needs it in order.
 fn read_in_order(
     settings: &Settings,
     sink: &mut Sink,
-) -> Result<Option<(InOrderReader, InOrderResult)>, TransferError> {
+) -> Result<Option<(InOrderReader, InOrderResult)>, Failure> {
     let writer = sink.take_writer();
     let hasher = match settings.digests {
         WholeDigests::Blake3AndMd5 => FileHasher::default().with_md5(),
@@ -296,7 +294,7 @@ async fn receive<S: Source>(
     sink: &Sink,
     in_order: Option<&mut InOrderResult>,
     cancel: &CancellationToken,
-) -> Result<FileDigests, TransferError> {
+) -> Result<FileDigests, Failure> {
     // Dropping the set aborts its tasks.
     let mut tasks = JoinSet::new();
     if transfer.manifest.n_blocks() > 0 {
@@ -306,12 +304,12 @@ async fn receive<S: Source>(
     }
     let result = tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(TransferError::Cancelled),
+        () = cancel.cancelled() => Err(Failure::Cancelled),
         result = supervise(transfer, in_order) => result,
         error = task_panicked(&mut tasks) => Err(error),
         error = part_file_removed(sink) => Err(error),
     };
-    if matches!(result, Ok(_) | Err(TransferError::DigestMismatch { origin: DigestOrigin::Caller, .. })) {
+    if matches!(result, Ok(_) | Err(Failure::DigestMismatch { origin: DigestOrigin::Caller, .. })) {
         // Both sides agree about the data, whatever the user expected.
         transfer.completion.accept();
         transfer.streams.wake_all();
@@ -326,10 +324,10 @@ async fn receive<S: Source>(
 ///
 /// # Cancel safety
 /// Cancel safe.
-async fn task_panicked(tasks: &mut JoinSet<()>) -> TransferError {
+async fn task_panicked(tasks: &mut JoinSet<()>) -> Failure {
     while let Some(ended) = tasks.join_next().await {
         if ended.is_err_and(|error| error.is_panic()) {
-            return TransferError::System {
+            return Failure::System {
                 action: "continue",
                 source: io::Error::other("the task of a stream has panicked"),
             };

@@ -9,7 +9,7 @@ use super::source::{RemoteName, Source};
 use super::stream_driver::{Lost, StreamDriver, StreamOutcome};
 use super::transfer::Transfer;
 use super::wake::Wake;
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::StreamId;
 use crate::proto::v2::Replacing;
 use crate::schedule::Fault;
@@ -27,7 +27,7 @@ async fn reconnecting<S: Source>(
     transfer: &Transfer<S>,
     stream: StreamId,
     wake: &Wake,
-) -> Result<(), TransferError> {
+) -> Result<(), Failure> {
     let mut replacing = Replacing::Nothing;
     while !transfer.is_over() {
         let opened = match transfer.source.open(stream, replacing).await {
@@ -64,7 +64,7 @@ async fn reconnecting<S: Source>(
             StreamOutcome::Violation(what) => {
                 transfer.lost(stream, format!("protocol error: {what}"));
                 let server = transfer.source.name().peer.clone();
-                let error = TransferError::Protocol { server, what };
+                let error = Failure::Protocol { server, what };
                 let pause = transfer.streams.violated().and_then(|()| transfer.streams.retry(stream));
                 transfer.counters.retried();
                 sleep(pause.map_err(|_| error)?).await;
@@ -88,19 +88,15 @@ async fn reconnecting<S: Source>(
 }
 
 /// The error that the loss of a connection is, when it is the last one.
-fn connection_lost<S: Source>(transfer: &Transfer<S>, stream: StreamId, lost: Lost) -> TransferError {
+fn connection_lost<S: Source>(transfer: &Transfer<S>, stream: StreamId, lost: Lost) -> Failure {
     let (RemoteName { peer, .. }, Lost { reason, received }) = (transfer.source.name().clone(), lost);
     let stream = Some(stream.byte());
-    TransferError::ConnectionLost { server: peer, stream, received, source: Some(reason) }
+    Failure::ConnectionLost { server: peer, stream, received, source: Some(reason) }
 }
 
 /// Waits before the next attempt; fails after too many, or if another one cannot succeed.
-async fn pause<S: Source>(
-    transfer: &Transfer<S>,
-    stream: StreamId,
-    error: TransferError,
-) -> Result<(), TransferError> {
-    if !error.is_retryable() || matches!(error, TransferError::SourceChanged { .. }) {
+async fn pause<S: Source>(transfer: &Transfer<S>, stream: StreamId, error: Failure) -> Result<(), Failure> {
+    if !error.is_retryable() || matches!(error, Failure::SourceChanged { .. }) {
         return Err(error);
     }
     let pause: Duration = transfer.streams.retry(stream).map_err(|_| error)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::wake::{Wake, Woken};
 use crate::digest::RangeDigest;
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::{BlockRun, StreamId};
 use crate::proto::v2::{ErrorCode, Incoming, Replacing, ReportedDigests, Violation, WholeDigests};
 use crate::sink::BlockLease;
@@ -42,19 +42,19 @@ pub(crate) trait Source: Send + Sync + fmt::Debug + 'static {
         &self,
         stream: StreamId,
         replacing: Replacing,
-    ) -> impl Future<Output = Result<Opened<Self::Stream>, TransferError>> + Send;
+    ) -> impl Future<Output = Result<Opened<Self::Stream>, Failure>> + Send;
 
     /// Finds another session, because the peer does not know the one of `epoch` any more.
     ///
     /// # Errors
     /// Why there is none, or that the file is another one now.
-    fn renew(&self, epoch: u64) -> impl Future<Output = Result<(), TransferError>> + Send;
+    fn renew(&self, epoch: u64) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Takes another route from now on, because something in between answered instead of the peer.
     ///
     /// # Errors
     /// There is no other route.
-    fn reroute(&self, epoch: u64) -> Result<(), TransferError>;
+    fn reroute(&self, epoch: u64) -> Result<(), Failure>;
 }
 
 /// A stream that was opened.

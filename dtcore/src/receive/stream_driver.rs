@@ -8,7 +8,7 @@ use super::settings::Verification;
 use super::source::{RangeStream, ReadInterrupt, RemoteName, Source};
 use super::transfer::{NextStep, Transfer};
 use super::wake::{Wake, Woken};
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::{BlockId, BlockRun, StreamId};
 use crate::num::to_u64;
 use crate::proto::v2::{ErrorCode, Incoming, WholeDigests};
@@ -21,7 +21,7 @@ pub(super) enum StreamOutcome {
     /// The transfer is over.
     Over,
     /// The transfer cannot succeed.
-    Failed(TransferError),
+    Failed(Failure),
     /// The peer closed the connection when nothing was requested.
     Idle,
     /// The scheduler wants another connection in its place.
@@ -324,15 +324,15 @@ impl<'a, S: Source> StreamDriver<'a, S> {
     }
 
     /// The error that a problem of the sender is for the transfer.
-    fn problem(&self, code: ErrorCode, reason: String) -> TransferError {
+    fn problem(&self, code: ErrorCode, reason: String) -> Failure {
         let RemoteName { peer, file } = self.transfer.source.name().clone();
         match code {
-            ErrorCode::SourceChanged => TransferError::SourceChanged { server: peer, name: file },
+            ErrorCode::SourceChanged => Failure::SourceChanged { server: peer, name: file },
             ErrorCode::SourceUnreadable
             | ErrorCode::NoSuchSession
             | ErrorCode::NoSuchStream
             | ErrorCode::ProtocolViolation
-            | ErrorCode::Busy => TransferError::Unreadable { server: peer, name: file, reason },
+            | ErrorCode::Busy => Failure::Unreadable { server: peer, name: file, reason },
         }
     }
 

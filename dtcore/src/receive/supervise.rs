@@ -10,7 +10,7 @@ use super::settings::Verification;
 use super::source::Source;
 use super::transfer::Transfer;
 use crate::digest::{Blake3Digest, Checksum, FileDigests};
-use crate::error::{DigestOrigin, TransferError};
+use crate::failure::{Awaited, DigestOrigin, Failure};
 use crate::schedule::Fault;
 use crate::sink::Sink;
 
@@ -30,7 +30,7 @@ const STOPPED: Duration = Duration::from_secs(1);
 pub(super) async fn supervise<S: Source>(
     transfer: &Transfer<S>,
     mut in_order: Option<&mut InOrderResult>,
-) -> Result<FileDigests, TransferError> {
+) -> Result<FileDigests, Failure> {
     loop {
         let (own, expected) = received(transfer, in_order.as_deref_mut()).await?;
         if let Expected::Digests(reported) = expected
@@ -62,7 +62,7 @@ fn compare_all<S: Source>(
     transfer: &Transfer<S>,
     digests: &FileDigests,
     expected: Expected,
-) -> Result<(), TransferError> {
+) -> Result<(), Failure> {
     let name = &transfer.source.name().file;
     if let Expected::Digests(reported) = expected
         && transfer.settings.verification == Verification::On
@@ -84,10 +84,10 @@ pub(crate) fn compare(
     digests: &FileDigests,
     origin: DigestOrigin,
     expected: Checksum,
-) -> Result<(), TransferError> {
+) -> Result<(), Failure> {
     match digests.comparable(&expected) {
         Some(actual) if actual != expected => {
-            Err(TransferError::DigestMismatch { name: name.to_owned(), origin, expected, actual })
+            Err(Failure::DigestMismatch { name: name.to_owned(), origin, expected, actual })
         }
         Some(_) | None => Ok(()),
     }
@@ -97,7 +97,7 @@ pub(crate) fn compare(
 async fn received<S: Source>(
     transfer: &Transfer<S>,
     mut in_order: Option<&mut InOrderResult>,
-) -> Result<(Blake3Digest, Expected), TransferError> {
+) -> Result<(Blake3Digest, Expected), Failure> {
     let (mut tick, mut progress) = (ticks(TICK), ticks(PROGRESS_INTERVAL));
     let mut checked = transfer.now();
     transfer.completion.check();
@@ -120,7 +120,7 @@ async fn received<S: Source>(
 /// The error that ended the transfer, the digests if everything is there, or neither yet.
 pub(super) fn outcome<S: Source>(
     transfer: &Transfer<S>,
-) -> Result<Option<(Blake3Digest, Expected)>, TransferError> {
+) -> Result<Option<(Blake3Digest, Expected)>, Failure> {
     if let Some(error) = transfer.completion.take_failure() {
         return Err(error);
     }
@@ -139,7 +139,7 @@ pub(super) fn check_streams<S: Source>(
     transfer: &Transfer<S>,
     checked: &mut Duration,
     now: Duration,
-) -> Result<(), TransferError> {
+) -> Result<(), Failure> {
     let mut scheduler = transfer.scheduler();
     if now.saturating_sub(*checked) > STOPPED {
         // The program was stopped, and so waited for nothing.
@@ -166,23 +166,23 @@ pub(super) fn check_streams<S: Source>(
     for (stream, fault) in faults {
         transfer.streams.replace(stream, fault);
     }
-    let timed_out = |activity, waited| {
+    let timed_out = |awaited, waited| {
         let server = transfer.source.name().peer.clone();
-        Err(TransferError::TimedOut { server, activity, waited })
+        Err(Failure::TimedOut { server, awaited, waited })
     };
     let settings = &transfer.settings;
     if silent >= settings.stall_timeout {
-        return timed_out("the streams were open", settings.stall_timeout);
+        return timed_out(Awaited::Data, settings.stall_timeout);
     }
     // The server may hash other files first.
     if stuck >= settings.digest_timeout {
-        return timed_out("it was computing the digests of the file", settings.digest_timeout);
+        return timed_out(Awaited::FileDigest, settings.digest_timeout);
     }
     Ok(())
 }
 
 /// Waits until the part file's name is gone or belongs to another file, in which case nothing more is of use.
-pub(super) async fn part_file_removed(sink: &Sink) -> TransferError {
+pub(super) async fn part_file_removed(sink: &Sink) -> Failure {
     let mut check = ticks(NAME_CHECK_INTERVAL);
     loop {
         check.tick().await;
@@ -201,7 +201,7 @@ async fn consumed<S: Source>(transfer: &Transfer<S>) {
 }
 
 /// The error of the in-order reader; without one, this waits indefinitely.
-async fn failed(in_order: Option<&mut InOrderResult>) -> TransferError {
+async fn failed(in_order: Option<&mut InOrderResult>) -> Failure {
     if let Some(in_order) = in_order
         && let Err(error) = in_order.wait().await
     {
@@ -214,7 +214,7 @@ async fn failed(in_order: Option<&mut InOrderResult>) -> TransferError {
 async fn finished<S: Source>(
     transfer: &Transfer<S>,
     in_order: &mut InOrderResult,
-) -> Result<FileDigests, TransferError> {
+) -> Result<FileDigests, Failure> {
     let mut progress = ticks(PROGRESS_INTERVAL);
     loop {
         tokio::select! {

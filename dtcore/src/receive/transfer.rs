@@ -19,8 +19,8 @@ use super::settings::Settings;
 use super::source::{RangeStream, RemoteName, Source};
 use super::stream_set::StreamSet;
 use crate::digest::RangeDigest;
-use crate::error::TransferError;
 use crate::event::{Event, EventSender, Progress, RecoveryStats};
+use crate::failure::Failure;
 use crate::manifest::{BlockId, BlockRun, ByteRange, Manifest, StreamId};
 use crate::num::to_u64;
 use crate::schedule::{Corrupt, NextRun, Scheduler, Verified as Copy};
@@ -260,7 +260,7 @@ impl<S: Source> Transfer<S> {
     }
 
     /// Puts a verified block into its place and on record.
-    pub(super) async fn store(&self, id: StreamId, verified: Verified) -> Result<(), TransferError> {
+    pub(super) async fn store(&self, id: StreamId, verified: Verified) -> Result<(), Failure> {
         let (block, digest) = (verified.block(), verified.digest());
         self.scheduler().record_proof(block, digest).map_err(|_| self.source_changed())?;
         let placed = self.commit(verified).await.map_err(|error| self.local("write", error))?;
@@ -311,7 +311,7 @@ impl<S: Source> Transfer<S> {
     }
 
     /// What arrived of `block` does not match its digest.
-    pub(super) fn corrupt(&self, id: StreamId, block: BlockId) -> Result<(), TransferError> {
+    pub(super) fn corrupt(&self, id: StreamId, block: BlockId) -> Result<(), Failure> {
         let range = self.manifest.range(block);
         self.counters.wasted(range.len());
         self.counters.repaired_blocks.fetch_add(1, Ordering::Relaxed);
@@ -328,7 +328,7 @@ impl<S: Source> Transfer<S> {
             Corrupt::GiveUp { times } => {
                 let RemoteName { peer, file } = self.source.name().clone();
                 let (block, offset) = (block.value(), range.start());
-                Err(TransferError::CorruptBlock { server: peer, name: file, block, offset, times })
+                Err(Failure::CorruptBlock { server: peer, name: file, block, offset, times })
             }
         }
     }
@@ -377,12 +377,12 @@ impl<S: Source> Transfer<S> {
     }
 
     /// The error of the local file.
-    pub(super) fn local(&self, action: &'static str, error: io::Error) -> TransferError {
-        TransferError::local(action, &self.path, self.manifest.size(), error)
+    pub(super) fn local(&self, action: &'static str, error: io::Error) -> Failure {
+        Failure::local(action, &self.path, self.manifest.size(), error)
     }
 
-    pub(super) fn source_changed(&self) -> TransferError {
+    pub(super) fn source_changed(&self) -> Failure {
         let RemoteName { peer, file } = self.source.name().clone();
-        TransferError::SourceChanged { server: peer, name: file }
+        Failure::SourceChanged { server: peer, name: file }
     }
 }

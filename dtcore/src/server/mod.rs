@@ -10,6 +10,7 @@ mod handlers;
 mod handshake;
 mod head;
 mod http;
+#[cfg_attr(not(feature = "legacy"), path = "no_legacy.rs")]
 mod legacy;
 mod listener;
 mod open;

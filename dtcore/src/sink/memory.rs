@@ -56,7 +56,8 @@ impl MemoryWriter {
 
 impl io::Write for MemoryWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write(&*self.store, self.position, bytes)?;
+        // The pieces follow each other, so only the limit can leave no place for one.
+        write(&*self.store, self.position, bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
         self.position += to_u64(bytes.len());
         Ok(bytes.len())
     }

@@ -19,7 +19,7 @@ use super::ordered::ReorderBuffer;
 use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::{BlockSet, BlockSize, Manifest};
 
 /// What the user named as output.
@@ -129,13 +129,13 @@ const MEMORY: &str = "memory";
 
 impl Sink {
     /// Opens what `output` names. What cannot be written is an error before the server is asked.
-    pub(crate) fn open(output: Output, clobber: Clobber, resume: Resume) -> Result<Self, TransferError> {
+    pub(crate) fn open(output: Output, clobber: Clobber, resume: Resume) -> Result<Self, Failure> {
         let (writer, name) = match output {
             Output::Path(path) if !is_special(&path) => {
                 return PartFile::lock(&path, clobber, resume).map(Self::File);
             }
             Output::Path(path) if clobber == Clobber::Refuse => {
-                return Err(TransferError::OutputExists { path });
+                return Err(Failure::OutputExists { path });
             }
             Output::Path(path) => (OrderedWriter::Path(path.clone()), path),
             Output::Writer(writer, name) => (OrderedWriter::Open(Mutex::new(writer)), PathBuf::from(name)),
@@ -169,7 +169,7 @@ impl Sink {
                 let (journal, recovered) = part.begin(source, watch)?;
                 let block = manifest.block_size().bytes();
                 let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams).map_err(
-                    |error| TransferError::local("reserve room for", part.path(), manifest.size(), error),
+                    |error| Failure::local("reserve room for", part.path(), manifest.size(), error),
                 )?;
                 (store, journal, recovered)
             }
@@ -178,8 +178,7 @@ impl Sink {
                 (store, None, Recovered::empty(&manifest, Outcome::Fresh))
             }
             Self::Memory(_, limit) if manifest.size() > *limit => {
-                let needed = manifest.size();
-                return Err(TransferError::TooLarge { path: MEMORY.into(), needed }.into());
+                return Err(Failure::OverLimit { size: manifest.size(), limit: *limit }.into());
             }
             Self::Memory(store, _) => {
                 let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
@@ -188,7 +187,7 @@ impl Sink {
         };
         let Recovered { done, digests, bytes, outcome } = recovered;
         let blocks = FileSink::new(manifest, store, journal, &done, freed)
-            .map_err(|error| TransferError::local("resume", self.path(), manifest.size(), error))?;
+            .map_err(|error| Failure::local("resume", self.path(), manifest.size(), error))?;
         Ok(Prepared { blocks, done, digests, resumed: bytes, outcome })
     }
 
@@ -210,7 +209,7 @@ impl Sink {
     }
 
     /// Fails if the part file's name is gone, or belongs to another file.
-    pub(crate) fn check_name(&self) -> Result<(), TransferError> {
+    pub(crate) fn check_name(&self) -> Result<(), Failure> {
         match self {
             Self::File(part) => part.check_name(),
             Self::Ordered { .. } | Self::Memory(..) => Ok(()),
@@ -222,7 +221,7 @@ impl Sink {
         &self,
         manifest: &Manifest,
         digests: &[Option<RangeDigest>],
-    ) -> Result<(), TransferError> {
+    ) -> Result<(), Failure> {
         match self {
             Self::File(part) => part.check_intact(manifest, digests),
             Self::Ordered { .. } | Self::Memory(..) => Ok(()),
@@ -237,7 +236,7 @@ impl Sink {
     }
 
     /// Discards what an earlier transfer has left: protocol 1 cannot resume.
-    pub(crate) fn restart(&mut self) -> Result<(), TransferError> {
+    pub(crate) fn restart(&mut self) -> Result<(), Failure> {
         match self {
             Self::File(part) => part.clear(),
             Self::Ordered { .. } | Self::Memory(..) => Ok(()),
@@ -245,7 +244,7 @@ impl Sink {
     }
 
     /// Keeps nothing.
-    pub(crate) fn discard(self) -> Result<(), TransferError> {
+    pub(crate) fn discard(self) -> Result<(), Failure> {
         match self {
             Self::File(part) => part.discard(),
             Self::Ordered { .. } | Self::Memory(..) => Ok(()),
@@ -253,7 +252,7 @@ impl Sink {
     }
 
     /// The store for the `size` bytes of the file.
-    pub(crate) fn store(&self, engine: Engine, size: u64) -> Result<Arc<dyn Store>, TransferError> {
+    pub(crate) fn store(&self, engine: Engine, size: u64) -> Result<Arc<dyn Store>, Failure> {
         let spooled;
         let (file, path) = match self {
             Self::File(part) => (part.file(), part.path().to_owned()),
@@ -263,32 +262,32 @@ impl Sink {
                 (&spooled, folder)
             }
             Self::Memory(_, limit) if size > *limit => {
-                return Err(TransferError::TooLarge { path: MEMORY.into(), needed: size });
+                return Err(Failure::OverLimit { size, limit: *limit });
             }
             Self::Memory(store, _) => return Ok(Arc::<MemoryStore>::clone(store)),
         };
-        open(file, engine, size).map_err(|error| TransferError::local("reserve room for", path, size, error))
+        open(file, engine, size).map_err(|error| Failure::local("reserve room for", path, size, error))
     }
 
     /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
-    pub(crate) fn spill(&self) -> Result<Arc<dyn Store>, TransferError> {
+    pub(crate) fn spill(&self) -> Result<Arc<dyn Store>, Failure> {
         let folder = match self {
             Self::File(part) => part.folder().to_owned(),
             Self::Ordered { .. } | Self::Memory(..) => std::env::temp_dir(),
         };
         let file = spool(&folder)?;
-        of_unknown_size(&file).map_err(|error| TransferError::local("reserve room in", folder, 0, error))
+        of_unknown_size(&file).map_err(|error| Failure::local("reserve room in", folder, 0, error))
     }
 
     /// What all bytes are written to in order, once; for a file, the part file.
-    pub(crate) fn file_or_writer(&mut self) -> Result<Option<OrderedWriter>, TransferError> {
+    pub(crate) fn file_or_writer(&mut self) -> Result<Option<OrderedWriter>, Failure> {
         let part = match self {
             Self::File(part) => part,
             Self::Memory(store, _) => return Ok(Some(OrderedWriter::open(MemoryWriter::new(store)))),
             Self::Ordered { .. } => return Ok(self.take_writer()),
         };
         let file = part.file().try_clone().and_then(|mut file| file.rewind().map(|()| file));
-        let file = file.map_err(|error| TransferError::local("write", part.path(), 0, error))?;
+        let file = file.map_err(|error| Failure::local("write", part.path(), 0, error))?;
         Ok(Some(OrderedWriter::open(file)))
     }
 
@@ -310,7 +309,7 @@ impl Sink {
     }
 
     /// Puts the complete and verified file of `len` bytes in its place.
-    pub(crate) fn publish(self, len: u64, durability: Durability) -> Result<Option<PathBuf>, TransferError> {
+    pub(crate) fn publish(self, len: u64, durability: Durability) -> Result<Option<PathBuf>, Failure> {
         match self {
             Self::File(part) => part.publish(len, durability).map(Some),
             Self::Ordered { .. } | Self::Memory(..) => Ok(None),
@@ -330,8 +329,8 @@ fn is_descriptor(path: &Path) -> bool {
 }
 
 /// A file without a name: whatever happens, nothing of it is left.
-fn spool(folder: &Path) -> Result<File, TransferError> {
-    tempfile::tempfile_in(folder).map_err(|source| TransferError::local("make room in", folder, 0, source))
+fn spool(folder: &Path) -> Result<File, Failure> {
+    tempfile::tempfile_in(folder).map_err(|source| Failure::local("make room in", folder, 0, source))
 }
 
 /// A store for as many bytes as arrive.

@@ -3,10 +3,12 @@
 #![allow(unsafe_code, reason = "the workspace's one opt-out; every block says why it is sound")]
 
 pub(crate) mod filesystem;
+#[cfg(feature = "client")]
 mod map;
 mod piece_reader;
 mod range_lock;
 
+#[cfg(feature = "client")]
 pub(crate) use map::{Map, MapWriter};
 pub(crate) use piece_reader::{PIECE, PieceReader};
 pub(crate) use range_lock::RangeLock;

@@ -8,21 +8,21 @@ use rustix::io::Errno;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::error::TransferError;
+use crate::failure::{Awaited, Failure};
 
 /// Connects to the server, trying its addresses in the resolver's order.
 ///
 /// # Errors
-/// [`TransferError::Unreachable`] with the last address' error, [`TransferError::TimedOut`] after `limit`.
+/// [`Failure::Unreachable`] with the last address' error, [`Failure::TimedOut`] after `limit`.
 pub(crate) async fn connect(
     host: &str,
     port: u16,
     server: &str,
     limit: Duration,
-) -> Result<TcpStream, TransferError> {
+) -> Result<TcpStream, Failure> {
     let deadline = Instant::now() + limit;
     let timed_out =
-        || TransferError::TimedOut { server: server.to_string(), activity: "connecting", waited: limit };
+        || Failure::TimedOut { server: server.to_string(), awaited: Awaited::Connection, waited: limit };
     let unreachable = |source| failed(server.to_string(), source);
 
     let resolved = timeout_at(deadline, lookup_host((host, port))).await;
@@ -52,17 +52,14 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// As [`connect`].
-pub(crate) async fn connect_retrying(
-    address: SocketAddr,
-    limit: Duration,
-) -> Result<TcpStream, TransferError> {
+pub(crate) async fn connect_retrying(address: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         let tried = timeout_at(start + limit, TcpStream::connect(address)).await;
-        match tried.map_err(|_| TransferError::TimedOut {
+        match tried.map_err(|_| Failure::TimedOut {
             server: address.to_string(),
-            activity: "connecting",
+            awaited: Awaited::Connection,
             waited: limit,
         })? {
             Ok(stream) => {
@@ -81,12 +78,12 @@ pub(crate) async fn connect_retrying(
 }
 
 /// The error of a failed connection attempt, which is the server's unless this system is out of sockets.
-fn failed(server: String, source: io::Error) -> TransferError {
+fn failed(server: String, source: io::Error) -> Failure {
     match Errno::from_io_error(&source) {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-            TransferError::System { action: "open a connection", source }
+            Failure::System { action: "open a connection", source }
         }
-        _ => TransferError::Unreachable { server, source },
+        _ => Failure::Unreachable { server, source },
     }
 }
 

@@ -19,8 +19,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use super::control::LegacyOffer;
 use super::options::Options;
 use crate::digest::{Checksum, FileDigests, FileHasher};
-use crate::error::{DigestOrigin, TransferError};
 use crate::event::{Event, EventSender, Progress, RecoveryStats, Report};
+use crate::failure::{Awaited, DigestOrigin, Failure};
 use crate::manifest::{StaticSplit, StreamId};
 use crate::receive::compare;
 use crate::receive::in_order::{Duties, InOrderReader, InOrderResult};
@@ -39,7 +39,7 @@ pub(super) async fn run(
     offer: LegacyOffer,
     events: EventSender,
     started: Instant,
-) -> Result<Report, TransferError> {
+) -> Result<Report, Failure> {
     events.emit(Event::Started {
         size: offer.size,
         streams: options.streams,
@@ -97,10 +97,7 @@ pub(super) async fn run(
 /// Connects all streams; each sends its id as its first byte.
 ///
 /// Streams with an empty part are opened too: an original server waits for every one.
-async fn open_streams(
-    options: &Options,
-    data: SocketAddr,
-) -> Result<Vec<(StreamId, TcpStream)>, TransferError> {
+async fn open_streams(options: &Options, data: SocketAddr) -> Result<Vec<(StreamId, TcpStream)>, Failure> {
     let open = |id: StreamId| async move {
         let mut stream = connect_retrying(data, options.connect_timeout).await?;
         // A server that has nothing more to send may have closed it already; the bytes that it sent decide.
@@ -124,7 +121,7 @@ struct Transfer {
 
 impl Transfer {
     /// Receives on all streams until they end, and returns the file's size.
-    async fn receive(&mut self, in_order: &mut InOrderResult) -> Result<u64, TransferError> {
+    async fn receive(&mut self, in_order: &mut InOrderResult) -> Result<u64, Failure> {
         let mut tick = ticks();
         while self.parts.n_open() > 0 {
             tokio::select! {
@@ -134,7 +131,7 @@ impl Transfer {
                     let waited = self.options.stall_timeout;
                     if self.parts.is_stalled(waited) {
                         let server = self.options.server.to_string();
-                        return Err(TransferError::TimedOut { server, activity: "a stream was open", waited });
+                        return Err(Failure::TimedOut { server, awaited: Awaited::Data, waited });
                     }
                 }
                 result = in_order.wait() => {
@@ -153,11 +150,7 @@ impl Transfer {
     }
 
     /// Waits for the digests of all `size` bytes.
-    async fn digest(
-        &mut self,
-        in_order: &mut InOrderResult,
-        size: u64,
-    ) -> Result<FileDigests, TransferError> {
+    async fn digest(&mut self, in_order: &mut InOrderResult, size: u64) -> Result<FileDigests, Failure> {
         let mut tick = ticks();
         self.reader.close();
         let digests = loop {
@@ -181,18 +174,16 @@ impl Transfer {
         });
     }
 
-    fn error(&self, fault: Fault) -> TransferError {
+    fn error(&self, fault: Fault) -> Failure {
         match fault {
-            Fault::Lost { stream, received, reason } => TransferError::ConnectionLost {
+            Fault::Lost { stream, received, reason } => Failure::ConnectionLost {
                 server: self.options.server.to_string(),
                 stream: Some(stream),
                 received,
                 source: reason,
             },
             // An original server does not report the size, and the bytes that arrived are not what is needed.
-            Fault::Store(source) => {
-                TransferError::local("write", &self.path, self.offer.size.unwrap_or(0), source)
-            }
+            Fault::Store(source) => Failure::local("write", &self.path, self.offer.size.unwrap_or(0), source),
         }
     }
 }

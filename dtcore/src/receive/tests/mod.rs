@@ -22,8 +22,8 @@ use super::stream_set::StreamSet;
 use super::transfer::{Parts, Transfer};
 use super::{DtStream, FrameReader};
 use crate::digest::{Blake3Digest, RangeDigest};
-use crate::error::TransferError;
 use crate::event;
+use crate::failure::Failure;
 use crate::manifest::{BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::proto::v2::{Replacing, ReportedDigests, Response, WholeDigests, WireRun, encode_trailer};
 use crate::schedule::{Policy, Scheduler};
@@ -58,19 +58,19 @@ impl Source for ReadyMade {
         &self.name
     }
 
-    async fn open(&self, _: StreamId, _: Replacing) -> Result<Opened<DtStream>, TransferError> {
+    async fn open(&self, _: StreamId, _: Replacing) -> Result<Opened<DtStream>, Failure> {
         let connection = self.connections.lock().unwrap().pop_front();
-        let connection = connection.ok_or(TransferError::Cancelled)?;
+        let connection = connection.ok_or(Failure::Cancelled)?;
         let stream = DtStream::new(FrameReader::new(connection, Vec::new()), self.manifest, b"hello");
         Ok(Opened { stream, rtt: Duration::from_millis(1), epoch: 0, pushed: None })
     }
 
-    async fn renew(&self, _: u64) -> Result<(), TransferError> {
-        Err(TransferError::Cancelled)
+    async fn renew(&self, _: u64) -> Result<(), Failure> {
+        Err(Failure::Cancelled)
     }
 
-    fn reroute(&self, _: u64) -> Result<(), TransferError> {
-        Err(TransferError::Cancelled)
+    fn reroute(&self, _: u64) -> Result<(), Failure> {
+        Err(Failure::Cancelled)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{BLOCK, ReadyMade, Scene, stream, transfer};
 use crate::digest::RangeDigest;
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::BlockId;
 use crate::receive::transfer::Transfer;
 use crate::sink::{BlockLease, Verified};
@@ -43,7 +43,7 @@ async fn copies_with_different_digests_mean_a_changed_source() {
     let digest = own.digest();
     shared.store(stream(0), own).await.unwrap();
     let error = shared.store(stream(1), scratch).await.unwrap_err();
-    assert!(matches!(error, TransferError::SourceChanged { .. }), "{error}");
+    assert!(matches!(error, Failure::SourceChanged { .. }), "{error}");
     assert_eq!(shared.block_digests()[0], Some(digest));
 
     let shared = transfer(Scene::default());
@@ -52,7 +52,7 @@ async fn copies_with_different_digests_mean_a_changed_source() {
     tokio::pin!(waiting);
     assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "its place is taken");
     let error = shared.store(stream(0), own).await.unwrap_err();
-    assert!(matches!(error, TransferError::SourceChanged { .. }), "{error}");
+    assert!(matches!(error, Failure::SourceChanged { .. }), "{error}");
     // The copy that was verified first gets the place, which the dropped one has freed.
     waiting.await.unwrap();
     assert_eq!(shared.block_digests()[0], Some(digest));

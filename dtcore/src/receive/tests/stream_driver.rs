@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::{
     BLOCK, LONG, ReadyMade, Scene, connected, content, data, digest, file_digests, header, stream, transfer,
 };
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::BlockRun;
 use crate::proto::v2::{ErrorCode, FRAME_LEN, Request, Response, TRAILER_LEN, WireRun, encode_trailer};
 use crate::receive::stream_driver::{StreamDriver, StreamOutcome};
@@ -241,7 +241,7 @@ async fn failed_transfer_does_not_report_the_end() {
         for _ in 0..2 {
             request(&mut peer).await;
         }
-        transfer.completion.fail(TransferError::Cancelled);
+        transfer.completion.fail(Failure::Cancelled);
         transfer.streams.wake_all();
         let error = peer.read(&mut [0]).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);

@@ -16,7 +16,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::sidecar;
 use crate::digest::RangeDigest;
-use crate::error::is_disk_full;
+use crate::failure::is_disk_full;
 use crate::manifest::BlockId;
 use crate::num::to_u64;
 pub(crate) use format::JournalContents;

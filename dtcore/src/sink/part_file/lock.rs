@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::sink::{journal, sidecar};
 
 /// Creates and locks a file at `path`; `None` if another transfer removed or locked it in between.
@@ -46,8 +46,8 @@ impl StalePartFile {
     ///
     /// # Errors
     /// It is in use, or it is not a part file of this user. It is not changed then.
-    pub(super) fn lock(path: &Path, journal: &Path, output: &Path) -> Result<Option<Self>, TransferError> {
-        let failed = |source| TransferError::LocalFile { action: "take over", path: path.to_owned(), source };
+    pub(super) fn lock(path: &Path, journal: &Path, output: &Path) -> Result<Option<Self>, Failure> {
+        let failed = |source| Failure::LocalFile { action: "take over", path: path.to_owned(), source };
         let (file, mode) = match open(path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -58,7 +58,7 @@ impl StalePartFile {
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(TransferError::OutputInUse { path: output.to_owned() }),
+            Err(Errno::WOULDBLOCK) => return Err(Failure::OutputInUse { path: output.to_owned() }),
             Err(error) => return Err(failed(error.into())),
         }
         let found = file.metadata().map_err(failed)?;
@@ -73,8 +73,8 @@ impl StalePartFile {
     }
 
     /// Removes it.
-    pub(super) fn remove(self) -> Result<(), TransferError> {
-        fs::remove_file(&self.path).map_err(|source| TransferError::LocalFile {
+    pub(super) fn remove(self) -> Result<(), Failure> {
+        fs::remove_file(&self.path).map_err(|source| Failure::LocalFile {
             action: "take over",
             path: self.path,
             source,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::sink::journal::{self, Journal};
 use crate::sink::sidecar::{is_named, mark};
 use crate::sys::filesystem;
@@ -75,9 +75,9 @@ impl PartFile {
     /// Creates the part file for `output`, and removes the one of an earlier transfer.
     ///
     /// # Errors
-    /// [`TransferError::OutputExists`], [`TransferError::OutputInUse`], or a local file error.
+    /// [`Failure::OutputExists`], [`Failure::OutputInUse`], or a local file error.
     #[cfg(test)]
-    pub(crate) fn create(output: &Path, clobber: Clobber) -> Result<Self, TransferError> {
+    pub(crate) fn create(output: &Path, clobber: Clobber) -> Result<Self, Failure> {
         Self::lock(output, clobber, Resume::Refused)
     }
 
@@ -86,17 +86,17 @@ impl PartFile {
     /// A part file that is taken over is not changed before [`begin`](Self::begin) or [`clear`](Self::clear).
     ///
     /// # Errors
-    /// [`TransferError::OutputExists`], [`TransferError::OutputInUse`], or a local file error.
-    pub(crate) fn lock(output: &Path, clobber: Clobber, resume: Resume) -> Result<Self, TransferError> {
+    /// [`Failure::OutputExists`], [`Failure::OutputInUse`], or a local file error.
+    pub(crate) fn lock(output: &Path, clobber: Clobber, resume: Resume) -> Result<Self, Failure> {
         let output = resolve(output, clobber)?;
         let (path, journal) = (part_path(&output), journal_path(&output));
         // The output itself may be the part file of another transfer.
         if is_locked(&output) {
-            return Err(TransferError::OutputInUse { path: output });
+            return Err(Failure::OutputInUse { path: output });
         }
         let journal_error = |action| {
             let path = journal.clone();
-            move |source| TransferError::LocalFile { action, path, source }
+            move |source| Failure::LocalFile { action, path, source }
         };
         // Each further round means that another transfer created or removed the part file at the same moment.
         for _ in 0..100 {
@@ -108,7 +108,7 @@ impl PartFile {
                     if resume == Resume::Allowed && has_journal {
                         let file = stale
                             .take_over()
-                            .map_err(|error| TransferError::local("take over", &path, 0, error))?;
+                            .map_err(|error| Failure::local("take over", &path, 0, error))?;
                         file.map(|file| (file, PartState::Stale))
                     } else {
                         // In this order: a new part file may get the same inode, and the journal would describe it.
@@ -117,21 +117,21 @@ impl PartFile {
                         None
                     }
                 }
-                Err(error) => return Err(TransferError::local("create", path, 0, error)),
+                Err(error) => return Err(Failure::local("create", path, 0, error)),
             };
             let Some((file, state)) = locked else { continue };
             let part = Self { file, path, journal: journal.clone(), output, clobber, state };
             // The previous holder of the lock may have published in the meantime.
             if clobber == Clobber::Refuse && fs::symlink_metadata(&part.output).is_ok() {
-                return Err(TransferError::OutputExists { path: part.output.clone() });
+                return Err(Failure::OutputExists { path: part.output.clone() });
             }
             if matches!(part.state, PartState::Empty) {
                 journal::remove_all(&journal).map_err(journal_error("remove"))?;
             }
-            part.prepare().map_err(|error| TransferError::local("prepare", &part.path, 0, error))?;
+            part.prepare().map_err(|error| Failure::local("prepare", &part.path, 0, error))?;
             return Ok(part);
         }
-        Err(TransferError::OutputInUse { path: output })
+        Err(Failure::OutputInUse { path: output })
     }
 
     /// Marks the file and gives it the permissions of the output that it will replace.
@@ -158,10 +158,10 @@ impl PartFile {
     /// Truncates the file to `len` bytes and renames it to the output, atomically.
     ///
     /// With [`Durability::Synced`] the bytes and the name are on the disk when this returns.
-    pub(crate) fn publish(mut self, len: u64, durability: Durability) -> Result<PathBuf, TransferError> {
+    pub(crate) fn publish(mut self, len: u64, durability: Durability) -> Result<PathBuf, Failure> {
         let local = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| TransferError::local(action, path, len, source)
+            move |source| Failure::local(action, path, len, source)
         };
         if self.file.metadata().map_err(local("inspect", &self.path))?.len() < len {
             return Err(self.changed_by_other("publish"));
@@ -194,19 +194,19 @@ impl PartFile {
     }
 
     /// Fails if the part file was removed or renamed, or another file has its name.
-    pub(crate) fn check_name(&self) -> Result<(), TransferError> {
+    pub(crate) fn check_name(&self) -> Result<(), Failure> {
         if is_named(&self.file, &self.path) { Ok(()) } else { Err(self.changed_by_other("use")) }
     }
 
-    fn changed_by_other(&self, action: &'static str) -> TransferError {
+    fn changed_by_other(&self, action: &'static str) -> Failure {
         self.require_rehash();
         // The same kind as the error of a store whose file was truncated: it is unknown which bytes are left.
         let text = "another process has removed, replaced or truncated it";
         let source = io::Error::new(io::ErrorKind::UnexpectedEof, text);
-        TransferError::LocalFile { action, path: self.path.clone(), source }
+        Failure::LocalFile { action, path: self.path.clone(), source }
     }
 
-    fn rename(&self) -> Result<(), TransferError> {
+    fn rename(&self) -> Result<(), Failure> {
         let result = match self.clobber {
             Clobber::Replace => fs::rename(&self.path, &self.output),
             Clobber::Refuse => {
@@ -221,9 +221,9 @@ impl PartFile {
         };
         result.map_err(|source| {
             if source.kind() == io::ErrorKind::AlreadyExists {
-                TransferError::OutputExists { path: self.output.clone() }
+                Failure::OutputExists { path: self.output.clone() }
             } else {
-                TransferError::local("rename into place", &self.output, 0, source)
+                Failure::local("rename into place", &self.output, 0, source)
             }
         })
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::Clobber;
 use crate::digest::Md5Digest;
-use crate::error::TransferError;
+use crate::failure::Failure;
 
 /// The suffix of part files.
 const PART: &str = ".dtpart";
@@ -24,15 +24,15 @@ const MAX_NAME: usize = 255;
 const MAX_LINKS: u32 = 40;
 
 /// Follows symbolic links to the output, and rejects what cannot be replaced.
-pub(super) fn resolve(output: &Path, clobber: Clobber) -> Result<PathBuf, TransferError> {
-    let rejected = |source| TransferError::LocalFile { action: "write", path: output.to_owned(), source };
+pub(super) fn resolve(output: &Path, clobber: Clobber) -> Result<PathBuf, Failure> {
+    let rejected = |source| Failure::LocalFile { action: "write", path: output.to_owned(), source };
     if output.file_name().is_none()
         || [&b"/"[..], b"/."].iter().any(|end| output.as_os_str().as_bytes().ends_with(end))
     {
         return Err(rejected(io::ErrorKind::IsADirectory.into()));
     }
     if clobber == Clobber::Refuse && fs::symlink_metadata(output).is_ok() {
-        return Err(TransferError::OutputExists { path: output.to_owned() });
+        return Err(Failure::OutputExists { path: output.to_owned() });
     }
     let mut resolved = output.to_owned();
     for _ in 0..MAX_LINKS {

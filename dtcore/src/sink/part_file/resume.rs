@@ -2,7 +2,7 @@
 
 use super::{PartFile, PartState};
 use crate::digest::RangeDigest;
-use crate::error::TransferError;
+use crate::failure::Failure;
 use crate::manifest::Manifest;
 use crate::sink::journal::{
     self, Journal, Outcome, PartIdentity, RecoverError, Recovered, ResumeDecision, SourceIdentity,
@@ -21,11 +21,11 @@ pub(crate) enum BeginError {
     /// The callback cancelled it; the part file is kept.
     Cancelled,
     /// The part file or its journal cannot be used.
-    Local(TransferError),
+    Local(Failure),
 }
 
-impl From<TransferError> for BeginError {
-    fn from(error: TransferError) -> Self {
+impl From<Failure> for BeginError {
+    fn from(error: Failure) -> Self {
         Self::Local(error)
     }
 }
@@ -47,7 +47,7 @@ impl PartFile {
         let stale = StaleJournal::read(&self.journal).map_err(|source| self.journal_error("read", source))?;
         let Some(stale) = stale else { return self.restart(source_identity, "the journal is damaged") };
         let part = journal::part_identity(&self.file)
-            .map_err(|source| TransferError::local("inspect", &self.path, 0, source))?;
+            .map_err(|source| Failure::local("inspect", &self.path, 0, source))?;
         match check_journal(stale.contents(), source_identity, part, journal::boot_id()) {
             ResumeDecision::Resume(trust) => self.resume(source_identity, part, stale, trust, watch),
             ResumeDecision::SourceChanged => Err(BeginError::SourceChanged),
@@ -89,7 +89,7 @@ impl PartFile {
         trust: Trust,
         watch: &mut Watch<'_>,
     ) -> Result<Begun, BeginError> {
-        let part_error = |source| TransferError::local("read back", &self.path, 0, source);
+        let part_error = |source| Failure::local("read back", &self.path, 0, source);
         let size = source_identity.manifest.size();
         if self.file.metadata().map_err(part_error)?.len() > size {
             self.file.set_len(size).map_err(part_error)?;
@@ -136,9 +136,9 @@ impl PartFile {
         &self,
         manifest: &Manifest,
         digests: &[Option<RangeDigest>],
-    ) -> Result<(), TransferError> {
+    ) -> Result<(), Failure> {
         let is_intact = journal::is_intact(&self.file, manifest, digests);
-        if is_intact.map_err(|source| TransferError::local("read back", &self.path, 0, source))? {
+        if is_intact.map_err(|source| Failure::local("read back", &self.path, 0, source))? {
             Ok(())
         } else {
             Err(self.changed_by_other("publish"))
@@ -154,19 +154,19 @@ impl PartFile {
     }
 
     /// Removes all blocks and the journal, for a transfer from the start, perhaps without a journal.
-    pub(crate) fn clear(&mut self) -> Result<(), TransferError> {
+    pub(crate) fn clear(&mut self) -> Result<(), Failure> {
         // In this order: a record without its bytes would be wrong.
         journal::remove_all(&self.journal).map_err(|source| self.journal_error("remove", source))?;
         self.state = PartState::Empty;
-        self.file.set_len(0).map_err(|source| TransferError::local("empty", &self.path, 0, source))
+        self.file.set_len(0).map_err(|source| Failure::local("empty", &self.path, 0, source))
     }
 
     /// Removes the part file and its journal in any state.
-    pub(crate) fn discard(mut self) -> Result<(), TransferError> {
+    pub(crate) fn discard(mut self) -> Result<(), Failure> {
         self.clear()
     }
 
-    fn journal_error(&self, action: &'static str, source: std::io::Error) -> TransferError {
-        TransferError::local(action, &self.journal, 0, source)
+    fn journal_error(&self, action: &'static str, source: std::io::Error) -> Failure {
+        Failure::local(action, &self.journal, 0, source)
     }
 }

@@ -10,7 +10,7 @@ use std::{fmt, io};
 
 use super::mmap::MmapStore;
 use super::{PwriteStore, Store};
-use crate::error::is_disk_full;
+use crate::failure::is_disk_full;
 use crate::sys::filesystem;
 
 /// Smaller files are written rather than mapped: two system calls instead of mapping, faults and unmapping.

@@ -9,7 +9,7 @@ use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
-fn publish(mut part: PartFile, content: &[u8]) -> Result<PathBuf, TransferError> {
+fn publish(mut part: PartFile, content: &[u8]) -> Result<PathBuf, Failure> {
     part.file.write_all(content).unwrap();
     part.publish(u64::try_from(content.len()).unwrap(), Durability::Synced)
 }
@@ -48,7 +48,7 @@ fn second_transfer_to_the_same_output_is_rejected() {
     let output = folder.path().join("out");
     let first = PartFile::create(&output, Clobber::Replace).unwrap();
     let second = PartFile::create(&output, Clobber::Replace).unwrap_err();
-    assert!(matches!(second, TransferError::OutputInUse { .. }));
+    assert!(matches!(second, Failure::OutputInUse { .. }));
     drop(first);
     assert!(PartFile::create(&output, Clobber::Replace).is_ok());
 }
@@ -60,7 +60,7 @@ fn replaced_part_file_is_neither_published_nor_removed() {
     let first = PartFile::create(&output, Clobber::Replace).unwrap();
     fs::remove_file(first.path()).unwrap();
     let second = PartFile::create(&output, Clobber::Replace).unwrap();
-    assert!(matches!(publish(first, b"first"), Err(TransferError::LocalFile { .. })));
+    assert!(matches!(publish(first, b"first"), Err(Failure::LocalFile { .. })));
     assert!(!output.exists());
     publish(second, b"second").unwrap();
     assert_eq!(fs::read(&output).unwrap(), b"second");
@@ -73,9 +73,9 @@ fn existing_output_is_not_replaced_if_refused() {
     let output = folder.path().join("out");
     let part = PartFile::create(&output, Clobber::Refuse).unwrap();
     fs::write(&output, "created in between").unwrap();
-    assert!(matches!(publish(part, b"late"), Err(TransferError::OutputExists { .. })));
+    assert!(matches!(publish(part, b"late"), Err(Failure::OutputExists { .. })));
     assert_eq!(fs::read(&output).unwrap(), b"created in between");
-    assert!(matches!(PartFile::create(&output, Clobber::Refuse), Err(TransferError::OutputExists { .. })));
+    assert!(matches!(PartFile::create(&output, Clobber::Refuse), Err(Failure::OutputExists { .. })));
     assert_eq!(names(folder.path()), ["out"]);
 }
 
@@ -103,7 +103,7 @@ fn part_file_of_another_transfer_cannot_be_an_output() {
     let folder = tempfile::tempdir().unwrap();
     let first = PartFile::create(&folder.path().join("x"), Clobber::Replace).unwrap();
     let second = PartFile::create(first.path(), Clobber::Replace).unwrap_err();
-    assert!(matches!(second, TransferError::OutputInUse { .. }));
+    assert!(matches!(second, Failure::OutputInUse { .. }));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn links_are_followed_and_folders_rejected() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     let dangling = folder.path().join("dangling");
     std::os::unix::fs::symlink("new", &dangling).unwrap();
-    assert!(matches!(PartFile::create(&dangling, Clobber::Refuse), Err(TransferError::OutputExists { .. })));
+    assert!(matches!(PartFile::create(&dangling, Clobber::Refuse), Err(Failure::OutputExists { .. })));
     publish(PartFile::create(&dangling, Clobber::Replace).unwrap(), b"new").unwrap();
     assert_eq!(fs::read(folder.path().join("new")).unwrap(), b"new");
     std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();

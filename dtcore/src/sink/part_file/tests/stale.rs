@@ -94,7 +94,7 @@ fn resumed_part_file_is_locked() {
     let part = folder.lock();
     for resume in [Resume::Allowed, Resume::Refused] {
         let second = PartFile::lock(&folder.output, Clobber::Replace, resume).unwrap_err();
-        assert!(matches!(second, TransferError::OutputInUse { .. }));
+        assert!(matches!(second, Failure::OutputInUse { .. }));
     }
     // The lock lasts until all writers have closed the file.
     let writer = part.file().try_clone().unwrap();
@@ -140,7 +140,7 @@ fn symbolic_link_with_the_name_of_the_part_file_is_reported() {
     std::os::unix::fs::symlink("elsewhere", folder.part()).unwrap();
     let before = folder.names();
     let error = PartFile::lock(&folder.output, Clobber::Replace, Resume::Allowed).unwrap_err();
-    let TransferError::LocalFile { source, .. } = error else { panic!("{error}") };
+    let Failure::LocalFile { source, .. } = error else { panic!("{error}") };
     assert_eq!(source.to_string(), "it is a symbolic link; remove it");
     assert_eq!(folder.names(), before);
 }

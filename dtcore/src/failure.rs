@@ -1,0 +1,273 @@
+//! Why a transfer fails, as the crate itself distinguishes it; callers see a [`TransferError`](crate::TransferError).
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fmt, io};
+
+use crate::digest::Checksum;
+
+/// Why a transfer did not deliver its file: one line that says what failed and where. The cause below it is its source.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The server has no such file, or it is not a regular file.
+    #[error("{server} has no file {name:?}")]
+    NotFound { server: String, name: String },
+    /// The server may not read the file.
+    #[error("permission denied: {server} may not read {name:?}")]
+    Forbidden { server: String, name: String },
+    /// The server found the file and could not read all of it.
+    #[error("{server} cannot read {name:?}{}", after_colon(reason))]
+    Unreadable {
+        server: String,
+        name: String,
+        /// The server's words, without control characters; empty if it gave none.
+        reason: String,
+    },
+    /// The server requires authentication.
+    #[error("{server}: authentication required (401)")]
+    Unauthorized { server: String },
+    /// The server refused the request for another reason.
+    #[error("{server} refused the request ({status}): {reason}")]
+    Refused {
+        server: String,
+        /// The HTTP status.
+        status: u16,
+        /// The server's words, without control characters.
+        reason: String,
+    },
+    /// No connection could be made.
+    #[error("cannot connect to {server}")]
+    Unreachable { server: String, source: io::Error },
+    /// A proxy between client and server does not carry streams.
+    #[error("cannot open streams to {server}: a proxy does not carry them")]
+    StreamsBlocked { server: String },
+    /// A connection ended before all bytes had arrived.
+    #[error("connection to {server} lost: {}", lost_connection(*stream, *received))]
+    ConnectionLost {
+        server: String,
+        /// The stream that ended early; `None` for the connection of the request.
+        stream: Option<u8>,
+        /// How many bytes of the file had arrived on it.
+        received: u64,
+        /// The reason that the system or the server gave, if the connection did not simply end.
+        source: Option<io::Error>,
+    },
+    /// Nothing moved for too long.
+    #[error("timed out: {awaited} {server} {} {}", awaited.preposition(), Seconds(*waited))]
+    TimedOut { server: String, awaited: Awaited, waited: Duration },
+    /// All bytes arrived, and they are not the right ones.
+    #[error("{name:?} does not match {origin}: expected {expected}, received {actual}")]
+    DigestMismatch { name: String, origin: DigestOrigin, expected: Checksum, actual: Checksum },
+    /// The source changed during the transfer.
+    #[error("{name:?} changed on {server} during the transfer")]
+    SourceChanged { server: String, name: String },
+    /// The source is another than the one that the part file was started with.
+    #[error("{name:?} has changed on {server} since {} was started", part.display())]
+    SourceReplaced { server: String, name: String, part: PathBuf },
+    /// A block does not match its digest, however often it is fetched.
+    #[error(
+        "{times} copies of block {block} of {name:?} (at byte {offset}) from {server} did not match their digest"
+    )]
+    CorruptBlock {
+        server: String,
+        name: String,
+        /// The block's number, counted from 0.
+        block: u32,
+        /// Where it begins in the file.
+        offset: u64,
+        times: u32,
+    },
+    /// The server sent what the protocol does not allow.
+    #[error("protocol error from {server}: {what}")]
+    Protocol { server: String, what: String },
+    /// There is no room for the file.
+    #[error("no space left for {}{}", path.display(), bytes_needed(*needed))]
+    DiskFull {
+        path: PathBuf,
+        /// How many bytes were to be stored; 0 if that was not known.
+        needed: u64,
+    },
+    /// The file system, or the limit of the process (`ulimit -f`), does not allow files of this size.
+    #[error("{} would exceed the file size limit{}", path.display(), bytes_needed(*needed))]
+    TooLarge {
+        path: PathBuf,
+        /// How many bytes were to be stored; 0 if that was not known.
+        needed: u64,
+    },
+    /// The file is larger than the caller allows.
+    #[error("file too large: {size} bytes, and the limit is {limit}")]
+    OverLimit { size: u64, limit: u64 },
+    /// An operation on a local file failed.
+    #[error("cannot {action} {}", path.display())]
+    LocalFile { action: &'static str, path: PathBuf, source: io::Error },
+    /// The output exists, and must not be replaced.
+    #[error("{} already exists", path.display())]
+    OutputExists { path: PathBuf },
+    /// Another transfer writes the same output.
+    #[error("{} is being written by another transfer", path.display())]
+    OutputInUse { path: PathBuf },
+    /// The transfer was cancelled by its owner.
+    #[error("cancelled")]
+    Cancelled,
+    /// The system did not provide what the transfer needs, such as a thread.
+    #[error("cannot {action}")]
+    System { action: &'static str, source: io::Error },
+}
+
+/// What a peer did not do in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awaited {
+    Connection,
+    Answer,
+    Data,
+    /// Progress with the digest of the file, once all blocks are there.
+    FileDigest,
+}
+
+impl Awaited {
+    fn preposition(self) -> &'static str {
+        match self {
+            Self::Connection => "within",
+            Self::Answer | Self::Data | Self::FileDigest => "for",
+        }
+    }
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connection => "no connection to",
+            Self::Answer => "no answer from",
+            Self::Data => "no data from",
+            Self::FileDigest => "no file digest from",
+        })
+    }
+}
+
+/// Whose digest the bytes do not match.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum DigestOrigin {
+    /// The one that the server reports.
+    Server,
+    /// The one that the caller requires, as [`Download::checksum`](crate::Download::checksum).
+    Caller,
+}
+
+impl fmt::Display for DigestOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "the server's digest",
+            Self::Caller => "the given checksum",
+        })
+    }
+}
+
+impl Failure {
+    /// Whether the same transfer may well succeed when it is simply retried.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::ConnectionLost { .. }
+            | Self::TimedOut { .. }
+            | Self::SourceChanged { .. } => true,
+            Self::Refused { status, .. } => matches!(status, 429 | 502..=504),
+            Self::NotFound { .. }
+            | Self::Forbidden { .. }
+            | Self::Unreadable { .. }
+            | Self::Unauthorized { .. }
+            | Self::StreamsBlocked { .. }
+            | Self::DigestMismatch { .. }
+            | Self::SourceReplaced { .. }
+            | Self::CorruptBlock { .. }
+            | Self::Protocol { .. }
+            | Self::DiskFull { .. }
+            | Self::TooLarge { .. }
+            | Self::OverLimit { .. }
+            | Self::LocalFile { .. }
+            | Self::OutputExists { .. }
+            | Self::OutputInUse { .. }
+            | Self::Cancelled
+            | Self::System { .. } => false,
+        }
+    }
+
+    /// The error of a local file operation. A full disk and too large a file have variants of their own, because they have
+    /// remedies of their own.
+    pub(crate) fn local(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        needed: u64,
+        source: io::Error,
+    ) -> Self {
+        let path = path.into();
+        if source.kind() == io::ErrorKind::FileTooLarge {
+            Self::TooLarge { path, needed }
+        } else if is_disk_full(&source) {
+            Self::DiskFull { path, needed }
+        } else {
+            Self::LocalFile { action, path, source }
+        }
+    }
+}
+
+fn lost_connection(stream: Option<u8>, received: u64) -> String {
+    match stream {
+        Some(stream) => format!("stream {stream} ended early, after {received} bytes"),
+        None => "it ended before the server answered".to_owned(),
+    }
+}
+
+fn after_colon(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+fn bytes_needed(needed: u64) -> String {
+    if needed == 0 { String::new() } else { format!(": {needed} bytes needed") }
+}
+
+/// A duration in seconds, without the zeros at its end.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{:.3}", self.0.as_secs_f64());
+        write!(f, "{} s", text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+/// Whether there is no room for the file, by the disk, a quota, or the largest size that the file system allows.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_why_a_file_does_not_fit() {
+        for (kind, needed, expected) in [
+            (io::ErrorKind::StorageFull, 7, "no space left for f: 7 bytes needed"),
+            (io::ErrorKind::QuotaExceeded, 0, "no space left for f"),
+            (io::ErrorKind::FileTooLarge, 7, "f would exceed the file size limit: 7 bytes needed"),
+            (io::ErrorKind::FileTooLarge, 0, "f would exceed the file size limit"),
+            (io::ErrorKind::Other, 7, "cannot write f"),
+        ] {
+            assert_eq!(Failure::local("write", "f", needed, kind.into()).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn timeout_says_what_was_awaited_and_how_long() {
+        for (awaited, waited, expected) in [
+            (Awaited::Data, 5000, "timed out: no data from host:9000 for 5 s"),
+            (Awaited::Answer, 1500, "timed out: no answer from host:9000 for 1.5 s"),
+            (Awaited::Connection, 20, "timed out: no connection to host:9000 within 0.02 s"),
+            (Awaited::FileDigest, 3_600_000, "timed out: no file digest from host:9000 for 3600 s"),
+        ] {
+            let (server, waited) = ("host:9000".to_owned(), Duration::from_millis(waited));
+            assert_eq!(Failure::TimedOut { server, awaited, waited }.to_string(), expected);
+        }
+    }
+}
