@@ -110,6 +110,8 @@ mod failure;
 pub mod fuzzing;
 mod manifest;
 mod num;
+#[cfg(test)]
+mod pairings;
 mod proto;
 #[cfg(feature = "client")]
 mod receive;

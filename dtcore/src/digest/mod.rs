@@ -6,7 +6,7 @@ mod file;
 mod md5;
 
 pub use blake3::{Blake3Digest, InvalidBlake3};
-pub(crate) use blake3::{RangeDigest, RangeHasher, is_subtree};
+pub(crate) use blake3::{RangeDigest, RangeHasher};
 pub use checksum::{Checksum, InvalidChecksum};
 pub(crate) use file::{FileDigests, FileHasher};
 pub(crate) use md5::Md5Hasher;

@@ -34,13 +34,13 @@ pub(crate) use dt_stream::DtStream;
 pub(crate) use frame_reader::FrameReader;
 pub(crate) use rate_limit::RateLimit;
 pub(crate) use settings::{Settings, Verification};
-pub(crate) use source::{Opened, RangeStream, ReadInterrupt, RemoteName, Source};
+pub(crate) use source::{Opened, RemoteName, Source};
 pub(crate) use supervise::compare;
 
 use crate::digest::{Checksum, FileDigests, FileHasher};
 use crate::event::{Event, EventSender, Report};
 use crate::failure::{DigestOrigin, Failure};
-use crate::manifest::{BlockRun, Manifest};
+use crate::manifest::BlockRun;
 use crate::num::to_usize;
 use crate::proto::v2::{ReportedDigests, WholeDigests};
 use crate::schedule::{Policy, Scheduler};

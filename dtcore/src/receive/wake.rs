@@ -8,7 +8,7 @@ use crate::schedule::Fault;
 
 /// Interrupts one stream task from elsewhere.
 #[derive(Debug, Default)]
-pub(super) struct Wake {
+pub(crate) struct Wake {
     replace: Mutex<Option<Fault>>,
     changed: Notify,
     replaced: Notify,

@@ -1,7 +1,6 @@
 //! The receiving engine against peers that do what the test wants.
 
 mod frame_reader;
-mod pairings;
 mod store;
 mod stream_driver;
 mod supervise;
