@@ -7,7 +7,7 @@ pub const SAVED: &str = " saved";
 pub const TO_RESUME: &str = "to resume, run ";
 
 /// Precedes the number of bytes that a run has from an earlier one.
-pub const RESUMING: &str = "resuming after ";
+pub const RESUMING: &str = "resuming: ";
 
 /// The advice after a failure that another attempt may not have.
 pub const RUN_AGAIN: &str = "run the command again";

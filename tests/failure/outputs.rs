@@ -103,7 +103,7 @@ fn full_device_is_reported() {
     assert!(!fs::metadata("/dev/full").expect("it is still there").is_file());
 }
 
-/// How far it got is no measure of what is needed.
+/// The bytes written so far say nothing about the space that is needed, so no number is printed.
 #[test]
 fn full_disk_under_standard_output_is_reported() {
     let Some(disk) = SmallDisk::mount() else { return };
@@ -114,7 +114,7 @@ fn full_disk_under_standard_output_is_reported() {
         let run = PROGRAMS.fetch(server.addr, 4, "f", "-").options(["--protocol", protocol]);
         let outcome = run.stdout_into(&disk.file("out")).run();
         outcome.assert_failure(7);
-        assert!(outcome.error().contains("no space left for standard output; free"), "{outcome}");
+        assert!(outcome.error().contains("no space left for the output; free"), "{outcome}");
         fs::remove_file(disk.file("out")).expect("it is ours");
     }
 }

@@ -7,6 +7,7 @@ use dt_testkit::content::pattern;
 use dt_testkit::events::{Events, number};
 use dt_testkit::fetched::assert_fetched;
 use dt_testkit::frame::{self, kind};
+use dt_testkit::programs::Server;
 use dt_testkit::proxy::{Carries, Connection, Fate, Place, Proxy};
 use dt_testkit::range_server::{Lie, RangeServer};
 use dt_testkit::session::Session;
@@ -139,13 +140,27 @@ const HEADER_FIELDS: [(&str, u64); 10] = [
     ("the length's end", 23),
 ];
 
-/// Flips a bit of each field of the header of the first frame of a kind, and of `places` after it.
-fn check_kind(name: &str, kind: u8, places: &[Place], server: SocketAddr, content: &[u8], cost: Cost) {
+/// Flips a bit of each field of the header of the first frame of a kind, and of `places` after it. Each transfer is from a
+/// server of its own, which does not know the file's digests yet.
+fn check_kind<S>(
+    name: &str,
+    kind: u8,
+    places: &[Place],
+    cost: Cost,
+    start: impl Fn() -> (S, SocketAddr, Vec<u8>),
+) {
     let headers = HEADER_FIELDS.map(|(field, at)| (format!("{field} of {name}"), Place::Header(at)));
     let others = places.iter().map(|place| (format!("{place:?} of {name}"), *place));
     for (what, place) in headers.into_iter().chain(others) {
-        check_flip(&what, server, content, &Fate::fine().flips_in_frame(kind, place), cost);
+        let (_server, addr, content) = start();
+        check_flip(&what, addr, &content, &Fate::fine().flips_in_frame(kind, place), cost);
     }
+}
+
+fn dtserver() -> ((Workspace, Server), SocketAddr, Vec<u8>) {
+    let (workspace, server, content) = served(3 * MIB);
+    let addr = server.addr;
+    ((workspace, server), addr, content)
 }
 
 /// The places of a payload check.
@@ -153,28 +168,29 @@ const PAYLOAD_CHECK: [Place; 2] = [Place::Trailer(0), Place::Trailer(7)];
 
 #[test]
 fn invalid_frame_of_the_sender_costs_one_stream() {
-    let (_workspace, server, content) = served(3 * MIB);
     let fixed_part = [0, 1, 2, 3, 4, 7].map(Place::Trailer);
-    check_kind("DATA", kind::DATA, &fixed_part, server.addr, &content, Cost::OneStream);
+    check_kind("DATA", kind::DATA, &fixed_part, Cost::OneStream, dtserver);
     let digests = [Place::Payload(0), Place::Payload(31), Place::Payload(32), Place::Payload(47)];
     let digests = [&digests[..], &PAYLOAD_CHECK].concat();
-    check_kind("DIGESTS", kind::DIGESTS, &digests, server.addr, &content, Cost::OneStream);
+    check_kind("DIGESTS", kind::DIGESTS, &digests, Cost::OneStream, dtserver);
 }
 
 #[test]
 fn invalid_offer_is_requested_again() {
-    let (_workspace, server, content) = served(3 * MIB);
     let json = [0, 1, 20, 100, 200].map(Place::Payload);
     let places = [&json[..], &PAYLOAD_CHECK].concat();
-    check_kind("OFFER", kind::OFFER, &places, server.addr, &content, Cost::Nothing);
+    check_kind("OFFER", kind::OFFER, &places, Cost::Nothing, dtserver);
 }
 
 #[test]
 fn invalid_wait_costs_one_stream() {
-    let content = pattern(1, MIB);
-    // It takes a second to compute the digests, in which it says so ten times.
-    let server = RangeServer::start(content.clone(), BLOCK, Lie::ClosesIdle);
-    check_kind("WAIT", kind::WAIT, &[], server.addr, &content, Cost::OneStream);
+    check_kind("WAIT", kind::WAIT, &[], Cost::OneStream, || {
+        let content = pattern(1, MIB);
+        // It takes a second to compute the digests, and sends WAIT ten times.
+        let server = RangeServer::start(content.clone(), BLOCK, Lie::ClosesIdle);
+        let addr = server.addr;
+        (server, addr, content)
+    });
 }
 
 #[test]
@@ -197,11 +213,10 @@ fn invalid_farewell_costs_one_stream() {
 
 #[test]
 fn invalid_frame_of_the_receiver_costs_one_stream() {
-    let (_workspace, server, content) = served(3 * MIB);
-    check_kind("RUN", kind::RUN, &[], server.addr, &content, Cost::OneStream);
-    check_kind("DIGEST", kind::DIGEST, &[], server.addr, &content, Cost::OneStream);
+    check_kind("RUN", kind::RUN, &[], Cost::OneStream, dtserver);
+    check_kind("DIGEST", kind::DIGEST, &[], Cost::OneStream, dtserver);
     // Every byte has arrived by then.
-    check_kind("END", kind::END, &[], server.addr, &content, Cost::Nothing);
+    check_kind("END", kind::END, &[], Cost::Nothing, dtserver);
 }
 
 #[test]
