@@ -46,9 +46,9 @@ pub(crate) async fn serve(
             let deadline = Instant::now() + context.options.request_timeout;
             Box::pin(handshake::run(context, socket, early, peer, permit, deadline)).await;
         }
-        Some(Upgraded { early, held, next: Next::Stream(guard, push) }) => {
+        Some(Upgraded { early, answer, next: Next::Stream(guard, push) }) => {
             emit_opened(&context, &guard, peer);
-            let opening = Opening::Offer(held, push);
+            let opening = Opening::Offer(answer, push);
             Box::pin(serve_stream(guard, Connection::tcp(socket), early, opening)).await;
         }
         None => {}
@@ -60,7 +60,7 @@ struct Upgraded {
     /// What was read of the stream already.
     early: Bytes,
     /// The part of the answer that was not written.
-    held: Vec<u8>,
+    answer: Vec<u8>,
     next: Next,
 }
 
@@ -88,7 +88,7 @@ async fn converse(
                     None => None,
                 },
                 Ok(Err(error)) => Refusal::of_head(&error),
-                Err(_) => Some(Refusal::new(StatusCode::REQUEST_TIMEOUT, "no request came in time")),
+                Err(_) => Some(Refusal::new(StatusCode::REQUEST_TIMEOUT, "no request was received in time")),
             }
         }
     };
@@ -135,6 +135,6 @@ async fn serve_http(
         .await
         .ok()?;
     let next = request_context.take_next()?;
-    let (unread, held) = parts.io.into_inner().into_rest();
-    Some(Upgraded { early: [parts.read_buf, unread].concat().into(), held, next })
+    let (unread, answer) = parts.io.into_inner().into_rest();
+    Some(Upgraded { early: [parts.read_buf, unread].concat().into(), answer, next })
 }

@@ -86,7 +86,7 @@ async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<
     }
     let body = tokio::time::timeout(deadline, Limited::new(body, v1::MAX_BODY).collect())
         .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body was not received in time"))?
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
                 too_large()
