@@ -41,9 +41,18 @@ struct Block {
 
 /// A part of a run that is sent in one turn if the connection accepts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Piece {
+pub(crate) struct RunPiece {
     pub(crate) range: ByteRange,
     pub(crate) is_hashed: bool,
+}
+
+impl RunPiece {
+    /// The first piece of blocks that are all hashed or all not.
+    pub(crate) fn first_of(blocks: ByteRange, is_hashed: bool) -> Self {
+        let limit = if is_hashed { HASHED_PIECE } else { LONG_PIECE };
+        let range = ByteRange::new(blocks.start(), blocks.end().min(blocks.start() + limit));
+        Self { range, is_hashed }
+    }
 }
 
 impl RunDigests {
@@ -60,7 +69,7 @@ impl RunDigests {
     }
 
     /// The pieces in which the run is sent.
-    pub(crate) fn pieces(&self) -> Vec<Piece> {
+    pub(crate) fn pieces(&self) -> Vec<RunPiece> {
         pieces_of_blocks(&self.blocks)
     }
 
@@ -118,17 +127,15 @@ impl RunDigests {
 }
 
 /// Cuts consecutive blocks into pieces, each either hashed or not.
-fn pieces_of_blocks(blocks: &[Block]) -> Vec<Piece> {
+fn pieces_of_blocks(blocks: &[Block]) -> Vec<RunPiece> {
     let mut pieces = Vec::new();
     for stretch in blocks.chunk_by(|a, b| a.is_trusted == b.is_trusted) {
         let (Some(first), Some(last)) = (stretch.first(), stretch.last()) else { continue };
-        let is_hashed = !first.is_trusted;
-        let limit = if is_hashed { HASHED_PIECE } else { LONG_PIECE };
         let mut rest = ByteRange::new(first.range.start(), last.range.end());
         while !rest.is_empty() {
-            let range = ByteRange::new(rest.start(), rest.end().min(rest.start() + limit));
-            pieces.push(Piece { range, is_hashed });
-            rest = ByteRange::new(range.end(), rest.end());
+            let piece = RunPiece::first_of(rest, !first.is_trusted);
+            pieces.push(piece);
+            rest = ByteRange::new(piece.range.end(), rest.end());
         }
     }
     pieces

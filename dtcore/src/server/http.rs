@@ -73,23 +73,24 @@ async fn converse(
     pending: Permit,
     deadline: Instant,
 ) -> Option<Upgraded> {
-    let refusal = match context.limits.connections.admit(peer.ip()) {
-        None => Some(Refusal::busy("too many connections")),
-        Some(_place) => {
-            drop(pending);
-            let head = tokio::select! {
-                biased;
-                () = context.tasks().draining.cancelled() => return None,
-                head = timeout_at(deadline, Head::read(socket, early)) => head,
-            };
-            match head {
-                Ok(Ok(head)) => match serve_http(context, socket, peer, head).await {
-                    upgraded @ Some(_) => return upgraded,
-                    None => None,
-                },
-                Ok(Err(error)) => Refusal::of_head(&error),
-                Err(_) => Some(Refusal::new(StatusCode::REQUEST_TIMEOUT, "no request was received in time")),
-            }
+    // Held until the connection is closed or has become a stream.
+    let place = context.limits.connections.admit(peer.ip());
+    let refusal = if place.is_none() {
+        Some(Refusal::busy("too many connections"))
+    } else {
+        drop(pending);
+        let head = tokio::select! {
+            biased;
+            () = context.tasks().draining.cancelled() => return None,
+            head = timeout_at(deadline, Head::read(socket, early)) => head,
+        };
+        match head {
+            Ok(Ok(head)) => match serve_http(context, socket, peer, head).await {
+                upgraded @ Some(_) => return upgraded,
+                None => None,
+            },
+            Ok(Err(error)) => Refusal::of_head(&error),
+            Err(_) => Some(Refusal::new(StatusCode::REQUEST_TIMEOUT, "no request was received in time")),
         }
     };
     if let Some(refusal) = refusal {

@@ -257,3 +257,18 @@ async fn hashing_ends_when_the_client_is_gone() {
     assert_eq!(reason.await, "the client disconnected");
     served.stop().await;
 }
+
+#[tokio::test]
+async fn answered_connection_counts_until_it_is_closed() {
+    let served = Served::start().await;
+    served.file("f", b"abc");
+    let mut socket = connect(served.address).await.unwrap();
+    socket.write_all(&request("f", 1)).await.unwrap();
+    within(socket.read_to_end(&mut Vec::new())).await.unwrap();
+    let context = served.context.upgrade().unwrap();
+    assert_eq!(context.limits.connections.n_admitted(), 1);
+    drop(socket);
+    while context.limits.connections.n_admitted() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
