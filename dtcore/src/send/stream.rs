@@ -99,7 +99,7 @@ struct ServedStream {
     connection: Connection,
     /// What was read before the stream began.
     early: Bytes,
-    /// Bytes that are written together with what comes next: an offer, or the trailer of the run that was sent last.
+    /// Bytes that are written together with the next frame: an offer, or the trailer of the previous run.
     unsent: Vec<u8>,
     /// How many data bytes were sent.
     bytes: u64,

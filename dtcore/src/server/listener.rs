@@ -1,4 +1,4 @@
-//! The port: accepts connections and tells by their first two bytes what they are.
+//! The port: accepts connections, and tells streams, HTTP and TLS apart by the first two bytes.
 
 use std::io;
 use std::net::SocketAddr;

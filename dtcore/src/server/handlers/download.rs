@@ -97,7 +97,7 @@ async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<
     Ok(TransferRequest::decode(&body.to_bytes())?)
 }
 
-/// A place among the transfers. Where there is none, an idle session of the same client makes room.
+/// A place among the transfers. If all are taken, idle sessions of the same client are evicted.
 fn admit(context: &ServerContext, peer: IpAddr) -> Result<Permit, Refusal> {
     loop {
         match context.limits.transfers.admit(peer) {

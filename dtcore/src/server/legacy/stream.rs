@@ -136,7 +136,7 @@ fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
     ByteRange::new(offset, offset.saturating_add(CHUNK).min(range.end()))
 }
 
-/// Ends a connection in order: a FIN, then `patience` until the client ends it too.
+/// Ends a connection in order: a FIN, then the client's end within `timeout`.
 ///
 /// Only unsafe calls report how much the client has not acknowledged yet. Instead, the kernel breaks the connection
 /// when nothing is acknowledged for the stall timeout, so after a longer wait a connection that is not broken
