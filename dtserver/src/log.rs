@@ -17,7 +17,7 @@ use tracing::{Level, debug, enabled, error, info, warn};
 use crate::args::{Args, LogFormat};
 use crate::throttle::LogThrottle;
 
-/// Sets up the log for the whole process.
+/// Sets up the log of the process.
 pub(crate) fn start(args: &Args) {
     let level = match (args.quiet, args.verbose) {
         (true, _) => Level::ERROR,

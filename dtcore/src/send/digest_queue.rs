@@ -11,7 +11,7 @@ use super::digest_cache::DigestError;
 use super::session::Session;
 use crate::proto::v2::{ReportedDigests, Response, WholeDigests};
 
-/// How often a receiver that waits for digests is told that they are still being computed.
+/// How often a receiver that waits for digests gets a `WAIT`.
 const WAIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The most requests that are kept; the protocol allows no more unanswered ones.
@@ -50,7 +50,7 @@ impl DigestQueue {
         self.computing.is_none()
     }
 
-    /// The next frame: the digests, or that they are still being computed. Without a request there is none.
+    /// The next frame: `DIGESTS`, or `WAIT` while they are being computed. Never returns if nothing is requested.
     ///
     /// # Errors
     /// Why the digests cannot be had.

@@ -20,7 +20,7 @@ pub enum StreamRefusal {
     #[error("stream {0} is open already")]
     #[non_exhaustive]
     Busy(StreamId),
-    /// It sent nothing that tells what it is.
+    /// It sent less than the two bytes that tell streams and HTTP apart.
     #[error("timed out: nothing received")]
     Silent,
     /// It speaks TLS, which this version does not.

@@ -1,6 +1,6 @@
 //! The sending engine: a receiver requests runs of blocks, on any stream of its session.
 //!
-//! It works on connections, whoever dialled them, and knows nothing of HTTP, of listeners, or of the other side.
+//! It works on any connection, dialled or accepted, and knows nothing of HTTP, of listeners, or of the receiving engine.
 
 mod body;
 mod close;

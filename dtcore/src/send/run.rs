@@ -5,16 +5,13 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::event::StreamFailure;
-use super::run_digests::{Piece, RunDigests};
+use super::run_digests::{RunDigests, RunPiece};
 use super::session::Session;
 use super::write::write_zeros;
 use super::{BodySender, Prefetcher};
 use crate::manifest::{BlockRun, ByteRange};
 use crate::proto::v2::{ErrorCode, encode_trailer};
 use crate::transport::Connection;
-
-/// How much of the upcoming run is read ahead from a cold disk.
-const AHEAD: u64 = 1 << 20;
 
 /// Sends runs of a session's file on one stream.
 pub(crate) struct RunSender {
@@ -68,10 +65,10 @@ impl RunSender {
         digests: &mut RunDigests,
     ) -> Result<(), StreamFailure> {
         let session = &self.session;
-        let upcoming = ByteRange::new(upcoming.start(), upcoming.end().min(upcoming.start() + AHEAD));
         let mut pieces = digests.pieces().into_iter().peekable();
-        while let Some(Piece { range, is_hashed }) = pieces.next() {
-            let ahead = pieces.peek().map_or(upcoming, |next| next.range);
+        while let Some(RunPiece { range, is_hashed }) = pieces.next() {
+            // The upcoming run mostly begins like this one ends.
+            let ahead = pieces.peek().map_or(RunPiece::first_of(upcoming, is_hashed), |next| *next).range;
             let caching = self.prefetcher.ensure_cached(range, ahead);
             timeout(session.context().timeouts.stall, caching)
                 .await

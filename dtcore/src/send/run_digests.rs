@@ -41,9 +41,18 @@ struct Block {
 
 /// A part of a run that is sent in one turn if the connection accepts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Piece {
+pub(crate) struct RunPiece {
     pub(crate) range: ByteRange,
     pub(crate) is_hashed: bool,
+}
+
+impl RunPiece {
+    /// The first piece of blocks that are all hashed or all not.
+    pub(crate) fn first_of(blocks: ByteRange, is_hashed: bool) -> Self {
+        let limit = if is_hashed { HASHED_PIECE } else { LONG_PIECE };
+        let range = ByteRange::new(blocks.start(), blocks.end().min(blocks.start() + limit));
+        Self { range, is_hashed }
+    }
 }
 
 impl RunDigests {
@@ -60,20 +69,8 @@ impl RunDigests {
     }
 
     /// The pieces in which the run is sent.
-    pub(crate) fn pieces(&self) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        for stretch in self.blocks.chunk_by(|a, b| a.is_trusted == b.is_trusted) {
-            let (Some(first), Some(last)) = (stretch.first(), stretch.last()) else { continue };
-            let is_hashed = !first.is_trusted;
-            let limit = if is_hashed { HASHED_PIECE } else { LONG_PIECE };
-            let mut rest = ByteRange::new(first.range.start(), last.range.end());
-            while !rest.is_empty() {
-                let range = ByteRange::new(rest.start(), rest.end().min(rest.start() + limit));
-                pieces.push(Piece { range, is_hashed });
-                rest = ByteRange::new(range.end(), rest.end());
-            }
-        }
-        pieces
+    pub(crate) fn pieces(&self) -> Vec<RunPiece> {
+        pieces_of_blocks(&self.blocks)
     }
 
     /// Hashes the next piece that is to be hashed; it should be in the page cache.
@@ -129,6 +126,21 @@ impl RunDigests {
     }
 }
 
+/// Cuts consecutive blocks into pieces, each either hashed or not.
+fn pieces_of_blocks(blocks: &[Block]) -> Vec<RunPiece> {
+    let mut pieces = Vec::new();
+    for stretch in blocks.chunk_by(|a, b| a.is_trusted == b.is_trusted) {
+        let (Some(first), Some(last)) = (stretch.first(), stretch.last()) else { continue };
+        let mut rest = ByteRange::new(first.range.start(), last.range.end());
+        while !rest.is_empty() {
+            let piece = RunPiece::first_of(rest, !first.is_trusted);
+            pieces.push(piece);
+            rest = ByteRange::new(piece.range.end(), rest.end());
+        }
+    }
+    pieces
+}
+
 /// Hashes the next part of a block.
 fn hash(
     session: &Session,
@@ -141,9 +153,12 @@ fn hash(
     }
     let Some(current) = hasher else { return Err(StreamFailure::SourceUnreadable) };
     let digests = session.context().digests.blocks();
-    digests.hash(&*session.terms().source, part, current).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => StreamFailure::SourceChanged,
-        _ => StreamFailure::SourceUnreadable,
+    digests.hash(&*session.terms().source, part, current).map_err(|error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            StreamFailure::SourceChanged
+        } else {
+            StreamFailure::SourceUnreadable
+        }
     })?;
     if part.end() == block.range.end() {
         block.computed = hasher.take().and_then(RangeHasher::finish);
@@ -160,4 +175,45 @@ async fn hash_again(session: &Session, block: &mut Block) -> Result<(), ErrorCod
         rest = ByteRange::new(part.end(), rest.end());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{BlockSize, Manifest};
+
+    const MIB: u64 = 1 << 20;
+
+    /// The pieces of a run over all blocks of a file of 8 MiB and 5 bytes, of which these are trusted.
+    fn pieces_of(trusted: impl Fn(u32) -> bool) -> Vec<(u64, u64, bool)> {
+        let manifest = Manifest::new(8 * MIB + 5, BlockSize::new(MIB / 2).unwrap()).unwrap();
+        let block = |id: BlockId| Block {
+            id,
+            range: manifest.range(id),
+            known: None,
+            is_trusted: trusted(id.value()),
+            computed: None,
+        };
+        let blocks: Vec<_> = manifest.blocks().map(block).collect();
+        let pieces = pieces_of_blocks(&blocks);
+        pieces.iter().map(|piece| (piece.range.start(), piece.range.end(), piece.is_hashed)).collect()
+    }
+
+    #[test]
+    fn known_digests_allow_long_pieces() {
+        let end = 8 * MIB + 5;
+        let all = [(0, 4 * MIB, false), (4 * MIB, 8 * MIB, false), (8 * MIB, end, false)];
+        assert_eq!(pieces_of(|_| true), all);
+        let none: Vec<_> = (0..9).map(|i| (i * MIB, end.min((i + 1) * MIB), true)).collect();
+        assert_eq!(pieces_of(|_| false), none);
+        let mixed = [
+            (0, MIB / 2, false),
+            (MIB / 2, 3 * MIB / 2, true),
+            (3 * MIB / 2, 2 * MIB, true),
+            (2 * MIB, 6 * MIB, false),
+            (6 * MIB, end, false),
+        ];
+        // Blocks 1 to 3 are hashed.
+        assert_eq!(pieces_of(|block| !(1..4).contains(&block)), mixed);
+    }
 }

@@ -11,7 +11,7 @@ use super::Context;
 use super::digest_cache::DigestError;
 use super::event::{SessionEnd, StreamFailure, StreamRefusal};
 use super::fair_queue::FairPermit;
-use super::stream_table::{Claim, Places, StreamTable};
+use super::stream_table::{Places, StreamClaim, StreamTable};
 use crate::backend::{Object, ObjectIdentity};
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::manifest::{BlockId, BlockSet, Manifest, StreamCount, StreamId};
@@ -228,7 +228,7 @@ fn clamped(nanoseconds: i128) -> i64 {
 /// The right to carry a stream of a session; dropping it frees the stream for another connection.
 pub(crate) struct StreamGuard {
     session: Arc<Session>,
-    claim: Claim,
+    claim: StreamClaim,
 }
 
 impl StreamGuard {
@@ -236,7 +236,7 @@ impl StreamGuard {
         &self.session
     }
 
-    pub(crate) fn claim(&self) -> &Claim {
+    pub(crate) fn claim(&self) -> &StreamClaim {
         &self.claim
     }
 

@@ -47,7 +47,7 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
     // It counts as long as it is open; a connection that was replaced shares the place of its successor.
     let place = Arc::clone(&guard.claim().connection);
     connection.expect_bulk_data();
-    let mut stream = Stream {
+    let mut stream = ServedStream {
         session: Arc::clone(&session),
         runs: RunSender::new(Arc::clone(&session)),
         digests: DigestQueue::new(Arc::clone(&session)),
@@ -91,7 +91,7 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
 }
 
 /// A stream's connection, and where it is in its conversation.
-struct Stream {
+struct ServedStream {
     session: Arc<Session>,
     runs: RunSender,
     digests: DigestQueue,
@@ -99,7 +99,7 @@ struct Stream {
     connection: Connection,
     /// What was read before the stream began.
     early: Bytes,
-    /// Bytes that are written together with what comes next: an offer, or the trailer of the run that was sent last.
+    /// Bytes that are written together with the next frame: an offer, or the trailer of the previous run.
     unsent: Vec<u8>,
     /// How many data bytes were sent.
     bytes: u64,
@@ -107,7 +107,7 @@ struct Stream {
     is_mid_frame: bool,
 }
 
-impl Stream {
+impl ServedStream {
     /// Answers requests until the stream ends.
     async fn run(&mut self, opening: Opening) -> Result<StreamEnd, StreamFailure> {
         if let Opening::Offer(preface, push) = opening {

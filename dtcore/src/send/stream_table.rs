@@ -13,17 +13,17 @@ use crate::manifest::StreamId;
 use crate::proto::v2::Replacing;
 
 /// Something that is held until it is dropped, such as a place within a limit.
-pub(crate) trait Held: Debug + Send + Sync {}
+pub(crate) trait HeldPlace: Debug + Send + Sync {}
 
-impl<T: Debug + Send + Sync> Held for T {}
+impl<T: Debug + Send + Sync> HeldPlace for T {}
 
 /// The places that a stream takes within the limits of its host.
 #[derive(Debug)]
 pub(crate) struct Places {
     /// Held while the stream is open; a connection that replaces another takes it over.
-    pub(crate) _stream: Box<dyn Held>,
+    pub(crate) _stream: Box<dyn HeldPlace>,
     /// Held until the connection is closed, and that which it replaced.
-    pub(crate) connection: Arc<dyn Held>,
+    pub(crate) connection: Arc<dyn HeldPlace>,
 }
 
 impl Places {
@@ -37,7 +37,7 @@ impl Places {
 /// The open streams of a session, and how the session ended.
 #[derive(Debug)]
 pub(crate) struct StreamTable {
-    state: Mutex<State>,
+    state: Mutex<OpenStreams>,
     /// How many connections carry streams, with those that were replaced and have not noticed it yet.
     n_open: watch::Sender<usize>,
     /// Cancelled when the session has ended.
@@ -45,7 +45,7 @@ pub(crate) struct StreamTable {
 }
 
 #[derive(Debug)]
-struct State {
+struct OpenStreams {
     open: HashMap<StreamId, Open>,
     n_claims: u64,
     end: Option<SessionEnd>,
@@ -63,18 +63,18 @@ struct Open {
 
 /// The right of a connection to carry a stream; [`StreamTable::release`] gives it back.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct StreamClaim {
     pub(crate) stream: StreamId,
     number: u64,
     /// Cancelled when the stream must end: it was replaced, or the session or the host has ended.
     pub(crate) stop: CancellationToken,
-    pub(crate) connection: Arc<dyn Held>,
+    pub(crate) connection: Arc<dyn HeldPlace>,
 }
 
 impl StreamTable {
     /// A table without streams, which ends with `aborted` at the latest.
     pub(crate) fn new(aborted: &CancellationToken) -> Self {
-        let state = State { open: HashMap::new(), n_claims: 0, end: None, idle_since: Instant::now() };
+        let state = OpenStreams { open: HashMap::new(), n_claims: 0, end: None, idle_since: Instant::now() };
         Self { state: Mutex::new(state), n_open: watch::Sender::new(0), ended: aborted.child_token() }
     }
 
@@ -84,7 +84,7 @@ impl StreamTable {
         stream: StreamId,
         replacing: Replacing,
         admit: impl FnOnce() -> Option<Places>,
-    ) -> Result<Claim, StreamRefusal> {
+    ) -> Result<StreamClaim, StreamRefusal> {
         let mut state = self.state();
         if state.end.is_some() {
             return Err(StreamRefusal::NoSession);
@@ -105,11 +105,11 @@ impl StreamTable {
         let connection = Arc::clone(&places.connection);
         state.open.insert(stream, Open { claim: number, stop: stop.clone(), places });
         self.n_open.send_modify(|n| *n += 1);
-        Ok(Claim { stream, number, stop, connection })
+        Ok(StreamClaim { stream, number, stop, connection })
     }
 
     /// Frees the stream of a claim, unless another connection has replaced it.
-    pub(crate) fn release(&self, claim: &Claim) {
+    pub(crate) fn release(&self, claim: &StreamClaim) {
         let mut state = self.state();
         if state.open.get(&claim.stream).is_some_and(|open| open.claim == claim.number) {
             state.open.remove(&claim.stream);
@@ -119,7 +119,7 @@ impl StreamTable {
     }
 
     /// Whether another connection has replaced that of the claim.
-    pub(crate) fn is_replaced(&self, claim: &Claim) -> bool {
+    pub(crate) fn is_replaced(&self, claim: &StreamClaim) -> bool {
         self.state().open.get(&claim.stream).is_some_and(|open| open.claim != claim.number)
     }
 
@@ -169,7 +169,7 @@ impl StreamTable {
     }
 
     /// The lock is never held across a wait.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, OpenStreams> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions without a server: whoever dialled, and whatever carries the bytes.
+//! Sessions without a server: both sides of a connection can send.
 
 use std::io::Write;
 use std::net::Ipv4Addr;

@@ -17,7 +17,7 @@ pub(crate) struct Limits {
     pub(crate) connections: Arc<AddressLimit>,
     /// Transfers and sessions.
     pub(crate) transfers: Arc<AddressLimit>,
-    /// Connections that have not sent yet what tells which they are, or not all of a hello.
+    /// Connections of which it is not known yet what they are, or which have not sent a complete hello.
     pub(crate) pending_handshakes: Arc<AddressLimit>,
     /// Connections that carry files, in both protocols.
     pub(crate) data_connections: Arc<AddressLimit>,

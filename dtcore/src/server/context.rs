@@ -68,7 +68,7 @@ impl ServerContext {
 
     pub(crate) fn emit(&self, event: ServerEvent) {
         self.stats.count(&event);
-        // It is no error that nobody observes the server.
+        // A server without observers is no error.
         let _ = self.events.send(event);
     }
 

@@ -45,7 +45,7 @@ impl Head {
             match socket.try_read_buf(&mut buffer) {
                 Ok(0) => return Err(HeadError::Closed),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -46,9 +46,9 @@ pub(crate) async fn serve(
             let deadline = Instant::now() + context.options.request_timeout;
             Box::pin(handshake::run(context, socket, early, peer, permit, deadline)).await;
         }
-        Some(Upgraded { early, held, next: Next::Stream(guard, push) }) => {
+        Some(Upgraded { early, answer, next: Next::Stream(guard, push) }) => {
             emit_opened(&context, &guard, peer);
-            let opening = Opening::Offer(held, push);
+            let opening = Opening::Offer(answer, push);
             Box::pin(serve_stream(guard, Connection::tcp(socket), early, opening)).await;
         }
         None => {}
@@ -60,7 +60,7 @@ struct Upgraded {
     /// What was read of the stream already.
     early: Bytes,
     /// The part of the answer that was not written.
-    held: Vec<u8>,
+    answer: Vec<u8>,
     next: Next,
 }
 
@@ -73,23 +73,24 @@ async fn converse(
     pending: Permit,
     deadline: Instant,
 ) -> Option<Upgraded> {
-    let refusal = match context.limits.connections.admit(peer.ip()) {
-        None => Some(Refusal::busy("too many connections")),
-        Some(_place) => {
-            drop(pending);
-            let head = tokio::select! {
-                biased;
-                () = context.tasks().draining.cancelled() => return None,
-                head = timeout_at(deadline, Head::read(socket, early)) => head,
-            };
-            match head {
-                Ok(Ok(head)) => match serve_http(context, socket, peer, head).await {
-                    upgraded @ Some(_) => return upgraded,
-                    None => None,
-                },
-                Ok(Err(error)) => Refusal::of_head(&error),
-                Err(_) => Some(Refusal::new(StatusCode::REQUEST_TIMEOUT, "no request came in time")),
-            }
+    // Held until the connection is closed or has become a stream.
+    let place = context.limits.connections.admit(peer.ip());
+    let refusal = if place.is_none() {
+        Some(Refusal::busy("too many connections"))
+    } else {
+        drop(pending);
+        let head = tokio::select! {
+            biased;
+            () = context.tasks().draining.cancelled() => return None,
+            head = timeout_at(deadline, Head::read(socket, early)) => head,
+        };
+        match head {
+            Ok(Ok(head)) => match serve_http(context, socket, peer, head).await {
+                upgraded @ Some(_) => return upgraded,
+                None => None,
+            },
+            Ok(Err(error)) => Refusal::of_head(&error),
+            Err(_) => Some(Refusal::new(StatusCode::REQUEST_TIMEOUT, "no request was received in time")),
         }
     };
     if let Some(refusal) = refusal {
@@ -135,6 +136,6 @@ async fn serve_http(
         .await
         .ok()?;
     let next = request_context.take_next()?;
-    let (unread, held) = parts.io.into_inner().into_rest();
-    Some(Upgraded { early: [parts.read_buf, unread].concat().into(), held, next })
+    let (unread, answer) = parts.io.into_inner().into_rest();
+    Some(Upgraded { early: [parts.read_buf, unread].concat().into(), answer, next })
 }

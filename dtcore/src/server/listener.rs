@@ -1,4 +1,4 @@
-//! The port: accepts connections and tells by their first two bytes what they are.
+//! The port: accepts connections, and tells streams, HTTP and TLS apart by the first two bytes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -66,7 +66,8 @@ async fn serve(context: Arc<ServerContext>, socket: Arc<TcpStream>, peer: Socket
     match early.first_chunk::<2>() {
         Some([_, MAGIC]) => handshake::run(context, socket, early.freeze(), peer, permit, deadline).await,
         Some(&TLS) => refuse(StreamRefusal::Tls),
-        Some(_) | None => http::serve(context, socket, early, peer, permit, deadline).await,
+        // In a box, so that streams take no room for it.
+        Some(_) | None => Box::pin(http::serve(context, socket, early, peer, permit, deadline)).await,
     }
 }
 

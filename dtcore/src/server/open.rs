@@ -51,3 +51,22 @@ pub(crate) async fn open(
 fn normalized(name: &Path) -> PathBuf {
     name.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_one_spelling() {
+        for (name, expected) in [
+            ("f", "f"),
+            ("//a//b/", "a/b"),
+            ("./a/./b", "a/b"),
+            ("/", ""),
+            ("../f", "../f"),
+            (".a/..b", ".a/..b"),
+        ] {
+            assert_eq!(normalized(Path::new(name)), Path::new(expected), "{name}");
+        }
+    }
+}

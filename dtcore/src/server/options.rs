@@ -102,9 +102,10 @@ impl ServerOptions {
     /// ```
     /// use dtcore::{Authorization, AuthorizeRequest, ServerOptions};
     /// let options = ServerOptions::new("/srv/files").authorize(|request: AuthorizeRequest| async move {
-    ///     match request.path.starts_with("private") && !request.peer.ip().is_loopback() {
-    ///         true => Authorization::Forbidden,
-    ///         false => Authorization::Allowed,
+    ///     if request.path.starts_with("private") && !request.peer.ip().is_loopback() {
+    ///         Authorization::Forbidden
+    ///     } else {
+    ///         Authorization::Allowed
     ///     }
     /// });
     /// ```

@@ -24,7 +24,7 @@ pub(crate) struct RequestContext {
     pub(crate) peer: SocketAddr,
     /// The target as it was received, before any decoding.
     pub(crate) target: Vec<u8>,
-    /// Watched while the answer is worked on: when the connection has broken, nobody needs it.
+    /// Watched while the answer is prepared: when the connection breaks, the work ends.
     pub(crate) socket: Arc<TcpStream>,
     next: Mutex<Option<Next>>,
     hold_answer: Arc<AtomicBool>,

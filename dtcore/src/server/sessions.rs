@@ -46,7 +46,7 @@ impl Sessions {
     /// Ends the session of a client that has been without streams for the longest time, and frees its place; `false` if all
     /// of its sessions have streams.
     ///
-    /// A client that was killed leaves such sessions behind; they must not keep the next one out.
+    /// A client that was killed leaves such sessions; they must not keep its next one out.
     pub(crate) fn evict_idle(&self, client: IpAddr) -> bool {
         let mut all = self.all();
         let mut idle: Vec<_> = all

@@ -8,13 +8,13 @@ use crate::server::event::ServerEvent;
 /// What a server has done since its start; clones show the same counters, also after its end.
 #[derive(Clone, Default, Debug)]
 pub struct ServerStats {
-    counters: Arc<Counters>,
+    counters: Arc<EventCounters>,
     pub(crate) bytes_sent: Arc<AtomicU64>,
     pub(crate) bytes_hashed: Arc<AtomicU64>,
 }
 
 #[derive(Default, Debug)]
-struct Counters {
+struct EventCounters {
     requests_refused: AtomicU64,
     transfers_started: AtomicU64,
     transfers_ended: AtomicU64,

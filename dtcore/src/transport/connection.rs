@@ -28,6 +28,7 @@ impl Connection {
     }
 
     /// The descriptor into which the kernel can move the bytes of a file by itself; `None` where bytes must be transformed.
+    #[expect(clippy::unnecessary_wraps, reason = "encrypted connections have none")]
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tcp(tcp) => Some(tcp.as_fd()),

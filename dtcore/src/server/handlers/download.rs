@@ -86,7 +86,7 @@ async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<
     }
     let body = tokio::time::timeout(deadline, Limited::new(body, v1::MAX_BODY).collect())
         .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body was not received in time"))?
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
                 too_large()
@@ -97,7 +97,7 @@ async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<
     Ok(TransferRequest::decode(&body.to_bytes())?)
 }
 
-/// A place among the transfers. Where there is none, an idle session of the same client makes room.
+/// A place among the transfers. If all are taken, idle sessions of the same client are evicted.
 fn admit(context: &ServerContext, peer: IpAddr) -> Result<Permit, Refusal> {
     loop {
         match context.limits.transfers.admit(peer) {

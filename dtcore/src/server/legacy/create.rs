@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use super::transfer::Transfer;
+use super::transfer::LegacyTransfer;
 use crate::backend::Object;
 use crate::digest::Md5Digest;
 use crate::manifest::StaticSplit;
@@ -47,7 +47,7 @@ pub(in crate::server) async fn create_transfer(
         streams,
         port,
     });
-    let transfer = Arc::new(Transfer::new(context, id, peer, path, source, split));
+    let transfer = Arc::new(LegacyTransfer::new(context, id, peer, path, source, split));
     context.tasks().tracker.spawn(transfer.run(listener, permit));
     Ok((Answer { md5, port }, size))
 }

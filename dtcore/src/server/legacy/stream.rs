@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::transfer::Transfer;
+use super::transfer::LegacyTransfer;
 use crate::manifest::{ByteRange, StreamId};
 use crate::send::{BodySender, Prefetcher, StreamFailure, StreamRefusal};
 use crate::server::admission::Permit;
@@ -19,7 +19,7 @@ const CHUNK: u64 = 1 << 20;
 
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum StreamEnd {
+pub(super) enum ConnectionEnd {
     /// It never was a stream.
     Refused,
     /// Its stream is complete.
@@ -30,19 +30,19 @@ pub(super) enum StreamEnd {
 
 /// Serves one connection from its id to its end; it holds its place until then.
 pub(super) async fn serve(
-    transfer: Arc<Transfer>,
+    transfer: Arc<LegacyTransfer>,
     connection: Connection,
     peer: SocketAddr,
     _place: Permit,
-) -> StreamEnd {
+) -> ConnectionEnd {
     let refuse = |reason| {
         transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
-        StreamEnd::Refused
+        ConnectionEnd::Refused
     };
     let Some(byte) = read_id(&transfer, &connection).await else {
         return refuse(StreamRefusal::NoId);
     };
-    let claim = match StreamGuard::new(&transfer, byte) {
+    let claim = match SlotGuard::new(&transfer, byte) {
         Ok(claim) => claim,
         Err(reason) => {
             let end = refuse(reason);
@@ -56,7 +56,7 @@ pub(super) async fn serve(
     let failed = |reason, sent| {
         let event = ServerEvent::StreamFailed { transfer: transfer_id, stream, bytes: sent, reason };
         transfer.emit(event);
-        StreamEnd::Failed(reason)
+        ConnectionEnd::Failed(reason)
     };
     let outcome = tokio::select! {
         biased;
@@ -73,11 +73,11 @@ pub(super) async fn serve(
     }
     claim.complete();
     transfer.emit(ServerEvent::StreamFinished { transfer: transfer_id, stream, bytes: sent });
-    StreamEnd::Complete
+    ConnectionEnd::Complete
 }
 
 /// The byte by which the connection names its stream.
-async fn read_id(transfer: &Transfer, connection: &Connection) -> Option<u8> {
+async fn read_id(transfer: &LegacyTransfer, connection: &Connection) -> Option<u8> {
     let read = async {
         let mut id = [0];
         loop {
@@ -99,7 +99,7 @@ async fn read_id(transfer: &Transfer, connection: &Connection) -> Option<u8> {
 
 /// Waits for a place among the streams that are sent at once, then sends the stream's part.
 async fn send_in_turn(
-    transfer: &Transfer,
+    transfer: &LegacyTransfer,
     connection: &Connection,
     stream: StreamId,
     sent: &mut u64,
@@ -136,13 +136,13 @@ fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
     ByteRange::new(offset, offset.saturating_add(CHUNK).min(range.end()))
 }
 
-/// Ends a connection in order: a FIN, then `patience` until the client ends it too.
+/// Ends a connection in order: a FIN, then the client's end within `timeout`.
 ///
 /// Only unsafe calls report how much the client has not acknowledged yet. Instead, the kernel breaks the connection
 /// when nothing is acknowledged for the stall timeout, so after a longer wait a connection that is not broken
 /// has received everything, or was still receiving lately: a link that takes longer than that for the bytes in the
 /// kernel (some MB at most) can lose the last ones unnoticed. The same holds for a client that ended its side early.
-async fn finish(transfer: &Transfer, connection: Connection, patience: Duration) -> PeerClose {
+async fn finish(transfer: &LegacyTransfer, connection: Connection, patience: Duration) -> PeerClose {
     if connection.finish(transfer.options().stall_timeout).is_err() {
         return PeerClose::Broken;
     }
@@ -155,14 +155,14 @@ async fn finish(transfer: &Transfer, connection: Connection, patience: Duration)
 }
 
 /// A stream that this connection serves; dropping it frees the stream for another.
-struct StreamGuard<'a> {
-    transfer: &'a Transfer,
+struct SlotGuard<'a> {
+    transfer: &'a LegacyTransfer,
     stream: StreamId,
     completed: bool,
 }
 
-impl<'a> StreamGuard<'a> {
-    fn new(transfer: &'a Transfer, byte: u8) -> Result<Self, StreamRefusal> {
+impl<'a> SlotGuard<'a> {
+    fn new(transfer: &'a LegacyTransfer, byte: u8) -> Result<Self, StreamRefusal> {
         let stream = transfer.slots().claim(byte)?;
         Ok(Self { transfer, stream, completed: false })
     }
@@ -173,7 +173,7 @@ impl<'a> StreamGuard<'a> {
     }
 }
 
-impl Drop for StreamGuard<'_> {
+impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
         if !self.completed {
             self.transfer.slots().release(self.stream);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::slots::Slots;
-use super::stream::{self, StreamEnd};
+use super::stream::{self, ConnectionEnd};
 use crate::backend::Object;
 use crate::manifest::StaticSplit;
 use crate::send::{StreamFailure, StreamRefusal};
@@ -27,7 +27,7 @@ const SPARE_CONNECTIONS: usize = 16;
 
 /// What all connections of a transfer share.
 #[derive(Debug)]
-pub(crate) struct Transfer {
+pub(crate) struct LegacyTransfer {
     context: Arc<ServerContext>,
     id: TransferId,
     /// The client; streams must be from its IP address.
@@ -48,7 +48,7 @@ enum TransferEnd {
     Failed(TransferFailure),
 }
 
-impl Transfer {
+impl LegacyTransfer {
     pub(crate) fn new(
         context: &Arc<ServerContext>,
         id: TransferId,
@@ -90,7 +90,7 @@ impl Transfer {
     async fn serve(
         self: &Arc<Self>,
         listener: &TcpListener,
-        connections: &mut JoinSet<StreamEnd>,
+        connections: &mut JoinSet<ConnectionEnd>,
     ) -> TransferEnd {
         let expiry = self.options().transfer_expiry;
         let bound = usize::from(self.split.streams().value()) + SPARE_CONNECTIONS;
@@ -102,14 +102,14 @@ impl Transfer {
                 biased;
                 () = self.draining() => return TransferEnd::Failed(TransferFailure::ShutDown),
                 Some(end) = connections.join_next() => match end {
-                    Ok(StreamEnd::Complete) if self.slots().n_missing() == 0 => return TransferEnd::Finished,
-                    Ok(StreamEnd::Failed(StreamFailure::SourceChanged)) => {
+                    Ok(ConnectionEnd::Complete) if self.slots().n_missing() == 0 => return TransferEnd::Finished,
+                    Ok(ConnectionEnd::Failed(StreamFailure::SourceChanged)) => {
                         return TransferEnd::Failed(TransferFailure::SourceChanged);
                     }
-                    Ok(StreamEnd::Complete | StreamEnd::Failed(_)) => {
+                    Ok(ConnectionEnd::Complete | ConnectionEnd::Failed(_)) => {
                         expired.as_mut().reset(Instant::now() + expiry);
                     }
-                    Ok(StreamEnd::Refused) | Err(_) => {}
+                    Ok(ConnectionEnd::Refused) | Err(_) => {}
                 },
                 () = &mut expired => {
                     if self.slots().n_serving() == 0 {
@@ -124,7 +124,12 @@ impl Transfer {
         }
     }
 
-    fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr, connections: &mut JoinSet<StreamEnd>) {
+    fn admit(
+        self: &Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        connections: &mut JoinSet<ConnectionEnd>,
+    ) {
         let refused = |reason| self.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
         if peer.ip() != self.peer.ip() {
             drop(socket);

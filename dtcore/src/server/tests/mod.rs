@@ -1,5 +1,6 @@
 //! The server over loopback, against clients of raw sockets.
 
+mod library;
 mod protocol2;
 mod requests;
 mod shutdown;

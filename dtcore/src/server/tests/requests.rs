@@ -1,11 +1,11 @@
-//! Requests: what is answered, what is refused, and what does not disturb others.
+//! Requests: the answers, the refusals, and that none disturbs another.
 
 use std::num::NonZeroUsize;
 
 use super::*;
 use crate::digest::Md5Digest;
 
-/// The answer's status and the reason in its body.
+/// The status of an answer and the reason in its body.
 fn refusal(answer: &str) -> (u16, String) {
     let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
@@ -14,7 +14,7 @@ fn refusal(answer: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_answer_is_that_of_the_original_and_the_size() {
+async fn answer_is_that_of_the_original_with_the_size() {
     let served = Served::start().await;
     served.file("f7", b"1234567");
     let answer = served.exchange(&[&request("/f7", 8)]).await;
@@ -29,7 +29,7 @@ async fn the_answer_is_that_of_the_original_and_the_size() {
 }
 
 #[tokio::test]
-async fn every_way_to_name_a_file_leads_to_it() {
+async fn all_spellings_of_a_name_find_its_file() {
     let served = Served::start().await;
     std::fs::create_dir(served.folder.path().join("remote")).unwrap();
     for name in ["remote/path", "a b", "a%20b", "gr\u{fc}n", "x#y?z"] {
@@ -60,7 +60,7 @@ async fn every_way_to_name_a_file_leads_to_it() {
 }
 
 #[tokio::test]
-async fn old_and_odd_clients_are_answered() {
+async fn unusual_clients_are_answered() {
     let served = Served::start().await;
     served.file("f", b"abc");
     let body = b"{\"threads\": 2}";
@@ -78,7 +78,7 @@ async fn old_and_odd_clients_are_answered() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_served_is_refused_with_a_reason() {
+async fn invalid_requests_are_refused_with_a_reason() {
     let served = Served::start().await;
     served.file("f", b"abc");
     std::fs::create_dir(served.folder.path().join("sub")).unwrap();
@@ -119,7 +119,7 @@ async fn what_cannot_be_served_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn header_lines_are_refused_without_a_reason() {
+async fn invalid_header_lines_are_refused_without_a_reason() {
     let served = Served::start().await;
     served.file("f", b"abc");
     let long = |len| format!("A: {}\r\n", "x".repeat(len));
@@ -138,25 +138,27 @@ async fn header_lines_are_refused_without_a_reason() {
 }
 
 #[tokio::test]
-async fn a_mute_client_is_told_and_disturbs_nobody() {
+async fn slow_client_times_out_and_disturbs_no_other() {
     let served = Served::with(|options| options.request_timeout(Duration::from_millis(500))).await;
     served.file("f", b"abc");
-    let mut mute = connect(served.address).await.unwrap();
-    mute.write_all(b"PO").await.unwrap();
+    let mut late = connect(served.address).await.unwrap();
+    late.write_all(b"PO").await.unwrap();
     let mut slow = connect(served.address).await.unwrap();
     slow.write_all(b"POST f HTTP/1.1\r\nContent-Length: 14\r\n\r\n{").await.unwrap();
     served.transfer("f", 1).await;
-    for (socket, reason) in [(mute, "no request came in time"), (slow, "the body did not come in time")] {
+    for (socket, reason) in
+        [(late, "no request was received in time"), (slow, "the body was not received in time")]
+    {
         let answer = String::from_utf8(read_to_end(socket).await.unwrap()).unwrap();
         assert_eq!(refusal(&answer), (408, reason.to_owned()));
     }
 }
 
 #[tokio::test]
-async fn an_unchanged_file_is_read_once() {
+async fn unchanged_file_is_read_once() {
     let served = Served::start().await;
     let path = served.file("f", &[1; 1000]);
-    // A file that changed a moment ago is read every time, because it may change again unseen.
+    // A file that changed a moment ago is read every time, because it may change again unnoticed.
     let changed = std::fs::metadata(&path).unwrap().modified().unwrap();
     while changed.elapsed().unwrap_or_default() < Duration::from_millis(30) {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -224,10 +226,10 @@ async fn transfers_stay_within_their_ports() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_are_turned_away() {
+async fn connections_over_the_limit_are_refused() {
     let served = Served::with(|options| options.max_connections(NonZeroUsize::MIN)).await;
-    let mut mute = connect(served.address).await.unwrap();
-    mute.write_all(b"PO").await.unwrap();
+    let mut slow = connect(served.address).await.unwrap();
+    slow.write_all(b"PO").await.unwrap();
     let limits = served.context.upgrade().unwrap();
     while limits.limits.connections.n_admitted() == 0 {
         tokio::task::yield_now().await;
@@ -238,7 +240,7 @@ async fn connections_over_the_limit_are_turned_away() {
 }
 
 #[tokio::test]
-async fn nothing_is_hashed_for_a_client_that_broke_away() {
+async fn hashing_ends_when_the_client_is_gone() {
     let mut served = Served::start().await;
     // It would take an hour.
     served.sparse("huge", 1 << 40);
@@ -254,4 +256,19 @@ async fn nothing_is_hashed_for_a_client_that_broke_away() {
     });
     assert_eq!(reason.await, "the client disconnected");
     served.stop().await;
+}
+
+#[tokio::test]
+async fn answered_connection_counts_until_it_is_closed() {
+    let served = Served::start().await;
+    served.file("f", b"abc");
+    let mut socket = connect(served.address).await.unwrap();
+    socket.write_all(&request("f", 1)).await.unwrap();
+    within(socket.read_to_end(&mut Vec::new())).await.unwrap();
+    let context = served.context.upgrade().unwrap();
+    assert_eq!(context.limits.connections.n_admitted(), 1);
+    drop(socket);
+    while context.limits.connections.n_admitted() > 0 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -1,9 +1,9 @@
-//! The end of a server: everything is closed when `run` returns.
+//! Shutdown: everything is closed when `run` returns.
 
 use super::*;
 
 #[tokio::test]
-async fn nothing_listens_after_the_end_and_no_stream_looks_complete() {
+async fn all_sockets_are_closed_and_no_stream_looks_complete() {
     let served = Served::with(|options| options.drain_timeout(Duration::from_millis(50))).await;
     served.sparse("f", 64 << 20);
     let idle = served.transfer("f", 1).await;
@@ -21,7 +21,7 @@ async fn nothing_listens_after_the_end_and_no_stream_looks_complete() {
 }
 
 #[tokio::test]
-async fn a_running_stream_may_end_within_the_drain_timeout() {
+async fn running_stream_can_complete_within_the_drain_timeout() {
     let served = Served::with(|options| options.drain_timeout(DEADLINE)).await;
     served.sparse("f", 64 << 20);
     let address = served.transfer("f", 1).await;
@@ -35,7 +35,7 @@ async fn a_running_stream_may_end_within_the_drain_timeout() {
 }
 
 #[tokio::test]
-async fn a_hash_on_its_way_is_given_up() {
+async fn hashing_is_cancelled() {
     let served = Served::start().await;
     served.sparse("huge", 1 << 40);
     let mut socket = connect(served.address).await.unwrap();
@@ -49,15 +49,15 @@ async fn a_hash_on_its_way_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_never_ends_does_not_hold_up_the_end() {
+async fn task_that_never_ends_does_not_block_shutdown() {
     let served = Served::with(|options| options.drain_timeout(Duration::from_millis(50))).await;
-    // As a read from a file server that is gone.
+    // Like a read from a file server that is gone.
     served.context.upgrade().unwrap().tasks().tracker.spawn(std::future::pending::<()>());
     served.stop().await;
 }
 
 #[tokio::test]
-async fn a_dropped_run_closes_everything_too() {
+async fn dropped_run_closes_everything_too() {
     let mut served = Served::start().await;
     served.file("f", b"abc");
     let transfer = served.transfer("f", 1).await;
@@ -68,7 +68,7 @@ async fn a_dropped_run_closes_everything_too() {
 }
 
 #[tokio::test]
-async fn a_folder_or_port_that_cannot_be_used_is_an_error() {
+async fn unusable_folder_or_port_is_an_error() {
     let served = Served::start().await;
     let path = served.file("f", b"abc");
     let error = Server::bind(ServerOptions::new(path)).await.unwrap_err();

@@ -7,9 +7,8 @@ use crate::send::StreamRefusal;
 
 impl Served {
     async fn connection_refused(&mut self) -> StreamRefusal {
-        self.event(|event| match event {
-            ServerEvent::ConnectionRefused { reason, .. } => Some(*reason),
-            _ => None,
+        self.event(|event| {
+            if let ServerEvent::ConnectionRefused { reason, .. } = event { Some(*reason) } else { None }
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! Streams: who gets which bytes, and how a stream ends that cannot be complete.
+//! Streams of protocol 1: which bytes they carry, and how a stream that cannot be complete ends.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -27,8 +27,8 @@ async fn failed(served: &mut Served) -> StreamFailure {
         .await
 }
 
-/// A stream from which one byte has come, so that it is surely being served.
-async fn begun(address: SocketAddr, id: u8) -> TcpStream {
+/// A stream that is served for certain: one byte of it has arrived.
+async fn started(address: SocketAddr, id: u8) -> TcpStream {
     let mut socket = open_stream(address, id).await;
     within(socket.read_u8()).await.unwrap();
     socket
@@ -39,7 +39,7 @@ fn is_reset(result: &io::Result<Vec<u8>>) -> bool {
 }
 
 #[tokio::test]
-async fn streams_in_any_order_make_the_file_and_the_port_closes() {
+async fn streams_in_any_order_complete_the_transfer_and_close_its_port() {
     let mut served = Served::start().await;
     served.file("f", b"12345678");
     let address = served.transfer("f", 8).await;
@@ -53,13 +53,13 @@ async fn streams_in_any_order_make_the_file_and_the_port_closes() {
 }
 
 #[tokio::test]
-async fn wrong_ids_get_nothing_and_take_nothing() {
+async fn invalid_ids_get_nothing_and_change_nothing() {
     let mut served = Served::start().await;
     served.sparse("f", LARGE);
     let address = served.transfer("f", 2).await;
     assert_eq!(read_stream(address, 2).await.unwrap(), b"");
     assert_eq!(refused(&mut served).await, StreamRefusal::OutOfRange(2));
-    let first = begun(address, 0).await;
+    let first = started(address, 0).await;
     assert_eq!(read_stream(address, 0).await.unwrap(), b"");
     assert!(matches!(refused(&mut served).await, StreamRefusal::Busy(id) if id.byte() == 0));
     assert_eq!(read_to_end(first).await.unwrap().len(), 1 << 25);
@@ -72,7 +72,7 @@ async fn wrong_ids_get_nothing_and_take_nothing() {
 }
 
 #[tokio::test]
-async fn a_foreign_address_gets_nothing() {
+async fn foreign_address_gets_nothing() {
     let mut served = Served::start().await;
     served.file("f", b"abc");
     let address = served.transfer("f", 1).await;
@@ -85,7 +85,7 @@ async fn a_foreign_address_gets_nothing() {
 }
 
 #[tokio::test]
-async fn an_unused_transfer_expires_and_its_port_closes() {
+async fn unused_transfer_expires_and_its_port_closes() {
     let mut served = Served::with(|options| options.transfer_expiry(Duration::from_millis(300))).await;
     served.file("f", b"abc");
     let address = served.transfer("f", 2).await;
@@ -99,35 +99,35 @@ async fn an_unused_transfer_expires_and_its_port_closes() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_served_keeps_its_transfer() {
+async fn open_stream_keeps_its_transfer() {
     let expiry = Duration::from_millis(50);
     let mut served = Served::with(|options| options.transfer_expiry(expiry)).await;
     served.sparse("f", LARGE);
     let address = served.transfer("f", 1).await;
-    let stream = begun(address, 0).await;
+    let stream = started(address, 0).await;
     tokio::time::sleep(expiry * 4).await;
     assert_eq!(read_to_end(stream).await.unwrap().len(), (64 << 20) - 1);
     served.finished().await;
 }
 
 #[tokio::test]
-async fn a_mute_stream_is_closed_and_disturbs_nobody() {
+async fn silent_stream_is_closed_and_disturbs_no_other() {
     let mut served = Served::with(|options| options.request_timeout(Duration::from_millis(500))).await;
     served.file("f", b"abc");
     let address = served.transfer("f", 1).await;
-    let mute = connect(address).await.unwrap();
+    let silent = connect(address).await.unwrap();
     assert_eq!(refused(&mut served).await, StreamRefusal::NoId);
-    assert!(is_reset(&read_to_end(mute).await));
+    assert!(is_reset(&read_to_end(silent).await));
     assert_eq!(read_stream(address, 0).await.unwrap(), b"abc");
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_can_be_connected_again() {
+async fn broken_stream_can_be_connected_again() {
     let mut served = Served::start().await;
     served.sparse("f", LARGE);
     let address = served.transfer("f", 2).await;
-    let broken = begun(address, 0).await;
-    let other = begun(address, 1).await;
+    let broken = started(address, 0).await;
+    let other = started(address, 1).await;
     broken.set_zero_linger().unwrap();
     drop(broken);
     assert_eq!(failed(&mut served).await, StreamFailure::Disconnected);
@@ -137,7 +137,7 @@ async fn a_stream_that_breaks_can_be_connected_again() {
 }
 
 #[tokio::test]
-async fn surplus_bytes_of_a_client_do_not_cost_it_data() {
+async fn surplus_bytes_of_a_client_destroy_no_data() {
     let mut served = Served::start().await;
     served.file("f", &vec![9; 300_000]);
     let address = served.transfer("f", 1).await;
@@ -148,7 +148,7 @@ async fn surplus_bytes_of_a_client_do_not_cost_it_data() {
 }
 
 #[tokio::test]
-async fn a_changed_source_resets_its_streams() {
+async fn changed_source_resets_its_streams() {
     let truncated: fn(&PathBuf) = |path| {
         std::fs::File::options().write(true).open(path).unwrap().set_len(LARGE / 2).unwrap();
     };
@@ -159,7 +159,7 @@ async fn a_changed_source_resets_its_streams() {
         let mut served = Served::start().await;
         let path = served.sparse("f", LARGE);
         let address = served.transfer("f", 2).await;
-        let second = begun(address, 1).await;
+        let second = started(address, 1).await;
         change(&path);
         assert!(is_reset(&read_to_end(second).await));
         let reason = served.event(|event| {
@@ -171,7 +171,7 @@ async fn a_changed_source_resets_its_streams() {
 }
 
 #[tokio::test]
-async fn a_removed_source_is_still_served() {
+async fn removed_source_is_still_served() {
     let served = Served::start().await;
     let path = served.file("f", b"abc");
     let address = served.transfer("f", 1).await;
@@ -180,16 +180,16 @@ async fn a_removed_source_is_still_served() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_is_cut_off() {
+async fn stalled_client_is_disconnected() {
     let mut served = Served::with(|options| options.stall_timeout(Duration::from_millis(100))).await;
     served.sparse("f", LARGE);
     let address = served.transfer("f", 1).await;
-    let stalled = begun(address, 0).await;
+    let stalled = started(address, 0).await;
     assert_eq!(failed(&mut served).await, StreamFailure::Stalled);
     assert!(is_reset(&read_to_end(stalled).await));
 }
 
-/// A stream of 300 kB that is sent as far as the server can see, and of which the client's side has room for little.
+/// A stream of 300 kB that is sent as far as the server can see, and for which the client's side has little room.
 async fn sent_and_not_received(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -200,7 +200,7 @@ async fn sent_and_not_received(address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn who_takes_no_more_of_the_last_bytes_can_connect_again() {
+async fn client_that_stalls_in_the_last_bytes_can_connect_again() {
     let mut served = Served::with(|options| options.stall_timeout(Duration::from_millis(200))).await;
     served.file("f", &vec![9; 300_000]);
     let address = served.transfer("f", 1).await;
@@ -213,12 +213,12 @@ async fn who_takes_no_more_of_the_last_bytes_can_connect_again() {
 }
 
 #[tokio::test]
-async fn who_breaks_late_can_connect_again() {
+async fn client_that_breaks_late_can_connect_again() {
     let mut served = Served::start().await;
     served.file("f", &vec![9; 300_000]);
     let address = served.transfer("f", 1).await;
     let slow = sent_and_not_received(address).await;
-    // Longer than a client that has received everything gets to close.
+    // Longer than the time for a client that has received everything to close.
     let early = tokio::time::timeout(Duration::from_millis(2500), served.finished()).await;
     assert!(early.is_err(), "complete before it was received");
     slow.set_zero_linger().unwrap();
@@ -233,7 +233,7 @@ async fn streams_over_the_limit_wait_for_their_turn() {
     let mut served = Served::with(|options| options.max_streams(NonZeroUsize::MIN)).await;
     served.sparse("f", LARGE);
     let address = served.transfer("f", 2).await;
-    let first = begun(address, 0).await;
+    let first = started(address, 0).await;
     let waiting = tokio::spawn(read_stream(address, 1));
     assert_eq!(read_to_end(first).await.unwrap().len(), 1 << 25);
     assert_eq!(within(waiting).await.unwrap().unwrap().len(), (1 << 25) - 1);
@@ -241,20 +241,20 @@ async fn streams_over_the_limit_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn connections_that_send_nothing_are_bounded_for_each_address() {
+async fn silent_connections_are_limited_for_each_address() {
     let mut served = Served::with(|options| options.max_streams(NonZeroUsize::MIN)).await;
     served.file("f", b"abc");
     let transfers = [served.transfer("f", 255).await, served.transfer("f", 255).await];
-    // What one transfer takes at most is what one address has.
-    let mut mute = Vec::new();
+    // One address has as many as the largest transfer needs.
+    let mut silent = Vec::new();
     for n in 0..271 {
-        mute.push(connect(transfers[usize::from(n >= 200)]).await.unwrap());
+        silent.push(connect(transfers[usize::from(n >= 200)]).await.unwrap());
     }
-    // The reset may come before the connection is used.
+    // The reset may arrive before the connection is used.
     let over = async { read_to_end(connect(transfers[1]).await?).await };
     assert!(is_reset(&over.await));
     assert_eq!(refused(&mut served).await, StreamRefusal::NoCapacity);
-    drop(mute);
+    drop(silent);
     assert_eq!(refused(&mut served).await, StreamRefusal::NoId);
     assert_eq!(read_stream(transfers[0], 0).await.unwrap(), b"a");
 }

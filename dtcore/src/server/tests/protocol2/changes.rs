@@ -115,7 +115,7 @@ async fn wrong_remembered_digest_is_forgotten_when_its_block_is_requested_again(
         let source = SourceFile::new(std::fs::File::open(&path).unwrap()).unwrap();
         let manifest = served.session("f", 1).await.manifest;
         let (context, block) = (served.context.upgrade().unwrap(), manifest.block(1).unwrap());
-        let wrong = RangeDigest::of(200_000, manifest.range(block), &[2; 65_536]).unwrap();
+        let wrong = RangeDigest::of(200_000, manifest.range(block), &vec![2; 65_536]).unwrap();
         let (now, begin) = (source.identity(), SystemTime::now());
         context.send.digests.blocks().remember(&source, &manifest, block, wrong, &now, begin);
         wrong

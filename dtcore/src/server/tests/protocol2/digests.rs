@@ -75,11 +75,12 @@ async fn digests_delay_no_run() {
     while n_waits < 2 {
         stream.request_run(0, 1).await;
         loop {
-            match stream.got().await {
-                Got::Wait(_) => n_waits += 1,
-                Got::Data(_, _, Ok(_)) => break,
-                other => panic!("{other:?}"),
-            }
+            let got = stream.got().await;
+            let Got::Wait(_) = got else {
+                assert!(matches!(got, Got::Data(_, _, Ok(_))), "{got:?}");
+                break;
+            };
+            n_waits += 1;
         }
     }
     // The digests of a stream that is closed are not computed any further.
@@ -110,7 +111,7 @@ async fn too_many_requests_for_digests_end_the_stream() {
     served.sparse("huge", HUGE);
     let offer = served.session("huge", 1).await;
     let mut stream = served.open(&offer, 0).await;
-    stream.request(&[Request::Digest(WholeDigests::Blake3); 1100]).await;
+    stream.request(&vec![Request::Digest(WholeDigests::Blake3); 1100]).await;
     assert_eq!(stream.got().await.refused(), ErrorCode::ProtocolViolation);
     assert_eq!(served.failed().await, StreamFailure::BrokenProtocol);
 }

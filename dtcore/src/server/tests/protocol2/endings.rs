@@ -126,10 +126,9 @@ async fn draining_server_finishes_the_run_and_sends_drain() {
     assert_eq!((idle.got().await, idle.got().await), (Got::Drain, Got::End));
     let mut n = 0;
     let last = loop {
-        match busy.got().await {
-            Got::Data(_, bytes, Ok(_)) => assert_eq!(bytes.len(), 16 << 20),
-            other => break other,
-        }
+        let got = busy.got().await;
+        let Got::Data(_, bytes, Ok(_)) = got else { break got };
+        assert_eq!(bytes.len(), 16 << 20);
         n += 1;
     };
     assert!((1..4).contains(&n), "{n} runs");

@@ -77,11 +77,14 @@ impl Served {
     }
 
     async fn refused(&mut self) -> StreamRefusal {
-        let refused = |event: &ServerEvent| match event {
-            ServerEvent::StreamRefused { reason, .. } | ServerEvent::ConnectionRefused { reason, .. } => {
+        let refused = |event: &ServerEvent| {
+            if let ServerEvent::StreamRefused { reason, .. } | ServerEvent::ConnectionRefused { reason, .. } =
+                event
+            {
                 Some(*reason)
+            } else {
+                None
             }
-            _ => None,
         };
         self.event(refused).await
     }
@@ -173,22 +176,19 @@ impl Peer {
     }
 
     /// The bytes of the run that arrives next, which are verified.
-    #[track_caller]
-    fn received(&mut self, first: u64, count: u32) -> impl Future<Output = Vec<u8>> {
-        async move {
-            let got = self.got().await;
-            let expected = self.manifest.run(first, count).unwrap();
-            let Got::Data(run, bytes, Ok(digests)) = got else { panic!("{first}+{count}: {got:?}") };
-            assert_eq!(run, expected);
-            let mut rest = bytes.as_slice();
-            for (block, digest) in self.manifest.blocks_of(run).zip(digests) {
-                let range = self.manifest.range(block);
-                let (block, later) = rest.split_at(to_usize(range.len()));
-                assert_eq!(RangeDigest::of(self.manifest.size(), range, block), Some(digest), "{range}");
-                rest = later;
-            }
-            bytes
+    async fn received(&mut self, first: u64, count: u32) -> Vec<u8> {
+        let got = self.got().await;
+        let expected = self.manifest.run(first, count).unwrap();
+        let Got::Data(run, bytes, Ok(digests)) = got else { panic!("{first}+{count}: {got:?}") };
+        assert_eq!(run, expected);
+        let mut rest = bytes.as_slice();
+        for (block, digest) in self.manifest.blocks_of(run).zip(digests) {
+            let range = self.manifest.range(block);
+            let (block, later) = rest.split_at(to_usize(range.len()));
+            assert_eq!(RangeDigest::of(self.manifest.size(), range, block), Some(digest), "{range}");
+            rest = later;
         }
+        bytes
     }
 
     /// Waits until something has arrived, and leaves it there.
@@ -258,11 +258,11 @@ impl Peer {
     async fn digests(&mut self, which: WholeDigests) -> ReportedDigests {
         self.request(&[Request::Digest(which)]).await;
         loop {
-            match self.got().await {
-                Got::Wait(_) => {}
-                Got::Digests(digests) => return digests,
-                other => panic!("{other:?}"),
+            let got = self.got().await;
+            if let Got::Digests(digests) = got {
+                return digests;
             }
+            assert!(matches!(got, Got::Wait(_)), "{got:?}");
         }
     }
 }

@@ -102,11 +102,9 @@ async fn finished_transfer_reports_peer_path_and_size() {
     let offer = served.session("//sub/f", 1).await;
     let mut stream = served.open_stream(&offer, 0).await;
     stream.request(&[Request::End]).await;
-    let finished = served.event(|event| match event {
-        ServerEvent::TransferFinished { peer, path, size, bytes, .. } => {
-            Some((peer.ip(), path.clone(), *size, *bytes))
-        }
-        _ => None,
+    let finished = served.event(|event| {
+        let ServerEvent::TransferFinished { peer, path, size, bytes, .. } = event else { return None };
+        Some((peer.ip(), path.clone(), *size, *bytes))
     });
     let expected = (Ipv4Addr::LOCALHOST.into(), PathBuf::from("sub/f"), 100_000, BLOCK);
     assert_eq!(finished.await, expected);

@@ -45,7 +45,7 @@ async fn upgraded_connection_is_a_stream_and_no_http_connection() {
             head.contains("\r\nconnection: upgrade\r\n") && head.contains("\r\nupgrade: dt2\r\n"),
             "{head}"
         );
-        // There may be only one HTTP connection, and this is none any more.
+        // The limit is one HTTP connection, and this one no longer counts.
         served.session("f", 1).await;
         if early <= 28 {
             stream.socket.write_all(rest).await.unwrap();
