@@ -38,25 +38,22 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> Result<Report, Failure> {
     let started = Instant::now();
-    let negotiating = async {
-        let (clobber, resume) = (options.clobber, options.resume);
-        let opening = spawn_blocking(move || {
-            let sink = Sink::open(output, clobber, resume)?;
-            let from = sink.first_missing();
-            Ok::<_, Failure>((sink, from))
-        });
-        let (sink, from) = opening.await.map_err(|_| Failure::System {
-            action: "open the output",
-            source: io::Error::other("the thread that does has died"),
-        })??;
-        let request = request(&options, from);
-        let negotiated = negotiate(&options, &request, &events).await?;
-        Ok((sink, request, negotiated))
-    };
-    let (mut sink, request, negotiated) = tokio::select! {
+    let (clobber, resume) = (options.clobber, options.resume);
+    let opening = spawn_blocking(move || {
+        let sink = Sink::open(output, clobber, resume)?;
+        let from = sink.first_missing();
+        Ok::<_, Failure>((sink, from))
+    });
+    // Not cut off by `cancel`: what it creates must be known here to be removed.
+    let (mut sink, from) = opening.await.map_err(|_| Failure::System {
+        action: "open the output",
+        source: io::Error::other("its thread has panicked"),
+    })??;
+    let request = request(&options, from);
+    let negotiated = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(Failure::Cancelled),
-        negotiated = negotiating => negotiated?,
+        negotiated = negotiate(&options, &request, &events) => negotiated?,
     };
     let Negotiated { peer, answer, early } = negotiated;
     match answer {

@@ -136,6 +136,9 @@ impl RangeStream for DtStream {
         if head.count != run.count {
             return Err(invalid());
         }
+        if head.result.is_err() && digests.iter().any(|byte| *byte != 0) {
+            return Err(invalid());
+        }
         self.requester.run_answered();
         let (digests, _) = digests.as_chunks::<{ RangeDigest::LEN }>();
         Ok(head.result.map(|()| digests.iter().copied().map(RangeDigest::from).collect()))
