@@ -137,7 +137,8 @@ fn create_session(
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let (id, secret) = (unused_id(context)?, Secret::from(random()?));
     let (transfer, client) = (context.next_transfer(), client_key(peer.ip()));
-    let observer = Arc::clone(context);
+    // The context owns the session.
+    let observer = Arc::downgrade(context);
     let terms = Terms {
         id,
         secret,
@@ -146,10 +147,13 @@ fn create_session(
         manifest,
         streams: wanted.streams,
         on_stream_end: Box::new(move |stream, bytes, result| {
-            observer.emit(match result {
+            let event = match result {
                 Ok(()) => ServerEvent::StreamFinished { transfer, stream, bytes },
                 Err(reason) => ServerEvent::StreamFailed { transfer, stream, bytes, reason },
-            });
+            };
+            if let Some(context) = observer.upgrade() {
+                context.emit(event);
+            }
         }),
     };
     let session = Session::new(&context.send, terms);
