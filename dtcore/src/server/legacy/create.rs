@@ -4,9 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
+use super::slots::Slots;
 use super::transfer::LegacyTransfer;
 use crate::backend::Object;
 use crate::digest::Md5Digest;
@@ -47,8 +50,19 @@ pub(in crate::server) async fn create_transfer(
         streams,
         port,
     });
-    let transfer = Arc::new(LegacyTransfer::new(context, id, peer, path, source, split));
-    context.tasks().tracker.spawn(transfer.run(listener, permit));
+    let transfer = LegacyTransfer {
+        context: Arc::clone(context),
+        id,
+        peer,
+        path,
+        source,
+        split,
+        slots: Slots::new(streams),
+        aborted: context.tasks().aborted.child_token(),
+        started: Instant::now(),
+        bytes_sent: AtomicU64::new(0),
+    };
+    context.tasks().tracker.spawn(Arc::new(transfer).run(listener, permit));
     Ok((Answer { md5, port }, size))
 }
 

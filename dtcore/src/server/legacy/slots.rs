@@ -1,5 +1,7 @@
 //! Which streams of a transfer are expected, open, and complete.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use crate::manifest::{StreamCount, StreamId};
 use crate::send::StreamRefusal;
 
@@ -7,56 +9,70 @@ use crate::send::StreamRefusal;
 #[derive(Debug)]
 pub(super) struct Slots {
     streams: StreamCount,
-    slots: Vec<Slot>,
+    slots: Mutex<Vec<Slot>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Slot {
     Free,
-    Serving,
+    Open,
     Complete,
+}
+
+/// The right to carry a stream; dropping it frees the stream for another connection.
+#[derive(Debug)]
+pub(super) struct SlotGuard<'a> {
+    slots: &'a Slots,
+    pub(super) stream: StreamId,
+    /// The slot after the end of the connection.
+    after: Slot,
 }
 
 impl Slots {
     pub(super) fn new(streams: StreamCount) -> Self {
-        Self { streams, slots: vec![Slot::Free; usize::from(streams.value())] }
+        Self { streams, slots: Mutex::new(vec![Slot::Free; usize::from(streams.value())]) }
     }
 
-    /// Gives the stream that calls itself `byte` to a connection; a refusal changes nothing.
-    pub(super) fn claim(&mut self, byte: u8) -> Result<StreamId, StreamRefusal> {
-        let id = self.streams.stream(byte).ok_or(StreamRefusal::OutOfRange(byte))?;
-        let slot = self.slots.get_mut(id.index()).ok_or(StreamRefusal::OutOfRange(byte))?;
+    /// Gives the stream with this id to a connection; a refusal changes nothing.
+    pub(super) fn claim(&self, id: u8) -> Result<SlotGuard<'_>, StreamRefusal> {
+        let stream = self.streams.stream(id).ok_or(StreamRefusal::OutOfRange(id))?;
+        let mut slots = self.slots();
+        let slot = slots.get_mut(stream.index()).ok_or(StreamRefusal::OutOfRange(id))?;
         match slot {
-            Slot::Free => *slot = Slot::Serving,
-            Slot::Serving => return Err(StreamRefusal::Busy(id)),
-            Slot::Complete => return Err(StreamRefusal::Complete(id)),
+            Slot::Free => *slot = Slot::Open,
+            Slot::Open => return Err(StreamRefusal::Busy(stream)),
+            Slot::Complete => return Err(StreamRefusal::Complete(stream)),
         }
-        Ok(id)
+        Ok(SlotGuard { slots: self, stream, after: Slot::Free })
     }
 
-    /// Frees a stream whose connection broke, for another connection.
-    pub(super) fn release(&mut self, id: StreamId) {
-        self.set(id, Slot::Free);
-    }
-
-    /// Marks a stream as sent.
-    pub(super) fn complete(&mut self, id: StreamId) {
-        self.set(id, Slot::Complete);
-    }
-
-    /// How many streams are being served.
-    pub(super) fn n_serving(&self) -> usize {
-        self.slots.iter().filter(|slot| **slot == Slot::Serving).count()
+    /// How many streams are open.
+    pub(super) fn n_open(&self) -> usize {
+        self.slots().iter().filter(|slot| **slot == Slot::Open).count()
     }
 
     /// How many streams are not complete.
     pub(super) fn n_missing(&self) -> usize {
-        self.slots.iter().filter(|slot| **slot != Slot::Complete).count()
+        self.slots().iter().filter(|slot| **slot != Slot::Complete).count()
     }
 
-    fn set(&mut self, id: StreamId, to: Slot) {
-        if let Some(slot) = self.slots.get_mut(id.index()) {
-            *slot = to;
+    /// The lock is never held across a wait.
+    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SlotGuard<'_> {
+    /// Marks the stream as sent.
+    pub(super) fn complete(mut self) {
+        self.after = Slot::Complete;
+    }
+}
+
+impl Drop for SlotGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slots.slots().get_mut(self.stream.index()) {
+            *slot = self.after;
         }
     }
 }
@@ -66,22 +82,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_served_by_one_connection_at_a_time_and_once() {
+    fn stream_has_one_connection_at_a_time_and_completes_once() {
         let count = StreamCount::new(2).unwrap();
-        let (zero, one) = (count.stream(0).unwrap(), count.stream(1).unwrap());
-        let mut slots = Slots::new(count);
-        assert_eq!(slots.claim(2), Err(StreamRefusal::OutOfRange(2)));
-        assert_eq!(slots.claim(255), Err(StreamRefusal::OutOfRange(255)));
-        assert_eq!(slots.claim(1), Ok(one));
-        assert_eq!(slots.claim(1), Err(StreamRefusal::Busy(one)));
-        slots.release(one);
-        assert_eq!((slots.n_serving(), slots.n_missing()), (0, 2));
-        assert_eq!(slots.claim(1), Ok(one));
-        slots.complete(one);
-        assert_eq!(slots.claim(1), Err(StreamRefusal::Complete(one)));
-        assert_eq!(slots.claim(0), Ok(zero));
-        assert_eq!((slots.n_serving(), slots.n_missing()), (1, 1));
-        slots.complete(zero);
-        assert_eq!((slots.n_serving(), slots.n_missing()), (0, 0));
+        let one = count.stream(1).unwrap();
+        let slots = Slots::new(count);
+        let refusal = |id| slots.claim(id).map(|guard| guard.stream).unwrap_err();
+        assert_eq!(refusal(2), StreamRefusal::OutOfRange(2));
+        assert_eq!(refusal(255), StreamRefusal::OutOfRange(255));
+        let guard = slots.claim(1).unwrap();
+        assert_eq!((guard.stream, refusal(1)), (one, StreamRefusal::Busy(one)));
+        drop(guard);
+        assert_eq!((slots.n_open(), slots.n_missing()), (0, 2));
+        slots.claim(1).unwrap().complete();
+        assert_eq!(refusal(1), StreamRefusal::Complete(one));
+        let guard = slots.claim(0).unwrap();
+        assert_eq!((slots.n_open(), slots.n_missing()), (1, 1));
+        guard.complete();
+        assert_eq!((slots.n_open(), slots.n_missing()), (0, 0));
     }
 }

@@ -36,13 +36,13 @@ pub(super) async fn serve(
     _place: Permit,
 ) -> ConnectionEnd {
     let refuse = |reason| {
-        transfer.emit(ServerEvent::StreamRefused { transfer: transfer.id(), peer, reason });
+        transfer.context.emit(ServerEvent::StreamRefused { transfer: transfer.id, peer, reason });
         ConnectionEnd::Refused
     };
     let Some(byte) = read_id(&transfer, &connection).await else {
         return refuse(StreamRefusal::NoId);
     };
-    let claim = match SlotGuard::new(&transfer, byte) {
+    let claim = match transfer.slots.claim(byte) {
         Ok(claim) => claim,
         Err(reason) => {
             let end = refuse(reason);
@@ -51,28 +51,28 @@ pub(super) async fn serve(
             return end;
         }
     };
-    let (transfer_id, stream) = (transfer.id(), claim.stream);
+    let (transfer_id, stream) = (transfer.id, claim.stream);
     let mut sent = 0;
     let failed = |reason, sent| {
         let event = ServerEvent::StreamFailed { transfer: transfer_id, stream, bytes: sent, reason };
-        transfer.emit(event);
+        transfer.context.emit(event);
         ConnectionEnd::Failed(reason)
     };
     let outcome = tokio::select! {
         biased;
-        () = transfer.aborted() => Err(StreamFailure::Aborted),
+        () = transfer.aborted.cancelled() => Err(StreamFailure::Aborted),
         outcome = send_in_turn(&transfer, &connection, stream, &mut sent) => outcome,
     };
     if let Err(reason) = outcome {
         return failed(reason, sent);
     }
     // The kernel may still have the last bytes: a client that breaks before they arrive may connect again.
-    let patience = transfer.options().stall_timeout.saturating_add(LINGER_TIMEOUT);
+    let patience = transfer.context.options.stall_timeout + LINGER_TIMEOUT;
     if finish(&transfer, connection, patience).await == PeerClose::Broken {
         return failed(StreamFailure::Disconnected, sent);
     }
     claim.complete();
-    transfer.emit(ServerEvent::StreamFinished { transfer: transfer_id, stream, bytes: sent });
+    transfer.context.emit(ServerEvent::StreamFinished { transfer: transfer_id, stream, bytes: sent });
     ConnectionEnd::Complete
 }
 
@@ -92,8 +92,8 @@ async fn read_id(transfer: &LegacyTransfer, connection: &Connection) -> Option<u
     };
     tokio::select! {
         biased;
-        () = transfer.draining() => None,
-        id = timeout(transfer.options().request_timeout, read) => id.ok().flatten(),
+        () = transfer.context.tasks().draining.cancelled() => None,
+        id = timeout(transfer.context.options.request_timeout, read) => id.ok().flatten(),
     }
 }
 
@@ -104,25 +104,24 @@ async fn send_in_turn(
     stream: StreamId,
     sent: &mut u64,
 ) -> Result<(), StreamFailure> {
-    let turn = timeout(transfer.options().stall_timeout, transfer.turn()).await;
+    let stall_timeout = transfer.context.options.stall_timeout;
+    let turn = timeout(stall_timeout, transfer.context.limits.streams.acquire()).await;
     let Ok(Ok(_turn)) = turn else { return Err(StreamFailure::NoCapacity) };
-    let source = transfer.source();
+    let source = &transfer.source;
     if !source.is_unchanged() {
         return Err(StreamFailure::SourceChanged);
     }
-    let range = transfer.split().range(stream);
+    let range = transfer.split.range(stream);
     let mut prefetcher = Prefetcher::new(Arc::clone(source));
-    let mut body_sender = BodySender::new(source, connection, range, transfer.options().stall_timeout);
+    let mut body = BodySender::new(source, connection, range, stall_timeout);
     let mut chunk = chunk_at(range.start(), range);
     while !chunk.is_empty() {
         let next = chunk_at(chunk.end(), range);
-        let ensure_cached = timeout(transfer.options().stall_timeout, prefetcher.ensure_cached(chunk, next));
-        ensure_cached.await.map_err(|_| StreamFailure::SourceUnreadable)?;
-        let mut left = chunk.len();
-        while left > 0 {
-            let n = body_sender.send(chunk.end()).await?;
-            left = left.saturating_sub(n);
-            *sent = sent.saturating_add(n);
+        let caching = timeout(stall_timeout, prefetcher.ensure_cached(chunk, next));
+        caching.await.map_err(|_| StreamFailure::SourceUnreadable)?;
+        while body.position() < chunk.end() {
+            let n = body.send(chunk.end()).await?;
+            *sent += n;
             transfer.add_bytes_sent(n);
         }
         chunk = next;
@@ -133,7 +132,7 @@ async fn send_in_turn(
 
 /// The chunk of `range` that begins at `offset`; empty at its end.
 fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
-    ByteRange::new(offset, offset.saturating_add(CHUNK).min(range.end()))
+    ByteRange::new(offset, range.end().min(offset + CHUNK))
 }
 
 /// Ends a connection in order: a FIN, then the client's end within `timeout`.
@@ -143,40 +142,13 @@ fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
 /// has received everything, or was still receiving lately: a link that takes longer than that for the bytes in the
 /// kernel (some MB at most) can lose the last ones unnoticed. The same holds for a client that ended its side early.
 async fn finish(transfer: &LegacyTransfer, connection: Connection, patience: Duration) -> PeerClose {
-    if connection.finish(transfer.options().stall_timeout).is_err() {
+    if connection.finish(transfer.context.options.stall_timeout).is_err() {
         return PeerClose::Broken;
     }
     tokio::select! {
         biased;
         // The FIN is on its way after the last byte; the kernel continues alone.
-        () = transfer.draining() => PeerClose::Open,
+        () = transfer.context.tasks().draining.cancelled() => PeerClose::Open,
         closed = connection.linger(patience) => closed,
-    }
-}
-
-/// A stream that this connection serves; dropping it frees the stream for another.
-struct SlotGuard<'a> {
-    transfer: &'a LegacyTransfer,
-    stream: StreamId,
-    completed: bool,
-}
-
-impl<'a> SlotGuard<'a> {
-    fn new(transfer: &'a LegacyTransfer, byte: u8) -> Result<Self, StreamRefusal> {
-        let stream = transfer.slots().claim(byte)?;
-        Ok(Self { transfer, stream, completed: false })
-    }
-
-    fn complete(mut self) {
-        self.completed = true;
-        self.transfer.slots().complete(self.stream);
-    }
-}
-
-impl Drop for SlotGuard<'_> {
-    fn drop(&mut self) {
-        if !self.completed {
-            self.transfer.slots().release(self.stream);
-        }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,6 @@ use crate::send::{StreamFailure, StreamRefusal};
 use crate::server::ServerContext;
 use crate::server::admission::Permit;
 use crate::server::event::{ServerEvent, TransferFailure, TransferId};
-use crate::server::options::ServerOptions;
 use crate::transport::{Connection, accept};
 
 /// How many connections beyond its streams a transfer holds; more wait in the listener's backlog.
@@ -27,18 +25,19 @@ const SPARE_CONNECTIONS: usize = 16;
 
 /// What all connections of a transfer share.
 #[derive(Debug)]
-pub(crate) struct LegacyTransfer {
-    context: Arc<ServerContext>,
-    id: TransferId,
+pub(super) struct LegacyTransfer {
+    pub(super) context: Arc<ServerContext>,
+    pub(super) id: TransferId,
     /// The client; streams must be from its IP address.
-    peer: SocketAddr,
-    path: PathBuf,
-    source: Arc<dyn Object>,
-    split: StaticSplit,
-    slots: Mutex<Slots>,
-    aborted: CancellationToken,
-    started: Instant,
-    bytes_sent: AtomicU64,
+    pub(super) peer: SocketAddr,
+    pub(super) path: PathBuf,
+    pub(super) source: Arc<dyn Object>,
+    pub(super) split: StaticSplit,
+    pub(super) slots: Slots,
+    /// Cancelled when this transfer or the server is aborted.
+    pub(super) aborted: CancellationToken,
+    pub(super) started: Instant,
+    pub(super) bytes_sent: AtomicU64,
 }
 
 /// How a transfer ended.
@@ -49,30 +48,8 @@ enum TransferEnd {
 }
 
 impl LegacyTransfer {
-    pub(crate) fn new(
-        context: &Arc<ServerContext>,
-        id: TransferId,
-        peer: SocketAddr,
-        path: PathBuf,
-        source: Arc<dyn Object>,
-        split: StaticSplit,
-    ) -> Self {
-        Self {
-            context: Arc::clone(context),
-            id,
-            peer,
-            path,
-            source,
-            split,
-            slots: Mutex::new(Slots::new(split.streams())),
-            aborted: context.tasks().aborted.child_token(),
-            started: Instant::now(),
-            bytes_sent: AtomicU64::new(0),
-        }
-    }
-
     /// Serves the transfer on `listener` until it ends, and closes everything that belongs to it.
-    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, permit: Permit) {
+    pub(super) async fn run(self: Arc<Self>, listener: TcpListener, permit: Permit) {
         let mut connections = JoinSet::new();
         let end = self.serve(&listener, &mut connections).await;
         drop(listener);
@@ -84,7 +61,7 @@ impl LegacyTransfer {
         connections.shutdown().await;
         // Before the event: an observer may send the next request at once.
         drop(permit);
-        self.emit(self.last_event(&end));
+        self.context.emit(self.last_event(&end));
     }
 
     async fn serve(
@@ -92,7 +69,7 @@ impl LegacyTransfer {
         listener: &TcpListener,
         connections: &mut JoinSet<ConnectionEnd>,
     ) -> TransferEnd {
-        let expiry = self.options().transfer_expiry;
+        let expiry = self.context.options.transfer_expiry;
         let bound = usize::from(self.split.streams().value()) + SPARE_CONNECTIONS;
         let expired = tokio::time::sleep(expiry);
         tokio::pin!(expired);
@@ -100,9 +77,9 @@ impl LegacyTransfer {
             let accepting = accept(listener, |error| self.context.emit_accept_failed(&error));
             tokio::select! {
                 biased;
-                () = self.draining() => return TransferEnd::Failed(TransferFailure::ShutDown),
+                () = self.context.tasks().draining.cancelled() => return TransferEnd::Failed(TransferFailure::ShutDown),
                 Some(end) = connections.join_next() => match end {
-                    Ok(ConnectionEnd::Complete) if self.slots().n_missing() == 0 => return TransferEnd::Finished,
+                    Ok(ConnectionEnd::Complete) if self.slots.n_missing() == 0 => return TransferEnd::Finished,
                     Ok(ConnectionEnd::Failed(StreamFailure::SourceChanged)) => {
                         return TransferEnd::Failed(TransferFailure::SourceChanged);
                     }
@@ -112,7 +89,7 @@ impl LegacyTransfer {
                     Ok(ConnectionEnd::Refused) | Err(_) => {}
                 },
                 () = &mut expired => {
-                    if self.slots().n_serving() == 0 {
+                    if self.slots.n_open() == 0 {
                         return TransferEnd::Expired;
                     }
                     expired.as_mut().reset(Instant::now() + expiry);
@@ -130,7 +107,8 @@ impl LegacyTransfer {
         peer: SocketAddr,
         connections: &mut JoinSet<ConnectionEnd>,
     ) {
-        let refused = |reason| self.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
+        let refused =
+            |reason| self.context.emit(ServerEvent::StreamRefused { transfer: self.id, peer, reason });
         if peer.ip() != self.peer.ip() {
             drop(socket);
             return refused(StreamRefusal::ForeignAddress);
@@ -145,7 +123,7 @@ impl LegacyTransfer {
     }
 
     fn last_event(&self, end: &TransferEnd) -> ServerEvent {
-        let (transfer, missing) = (self.id, self.slots().n_missing());
+        let (transfer, missing) = (self.id, self.slots.n_missing());
         match end {
             TransferEnd::Failed(reason) if missing > 0 => {
                 ServerEvent::TransferFailed { transfer, reason: *reason }
@@ -154,7 +132,7 @@ impl LegacyTransfer {
                 transfer,
                 missing,
                 bytes: self.bytes_sent.load(Ordering::Relaxed),
-                idle: self.options().transfer_expiry,
+                idle: self.context.options.transfer_expiry,
             },
             TransferEnd::Finished | TransferEnd::Failed(_) => ServerEvent::TransferFinished {
                 transfer,
@@ -167,48 +145,8 @@ impl LegacyTransfer {
         }
     }
 
-    pub(super) fn id(&self) -> TransferId {
-        self.id
-    }
-
-    pub(super) fn source(&self) -> &Arc<dyn Object> {
-        &self.source
-    }
-
-    pub(super) fn split(&self) -> StaticSplit {
-        self.split
-    }
-
-    pub(super) fn options(&self) -> &ServerOptions {
-        &self.context.options
-    }
-
     pub(super) fn add_bytes_sent(&self, n: u64) {
         self.bytes_sent.fetch_add(n, Ordering::Relaxed);
         self.context.stats.bytes_sent.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(super) fn emit(&self, event: ServerEvent) {
-        self.context.emit(event);
-    }
-
-    /// The slots; the lock is never held across a wait.
-    pub(super) fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place among the streams that are sent at once.
-    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        Arc::clone(&self.context.limits.streams).acquire_owned().await
-    }
-
-    /// Ends when the server begins to shut down.
-    pub(super) async fn draining(&self) {
-        self.context.tasks().draining.cancelled().await;
-    }
-
-    /// Ends when this transfer or the server is aborted.
-    pub(super) async fn aborted(&self) {
-        self.aborted.cancelled().await;
     }
 }
