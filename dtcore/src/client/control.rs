@@ -43,7 +43,7 @@ pub(crate) struct Control {
     rtt: Duration,
 }
 
-/// Whether the connection shall become a stream of the session.
+/// Whether the connection is to become a stream of the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AskUpgrade {
     Yes,
@@ -130,7 +130,7 @@ impl Control {
         let deadline = Instant::now() + limit;
         let late = |server: &ServerAddress| Failure::TimedOut {
             server: server.to_string(),
-            awaited: Awaited::Answer,
+            awaited: Awaited::Response,
             waited: limit,
         };
         let exchange = async {

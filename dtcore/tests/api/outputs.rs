@@ -227,10 +227,10 @@ async fn cancelled_transfer_resumes() {
     let (mut events, cancel) = (transfer.take_events().unwrap(), transfer.cancel_handle());
     let mut saved = None;
     while let Some(event) = events.next().await {
-        match event {
-            dtcore::Event::Progress(progress) if progress.verified > 0 => cancel.cancel(),
-            dtcore::Event::Resumable { bytes, .. } => saved = Some(bytes),
-            _ => {}
+        if let dtcore::Event::Resumable { bytes, .. } = event {
+            saved = Some(bytes);
+        } else if matches!(event, dtcore::Event::Progress(progress) if progress.verified > 0) {
+            cancel.cancel();
         }
     }
     let error = transfer.await.unwrap_err();
