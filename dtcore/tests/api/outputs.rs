@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use dtcore::{Download, ErrorKind, Events, StreamCount, TransferError};
+use dtcore::{Download, ErrorKind, Events, ProtocolChoice, StreamCount, TransferError};
 use futures_util::StreamExt;
 use tokio::io::AsyncWrite;
 use tokio::time::timeout;
@@ -241,4 +241,23 @@ async fn cancelled_transfer_resumes() {
     let report = served.client().download("f").to_path(served.output("out")).await.unwrap();
     assert!(report.resumed > 0 && Some(report.resumed) == saved, "{report:?}, {saved:?}");
     assert!(std::fs::read(served.output("out")).unwrap() == content);
+}
+
+#[tokio::test]
+async fn protocol_1_delivers_to_every_output() {
+    let served = Served::new();
+    let download = served.builder().protocol(ProtocolChoice::V1).build().unwrap().download("f");
+    for size in [0, 1, SIZE] {
+        let content = served.file("f", size);
+        let report = download.clone().to_path(served.output("out")).await.unwrap();
+        assert_eq!(report.protocol, 1);
+        assert!(std::fs::read(served.output("out")).unwrap() == content, "{size}");
+        assert!(download.clone().to_writer(Vec::new()).await.unwrap().1 == content, "{size}");
+        assert!(download.clone().to_async_writer(Vec::new()).await.unwrap().1 == content, "{size}");
+        assert!(download.clone().bytes(size).await.unwrap() == content, "{size}");
+        let pieces: Vec<_> = download.clone().into_stream().map(Result::unwrap).collect().await;
+        assert!(pieces.concat() == content, "{size}");
+    }
+    let error = download.bytes(SIZE - 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
 }
