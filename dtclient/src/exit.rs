@@ -58,9 +58,8 @@ pub(crate) fn fail(failure: &Failure) -> ExitCode {
 pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
     let (exit, code, advice) = match failure {
         Failure::Transfer(error) => (exit_code(error.kind()), error.code(), advice(error)),
-        Failure::Interrupted => (130, ErrorKind::Cancelled.code(), None),
+        Failure::Interrupted | Failure::Abandoned => (130, ErrorKind::Cancelled.code(), None),
         Failure::System { .. } => (1, ErrorKind::System.code(), None),
-        Failure::Abandoned => (130, ErrorKind::Cancelled.code(), None),
         Failure::JsonAndOutput => (USAGE, "usage", None),
     };
     let line = match (resumable, failure) {

@@ -1,5 +1,7 @@
 //! Downloads a file and shows its progress: `download HOST:PORT NAME OUTPUT`.
 
+#![expect(clippy::print_stderr, reason = "an example shows what happens")]
+
 use std::env;
 use std::error::Error;
 

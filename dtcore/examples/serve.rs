@@ -1,5 +1,7 @@
 //! Serves a directory until Ctrl-C, and prints what happens: `serve DIRECTORY [PORT]`.
 
+#![expect(clippy::print_stderr, reason = "an example shows what happens")]
+
 use std::env;
 use std::error::Error;
 

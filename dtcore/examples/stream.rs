@@ -1,5 +1,7 @@
 //! Writes a file to standard output as it arrives: `stream HOST:PORT NAME`.
 
+#![expect(clippy::print_stderr, reason = "an example shows what happens")]
+
 use std::env;
 use std::error::Error;
 

@@ -165,7 +165,7 @@ impl Events {
         if let Poll::Ready(Some(event)) = received {
             return Poll::Ready(Some(event));
         }
-        // Whoever replaces it afterwards wakes this.
+        // A replacement after this wakes the reader.
         self.progress.waker.register(cx.waker());
         match self.progress.take() {
             Some(progress) => Poll::Ready(Some(Event::Progress(progress))),

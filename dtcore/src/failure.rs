@@ -118,7 +118,7 @@ pub(crate) enum Failure {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Awaited {
     Connection,
-    Answer,
+    Response,
     Data,
     /// Progress with the digest of the file, once all blocks are there.
     FileDigest,
@@ -128,7 +128,7 @@ impl Awaited {
     fn preposition(self) -> &'static str {
         match self {
             Self::Connection => "within",
-            Self::Answer | Self::Data | Self::FileDigest => "for",
+            Self::Response | Self::Data | Self::FileDigest => "for",
         }
     }
 }
@@ -137,7 +137,7 @@ impl fmt::Display for Awaited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connection => "no connection to",
-            Self::Answer => "no answer from",
+            Self::Response => "no answer from",
             Self::Data => "no data from",
             Self::FileDigest => "no file digest from",
         })
@@ -262,7 +262,7 @@ mod tests {
     fn timeout_says_what_was_awaited_and_how_long() {
         for (awaited, waited, expected) in [
             (Awaited::Data, 5000, "timed out: no data from host:9000 for 5 s"),
-            (Awaited::Answer, 1500, "timed out: no answer from host:9000 for 1.5 s"),
+            (Awaited::Response, 1500, "timed out: no answer from host:9000 for 1.5 s"),
             (Awaited::Connection, 20, "timed out: no connection to host:9000 within 0.02 s"),
             (Awaited::FileDigest, 3_600_000, "timed out: no file digest from host:9000 for 3600 s"),
         ] {

@@ -1,5 +1,8 @@
 //! The threads of many transfers. These tests count those of the process, so they share it with no others.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[allow(dead_code, reason = "other tests use all of it")]
 #[path = "api/serve.rs"]
 mod serve;
 

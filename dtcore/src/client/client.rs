@@ -195,7 +195,7 @@ impl ClientBuilder {
     /// [`ErrorKind::System`](crate::ErrorKind::System) if threads cannot be started.
     pub fn build(self) -> Result<Client, TransferError> {
         let threads = match self.runtime {
-            Some(handle) => Threads::Shared(handle),
+            Some(handle) => Threads::Embedder(handle),
             None => Threads::start()?,
         };
         Ok(Client { options: self.options, threads })

@@ -43,7 +43,7 @@ pub(crate) struct Control {
     rtt: Duration,
 }
 
-/// Whether the connection shall become a stream of the session.
+/// Whether the connection is to become a stream of the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AskUpgrade {
     Yes,
@@ -130,7 +130,7 @@ impl Control {
         let deadline = Instant::now() + limit;
         let late = |server: &ServerAddress| Failure::TimedOut {
             server: server.to_string(),
-            awaited: Awaited::Answer,
+            awaited: Awaited::Response,
             waited: limit,
         };
         let exchange = async {
@@ -143,7 +143,7 @@ impl Control {
             }
         };
         let received = timeout_at(deadline, exchange).await.map_err(|_| late(&self.server))??;
-        match self.parse(name, received)? {
+        match self.parse(name, &received)? {
             Parsed::Answer(answer) => {
                 // From now on an end is an end.
                 let _ = socket2::SockRef::from(&self.stream).set_linger(None);
@@ -190,7 +190,7 @@ impl Control {
         }
     }
 
-    fn parse(&self, name: &OsStr, received: Vec<u8>) -> Result<Parsed, Failure> {
+    fn parse(&self, name: &OsStr, received: &[u8]) -> Result<Parsed, Failure> {
         let server = || self.server.to_string();
         let invalid = |what: &str| Failure::Protocol { server: server(), what: what.to_owned() };
         if received.is_empty() {
@@ -198,7 +198,7 @@ impl Control {
         }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut head = httparse::Response::new(&mut headers);
-        let body = match head.parse(&received) {
+        let body = match head.parse(received) {
             Ok(httparse::Status::Complete(len)) => received.get(len..).unwrap_or_default(),
             Ok(httparse::Status::Partial) => return Err(invalid("its answer is cut off or endless")),
             Err(_) => return Err(invalid("its answer is not HTTP")),

@@ -26,7 +26,7 @@ const QUEUED: usize = 4;
 const PIECE: usize = 256 << 10;
 
 /// A writer that is lent to a transfer and returned when that drops it.
-pub(super) struct Lent<W> {
+pub(super) struct LentWriter<W> {
     writer: Option<W>,
     owner: Option<oneshot::Sender<io::Result<W>>>,
 }
@@ -35,9 +35,9 @@ pub(super) struct Lent<W> {
 pub(super) struct Returned<W>(oneshot::Receiver<io::Result<W>>);
 
 /// Lends a writer.
-pub(super) fn lend<W>(writer: W) -> (Lent<W>, Returned<W>) {
+pub(super) fn lend<W>(writer: W) -> (LentWriter<W>, Returned<W>) {
     let (owner, returned) = oneshot::channel();
-    (Lent { writer: Some(writer), owner: Some(owner) }, Returned(returned))
+    (LentWriter { writer: Some(writer), owner: Some(owner) }, Returned(returned))
 }
 
 impl<W> Returned<W> {
@@ -58,7 +58,7 @@ impl<W> Returned<W> {
     }
 }
 
-impl<W: Write> Write for Lent<W> {
+impl<W: Write> Write for LentWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.writer.as_mut().map_or(Ok(0), |writer| writer.write(bytes))
     }
@@ -68,7 +68,7 @@ impl<W: Write> Write for Lent<W> {
     }
 }
 
-impl<W> Drop for Lent<W> {
+impl<W> Drop for LentWriter<W> {
     fn drop(&mut self) {
         if let (Some(writer), Some(owner)) = (self.writer.take(), self.owner.take()) {
             let panicked = || io::Error::other("the writer panicked");

@@ -99,10 +99,13 @@ impl DialledSource {
         }
         let begun = Instant::now();
         let dialled = dial(current.peer, current.route, self.remote.connect_timeout).await;
-        let server = || self.name.peer.clone();
-        dialled.map(|stream| (stream, begun.elapsed())).map_err(|source| match source.kind() {
-            io::ErrorKind::InvalidData => Failure::StreamsBlocked { server: server() },
-            _ => Failure::Unreachable { server: server(), source },
+        let server = self.name.peer.clone();
+        dialled.map(|stream| (stream, begun.elapsed())).map_err(|source| {
+            if source.kind() == io::ErrorKind::InvalidData {
+                Failure::StreamsBlocked { server }
+            } else {
+                Failure::Unreachable { server, source }
+            }
         })
     }
 }

@@ -67,7 +67,7 @@ pub(crate) enum ComputeMd5 {
 }
 
 impl Options {
-    /// What a download of `name` is, unless it is told more.
+    /// The defaults, for a server.
     pub(super) fn new(server: ServerAddress) -> Self {
         Self {
             server,

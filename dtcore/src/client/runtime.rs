@@ -19,7 +19,7 @@ pub(super) enum Threads {
     /// On threads of their own.
     Own(Arc<OwnThreads>),
     /// On the embedder's runtime.
-    Shared(Handle),
+    Embedder(Handle),
 }
 
 /// A runtime that is shut down in the background, because dropping one within another would block.
@@ -52,7 +52,7 @@ impl Threads {
                     });
                 }
             }
-            Self::Shared(handle) => {
+            Self::Embedder(handle) => {
                 handle.spawn(task);
             }
         }

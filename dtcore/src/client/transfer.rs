@@ -66,7 +66,7 @@ impl<T> Future for Transfer<T> {
             source: io::Error::other("the task of the transfer has panicked, or its runtime has shut down"),
         };
         let outcome = std::task::ready!(Pin::new(&mut self.outcome).poll(cx));
-        Poll::Ready(outcome.map_err(died).flatten().map_err(TransferError::from))
+        Poll::Ready(outcome.map_err(died).and_then(|outcome| outcome).map_err(TransferError::from))
     }
 }
 

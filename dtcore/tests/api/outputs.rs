@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use dtcore::{Download, ErrorKind, Events, StreamCount, TransferError};
+use dtcore::{Download, ErrorKind, Events, ProtocolChoice, StreamCount, TransferError};
 use futures_util::StreamExt;
 use tokio::io::AsyncWrite;
 use tokio::time::timeout;
@@ -227,10 +227,10 @@ async fn cancelled_transfer_resumes() {
     let (mut events, cancel) = (transfer.take_events().unwrap(), transfer.cancel_handle());
     let mut saved = None;
     while let Some(event) = events.next().await {
-        match event {
-            dtcore::Event::Progress(progress) if progress.verified > 0 => cancel.cancel(),
-            dtcore::Event::Resumable { bytes, .. } => saved = Some(bytes),
-            _ => {}
+        if let dtcore::Event::Resumable { bytes, .. } = event {
+            saved = Some(bytes);
+        } else if matches!(event, dtcore::Event::Progress(progress) if progress.verified > 0) {
+            cancel.cancel();
         }
     }
     let error = transfer.await.unwrap_err();
@@ -241,4 +241,23 @@ async fn cancelled_transfer_resumes() {
     let report = served.client().download("f").to_path(served.output("out")).await.unwrap();
     assert!(report.resumed > 0 && Some(report.resumed) == saved, "{report:?}, {saved:?}");
     assert!(std::fs::read(served.output("out")).unwrap() == content);
+}
+
+#[tokio::test]
+async fn protocol_1_delivers_to_every_output() {
+    let served = Served::new();
+    let download = served.builder().protocol(ProtocolChoice::V1).build().unwrap().download("f");
+    for size in [0, 1, SIZE] {
+        let content = served.file("f", size);
+        let report = download.clone().to_path(served.output("out")).await.unwrap();
+        assert_eq!(report.protocol, 1);
+        assert!(std::fs::read(served.output("out")).unwrap() == content, "{size}");
+        assert!(download.clone().to_writer(Vec::new()).await.unwrap().1 == content, "{size}");
+        assert!(download.clone().to_async_writer(Vec::new()).await.unwrap().1 == content, "{size}");
+        assert!(download.clone().bytes(size).await.unwrap() == content, "{size}");
+        let pieces: Vec<_> = download.clone().into_stream().map(Result::unwrap).collect().await;
+        assert!(pieces.concat() == content, "{size}");
+    }
+    let error = download.bytes(SIZE - 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
 }
