@@ -26,7 +26,7 @@ use crate::receive::{
 };
 use crate::send::digest_cache::{DigestCache, MIN_AGE};
 use crate::send::{
-    Context, FairQueue, Opening, Places, Session, Share, Tasks, Terms, Timeouts, serve_stream,
+    Context, FairQueue, Opening, Places, Session, SessionSpec, Share, Tasks, Timeouts, serve_stream,
 };
 use crate::sink::{Clobber, Durability, Engine, Output, Resume, Sink, SourceIdentity};
 use crate::transport::Connection;
@@ -55,7 +55,7 @@ fn session(folder: &Path) -> Arc<Session> {
         tasks,
         bytes_sent: Arc::new(AtomicU64::new(0)),
     });
-    let terms = Terms {
+    let spec = SessionSpec {
         id: SessionId::from(7),
         secret: Secret::from([7; 16]),
         share: Share { peer: Ipv4Addr::LOCALHOST.into(), session: 1 },
@@ -64,7 +64,7 @@ fn session(folder: &Path) -> Arc<Session> {
         streams: StreamCount::new(STREAMS).unwrap(),
         on_stream_end: Box::new(|_, _, _| {}),
     };
-    Session::new(&context, terms)
+    Session::new(&context, spec)
 }
 
 fn hello(stream: u8, replacing: Replacing) -> Hello {

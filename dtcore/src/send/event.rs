@@ -20,7 +20,7 @@ pub enum StreamRefusal {
     #[error("stream {0} is open already")]
     #[non_exhaustive]
     Busy(StreamId),
-    /// It sent less than the two bytes that tell streams and HTTP apart.
+    /// It sent less than the two bytes that distinguish streams from HTTP.
     #[error("timed out: nothing received")]
     Silent,
     /// It speaks TLS, which this version does not.

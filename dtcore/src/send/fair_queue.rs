@@ -345,7 +345,7 @@ mod tests {
         for next in &mut waiting {
             assert!(next.as_mut().now_or_never().is_none());
         }
-        // Two that come later: one gets the last permit at once, the other is served before the client at its limit.
+        // Two that arrive later: one gets the last permit at once, the other is served before the client at its limit.
         let other = try_next(&queue, 2).unwrap();
         let mut third = Box::pin(queue.next(IpAddr::from([10, 0, 0, 3]), ONE));
         assert!(third.as_mut().now_or_never().is_none());

@@ -26,6 +26,6 @@ pub(crate) use event::SessionEnd;
 pub use event::{StreamFailure, StreamRefusal};
 pub(crate) use fair_queue::FairQueue;
 pub(crate) use prefetch::Prefetcher;
-pub(crate) use session::{Session, Share, StreamGuard, Terms};
+pub(crate) use session::{Session, SessionSpec, Share, StreamGuard};
 pub(crate) use stream::{Opening, serve_stream};
 pub(crate) use stream_table::Places;

@@ -21,7 +21,7 @@ pub(crate) struct RunSender {
 
 impl RunSender {
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        let prefetcher = Prefetcher::new(Arc::clone(&session.terms().source));
+        let prefetcher = Prefetcher::new(Arc::clone(&session.spec().source));
         Self { session, prefetcher }
     }
 
@@ -38,7 +38,7 @@ impl RunSender {
         upcoming: Option<BlockRun>,
     ) -> Result<Vec<u8>, StreamFailure> {
         let session = Arc::clone(&self.session);
-        let (source, stall_timeout) = (&session.terms().source, session.context().timeouts.stall);
+        let (source, stall_timeout) = (&session.spec().source, session.context().timeouts.stall);
         let bytes_of = |run| session.manifest().run_range(run).unwrap_or_default();
         let (range, upcoming) = (bytes_of(run), upcoming.map(bytes_of).unwrap_or_default());
         let mut digests = RunDigests::new(&session, run);

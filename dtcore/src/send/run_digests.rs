@@ -57,7 +57,7 @@ impl RunPiece {
 
 impl RunDigests {
     pub(crate) fn new(session: &Arc<Session>, run: BlockRun) -> Self {
-        let (manifest, identity) = (session.manifest(), session.terms().source.identity());
+        let (manifest, identity) = (session.manifest(), session.spec().source.identity());
         let digests = session.context().digests.blocks();
         let block = |id| {
             let known = digests.find(&identity, manifest, id);
@@ -88,14 +88,14 @@ impl RunDigests {
 
     /// The digests of what was sent, if the file is still what it was.
     pub(crate) async fn finish(mut self) -> Result<Vec<RangeDigest>, ErrorCode> {
-        let source = &self.session.terms().source;
+        let source = &self.session.spec().source;
         let digests = &self.session.context().digests;
         let mut now = source.current_identity().map_err(|_| ErrorCode::SourceUnreadable)?;
         if !source.identity().same_content(&now) {
             return Err(ErrorCode::SourceChanged);
         }
         if now != source.identity() {
-            // Size and time can be as they were in a file that was written to: only its bytes tell.
+            // Size and time can be as they were in a file that was written to: only its bytes show it.
             for block in &mut self.blocks {
                 if block.computed.is_none() {
                     hash_again(&self.session, block).await?;
@@ -153,7 +153,7 @@ fn hash(
     }
     let Some(current) = hasher else { return Err(StreamFailure::SourceUnreadable) };
     let digests = session.context().digests.blocks();
-    digests.hash(&*session.terms().source, part, current).map_err(|error| {
+    digests.hash(&*session.spec().source, part, current).map_err(|error| {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             StreamFailure::SourceChanged
         } else {

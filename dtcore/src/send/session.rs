@@ -20,7 +20,7 @@ use crate::proto::v2::{
 };
 
 /// What a session is made of.
-pub(crate) struct Terms {
+pub(crate) struct SessionSpec {
     pub(crate) id: SessionId,
     pub(crate) secret: Secret,
     pub(crate) share: Share,
@@ -44,7 +44,7 @@ pub(crate) struct Share {
 /// What all streams of a session share.
 pub(crate) struct Session {
     context: Arc<Context>,
-    terms: Terms,
+    spec: SessionSpec,
     pub(super) streams: StreamTable,
     /// The blocks whose remembered digests were sent to the receiver; made when there is one.
     remembered: Mutex<Option<BlockSet>>,
@@ -56,10 +56,10 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session without streams. Its owner calls [`run`](Self::run).
-    pub(crate) fn new(context: &Arc<Context>, terms: Terms) -> Arc<Self> {
+    pub(crate) fn new(context: &Arc<Context>, spec: SessionSpec) -> Arc<Self> {
         Arc::new(Self {
             context: Arc::clone(context),
-            terms,
+            spec,
             streams: StreamTable::new(&context.tasks.aborted),
             remembered: Mutex::default(),
             bytes_sent: AtomicU64::new(0),
@@ -121,20 +121,20 @@ impl Session {
         replacing: Replacing,
         admit: impl FnOnce() -> Option<Places>,
     ) -> Result<StreamGuard, StreamRefusal> {
-        let stream = self.terms.streams.stream(stream).ok_or(StreamRefusal::OutOfRange(stream))?;
+        let stream = self.spec.streams.stream(stream).ok_or(StreamRefusal::OutOfRange(stream))?;
         let claim = self.streams.claim(stream, replacing, admit)?;
         Ok(StreamGuard { session: Arc::clone(self), claim })
     }
 
     /// The offer, with those digests of the file that are known by now.
     pub(crate) fn offer(&self) -> SessionOffer {
-        let identity = self.terms.source.identity();
+        let identity = self.spec.source.identity();
         SessionOffer {
-            manifest: self.terms.manifest,
+            manifest: self.spec.manifest,
             modified: clamped(identity.modified()),
             version: version(&identity),
-            session: self.terms.id,
-            secret: self.terms.secret.clone(),
+            session: self.spec.id,
+            secret: self.spec.secret.clone(),
             md5: self.context.digests.known_md5(&identity),
             blake3: self.context.digests.known_blake3(&identity),
         }
@@ -143,7 +143,7 @@ impl Session {
     /// Notes that the receiver gets the remembered digest of a block; `false` if it got it before.
     pub(crate) fn give_remembered(&self, block: BlockId) -> bool {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.get_or_insert_with(|| BlockSet::new(&self.terms.manifest)).insert(block)
+        remembered.get_or_insert_with(|| BlockSet::new(&self.spec.manifest)).insert(block)
     }
 
     /// Computes the MD5 beside everything else, until the session ends.
@@ -159,7 +159,7 @@ impl Session {
 
     /// The file's digests, which are computed once for all streams.
     pub(crate) async fn whole_digests(&self, which: WholeDigests) -> Result<ReportedDigests, DigestError> {
-        let Terms { source, manifest, share, .. } = &self.terms;
+        let SessionSpec { source, manifest, share, .. } = &self.spec;
         let blake3 = || self.context.digests.blake3(source, *manifest, share.peer);
         let blake3 = *self.blake3.get_or_try_init(blake3).await?;
         let md5 = match which {
@@ -171,13 +171,13 @@ impl Session {
     }
 
     async fn md5(&self) -> Result<Md5Digest, DigestError> {
-        let md5 = || self.context.digests.md5(&self.terms.source, self.terms.share.peer);
+        let md5 = || self.context.digests.md5(&self.spec.source, self.spec.share.peer);
         self.md5.get_or_try_init(md5).await.copied()
     }
 
     /// How many bytes were read for the digests that are being computed.
     pub(crate) fn digest_progress(&self) -> u64 {
-        self.context.digests.progress(&self.terms.source.identity())
+        self.context.digests.progress(&self.spec.source.identity())
     }
 
     pub(crate) fn add_bytes_sent(&self, n: u64) {
@@ -198,17 +198,17 @@ impl Session {
         &self.context
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
-        &self.terms
+    pub(crate) fn spec(&self) -> &SessionSpec {
+        &self.spec
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
-        &self.terms.manifest
+        &self.spec.manifest
     }
 
     /// Waits for a core.
     pub(crate) async fn next_turn(&self) -> FairPermit {
-        let Share { peer, session } = self.terms.share;
+        let Share { peer, session } = self.spec.share;
         self.context.fair_queue.next(peer, session).await
     }
 }

@@ -76,7 +76,7 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
         }
         Err(failure) => Some(*failure),
     };
-    (session.terms().on_stream_end)(guard.claim().stream, stream.bytes, failure.map_or(Ok(()), Err));
+    (session.spec().on_stream_end)(guard.claim().stream, stream.bytes, failure.map_or(Ok(()), Err));
     // Before the stream is free: a host that drains waits for nothing else, and would take this for a failure.
     if matches!(outcome, Ok(StreamEnd::Finished)) {
         session.end(SessionEnd::Finished);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::digest_cache::{DigestCache, MIN_AGE};
 use super::event::{SessionEnd, StreamFailure};
 use super::{
-    Context, FairQueue, Opening, Places, Session, Share, Tasks, Terms, Timeouts, refuse, serve_stream,
+    Context, FairQueue, Opening, Places, Session, SessionSpec, Share, Tasks, Timeouts, refuse, serve_stream,
 };
 use crate::backend::fs::SourceFile;
 use crate::manifest::{BlockSize, Manifest, StreamCount};
@@ -44,7 +44,7 @@ fn session(content: &[u8]) -> (Arc<Session>, Ends) {
     file.write_all(content).unwrap();
     let ends = Ends::default();
     let observed = Arc::clone(&ends);
-    let terms = Terms {
+    let spec = SessionSpec {
         id: SessionId::from(7),
         secret: Secret::from([7; 16]),
         share: Share { peer: Ipv4Addr::LOCALHOST.into(), session: 1 },
@@ -55,7 +55,7 @@ fn session(content: &[u8]) -> (Arc<Session>, Ends) {
             observed.lock().unwrap().push((stream.byte(), bytes, result));
         }),
     };
-    (Session::new(&context(), terms), ends)
+    (Session::new(&context(), spec), ends)
 }
 
 /// Both ends of a connection: the one that dialled, and the one that accepted.

@@ -85,7 +85,7 @@ fn claim(context: &ServerContext, bytes: &[u8; HELLO_LEN], peer: SocketAddr) -> 
 
 /// The transfer of a session: its number in the session's share.
 fn transfer_of(session: &Session) -> TransferId {
-    TransferId(session.terms().share.session)
+    TransferId(session.spec().share.session)
 }
 
 /// The refusal on the wire; `None` for a connection that is closed without one.

@@ -12,13 +12,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::ServerContext;
 use super::admission::Permit;
 use super::handshake::{self, emit_opened};
 use super::head::Head;
 use super::refusal::Refusal;
+use super::request::{Next, RequestContext};
 use super::rewind::Rewind;
-use super::router::{self, Next, RequestContext};
+use super::{ServerContext, router};
 use crate::send::{Opening, serve_stream};
 use crate::transport::{Connection, LINGER_TIMEOUT, drain_until_closed, shut_down_sending};
 

@@ -1,4 +1,4 @@
-//! The port: accepts connections, and tells streams, HTTP and TLS apart by the first two bytes.
+//! The port: accepts connections, and distinguishes streams, HTTP and TLS by the first two bytes.
 
 use std::io;
 use std::net::SocketAddr;

@@ -16,6 +16,7 @@ mod listener;
 mod open;
 mod options;
 mod refusal;
+mod request;
 mod rewind;
 mod router;
 mod sessions;
@@ -59,7 +60,7 @@ impl Server {
     /// [`ServerError`] if the folder cannot be served or the address cannot be listened on.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves nothing behind.
+    /// Dropping the future closes everything that it opened.
     pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
         let root = open_root(&options).await?;
         let address = options.address();

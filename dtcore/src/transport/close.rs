@@ -1,4 +1,4 @@
-//! How a connection ends, so that the peer can tell a complete conversation from a broken one.
+//! How a connection ends, so that the peer can distinguish a complete conversation from a broken one.
 
 use std::io;
 use std::net::Shutdown;

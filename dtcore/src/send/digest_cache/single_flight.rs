@@ -36,7 +36,7 @@ pub(crate) struct SingleFlight<D> {
 #[derive(Debug)]
 pub(crate) struct FlightTable<D> {
     pub(crate) known: HashMap<ObjectIdentity, Known<D>>,
-    flights: HashMap<ObjectIdentity, Weak<InFlight<D>>>,
+    flights: HashMap<ObjectIdentity, Weak<DigestInFlight<D>>>,
     /// Counts lookups; entries remember the lookup that last found them.
     pub(crate) lookups: u64,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Known<D> {
 
 /// A digest that is being computed. Each waiting caller holds it; when the last one drops it, the work is cancelled.
 #[derive(Debug)]
-struct InFlight<D> {
+struct DigestInFlight<D> {
     progress: watch::Receiver<FlightProgress<D>>,
     hashed: Arc<AtomicU64>,
     /// The job takes the first permit that any of the callers gets, so a client does not wait in the line of the client
@@ -67,15 +67,15 @@ enum FlightProgress<D> {
 
 enum Found<D> {
     Known(D),
-    InFlight(Arc<InFlight<D>>),
-    Begin(Arc<InFlight<D>>, Job<D>),
+    DigestInFlight(Arc<DigestInFlight<D>>),
+    Begin(Arc<DigestInFlight<D>>, Job<D>),
 }
 
 struct Job<D> {
     progress: watch::Sender<FlightProgress<D>>,
     reading: Reading,
     permit: mpsc::Receiver<FairPermit>,
-    flight: Weak<InFlight<D>>,
+    flight: Weak<DigestInFlight<D>>,
 }
 
 impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
@@ -100,7 +100,7 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
     {
         let flight = match self.look_up(object.identity()) {
             Found::Known(digest) => return Ok(digest),
-            Found::InFlight(flight) => flight,
+            Found::DigestInFlight(flight) => flight,
             Found::Begin(flight, job) => {
                 self.tracker.spawn(Arc::clone(self).run(Arc::clone(object), job, work));
                 flight
@@ -156,13 +156,13 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
             return Found::Known(known.digest);
         }
         if let Some(flight) = table.flights.get(&identity).and_then(Weak::upgrade) {
-            return Found::InFlight(flight);
+            return Found::DigestInFlight(flight);
         }
         let (progress_sender, progress) = watch::channel(FlightProgress::Waiting);
         let (permit_sender, permit) = mpsc::channel(1);
         let cancel = CancellationToken::new();
         let hashed = Arc::default();
-        let flight = Arc::new(InFlight {
+        let flight = Arc::new(DigestInFlight {
             progress,
             hashed: Arc::clone(&hashed),
             permit: permit_sender,

@@ -17,14 +17,14 @@ use crate::manifest::{BlockSize, Manifest};
 use crate::num::to_u64;
 use crate::proto::v2::{Replacing, Secret, SessionId, SessionRequest, WholeDigests};
 use crate::proto::{Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest, v1};
-use crate::send::{Session, SessionEnd, Share, Terms};
+use crate::send::{Session, SessionEnd, SessionSpec, Share};
 use crate::server::ServerContext;
 use crate::server::admission::{Permit, client_key};
 use crate::server::event::{ServerEvent, TransferFailure, TransferId};
 use crate::server::legacy;
 use crate::server::open::open;
 use crate::server::refusal::Refusal;
-use crate::server::router::{Next, RequestContext, json, wants_stream};
+use crate::server::request::{Next, RequestContext, json, wants_stream};
 
 pub(crate) async fn answer(
     context: &Arc<ServerContext>,
@@ -139,7 +139,7 @@ fn create_session(
     let (transfer, client) = (context.next_transfer(), client_key(peer.ip()));
     // The context owns the session.
     let observer = Arc::downgrade(context);
-    let terms = Terms {
+    let spec = SessionSpec {
         id,
         secret,
         share: Share { peer: client, session: transfer.0 },
@@ -156,7 +156,7 @@ fn create_session(
             }
         }),
     };
-    let session = Session::new(&context.send, terms);
+    let session = Session::new(&context.send, spec);
     let port = context.local_addr.port();
     let (streams, started) = (wanted.streams, path.clone());
     context.emit(ServerEvent::TransferStarted {
@@ -188,8 +188,8 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
         }
     };
     // Before the event: an observer may send the next request at once.
-    context.sessions.remove(session.terms().id);
-    let transfer = TransferId(session.terms().share.session);
+    context.sessions.remove(session.spec().id);
+    let transfer = TransferId(session.spec().share.session);
     let bytes = session.bytes_sent();
     context.emit(match end {
         SessionEnd::Finished => ServerEvent::TransferFinished {
@@ -201,7 +201,7 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
             elapsed: session.started().elapsed(),
         },
         SessionEnd::Expired | SessionEnd::Evicted => {
-            let missing = usize::from(session.terms().streams.value());
+            let missing = usize::from(session.spec().streams.value());
             ServerEvent::TransferExpired { transfer, missing, bytes, idle }
         }
         SessionEnd::ShutDown => ServerEvent::TransferFailed { transfer, reason: TransferFailure::ShutDown },

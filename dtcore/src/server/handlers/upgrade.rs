@@ -6,7 +6,7 @@ use http_body_util::Full;
 
 use crate::server::ServerContext;
 use crate::server::refusal::Refusal;
-use crate::server::router::{Next, RequestContext};
+use crate::server::request::{Next, RequestContext};
 
 pub(crate) fn answer(
     context: &ServerContext,

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use super::run::run;
 use super::slots::Slots;
 use super::transfer::LegacyTransfer;
 use crate::backend::Object;
@@ -62,7 +63,7 @@ pub(in crate::server) async fn create_transfer(
         started: Instant::now(),
         bytes_sent: AtomicU64::new(0),
     };
-    context.tasks().tracker.spawn(Arc::new(transfer).run(listener, permit));
+    context.tasks().tracker.spawn(run(Arc::new(transfer), listener, permit));
     Ok((Answer { md5, port }, size))
 }
 

@@ -3,6 +3,7 @@
 //! The rest of the server calls [`create_transfer`] only, so that this folder can be removed with one call.
 
 mod create;
+mod run;
 mod slots;
 mod stream;
 mod transfer;

@@ -38,10 +38,10 @@ async fn server_that_was_shut_down_before_it_runs_ends_at_once() {
 }
 
 /// The requests that the hook was asked about: the path, and whether it is allowed.
-type Asked = Arc<Mutex<Vec<PathBuf>>>;
+type Requested = Arc<Mutex<Vec<PathBuf>>>;
 
-async fn authorizing(decide: fn(&Path) -> Authorization) -> (Served, Asked) {
-    let asked = Asked::default();
+async fn authorizing(decide: fn(&Path) -> Authorization) -> (Served, Requested) {
+    let asked = Requested::default();
     let observed = Arc::clone(&asked);
     let served = Served::with(|options| {
         options.authorize(move |request| {
