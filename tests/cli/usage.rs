@@ -285,7 +285,6 @@ fn empty_variables_count_as_unset() {
     let content = workspace.serve_pattern("f", 1, MIB);
     let of_server = [
         "DT_BIND",
-        "DT_DATA_PORT",
         "DT_TRANSFER_PORTS",
         "DT_MAX_STREAMS",
         "DT_MAX_TRANSFERS",
