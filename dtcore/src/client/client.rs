@@ -10,12 +10,13 @@ use tokio::sync::oneshot;
 use super::address::ServerAddress;
 use super::control::{Answer, AskUpgrade, Control};
 use super::download::Download;
-use super::options::{Options, ProtocolChoice, bounded};
+use super::options::{Options, ProtocolChoice};
 use super::runtime::Threads;
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::error::TransferError;
 use crate::failure::Failure;
 use crate::manifest::StreamCount;
+use crate::num::bounded;
 use crate::proto::v2::{Push, SessionRequest};
 use crate::receive::RateLimit;
 

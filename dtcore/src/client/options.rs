@@ -14,14 +14,6 @@ use crate::sink::{Clobber, Durability, Engine, Resume};
 /// what a server takes to restart.
 const RETRIES: u32 = 10;
 
-/// A time that can still be added to an instant, and never passes.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
-
-/// A time limit of the user's, bounded so that instants can be computed with it.
-pub(super) fn bounded(limit: Duration) -> Duration {
-    limit.min(LONGEST)
-}
-
 /// The options of one download.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {

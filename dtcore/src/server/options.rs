@@ -9,10 +9,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::auth::{Authorization, AuthorizeRequest, Authorizer};
+use crate::num::bounded;
 use crate::send::digest_cache::MIN_AGE;
-
-/// The longest duration of an option: longer than any server runs, and short enough to be added to a point in time.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// How a [`Server`](super::Server) is set up; the defaults suit a LAN and a wide-area link alike.
 ///
@@ -70,11 +68,6 @@ impl Default for ServerOptions {
             min_age: MIN_AGE,
         }
     }
-}
-
-/// The one place that bounds durations.
-fn bounded(duration: Duration) -> Duration {
-    duration.min(LONGEST)
 }
 
 impl ServerOptions {

@@ -25,6 +25,7 @@ impl TrailerHead {
     }
 
     /// Reads the bytes before the digests.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as the other decoders take their bytes")]
     pub(crate) fn decode(bytes: &[u8; TRAILER_LEN]) -> Result<Self, InvalidFrame> {
         let [code, zero, _, _, a, b, c, d] = *bytes;
         if zero != 0 || with_check(*bytes) != *bytes {
