@@ -130,9 +130,9 @@ pub fn offer(bytes: &[u8]) {
 
 /// The answer of protocol 1.
 pub fn legacy_answer(bytes: &[u8]) {
-    let Ok(answer) = v1::Answer::decode(bytes) else { return };
+    let Ok(answer) = v1::LegacyAnswer::decode(bytes) else { return };
     assert_ne!(answer.port, 0);
-    assert_eq!(v1::Answer::decode(answer.encode().as_bytes()), Ok(answer));
+    assert_eq!(v1::LegacyAnswer::decode(answer.encode().as_bytes()), Ok(answer));
 }
 
 /// The body of a request for a transfer, in either protocol.

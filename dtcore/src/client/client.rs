@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::address::ServerAddress;
-use super::control::{Answer, AskUpgrade, Control};
+use super::control::{AskUpgrade, Control, ServerAnswer};
 use super::download::Download;
 use super::options::{Options, ProtocolChoice};
 use super::runtime::Threads;
@@ -115,7 +115,7 @@ async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
     let (streams, push) = (StreamCount::ONE, Push::default());
     let body = SessionRequest { streams, digests: options.digests(), push }.encode();
     let answer = control.request(&name, &body, AskUpgrade::Yes, options.answer_timeout).await?;
-    let Answer::V2 { offer, stream } = answer else {
+    let ServerAnswer::V2 { offer, stream } = answer else {
         let what = "it speaks protocol 1 only".to_owned();
         return Err(Failure::Protocol { server: options.server.to_string(), what });
     };

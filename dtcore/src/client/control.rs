@@ -52,7 +52,7 @@ pub(crate) enum AskUpgrade {
 
 /// The answer, in the protocol that the server has chosen.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum ServerAnswer {
     V1(LegacyOffer),
     V2 {
         offer: SessionOffer,
@@ -82,7 +82,7 @@ impl UpgradedStream {
 /// A transfer of protocol 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LegacyOffer {
-    pub(crate) answer: v1::Answer,
+    pub(crate) answer: v1::LegacyAnswer,
     /// The file's size, which an original server does not report.
     pub(crate) size: Option<u64>,
     /// Where the streams are served.
@@ -126,7 +126,7 @@ impl Control {
         body: &str,
         upgrade: AskUpgrade,
         limit: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ServerAnswer, Failure> {
         let deadline = Instant::now() + limit;
         let late = |server: &ServerAddress| Failure::TimedOut {
             server: server.to_string(),
@@ -144,7 +144,7 @@ impl Control {
         };
         let received = timeout_at(deadline, exchange).await.map_err(|_| late(&self.server))??;
         match self.parse(name, &received)? {
-            Parsed::Answer(answer) => {
+            Parsed::ServerAnswer(answer) => {
                 // From now on an end is an end.
                 let _ = socket2::SockRef::from(&self.stream).set_linger(None);
                 Ok(answer)
@@ -218,9 +218,9 @@ impl Control {
         }
         if SessionOffer::is_claimed(body) {
             let offer = SessionOffer::decode(body).map_err(|error| invalid(&error.to_string()))?;
-            return Ok(Parsed::Answer(Answer::V2 { offer, stream: None }));
+            return Ok(Parsed::ServerAnswer(ServerAnswer::V2 { offer, stream: None }));
         }
-        let answer = v1::Answer::decode(body).map_err(|error| invalid(&error.to_string()))?;
+        let answer = v1::LegacyAnswer::decode(body).map_err(|error| invalid(&error.to_string()))?;
         let size = match header(head.headers, SIZE_HEADER) {
             None => None,
             Some(value) => {
@@ -230,11 +230,11 @@ impl Control {
         // The complete address with another port: a link-local one has a scope too.
         let mut data = self.peer;
         data.set_port(answer.port);
-        Ok(Parsed::Answer(Answer::V1(LegacyOffer { answer, size, data })))
+        Ok(Parsed::ServerAnswer(ServerAnswer::V1(LegacyOffer { answer, size, data })))
     }
 
     /// Reads the offer, the first frame after the switch of protocols.
-    async fn offer(mut self, early: Vec<u8>) -> Result<Answer, Failure> {
+    async fn offer(mut self, early: Vec<u8>) -> Result<ServerAnswer, Failure> {
         let mut received = early;
         self.fill(&mut received, FRAME_LEN).await?;
         let damaged = |control: &Self| {
@@ -266,7 +266,7 @@ impl Control {
         })?;
         let connection = Connection::tcp(Arc::new(self.stream));
         let stream = UpgradedStream { connection, early, rtt: self.rtt };
-        Ok(Answer::V2 { offer, stream: Some(stream) })
+        Ok(ServerAnswer::V2 { offer, stream: Some(stream) })
     }
 
     /// Reads until there are `n` bytes at least.
@@ -288,7 +288,7 @@ impl Control {
 
 /// What an answer was, as HTTP.
 enum Parsed {
-    Answer(Answer),
+    ServerAnswer(ServerAnswer),
     /// Frames follow, of which these bytes were read already.
     Switched(Vec<u8>),
 }
@@ -303,7 +303,7 @@ fn is_complete(received: &[u8]) -> bool {
             let body = received.get(len..).unwrap_or_default();
             match header(head.headers, "content-length").map(str::parse::<usize>) {
                 Some(Ok(length)) => body.len() >= length,
-                _ => v1::Answer::decode(body).is_ok(),
+                _ => v1::LegacyAnswer::decode(body).is_ok(),
             }
         }
         Ok(httparse::Status::Partial) => received.len() > MAX_HEAD,

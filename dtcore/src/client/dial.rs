@@ -19,7 +19,7 @@ const MAX_HEADERS: usize = 32;
 
 /// How a connection becomes a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Route {
+pub(crate) enum StreamRoute {
     /// It begins with the hello.
     Direct,
     /// It begins with HTTP, which is left by an upgrade: something in between reads HTTP.
@@ -34,12 +34,12 @@ pub(crate) enum Route {
 ///
 /// # Cancel safety
 /// A connection that was being made is closed.
-pub(crate) async fn dial(address: SocketAddr, route: Route, limit: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn dial(address: SocketAddr, route: StreamRoute, limit: Duration) -> io::Result<TcpStream> {
     let connecting = async {
         let mut stream = prepared(TcpStream::connect(address).await?)?;
         match route {
-            Route::Direct => {}
-            Route::Upgrade => upgrade(&mut stream, address).await?,
+            StreamRoute::Direct => {}
+            StreamRoute::Upgrade => upgrade(&mut stream, address).await?,
         }
         Ok(stream)
     };
@@ -91,7 +91,7 @@ mod tests {
             socket.write_all(answer.as_bytes()).await.unwrap();
             String::from_utf8(request).unwrap()
         });
-        let stream = dial(address, Route::Upgrade, PATIENCE).await;
+        let stream = dial(address, StreamRoute::Upgrade, PATIENCE).await;
         let request = serving.await.unwrap();
         assert!(
             request.starts_with("GET / HTTP/1.1\r\n") && request.contains("Upgrade: dt2\r\n"),

@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::address::ServerAddress;
-use super::control::{Answer, AskUpgrade, Control, UpgradedStream};
-use super::dial::{Route, dial};
+use super::control::{AskUpgrade, Control, ServerAnswer, UpgradedStream};
+use super::dial::{StreamRoute, dial};
 use crate::failure::Failure;
 use crate::manifest::{BlockRun, StreamId};
 use crate::proto::v2::{Hello, Push, Replacing, SessionOffer, SessionRequest};
@@ -53,7 +53,7 @@ struct Current {
     offer: SessionOffer,
     /// Where its streams go.
     peer: SocketAddr,
-    route: Route,
+    route: StreamRoute,
     /// How many sessions and routes there were before.
     epoch: u64,
 }
@@ -69,7 +69,7 @@ impl DialledSource {
     ) -> Self {
         let name =
             RemoteName { peer: remote.server.to_string(), file: remote.file.to_string_lossy().into_owned() };
-        let current = Current { offer, peer, route: Route::Direct, epoch: 0 };
+        let current = Current { offer, peer, route: StreamRoute::Direct, epoch: 0 };
         Self {
             remote,
             name,
@@ -91,7 +91,7 @@ impl DialledSource {
     }
 
     async fn connect(&self, current: &Current) -> Result<(TcpStream, Duration), Failure> {
-        let early = lock(&self.early).next().filter(|_| current.route == Route::Direct);
+        let early = lock(&self.early).next().filter(|_| current.route == StreamRoute::Direct);
         if let Some(early) = early
             && let Ok(Ok(connected)) = early.await
         {
@@ -151,7 +151,7 @@ impl Source for DialledSource {
         let peer = control.peer();
         let body = SessionRequest { push: Push::default(), ..*request }.encode();
         let answer = control.request(file, &body, AskUpgrade::No, *answer_timeout).await?;
-        let Answer::V2 { offer, .. } = answer else {
+        let ServerAnswer::V2 { offer, .. } = answer else {
             let what = "it answered in protocol 2 before, and now answers in protocol 1".to_owned();
             return Err(Failure::Protocol { server: self.name.peer.clone(), what });
         };
@@ -168,12 +168,12 @@ impl Source for DialledSource {
     fn reroute(&self, epoch: u64) -> Result<(), Failure> {
         let mut current = lock(&self.current);
         match current.route {
-            Route::Direct => {
-                (current.route, current.epoch) = (Route::Upgrade, epoch + 1);
+            StreamRoute::Direct => {
+                (current.route, current.epoch) = (StreamRoute::Upgrade, epoch + 1);
                 Ok(())
             }
-            Route::Upgrade if current.epoch != epoch => Ok(()),
-            Route::Upgrade => Err(Failure::StreamsBlocked { server: self.name.peer.clone() }),
+            StreamRoute::Upgrade if current.epoch != epoch => Ok(()),
+            StreamRoute::Upgrade => Err(Failure::StreamsBlocked { server: self.name.peer.clone() }),
         }
     }
 }
@@ -191,7 +191,7 @@ impl EarlyConnections {
         let connecting = (0..n).map(|_| {
             tokio::spawn(async move {
                 let begun = Instant::now();
-                dial(peer, Route::Direct, limit).await.map(|stream| (stream, begun.elapsed()))
+                dial(peer, StreamRoute::Direct, limit).await.map(|stream| (stream, begun.elapsed()))
             })
         });
         Self { connecting: connecting.collect(), since: Some(Instant::now()) }

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::control::{Answer, AskUpgrade, Control};
+use super::control::{AskUpgrade, Control, ServerAnswer};
 use super::dialled_source::{DialledSource, EarlyConnections, Remote};
 use super::legacy;
 use super::options::{Options, ProtocolChoice};
@@ -57,11 +57,11 @@ pub(super) async fn run(
     };
     let Negotiated { peer, answer, early } = negotiated;
     match answer {
-        Answer::V1(_) if options.protocol == ProtocolChoice::V2 => Err(Failure::Protocol {
+        ServerAnswer::V1(_) if options.protocol == ProtocolChoice::V2 => Err(Failure::Protocol {
             server: options.server.to_string(),
             what: "it speaks protocol 1 only".to_owned(),
         }),
-        Answer::V1(offer) => {
+        ServerAnswer::V1(offer) => {
             drop(early);
             sink.restart()?;
             tokio::select! {
@@ -70,7 +70,7 @@ pub(super) async fn run(
                 result = legacy::run(options, sink, offer, events, started) => result,
             }
         }
-        Answer::V2 { offer, stream } => {
+        ServerAnswer::V2 { offer, stream } => {
             let offered = offered(&options, &offer);
             let settings = options.settings();
             let remote = Remote {
@@ -90,7 +90,7 @@ pub(super) async fn run(
 /// An answer, and what was reached meanwhile.
 struct Negotiated {
     peer: std::net::SocketAddr,
-    answer: Answer,
+    answer: ServerAnswer,
     early: EarlyConnections,
 }
 

@@ -56,12 +56,12 @@ pub(crate) enum InvalidRequest {
 
 /// `{"hash": "<md5>", "port": P}`: the digest of the file, and the port of its streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct LegacyAnswer {
     pub(crate) md5: Md5Digest,
     pub(crate) port: u16,
 }
 
-impl Answer {
+impl LegacyAnswer {
     /// The body, exactly as the original server writes it.
     pub(crate) fn encode(self) -> String {
         format!("{{\"hash\": \"{}\", \"port\": {}}}", self.md5, self.port)
@@ -112,8 +112,8 @@ mod tests {
         assert_eq!(Request { streams }.encode(), r#"{"threads": 8}"#);
         let md5 = "bf02e98e522704c376e82dfef2cfb240".parse().unwrap();
         let answer = r#"{"hash": "bf02e98e522704c376e82dfef2cfb240", "port": 36931}"#;
-        assert_eq!(Answer { md5, port: 36931 }.encode(), answer);
-        assert_eq!(Answer::decode(answer.as_bytes()), Ok(Answer { md5, port: 36931 }));
+        assert_eq!(LegacyAnswer { md5, port: 36931 }.encode(), answer);
+        assert_eq!(LegacyAnswer::decode(answer.as_bytes()), Ok(LegacyAnswer { md5, port: 36931 }));
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
             r#"{"hash": "bf02e98e522704c376e82dfef2cfb240", "port": "80"}"#,
             r#"{"hash": null, "port": 80}"#,
         ] {
-            assert_eq!(Answer::decode(body.as_bytes()), Err(InvalidAnswer), "{body}");
+            assert_eq!(LegacyAnswer::decode(body.as_bytes()), Err(InvalidAnswer), "{body}");
         }
     }
 

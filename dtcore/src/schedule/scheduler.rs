@@ -69,9 +69,10 @@ impl Scheduler {
         }
         // Such a stream gets one block at a time, and only if nothing has to wait for it.
         let must_be_in_time = is_restricted || self.is_behind(state, now);
-        let allowance = self.allowance(state, now);
+        let share = self.pool.share(state, self.within_reach(), now);
+        let allowance = self.window(state).min(share);
         let block = self.table.manifest().block_size().bytes();
-        let max_run = state.max_run(allowance, block, now, self.pool.typical_rate());
+        let max_run = state.max_run(allowance, share, block, now, self.pool.typical_rate());
         let max_len = if must_be_in_time { block } else { max_run };
         let avoiding = Some(stream).filter(|_| self.has_substitute(stream, now));
         let run = match self.table.first_unassigned_run(self.limit(), avoiding, max_len, n_free) {
@@ -132,11 +133,6 @@ impl Scheduler {
         };
         self.table.is_any_corrupted()
             && self.pool.iter().any(|(other, state)| other != stream && is_able(state))
-    }
-
-    /// How many bytes may be in flight on the stream, for its own rate and for it to end with the others.
-    fn allowance(&self, state: &StreamState, now: Duration) -> u64 {
-        self.window(state).min(self.pool.share(state, self.within_reach(), now))
     }
 
     fn window(&self, state: &StreamState) -> u64 {

@@ -15,6 +15,9 @@ pub(super) const MAX_RUN: u64 = 4 << 20;
 /// How long a run may take to arrive: no block of it can be verified before its end, and all of it is lost with the
 /// connection.
 pub(super) const RUN_TIME: Duration = Duration::from_millis(20);
+/// How many runs a stream's share of the missing bytes has at least, so that runs get shorter towards the end: there the streams
+/// are to end together, and a lost connection is to cost little.
+const RUNS_PER_SHARE: u64 = 8;
 /// The most blocks in flight on a stream; a sender accepts twice as many unanswered requests.
 pub(super) const MAX_BLOCKS_IN_FLIGHT: usize = 512;
 /// A stream that was idle for less than this counts as busy all the time.
@@ -289,9 +292,10 @@ impl StreamState {
         (path.max(run) + run).min(MAX_WINDOW).max(min_window(block))
     }
 
-    /// How many bytes the next run may have, at least one block: two of them must fit into `allowance`.
-    pub(super) fn max_run(&self, allowance: u64, block: u64, now: Duration, guess: u64) -> u64 {
-        run_len(self.throughput.rate(now, guess)).min(allowance / 2).max(block)
+    /// How many bytes the next run may have, at least one block: two of them must fit into `allowance`, and several into the
+    /// `share` of the missing bytes that the stream is to deliver.
+    pub(super) fn max_run(&self, allowance: u64, share: u64, block: u64, now: Duration, guess: u64) -> u64 {
+        run_len(self.throughput.rate(now, guess)).min(allowance / 2).min(share / RUNS_PER_SHARE).max(block)
     }
 }
 

@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::ServerContext;
 use super::admission::Permit;
 use super::refusal::Refusal;
-use crate::proto::v1::{Answer, Request};
+use crate::proto::v1::{LegacyAnswer, Request};
 
 /// Refuses a client that does not speak protocol 2.
 #[expect(clippy::unused_async, reason = "as the function that it stands in for")]
@@ -18,6 +18,6 @@ pub(super) async fn create_transfer(
     _wanted: Request,
     _names: Arc<[Vec<u8>]>,
     _permit: Permit,
-) -> Result<(Answer, u64), Refusal> {
+) -> Result<(LegacyAnswer, u64), Refusal> {
     Err(Refusal::new(StatusCode::BAD_REQUEST, "this server does not speak protocol 1"))
 }

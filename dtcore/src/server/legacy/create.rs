@@ -15,7 +15,7 @@ use super::transfer::LegacyTransfer;
 use crate::backend::Object;
 use crate::digest::Md5Digest;
 use crate::manifest::StaticSplit;
-use crate::proto::v1::{Answer, Request};
+use crate::proto::v1::{LegacyAnswer, Request};
 use crate::send::digest_cache::DigestError;
 use crate::server::ServerContext;
 use crate::server::admission::{Permit, client_key};
@@ -34,7 +34,7 @@ pub(in crate::server) async fn create_transfer(
     wanted: Request,
     names: Arc<[Vec<u8>]>,
     permit: Permit,
-) -> Result<(Answer, u64), Refusal> {
+) -> Result<(LegacyAnswer, u64), Refusal> {
     let (source, path, md5) = find(context, peer, names).await?;
     let id = context.next_transfer();
     let listener = transfer_listener(context, id).map_err(|error| Refusal::of_listening(&error))?;
@@ -64,7 +64,7 @@ pub(in crate::server) async fn create_transfer(
         bytes_sent: AtomicU64::new(0),
     };
     context.tasks().tracker.spawn(run(Arc::new(transfer), listener, permit));
-    Ok((Answer { md5, port }, size))
+    Ok((LegacyAnswer { md5, port }, size))
 }
 
 /// Opens the file that `names` mean, and computes or remembers its digest.

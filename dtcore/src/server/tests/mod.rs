@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::proto::v1::Answer;
+use crate::proto::v1::LegacyAnswer;
 
 /// Longer than anything here takes, so that a hanging test fails.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -127,9 +127,9 @@ fn request(name: &str, n: u8) -> Vec<u8> {
     format!("POST {name} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-fn parse(answer: &str) -> Answer {
+fn parse(answer: &str) -> LegacyAnswer {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    Answer::decode(body.as_bytes()).unwrap()
+    LegacyAnswer::decode(body.as_bytes()).unwrap()
 }
 
 /// Opens a stream; nothing is read yet.
