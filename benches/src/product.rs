@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn time_after_the_last_byte_is_parsed() {
-        let line = "the last byte came after 1.20 s; verifying and publishing took 0.40 s more";
+        let line = "last byte received after 1.20 s; verified and in place 0.40 s later";
         assert_eq!(after_last_byte(&format!("a\n{line}\n")), Some(Duration::from_millis(400)));
         assert_eq!(after_last_byte("nothing"), None);
     }

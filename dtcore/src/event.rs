@@ -107,7 +107,7 @@ pub struct Progress {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// Where the file is; `None` if it was not written to a file.
+    /// The path of the file; `None` if it was not written to a file.
     pub output: Option<PathBuf>,
     /// The file's size in bytes.
     pub bytes: u64,

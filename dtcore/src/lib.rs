@@ -110,8 +110,6 @@ mod failure;
 pub mod fuzzing;
 mod manifest;
 mod num;
-#[cfg(test)]
-mod pairings;
 mod proto;
 #[cfg(feature = "client")]
 mod receive;
@@ -124,6 +122,8 @@ mod server;
 #[cfg(feature = "client")]
 mod sink;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 #[cfg(feature = "client")]

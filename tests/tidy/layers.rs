@@ -58,7 +58,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("fuzzing", BELOW_THE_ROLES),
     ("prelude", &["client", "server", "error", "event"]),
     // Both roles in one process.
-    ("tests", &["client", "server", "receive", "send", "sink", "backend", "transport", "manifest", "event"]),
+    ("tests", BELOW_THE_ROLES),
 ];
 
 /// The modules without sockets, files, threads and clocks.

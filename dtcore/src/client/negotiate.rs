@@ -101,7 +101,7 @@ async fn negotiate(
     events: &EventSender,
 ) -> Result<Negotiated, Failure> {
     let (body, upgrade) = match options.protocol {
-        ProtocolChoice::V1 => (v1::Request { streams: options.streams }.encode(), AskUpgrade::No),
+        ProtocolChoice::V1 => (v1::LegacyRequest { streams: options.streams }.encode(), AskUpgrade::No),
         ProtocolChoice::V2 | ProtocolChoice::Auto => (request.encode(), AskUpgrade::Yes),
     };
     let mut attempt = 1;

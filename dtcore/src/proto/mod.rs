@@ -10,7 +10,7 @@ pub(crate) mod v2;
 pub(crate) use http::{InvalidRequestLine, MAX_LINE, Marking, RequestLine, Target, is_token};
 pub(crate) use transfer_request::TransferRequest;
 
-/// Response header: the file's size in bytes. Protocol 1 itself never tells it; the original client ignores this.
+/// Response header: the file's size in bytes. Protocol 1 itself never reports it; the original client ignores this.
 pub(crate) const SIZE_HEADER: &str = "dt-size";
 
 /// Request header: how the target is to be read, one of the values of [`Marking`].

@@ -9,7 +9,7 @@ use crate::proto::v2::{Push, SessionRequest, WholeDigests};
 /// A request, in the protocol that it is to be answered in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TransferRequest {
-    V1(v1::Request),
+    V1(v1::LegacyRequest),
     V2(SessionRequest),
 }
 
@@ -17,7 +17,7 @@ impl TransferRequest {
     /// Reads a body; keys it does not know are ignored.
     pub(crate) fn decode(body: &[u8]) -> Result<Self, InvalidRequest> {
         let value: Value = serde_json::from_slice(body).map_err(|_| InvalidRequest::NotJson)?;
-        let v1 = v1::Request::of(&value)?;
+        let v1 = v1::LegacyRequest::of(&value)?;
         match value.get("protocol").map(Value::as_u64) {
             None | Some(Some(1)) => Ok(Self::V1(v1)),
             Some(None | Some(0)) => Err(InvalidRequest::Protocol),
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn protocol_is_the_highest_that_both_sides_know() {
         let streams = StreamCount::default();
-        let (v1, v2) = (TransferRequest::V1(v1::Request { streams }), |digests| {
+        let (v1, v2) = (TransferRequest::V1(v1::LegacyRequest { streams }), |digests| {
             Ok(TransferRequest::V2(SessionRequest { streams, digests, push: Push::default() }))
         });
         for (rest, expected) in [

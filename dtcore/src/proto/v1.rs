@@ -11,11 +11,11 @@ pub(crate) const MAX_BODY: usize = 16 << 10;
 
 /// `{"threads": N}`: requests the file over N streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Request {
+pub(crate) struct LegacyRequest {
     pub(crate) streams: StreamCount,
 }
 
-impl Request {
+impl LegacyRequest {
     /// The body, exactly as the original client writes it.
     pub(crate) fn encode(self) -> String {
         format!("{{\"threads\": {}}}", self.streams)
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn messages_are_those_of_the_original_programs() {
         let streams = StreamCount::new(8).unwrap();
-        assert_eq!(Request { streams }.encode(), r#"{"threads": 8}"#);
+        assert_eq!(LegacyRequest { streams }.encode(), r#"{"threads": 8}"#);
         let md5 = "bf02e98e522704c376e82dfef2cfb240".parse().unwrap();
         let answer = r#"{"hash": "bf02e98e522704c376e82dfef2cfb240", "port": 36931}"#;
         assert_eq!(LegacyAnswer { md5, port: 36931 }.encode(), answer);
@@ -133,7 +133,7 @@ mod tests {
             (r#"{"threads": 8"#, Err(InvalidRequest::NotJson)),
             ("", Err(InvalidRequest::NotJson)),
         ] {
-            let decoded = Request::decode(body.as_bytes()).map(|request| request.streams.value());
+            let decoded = LegacyRequest::decode(body.as_bytes()).map(|request| request.streams.value());
             assert_eq!(decoded, expected, "{body}");
         }
     }

@@ -29,7 +29,7 @@ impl Completion {
         self.changed.notify_one();
     }
 
-    /// Everything has arrived and matches; the sender is told so.
+    /// Everything has arrived and matches; the sender is notified.
     pub(super) fn accept(&self) {
         self.is_accepted.store(true, Ordering::Release);
     }

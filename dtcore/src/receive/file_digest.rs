@@ -12,11 +12,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// The one keeper of what is known of the sender's digests.
 #[derive(Debug)]
-pub(super) struct FileDigest(Mutex<State>);
+pub(super) struct FileDigest(Mutex<DigestState>);
 
 #[derive(Debug)]
-struct State {
-    request: Request,
+struct DigestState {
+    request: DigestRequest,
     /// Since when nothing else is awaited, and when the sender was last heard of.
     requested: Duration,
     heard: Duration,
@@ -27,7 +27,7 @@ struct State {
 
 /// Where the sender's digests are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Request {
+enum DigestRequest {
     /// The file arrives in one run, whose blocks are of one version of it. Their digests are proof enough.
     NotNeeded,
     NotRequested,
@@ -58,38 +58,38 @@ impl FileDigest {
     /// Digests that are known from the offer, or not needed because the file arrives in one run, or must be requested.
     pub(super) fn new(known: Option<ReportedDigests>, is_one_run: bool, now: Duration) -> Self {
         let request = match known {
-            Some(digests) => Request::Known(digests),
-            None if is_one_run => Request::NotNeeded,
-            None => Request::NotRequested,
+            Some(digests) => DigestRequest::Known(digests),
+            None if is_one_run => DigestRequest::NotNeeded,
+            None => DigestRequest::NotRequested,
         };
         let progress = HashProgress { moved: now, ..HashProgress::default() };
-        Self(Mutex::new(State { request, requested: now, heard: now, progress, rejected: None }))
+        Self(Mutex::new(DigestState { request, requested: now, heard: now, progress, rejected: None }))
     }
 
     /// Whether they are needed and nobody has requested them.
     pub(super) fn is_to_request(&self) -> bool {
-        self.state().request == Request::NotRequested
+        self.state().request == DigestRequest::NotRequested
     }
 
     /// They were requested on a stream.
     pub(super) fn requested_on(&self, stream: StreamId, now: Duration) {
         let mut state = self.state();
-        (state.request, state.requested) = (Request::RequestedOn(stream), now);
+        (state.request, state.requested) = (DigestRequest::RequestedOn(stream), now);
     }
 
     /// A stream was lost, and what was requested on it too.
     pub(super) fn lost(&self, stream: StreamId) {
         let mut state = self.state();
-        if state.request == Request::RequestedOn(stream) {
-            state.request = Request::NotRequested;
+        if state.request == DigestRequest::RequestedOn(stream) {
+            state.request = DigestRequest::NotRequested;
         }
     }
 
     /// The file does not arrive in one run after all.
     pub(super) fn need(&self) {
         let mut state = self.state();
-        if state.request == Request::NotNeeded {
-            state.request = Request::NotRequested;
+        if state.request == DigestRequest::NotNeeded {
+            state.request = DigestRequest::NotRequested;
         }
     }
 
@@ -102,7 +102,7 @@ impl FileDigest {
 
     /// They have arrived.
     pub(super) fn received(&self, digests: ReportedDigests) {
-        self.state().request = Request::Known(digests);
+        self.state().request = DigestRequest::Known(digests);
     }
 
     /// They did not match: requests them again, or says that the sender insists.
@@ -111,16 +111,16 @@ impl FileDigest {
         if state.rejected.replace(digests) == Some(digests) {
             return false;
         }
-        state.request = Request::NotRequested;
+        state.request = DigestRequest::NotRequested;
         true
     }
 
     /// What the file is compared with, when that is known.
     pub(super) fn expected(&self) -> Option<Expected> {
         match self.state().request {
-            Request::NotNeeded => Some(Expected::Nothing),
-            Request::Known(digests) => Some(Expected::Digests(digests)),
-            Request::NotRequested | Request::RequestedOn(_) => None,
+            DigestRequest::NotNeeded => Some(Expected::Nothing),
+            DigestRequest::Known(digests) => Some(Expected::Digests(digests)),
+            DigestRequest::NotRequested | DigestRequest::RequestedOn(_) => None,
         }
     }
 
@@ -143,15 +143,20 @@ impl FileDigest {
         let state = self.state();
         let silent = now.saturating_sub(state.heard);
         let stalled_stream = match state.request {
-            Request::RequestedOn(stream) if silent.min(now.saturating_sub(state.requested)) >= SILENCE => {
+            DigestRequest::RequestedOn(stream)
+                if silent.min(now.saturating_sub(state.requested)) >= SILENCE =>
+            {
                 Some(stream)
             }
-            Request::NotNeeded | Request::NotRequested | Request::RequestedOn(_) | Request::Known(_) => None,
+            DigestRequest::NotNeeded
+            | DigestRequest::NotRequested
+            | DigestRequest::RequestedOn(_)
+            | DigestRequest::Known(_) => None,
         };
         Waited { silent, stuck: state.progress.stuck_for(now), stalled_stream }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DigestState> {
         // No change of the state can panic half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -31,7 +31,7 @@ pub(crate) struct Duties {
 /// A handle on the thread; dropping it makes the thread stop after the piece that it works on.
 #[derive(Debug)]
 pub(crate) struct InOrderReader {
-    shared: Arc<Shared>,
+    shared: Arc<ReadQueue>,
 }
 
 /// The result of the thread.
@@ -52,7 +52,7 @@ impl InOrderResult {
 impl InOrderReader {
     /// Starts the thread.
     pub(crate) fn spawn(duties: Duties) -> Result<(Self, InOrderResult), Failure> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(ReadQueue::default());
         let (sender, result) = oneshot::channel();
         let mut work = Work { shared: Arc::clone(&shared), duties };
         thread::Builder::new()
@@ -98,31 +98,31 @@ impl InOrderReader {
 
     /// Declares that all bytes were pushed: the thread ends when it has read them.
     pub(crate) fn close(&self) {
-        self.shared.set(State::Closed);
+        self.shared.set(ReaderState::Closed);
     }
 }
 
 impl Drop for InOrderReader {
     fn drop(&mut self) {
-        self.shared.set(State::Abandoned);
+        self.shared.set(ReaderState::Abandoned);
     }
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ReadQueue {
     queue: Mutex<Queue>,
     changed: Condvar,
     position: AtomicU64,
     moved: Notify,
 }
 
-impl Shared {
+impl ReadQueue {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Every change of the queue is a single step, so a poisoned mutex holds a valid one.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: ReaderState) {
         self.lock().state = state;
         self.changed.notify_one();
     }
@@ -131,11 +131,11 @@ impl Shared {
 #[derive(Debug, Default)]
 struct Queue {
     segments: VecDeque<Segment>,
-    state: State,
+    state: ReaderState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum State {
+enum ReaderState {
     #[default]
     Open,
     Closed,
@@ -152,13 +152,13 @@ struct Segment {
 const PIECE: u64 = 4 << 20;
 
 struct Work {
-    shared: Arc<Shared>,
+    shared: Arc<ReadQueue>,
     duties: Duties,
 }
 
 impl Work {
     fn run(&mut self) -> Result<(), Failure> {
-        let is_abandoned = || self.shared.lock().state == State::Abandoned;
+        let is_abandoned = || self.shared.lock().state == ReaderState::Abandoned;
         let writer = self.duties.writer.take().map(|writer| writer.opened(is_abandoned)).transpose();
         let mut writer = writer.map_err(|error| self.local("open", error))?;
         while let Some(segment) = self.next() {
@@ -174,7 +174,7 @@ impl Work {
     fn next(&self) -> Option<Segment> {
         let mut queue = self.shared.lock();
         loop {
-            if queue.state == State::Abandoned {
+            if queue.state == ReaderState::Abandoned {
                 return None;
             }
             if let Some(first) = queue.segments.front_mut() {
@@ -186,7 +186,7 @@ impl Work {
                 }
                 return Some(Segment { store, range: piece });
             }
-            if queue.state == State::Closed {
+            if queue.state == ReaderState::Closed {
                 return None;
             }
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -206,7 +206,7 @@ impl Work {
             Ok(())
         });
         result.map_err(|error| self.local(failed, error))?;
-        // In this order: whoever sees the position may use the memory of the bytes before it.
+        // In this order: a task that sees the position may use the memory of the bytes before it.
         segment.store.forget(segment.range.end());
         self.shared.position.fetch_add(segment.range.len(), Ordering::Relaxed);
         Ok(())

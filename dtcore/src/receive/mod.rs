@@ -1,4 +1,4 @@
-//! The receiving engine: blocks from a [`Source`] into a sink, whoever has dialled.
+//! The receiving engine: blocks from a [`Source`] into a sink, no matter which side has dialled.
 //!
 //! Runs of blocks are requested on all streams, received into their places, verified by their digests and recorded; failed
 //! streams are retried. In the end the digest of the file is compared with the sender's, and the output is published.
@@ -50,9 +50,9 @@ use in_order::{Duties, InOrderReader, InOrderResult};
 use reconnect::run_stream;
 use stream_set::StreamSet;
 use supervise::{PROGRESS_INTERVAL, part_file_removed, supervise};
-use transfer::{Parts, Transfer};
+use transfer::{ActiveTransfer, TransferParts};
 
-/// How long the sender is told at most that everything has arrived: a socket takes that at once, unless its path is broken.
+/// How long the notice to the sender that everything has arrived may take: a socket takes that at once, unless its path is broken.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What is offered: which version of which file, and what is known of it.
@@ -120,7 +120,7 @@ pub(crate) async fn run<S: Source>(
     }
     // What was done so far, such as verifying what is there, may have taken minutes.
     let now = started.elapsed();
-    let transfer = Arc::new(Transfer::new(Parts {
+    let transfer = Arc::new(ActiveTransfer::new(TransferParts {
         source,
         manifest,
         sink: blocks,
@@ -156,7 +156,7 @@ fn n_useful_streams(n_missing: u32, n_pushed: u32, settings: &Settings) -> usize
 
 /// Checks the outcome and publishes the output, or leaves what can be resumed.
 async fn finish<S: Source>(
-    transfer: &Arc<Transfer<S>>,
+    transfer: &Arc<ActiveTransfer<S>>,
     sink: Sink,
     received: Result<FileDigests, Failure>,
     started: Instant,
@@ -237,7 +237,7 @@ async fn prepare<S: Source>(
 }
 
 /// Leaves what can be resumed after `error`, and reports it.
-fn leave<S: Source>(sink: Sink, transfer: &Transfer<S>, error: &Failure) {
+fn leave<S: Source>(sink: Sink, transfer: &ActiveTransfer<S>, error: &Failure) {
     if matches!(error, Failure::DigestMismatch { origin: DigestOrigin::Server, .. }) {
         // What is recorded does not add up to the file: it must not be resumed. If it cannot be removed, the next transfer finds
         // out the same, so this error is the one to report.
@@ -256,7 +256,7 @@ fn leave<S: Source>(sink: Sink, transfer: &Transfer<S>, error: &Failure) {
 }
 
 /// Reports that what is verified stays, if anything is.
-fn emit_resumable<S: Source>(transfer: &Transfer<S>) {
+fn emit_resumable<S: Source>(transfer: &ActiveTransfer<S>) {
     let bytes = transfer.verified_bytes();
     if bytes > 0 {
         transfer.events.emit(Event::Resumable { bytes });
@@ -269,7 +269,7 @@ fn is_taken_away(error: &Failure) -> bool {
 }
 
 fn thread_died(action: &'static str) -> Failure {
-    Failure::System { action, source: io::Error::other("the thread that does has died") }
+    Failure::System { action, source: io::Error::other("its thread has panicked") }
 }
 
 /// The thread that reads the file in order, if anything needs it in order.
@@ -289,7 +289,7 @@ fn read_in_order(
 
 /// Runs the streams until everything is received, verified and compared. Afterwards none of them runs any more.
 async fn receive<S: Source>(
-    transfer: &Arc<Transfer<S>>,
+    transfer: &Arc<ActiveTransfer<S>>,
     n_streams: usize,
     sink: &Sink,
     in_order: Option<&mut InOrderResult>,

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::source::{RemoteName, Source};
 use super::stream_driver::{Lost, StreamDriver, StreamOutcome};
-use super::transfer::Transfer;
+use super::transfer::ActiveTransfer;
 use super::wake::Wake;
 use crate::failure::Failure;
 use crate::manifest::StreamId;
@@ -15,7 +15,7 @@ use crate::proto::v2::Replacing;
 use crate::schedule::Fault;
 
 /// Runs `stream` until the transfer is over.
-pub(super) async fn run_stream<S: Source>(transfer: Arc<Transfer<S>>, stream: StreamId) {
+pub(super) async fn run_stream<S: Source>(transfer: Arc<ActiveTransfer<S>>, stream: StreamId) {
     let Some(wake) = transfer.streams.wake_of(stream) else { return };
     if let Err(error) = reconnecting(&transfer, stream, wake).await {
         transfer.completion.fail(error);
@@ -24,7 +24,7 @@ pub(super) async fn run_stream<S: Source>(transfer: Arc<Transfer<S>>, stream: St
 
 /// One connection after the other.
 async fn reconnecting<S: Source>(
-    transfer: &Transfer<S>,
+    transfer: &ActiveTransfer<S>,
     stream: StreamId,
     wake: &Wake,
 ) -> Result<(), Failure> {
@@ -88,14 +88,18 @@ async fn reconnecting<S: Source>(
 }
 
 /// The error that the loss of a connection is, when it is the last one.
-fn connection_lost<S: Source>(transfer: &Transfer<S>, stream: StreamId, lost: Lost) -> Failure {
+fn connection_lost<S: Source>(transfer: &ActiveTransfer<S>, stream: StreamId, lost: Lost) -> Failure {
     let (RemoteName { peer, .. }, Lost { reason, received }) = (transfer.source.name().clone(), lost);
     let stream = Some(stream.byte());
     Failure::ConnectionLost { server: peer, stream, received, source: Some(reason) }
 }
 
 /// Waits before the next attempt; fails after too many, or if another one cannot succeed.
-async fn pause<S: Source>(transfer: &Transfer<S>, stream: StreamId, error: Failure) -> Result<(), Failure> {
+async fn pause<S: Source>(
+    transfer: &ActiveTransfer<S>,
+    stream: StreamId,
+    error: Failure,
+) -> Result<(), Failure> {
     if !error.is_retryable() || matches!(error, Failure::SourceChanged { .. }) {
         return Err(error);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::settings::Verification;
 use super::source::{RangeStream, ReadInterrupt, RemoteName, Source};
-use super::transfer::{NextStep, Transfer};
+use super::transfer::{ActiveTransfer, NextStep};
 use super::wake::{Wake, Woken};
 use crate::failure::Failure;
 use crate::manifest::{BlockId, BlockRun, StreamId};
@@ -47,7 +47,7 @@ pub(super) struct Lost {
 
 /// One connection of one stream.
 pub(super) struct StreamDriver<'a, S: Source> {
-    transfer: &'a Transfer<S>,
+    transfer: &'a ActiveTransfer<S>,
     id: StreamId,
     wake: &'a Wake,
     stream: S::Stream,
@@ -56,7 +56,7 @@ pub(super) struct StreamDriver<'a, S: Source> {
 }
 
 /// Where the data of a block goes.
-enum Target {
+enum BlockTarget {
     Place(BlockLease),
     /// So many bytes are still to arrive, and nobody needs them.
     Discard(u64),
@@ -68,7 +68,7 @@ enum Arrived {
     Discarded(BlockId),
 }
 
-impl Target {
+impl BlockTarget {
     fn remaining(&self) -> u64 {
         match self {
             Self::Place(lease) => lease.remaining(),
@@ -78,7 +78,12 @@ impl Target {
 }
 
 impl<'a, S: Source> StreamDriver<'a, S> {
-    pub(super) fn new(transfer: &'a Transfer<S>, id: StreamId, wake: &'a Wake, stream: S::Stream) -> Self {
+    pub(super) fn new(
+        transfer: &'a ActiveTransfer<S>,
+        id: StreamId,
+        wake: &'a Wake,
+        stream: S::Stream,
+    ) -> Self {
         Self { transfer, id, wake, stream, received: 0 }
     }
 
@@ -183,8 +188,8 @@ impl<'a, S: Source> StreamDriver<'a, S> {
                 return received;
             }
             arrived.push_back(match target {
-                Target::Discard(_) => Arrived::Discarded(block),
-                Target::Place(lease) => Arrived::Hashed(self.hashed(lease)?),
+                BlockTarget::Discard(_) => Arrived::Discarded(block),
+                BlockTarget::Place(lease) => Arrived::Hashed(self.hashed(lease)?),
             });
             // The other streams on this thread have waited for a block's time.
             tokio::task::yield_now().await;
@@ -204,20 +209,20 @@ impl<'a, S: Source> StreamDriver<'a, S> {
     }
 
     /// Where `block` is received: in its place, beside the file while another stream has the place, or nowhere.
-    fn target(&self, block: BlockId) -> Target {
-        let discard = Target::Discard(self.transfer.manifest.range(block).len());
+    fn target(&self, block: BlockId) -> BlockTarget {
+        let discard = BlockTarget::Discard(self.transfer.manifest.range(block).len());
         if !self.transfer.is_wanted(block) {
             return discard;
         }
         let sink = &self.transfer.sink;
-        sink.lease(block).or_else(|| sink.lease_scratch(block)).map_or(discard, Target::Place)
+        sink.lease(block).or_else(|| sink.lease_scratch(block)).map_or(discard, BlockTarget::Place)
     }
 
     /// Receives all data of `block`, as long as it is wanted; what is not is discarded.
     async fn block(
         &mut self,
         block: BlockId,
-        target: &mut Target,
+        target: &mut BlockTarget,
         is_last: bool,
         arrived: &mut VecDeque<Arrived>,
     ) -> Result<(), StreamOutcome> {
@@ -227,8 +232,8 @@ impl<'a, S: Source> StreamDriver<'a, S> {
                 None => usize::MAX,
             };
             let received = match target {
-                Target::Place(lease) => self.stream.read(lease, allowed, is_last, self.wake).await,
-                Target::Discard(rest) => self.stream.discard(*rest, allowed, self.wake).await,
+                BlockTarget::Place(lease) => self.stream.read(lease, allowed, is_last, self.wake).await,
+                BlockTarget::Discard(rest) => self.stream.discard(*rest, allowed, self.wake).await,
             };
             if let Some(limit) = &self.transfer.settings.rate_limit {
                 limit.give_back(allowed, *received.as_ref().unwrap_or(&0));
@@ -236,16 +241,16 @@ impl<'a, S: Source> StreamDriver<'a, S> {
             match received {
                 Ok(n) => {
                     self.received += to_u64(n);
-                    if let Target::Discard(rest) = target {
+                    if let BlockTarget::Discard(rest) = target {
                         *rest = rest.saturating_sub(to_u64(n));
                     }
                     self.transfer.progressed(self.id, n);
                 }
                 Err(ReadInterrupt::Woken(Woken::Check)) => {
                     self.check(arrived)?;
-                    if matches!(target, Target::Place(_)) && !self.transfer.is_wanted(block) {
+                    if matches!(target, BlockTarget::Place(_)) && !self.transfer.is_wanted(block) {
                         // Its place is free from here on.
-                        *target = Target::Discard(target.remaining());
+                        *target = BlockTarget::Discard(target.remaining());
                     }
                 }
                 Err(interrupt) => return Err(self.outcome(interrupt)),

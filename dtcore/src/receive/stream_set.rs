@@ -19,13 +19,13 @@ const MAX_VIOLATIONS: u32 = 10;
 #[derive(Debug)]
 pub(super) struct StreamSet {
     wakes: Vec<Wake>,
-    state: Mutex<State>,
+    state: Mutex<SetState>,
     /// No connection is in use any more.
     all_closed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct SetState {
     backoffs: Vec<Backoff>,
     retries: Retries,
     /// How many streams are open.
@@ -40,7 +40,7 @@ struct State {
 impl StreamSet {
     /// Streams of which `n_useful` are opened, and that may fail `retries` times in a row.
     pub(super) fn new(streams: StreamCount, n_useful: usize, retries: u32) -> Self {
-        let state = State {
+        let state = SetState {
             backoffs: streams.ids().map(Backoff::new).collect(),
             retries: Retries::new(retries, n_useful),
             n_open: 0,
@@ -161,7 +161,7 @@ impl StreamSet {
         let _ = timeout(limit, closed).await;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SetState> {
         // No change of the state can panic half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

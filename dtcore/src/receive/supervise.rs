@@ -8,7 +8,7 @@ use super::file_digest::Expected;
 use super::in_order::InOrderResult;
 use super::settings::Verification;
 use super::source::Source;
-use super::transfer::Transfer;
+use super::transfer::ActiveTransfer;
 use crate::digest::{Blake3Digest, Checksum, FileDigests};
 use crate::failure::{Awaited, DigestOrigin, Failure};
 use crate::schedule::Fault;
@@ -28,7 +28,7 @@ const STOPPED: Duration = Duration::from_secs(1);
 
 /// Runs until everything has arrived and matches, and returns the digests of the file.
 pub(super) async fn supervise<S: Source>(
-    transfer: &Transfer<S>,
+    transfer: &ActiveTransfer<S>,
     mut in_order: Option<&mut InOrderResult>,
 ) -> Result<FileDigests, Failure> {
     loop {
@@ -59,7 +59,7 @@ pub(super) async fn supervise<S: Source>(
 
 /// Compares the digests of what was received with the sender's and the user's.
 fn compare_all<S: Source>(
-    transfer: &Transfer<S>,
+    transfer: &ActiveTransfer<S>,
     digests: &FileDigests,
     expected: Expected,
 ) -> Result<(), Failure> {
@@ -95,7 +95,7 @@ pub(crate) fn compare(
 
 /// Waits until all blocks are verified and it is known what the file is compared with.
 async fn received<S: Source>(
-    transfer: &Transfer<S>,
+    transfer: &ActiveTransfer<S>,
     mut in_order: Option<&mut InOrderResult>,
 ) -> Result<(Blake3Digest, Expected), Failure> {
     let (mut tick, mut progress) = (ticks(TICK), ticks(PROGRESS_INTERVAL));
@@ -119,7 +119,7 @@ async fn received<S: Source>(
 
 /// The error that ended the transfer, the digests if everything is there, or neither yet.
 pub(super) fn outcome<S: Source>(
-    transfer: &Transfer<S>,
+    transfer: &ActiveTransfer<S>,
 ) -> Result<Option<(Blake3Digest, Expected)>, Failure> {
     if let Some(error) = transfer.completion.take_failure() {
         return Err(error);
@@ -136,7 +136,7 @@ pub(super) fn outcome<S: Source>(
 
 /// Replaces connections that bring no data, and fails when none does for too long. `checked` is when this was done last.
 pub(super) fn check_streams<S: Source>(
-    transfer: &Transfer<S>,
+    transfer: &ActiveTransfer<S>,
     checked: &mut Duration,
     now: Duration,
 ) -> Result<(), Failure> {
@@ -193,7 +193,7 @@ pub(super) async fn part_file_removed(sink: &Sink) -> Failure {
 }
 
 /// Waits until the in-order reader has advanced; without one, indefinitely.
-async fn consumed<S: Source>(transfer: &Transfer<S>) {
+async fn consumed<S: Source>(transfer: &ActiveTransfer<S>) {
     match &transfer.reader {
         Some(reader) => reader.moved().await,
         None => std::future::pending().await,
@@ -212,7 +212,7 @@ async fn failed(in_order: Option<&mut InOrderResult>) -> Failure {
 
 /// Waits until the in-order reader has read everything.
 async fn finished<S: Source>(
-    transfer: &Transfer<S>,
+    transfer: &ActiveTransfer<S>,
     in_order: &mut InOrderResult,
 ) -> Result<FileDigests, Failure> {
     let mut progress = ticks(PROGRESS_INTERVAL);

@@ -23,12 +23,12 @@ use crate::event::{Event, EventSender, Progress, RecoveryStats};
 use crate::failure::Failure;
 use crate::manifest::{BlockId, BlockRun, ByteRange, Manifest, StreamId};
 use crate::num::to_u64;
-use crate::schedule::{Corrupt, NextRun, Scheduler, Verified as Copy};
+use crate::schedule::{Corrupt, NextRun, Scheduler, VerifiedCopy};
 use crate::sink::{CommitError, FileSink, Verified};
 
 /// What the tasks of one transfer share.
 #[derive(Debug)]
-pub(super) struct Transfer<S> {
+pub(super) struct ActiveTransfer<S> {
     pub(super) source: S,
     pub(super) settings: Settings,
     pub(super) manifest: Manifest,
@@ -50,7 +50,7 @@ pub(super) struct Transfer<S> {
 }
 
 /// What a transfer starts with.
-pub(super) struct Parts<S> {
+pub(super) struct TransferParts<S> {
     pub(super) source: S,
     pub(super) settings: Settings,
     pub(super) manifest: Manifest,
@@ -129,8 +129,8 @@ enum Placed {
     Another,
 }
 
-impl<S: Source> Transfer<S> {
-    pub(super) fn new(parts: Parts<S>) -> Self {
+impl<S: Source> ActiveTransfer<S> {
+    pub(super) fn new(parts: TransferParts<S>) -> Self {
         let transfer = Self {
             source: parts.source,
             settings: parts.settings,
@@ -275,7 +275,7 @@ impl<S: Source> Transfer<S> {
         let is_complete = scheduler.is_complete();
         drop(scheduler);
         match copy {
-            Copy::First { also_assigned_to } => {
+            VerifiedCopy::First { also_assigned_to } => {
                 self.advance_reader();
                 if is_complete {
                     let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
@@ -287,7 +287,7 @@ impl<S: Source> Transfer<S> {
                     wake.wake();
                 }
             }
-            Copy::Duplicate => self.counters.wasted(self.manifest.range(block).len()),
+            VerifiedCopy::Duplicate => self.counters.wasted(self.manifest.range(block).len()),
         }
         Ok(())
     }

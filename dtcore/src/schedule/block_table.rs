@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{ConflictingProof, Verified};
+use super::{ConflictingProof, VerifiedCopy};
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockRun, BlockSet, Manifest, StreamId};
 
@@ -178,7 +178,7 @@ impl BlockTable {
         Some(BlockRun { first, count: 1 + more })
     }
 
-    /// Whether the last corrupt copy of the block came from `avoiding`.
+    /// Whether the last corrupt copy of the block arrived on `avoiding`.
     fn is_avoided(&self, block: BlockId, avoiding: Option<StreamId>) -> bool {
         avoiding.is_some() && self.last_corrupted_by(block) == avoiding
     }
@@ -238,9 +238,9 @@ impl BlockTable {
     }
 
     /// Marks the block as verified and stored.
-    pub(super) fn verify(&mut self, stream: StreamId, block: BlockId) -> Verified {
+    pub(super) fn verify(&mut self, stream: StreamId, block: BlockId) -> VerifiedCopy {
         if !self.verified.insert(block) {
-            return Verified::Duplicate;
+            return VerifiedCopy::Duplicate;
         }
         let len = self.len_of(block);
         self.missing -= len;
@@ -259,7 +259,7 @@ impl BlockTable {
             }
             None => None,
         };
-        Verified::First { also_assigned_to }
+        VerifiedCopy::First { also_assigned_to }
     }
 
     /// The stream does not deliver the block.

@@ -62,7 +62,7 @@ pub(crate) enum NextRun {
 
 /// Whether a verified copy of a block was the first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Verified {
+pub(crate) enum VerifiedCopy {
     /// The first copy.
     First {
         /// The other stream that has requested the block and may discard its copy; at most two streams have a block.

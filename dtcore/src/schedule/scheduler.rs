@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ConflictingProof, Corrupt, Fault, NextRun, Policy, Verified};
+use super::{ConflictingProof, Corrupt, Fault, NextRun, Policy, VerifiedCopy};
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockRun, BlockSet, Manifest, StreamCount, StreamId};
 use crate::schedule::block_table::{Assignment, BlockTable, Released};
@@ -195,7 +195,7 @@ impl Scheduler {
     }
 
     /// The block arrived on that stream, matches its digest and is stored.
-    pub(crate) fn verified(&mut self, stream: StreamId, block: BlockId, now: Duration) -> Verified {
+    pub(crate) fn verified(&mut self, stream: StreamId, block: BlockId, now: Duration) -> VerifiedCopy {
         self.finish(stream, block, now);
         self.table.verify(stream, block)
     }

@@ -16,12 +16,12 @@ use crate::sys::RangeLock;
 #[derive(Debug)]
 pub(crate) struct ReorderBuffer {
     capacity: u64,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<BufferState>>,
     buffers: Arc<Buffers>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BufferState {
     /// The bytes before this offset were forgotten.
     forgotten: u64,
     lock: RangeLock<u64>,
@@ -35,7 +35,7 @@ impl ReorderBuffer {
         Self { capacity, state: Arc::default(), buffers: Arc::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BufferState> {
         lock(&self.state)
     }
 
@@ -49,7 +49,7 @@ impl ReorderBuffer {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<BufferState>) -> MutexGuard<'_, BufferState> {
     // A panic can at most have left a range leased; no bytes are shown that were not committed.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -112,7 +112,7 @@ fn missing() -> io::Error {
 /// The exclusive right to a range of the buffer.
 #[derive(Debug)]
 struct ReorderLease {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<BufferState>>,
     range: ByteRange,
     /// `None` once it is committed.
     heap: Option<Heap>,

@@ -68,7 +68,7 @@ impl OrderedWriter {
         // Without the flag, opening would wait for a reader, and nothing could interrupt it.
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
         loop {
-            // The file behind a descriptor is opened again, so only at its end nothing is overwritten.
+            // The file of a descriptor is opened again, so only at its end nothing is overwritten.
             match OpenOptions::new().append(true).custom_flags(flags).open(&path) {
                 Ok(file) => {
                     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;

@@ -26,7 +26,7 @@ use crate::receive::compare;
 use crate::receive::in_order::{Duties, InOrderReader, InOrderResult};
 use crate::sink::Sink;
 use crate::transport::connect_retrying;
-use part::{Fault, Part};
+use part::{Part, PartFault};
 use parts::Parts;
 
 /// How often progress is reported and stalled streams are looked for.
@@ -71,7 +71,7 @@ pub(super) async fn run(
     let (reader, mut in_order) = InOrderReader::spawn(duties)?;
     let parts = Parts::new(parts, options.rate_limit.clone());
     let (path, name) = (sink.path().to_owned(), options.name.to_string_lossy().into_owned());
-    let mut transfer = Transfer { options, offer, parts, reader, events, path, started };
+    let mut transfer = LegacyDownload { options, offer, parts, reader, events, path, started };
     let bytes = transfer.receive(&mut in_order).await?;
     let received_after = started.elapsed();
     let digests = transfer.digest(&mut in_order, bytes).await?;
@@ -108,7 +108,7 @@ async fn open_streams(options: &Options, data: SocketAddr) -> Result<Vec<(Stream
 }
 
 /// A transfer whose streams are open.
-struct Transfer {
+struct LegacyDownload {
     options: Options,
     offer: LegacyOffer,
     parts: Parts,
@@ -119,7 +119,7 @@ struct Transfer {
     started: Instant,
 }
 
-impl Transfer {
+impl LegacyDownload {
     /// Receives on all streams until they end, and returns the file's size.
     async fn receive(&mut self, in_order: &mut InOrderResult) -> Result<u64, Failure> {
         let mut tick = ticks();
@@ -174,16 +174,18 @@ impl Transfer {
         });
     }
 
-    fn error(&self, fault: Fault) -> Failure {
+    fn error(&self, fault: PartFault) -> Failure {
         match fault {
-            Fault::Lost { stream, received, reason } => Failure::ConnectionLost {
+            PartFault::Lost { stream, received, reason } => Failure::ConnectionLost {
                 server: self.options.server.to_string(),
                 stream: Some(stream),
                 received,
                 source: reason,
             },
             // An original server does not report the size, and the bytes that arrived are not what is needed.
-            Fault::Store(source) => Failure::local("write", &self.path, self.offer.size.unwrap_or(0), source),
+            PartFault::Store(source) => {
+                Failure::local("write", &self.path, self.offer.size.unwrap_or(0), source)
+            }
         }
     }
 }

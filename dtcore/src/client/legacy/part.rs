@@ -39,7 +39,7 @@ pub(super) struct Part {
 
 /// Why a transfer cannot continue.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum PartFault {
     /// A stream ended, or broke, before all its bytes had arrived.
     Lost { stream: u8, received: u64, reason: Option<io::Error> },
     /// The bytes could not be stored.
@@ -86,7 +86,11 @@ impl Part {
     }
 
     /// Receives once, at most `limit` bytes; returns how many, 0 at the end of the part.
-    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<Result<usize, Fault>> {
+    pub(super) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: usize,
+    ) -> Poll<Result<usize, PartFault>> {
         loop {
             let Some(socket) = &self.socket else { return Poll::Ready(Ok(0)) };
             if let Err(error) = ready!(socket.poll_read_ready(cx)) {
@@ -107,7 +111,7 @@ impl Part {
                     return Poll::Ready(self.ended());
                 }
                 Err(FillError::Source(error)) => return Poll::Ready(Err(self.lost(Some(error)))),
-                Err(FillError::Store(error)) => return Poll::Ready(Err(Fault::Store(error))),
+                Err(FillError::Store(error)) => return Poll::Ready(Err(PartFault::Store(error))),
             }
         }
     }
@@ -145,17 +149,17 @@ impl Part {
     }
 
     /// The stream ended: where the size of the file is not known, this says that the part is complete.
-    fn ended(&mut self) -> Result<usize, Fault> {
+    fn ended(&mut self) -> Result<usize, PartFault> {
         if self.end.is_some() {
             return Err(self.lost(None));
         }
-        self.commit().map_err(Fault::Store)?;
+        self.commit().map_err(PartFault::Store)?;
         self.socket = None;
         Ok(0)
     }
 
-    fn lost(&self, reason: Option<io::Error>) -> Fault {
-        Fault::Lost { stream: self.id.byte(), received: self.received, reason }
+    fn lost(&self, reason: Option<io::Error>) -> PartFault {
+        PartFault::Lost { stream: self.id.byte(), received: self.received, reason }
     }
 
     /// Whether no data has arrived for `limit`, and none waits to be received either.

@@ -10,8 +10,8 @@ use super::VERSION;
 /// The length of a hello in bytes.
 pub(crate) const HELLO_LEN: usize = 28;
 
-/// The second byte of a hello: neither ASCII, as in HTTP, nor a version of TLS, so the first two bytes of a connection tell
-/// what it is.
+/// The second byte of a hello: neither ASCII, as in HTTP, nor a version of TLS, so the first two bytes of a connection
+/// identify it.
 pub(crate) const MAGIC: u8 = 0xd7;
 
 /// The flag that the connection replaces the stream's former one.
@@ -32,7 +32,7 @@ pub(crate) struct Hello {
 pub(crate) enum Replacing {
     /// The stream's first connection, or one whose former connection is known to have ended.
     Nothing,
-    /// The sender shall end the former connection, if it still has it.
+    /// The sender must close the former connection, if it still has it.
     Former,
 }
 
@@ -121,7 +121,7 @@ impl FromStr for Secret {
     }
 }
 
-/// Compares in a time that tells nothing about where two secrets differ.
+/// Compares in a time that does not depend on where two secrets differ.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()

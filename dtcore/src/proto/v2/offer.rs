@@ -154,10 +154,10 @@ impl SessionOffer {
     /// Whether JSON claims to be an offer of protocol 2.
     pub(crate) fn is_claimed(body: &[u8]) -> bool {
         #[derive(Deserialize)]
-        struct Claim {
+        struct AnyVersion {
             protocol: u64,
         }
-        serde_json::from_slice(body).is_ok_and(|claim: Claim| claim.protocol > 1)
+        serde_json::from_slice(body).is_ok_and(|claim: AnyVersion| claim.protocol > 1)
     }
 }
 
@@ -232,6 +232,6 @@ mod tests {
         let text = request.encode();
         assert_eq!(text, r#"{"threads": 8, "protocol": 2, "md5": true, "from": 0, "push": 524288}"#);
         assert_eq!(TransferRequest::decode(text.as_bytes()), Ok(TransferRequest::V2(request)));
-        assert_eq!(v1::Request::decode(text.as_bytes()), Ok(v1::Request { streams }));
+        assert_eq!(v1::LegacyRequest::decode(text.as_bytes()), Ok(v1::LegacyRequest { streams }));
     }
 }

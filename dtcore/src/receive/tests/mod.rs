@@ -18,7 +18,7 @@ use super::file_digest::FileDigest;
 use super::settings::{Settings, Verification};
 use super::source::{Opened, RemoteName, Source};
 use super::stream_set::StreamSet;
-use super::transfer::{Parts, Transfer};
+use super::transfer::{ActiveTransfer, TransferParts};
 use super::{DtStream, FrameReader};
 use crate::digest::{Blake3Digest, RangeDigest};
 use crate::event;
@@ -97,7 +97,7 @@ fn manifest_of(size: u64) -> Manifest {
     Manifest::new(size, BlockSize::new(BLOCK).unwrap()).unwrap()
 }
 
-fn transfer(scene: Scene) -> Transfer<ReadyMade> {
+fn transfer(scene: Scene) -> ActiveTransfer<ReadyMade> {
     let manifest = manifest_of(scene.size);
     let streams = StreamCount::new(scene.streams).unwrap();
     let store = open(&tempfile::tempfile().unwrap(), Engine::Write, manifest.size()).unwrap();
@@ -116,7 +116,7 @@ fn transfer(scene: Scene) -> Transfer<ReadyMade> {
     let now = started.elapsed();
     let policy = Policy { stall_timeout: scene.stall_timeout, ..Policy::default() };
     let sink = FileSink::new(manifest, store, None, &done, freed).unwrap();
-    Transfer::new(Parts {
+    ActiveTransfer::new(TransferParts {
         source: ReadyMade::new(manifest),
         settings: Settings {
             streams,

@@ -6,15 +6,15 @@ use super::{BLOCK, ReadyMade, Scene, stream, transfer};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
 use crate::manifest::BlockId;
-use crate::receive::transfer::Transfer;
+use crate::receive::transfer::ActiveTransfer;
 use crate::sink::{BlockLease, Verified};
 
-fn block(transfer: &Transfer<ReadyMade>) -> BlockId {
+fn block(transfer: &ActiveTransfer<ReadyMade>) -> BlockId {
     transfer.manifest.block(0).unwrap()
 }
 
 /// The block, with `byte` in every place, and the digest that matches.
-fn verified(transfer: &Transfer<ReadyMade>, mut lease: BlockLease, byte: u8) -> Verified {
+fn verified(transfer: &ActiveTransfer<ReadyMade>, mut lease: BlockLease, byte: u8) -> Verified {
     let range = transfer.manifest.range(block(transfer));
     let bytes = vec![byte; usize::try_from(range.len()).unwrap()];
     let mut rest = bytes.as_slice();
@@ -26,13 +26,13 @@ fn verified(transfer: &Transfer<ReadyMade>, mut lease: BlockLease, byte: u8) -> 
 }
 
 /// Copies of the block in its place and beside it.
-fn copies(transfer: &Transfer<ReadyMade>, bytes: [u8; 2]) -> [Verified; 2] {
+fn copies(transfer: &ActiveTransfer<ReadyMade>, bytes: [u8; 2]) -> [Verified; 2] {
     let own = transfer.sink.lease(block(transfer)).unwrap();
     let scratch = transfer.sink.lease_scratch(block(transfer)).unwrap();
     [verified(transfer, own, bytes[0]), verified(transfer, scratch, bytes[1])]
 }
 
-fn wasted(transfer: &Transfer<ReadyMade>) -> u64 {
+fn wasted(transfer: &ActiveTransfer<ReadyMade>) -> u64 {
     transfer.counters.recovery().wasted_bytes
 }
 

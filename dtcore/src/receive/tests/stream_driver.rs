@@ -14,16 +14,16 @@ use crate::manifest::BlockRun;
 use crate::proto::v2::{ErrorCode, FRAME_LEN, Request, Response, TRAILER_LEN, WireRun, encode_trailer};
 use crate::receive::stream_driver::{StreamDriver, StreamOutcome};
 use crate::receive::supervise::outcome;
-use crate::receive::transfer::Transfer;
+use crate::receive::transfer::ActiveTransfer;
 use crate::receive::{DtStream, FrameReader};
 use crate::transport::Connection;
 
-async fn drive(transfer: &Transfer<ReadyMade>, number: u64, connection: Connection) -> StreamOutcome {
+async fn drive(transfer: &ActiveTransfer<ReadyMade>, number: u64, connection: Connection) -> StreamOutcome {
     drive_with(transfer, number, connection, None).await
 }
 
 async fn drive_with(
-    transfer: &Transfer<ReadyMade>,
+    transfer: &ActiveTransfer<ReadyMade>,
     number: u64,
     connection: Connection,
     pushed: Option<BlockRun>,
@@ -45,12 +45,12 @@ async fn request(peer: &mut TcpStream) -> Request {
 }
 
 /// A file of one small block, which one stream fetches.
-fn small() -> Transfer<ReadyMade> {
+fn small() -> ActiveTransfer<ReadyMade> {
     transfer(Scene { size: 100, streams: 1, ..Scene::default() })
 }
 
-/// Waits until the transfer is complete, and has the sender told so.
-async fn accepted(transfer: &Transfer<ReadyMade>) {
+/// Waits until the transfer is complete, and has the sender notified.
+async fn accepted(transfer: &ActiveTransfer<ReadyMade>) {
     while outcome(transfer).unwrap().is_none() {
         transfer.completion.changed().await;
     }

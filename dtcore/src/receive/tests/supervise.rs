@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::{ReadyMade, Scene, transfer};
 use crate::receive::supervise::check_streams;
-use crate::receive::transfer::Transfer;
+use crate::receive::transfer::ActiveTransfer;
 
 const TICK: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Transfers that took longer to prepare than data may be missing, with none of their blocks there and with all.
-fn prepared_late() -> [Transfer<ReadyMade>; 2] {
+fn prepared_late() -> [ActiveTransfer<ReadyMade>; 2] {
     [false, true].map(|is_there| {
         let scene = Scene { took: LIMIT * 2, is_there, stall_timeout: LIMIT, ..Scene::default() };
         transfer(scene)
@@ -18,7 +18,7 @@ fn prepared_late() -> [Transfer<ReadyMade>; 2] {
 }
 
 /// How long it is from `now` until the transfer times out.
-fn patience(transfer: &Transfer<ReadyMade>, now: Duration, checked: &mut Duration) -> Duration {
+fn patience(transfer: &ActiveTransfer<ReadyMade>, now: Duration, checked: &mut Duration) -> Duration {
     let mut waited = Duration::ZERO;
     while check_streams(transfer, checked, now + waited).is_ok() {
         waited += TICK;

@@ -3,7 +3,7 @@
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::schedule::block_table::{Assignment, BlockTable, Released};
-use crate::schedule::{ConflictingProof, Verified};
+use crate::schedule::{ConflictingProof, VerifiedCopy};
 
 const LEN: u64 = 16 << 10;
 
@@ -114,7 +114,7 @@ fn blocks_before_an_assigned_one_are_not_forgotten() {
 fn frontier_is_the_first_missing_byte() {
     let mut table = table(&[1]);
     for (verified, frontier) in [(2, 0), (0, 3 * LEN), (4, 3 * LEN), (3, 5 * LEN), (5, 6 * LEN - 1)] {
-        assert_eq!(table.verify(stream(0), block(verified)), Verified::First { also_assigned_to: None });
+        assert_eq!(table.verify(stream(0), block(verified)), VerifiedCopy::First { also_assigned_to: None });
         assert_eq!(table.frontier(), frontier);
     }
     assert_eq!((table.missing(), table.unassigned(), table.verified().is_full()), (0, 0, true));
@@ -132,8 +132,8 @@ fn block_on_two_streams_stays_with_the_one_that_keeps_it() {
     assert_eq!(table.release(stream(3), block(0)), Released::NotAssigned);
     assert_eq!(table.release(stream(1), block(0)), Released::StillAssigned(two));
     assert!(table.assign(block(0), one));
-    assert_eq!(table.verify(stream(2), block(0)), Verified::First { also_assigned_to: Some(stream(1)) });
-    assert_eq!(table.verify(stream(1), block(0)), Verified::Duplicate);
+    assert_eq!(table.verify(stream(2), block(0)), VerifiedCopy::First { also_assigned_to: Some(stream(1)) });
+    assert_eq!(table.verify(stream(1), block(0)), VerifiedCopy::Duplicate);
     assert_eq!(table.release(stream(1), block(0)), Released::NotAssigned);
 }
 

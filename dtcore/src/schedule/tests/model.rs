@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::manifest::{BlockId, BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::schedule::tests::simulation::ms;
-use crate::schedule::{Corrupt, NextRun, Policy, Scheduler, Verified};
+use crate::schedule::{Corrupt, NextRun, Policy, Scheduler, VerifiedCopy};
 
 const LEN: u64 = 1 << 20;
 const RTT: Duration = ms(10);
@@ -193,11 +193,11 @@ impl Model {
         let others: Vec<_> = self.assignees(block).filter(|other| *other != stream).collect();
         match verified {
             // A pushed copy may arrive first while two other streams are to deliver the block.
-            Verified::First { also_assigned_to: Some(other) } => {
+            VerifiedCopy::First { also_assigned_to: Some(other) } => {
                 assert!(is_wanted && others.contains(&other), "{other} is not among {others:?}");
             }
-            Verified::First { also_assigned_to: None } => assert!(is_wanted && others.is_empty()),
-            Verified::Duplicate => assert!(!is_wanted),
+            VerifiedCopy::First { also_assigned_to: None } => assert!(is_wanted && others.is_empty()),
+            VerifiedCopy::Duplicate => assert!(!is_wanted),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::manifest::{BlockId, BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
 use crate::schedule::tests::simulation::ms;
-use crate::schedule::{Corrupt, Fault, NextRun, Policy, Scheduler, Verified};
+use crate::schedule::{Corrupt, Fault, NextRun, Policy, Scheduler, VerifiedCopy};
 
 pub(super) const LEN: u64 = 16 << 10;
 pub(super) const RTT: Duration = ms(10);
@@ -51,7 +51,7 @@ pub(super) fn deliver(
     stream: StreamId,
     block: BlockId,
     now: Duration,
-) -> Verified {
+) -> VerifiedCopy {
     for millis in 1..=10 {
         scheduler.received(stream, LEN / 10, now + ms(millis));
     }
@@ -66,7 +66,7 @@ fn block_whose_second_copy_is_lost_can_be_hedged_again() {
         let block = request(&mut scheduler, stream, ms(0));
         assert_eq!(
             deliver(&mut scheduler, stream, block, ms(10)),
-            Verified::First { also_assigned_to: None }
+            VerifiedCopy::First { also_assigned_to: None }
         );
     }
     // By 400 ms it is late.
@@ -75,7 +75,10 @@ fn block_whose_second_copy_is_lost_can_be_hedged_again() {
     assert_eq!(scheduler.next_run(two, ms(400)), NextRun::Idle);
     scheduler.lost(one, ms(410));
     assert_eq!(scheduler.next_run(two, ms(410)), single(last));
-    assert_eq!(deliver(&mut scheduler, two, last, ms(420)), Verified::First { also_assigned_to: Some(slow) });
+    assert_eq!(
+        deliver(&mut scheduler, two, last, ms(420)),
+        VerifiedCopy::First { also_assigned_to: Some(slow) }
+    );
     assert!(!scheduler.is_wanted(last));
     // Another copy is not needed, corrupt or not.
     assert_eq!(scheduler.corrupt(slow, last, ms(450)), Corrupt::Again);

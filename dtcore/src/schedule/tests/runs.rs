@@ -3,7 +3,7 @@
 use crate::manifest::{BlockRun, StreamId};
 use crate::schedule::tests::rules::{LEN, RTT, deliver, request, request_all, transfer};
 use crate::schedule::tests::simulation::ms;
-use crate::schedule::{NextRun, Policy, Scheduler, Verified};
+use crate::schedule::{NextRun, Policy, Scheduler, VerifiedCopy};
 
 fn run(scheduler: &Scheduler, first: u64, count: u32) -> BlockRun {
     scheduler.table.manifest().run(first, count).unwrap()
@@ -94,7 +94,10 @@ fn pushed_blocks_that_are_verified_or_assigned_count_as_in_flight_only() {
     scheduler.skipped(one, verified, ms(20));
     assert_eq!(scheduler.pool.get(one).unwrap().outstanding(), 2 * LEN);
     // The copy that was not requested may still be the first.
-    assert_eq!(scheduler.verified(one, assigned, ms(20)), Verified::First { also_assigned_to: Some(two) });
+    assert_eq!(
+        scheduler.verified(one, assigned, ms(20)),
+        VerifiedCopy::First { also_assigned_to: Some(two) }
+    );
     scheduler.lost(one, ms(30));
     assert_eq!(scheduler.table.unassigned(), 2 * LEN);
 }

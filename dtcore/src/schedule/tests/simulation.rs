@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::manifest::{BlockId, BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
-use crate::schedule::{Backoff, Corrupt, Fault, NextRun, Policy, Retries, Scheduler, Verified};
+use crate::schedule::{Backoff, Corrupt, Fault, NextRun, Policy, Retries, Scheduler, VerifiedCopy};
 
 /// The virtual time that passes in one step.
 const STEP: Duration = Duration::from_millis(1);
@@ -250,7 +250,7 @@ impl Simulation {
             assert_eq!(corrupt, Corrupt::Again);
         } else {
             let verified = self.scheduler.verified(stream, block, self.now);
-            assert!(matches!(verified, Verified::First { .. }), "{verified:?}");
+            assert!(matches!(verified, VerifiedCopy::First { .. }), "{verified:?}");
             self.simulated[stream.index()].backoff.progressed();
             self.retries.progressed();
         }

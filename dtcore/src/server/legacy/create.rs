@@ -15,7 +15,7 @@ use super::transfer::LegacyTransfer;
 use crate::backend::Object;
 use crate::digest::Md5Digest;
 use crate::manifest::StaticSplit;
-use crate::proto::v1::{LegacyAnswer, Request};
+use crate::proto::v1::{LegacyAnswer, LegacyRequest};
 use crate::send::digest_cache::DigestError;
 use crate::server::ServerContext;
 use crate::server::admission::{Permit, client_key};
@@ -31,7 +31,7 @@ const ATTEMPTS: usize = 2;
 pub(in crate::server) async fn create_transfer(
     context: &Arc<ServerContext>,
     peer: SocketAddr,
-    wanted: Request,
+    wanted: LegacyRequest,
     names: Arc<[Vec<u8>]>,
     permit: Permit,
 ) -> Result<(LegacyAnswer, u64), Refusal> {

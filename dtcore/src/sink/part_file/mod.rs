@@ -177,7 +177,7 @@ impl PartFile {
         if !is_named(&self.file, &self.path) {
             return Err(self.changed_by_other("publish"));
         }
-        self.rename()?;
+        rename(&self.path, &self.output, self.clobber)?;
         if !is_named(&self.file, &self.output) {
             return Err(self.changed_by_other("publish"));
         }
@@ -205,28 +205,6 @@ impl PartFile {
         let source = io::Error::new(io::ErrorKind::UnexpectedEof, text);
         Failure::LocalFile { action, path: self.path.clone(), source }
     }
-
-    fn rename(&self) -> Result<(), Failure> {
-        let result = match self.clobber {
-            Clobber::Replace => fs::rename(&self.path, &self.output),
-            Clobber::Refuse => {
-                match renameat_with(CWD, &self.path, CWD, &self.output, RenameFlags::NOREPLACE) {
-                    // The file system does not support the flag; creating a hard link does not replace either.
-                    Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                        fs::hard_link(&self.path, &self.output).and_then(|()| fs::remove_file(&self.path))
-                    }
-                    result => result.map_err(io::Error::from),
-                }
-            }
-        };
-        result.map_err(|source| {
-            if source.kind() == io::ErrorKind::AlreadyExists {
-                Failure::OutputExists { path: self.output.clone() }
-            } else {
-                Failure::local("rename into place", &self.output, 0, source)
-            }
-        })
-    }
 }
 
 impl Drop for PartFile {
@@ -248,6 +226,27 @@ impl Drop for PartFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Renames `part` to `output`, atomically, and never over an output that must stay.
+fn rename(part: &Path, output: &Path, clobber: Clobber) -> Result<(), Failure> {
+    let result = match clobber {
+        Clobber::Replace => fs::rename(part, output),
+        Clobber::Refuse => match renameat_with(CWD, part, CWD, output, RenameFlags::NOREPLACE) {
+            // The file system does not support the flag; creating a hard link does not replace either.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                fs::hard_link(part, output).and_then(|()| fs::remove_file(part))
+            }
+            result => result.map_err(io::Error::from),
+        },
+    };
+    result.map_err(|source| {
+        if source.kind() == io::ErrorKind::AlreadyExists {
+            Failure::OutputExists { path: output.to_owned() }
+        } else {
+            Failure::local("rename into place", output, 0, source)
+        }
+    })
 }
 
 /// Whether a published output is on the disk when the transfer reports success.

@@ -122,7 +122,7 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 impl Store for PwriteStore {
     fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>> {
         let heap = Heap::new(&self.buffers, range.len())?;
-        Some(Box::new(PwriteLease { lent: self.file.lend(range)?, state: State::Receiving(heap) }))
+        Some(Box::new(PwriteLease { lent: self.file.lend(range)?, state: WriteState::Filling(heap) }))
     }
 
     fn is_buffered(&self) -> bool {
@@ -157,13 +157,13 @@ impl Store for PwriteStore {
 #[derive(Debug)]
 struct PwriteLease {
     lent: Lent,
-    state: State,
+    state: WriteState,
 }
 
 #[derive(Debug)]
-enum State {
+enum WriteState {
     /// The bytes are in a buffer.
-    Receiving(Heap),
+    Filling(Heap),
     /// So many bytes are in the file, and do not count yet.
     Written(u64),
 }
@@ -171,38 +171,38 @@ enum State {
 impl Lease for PwriteLease {
     fn remaining(&self) -> u64 {
         match &self.state {
-            State::Receiving(heap) => heap.remaining(),
-            State::Written(_) => 0,
+            WriteState::Filling(heap) => heap.remaining(),
+            WriteState::Written(_) => 0,
         }
     }
 
     fn fill(&mut self, source: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
         match &mut self.state {
-            State::Receiving(heap) => heap.fill(source),
-            State::Written(_) => Ok(0),
+            WriteState::Filling(heap) => heap.fill(source),
+            WriteState::Written(_) => Ok(0),
         }
     }
 
     fn received(&mut self) -> io::Result<&[u8]> {
         Ok(match &self.state {
-            State::Receiving(heap) => heap.received(),
-            State::Written(_) => &[],
+            WriteState::Filling(heap) => heap.received(),
+            WriteState::Written(_) => &[],
         })
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if let State::Receiving(heap) = &self.state {
+        if let WriteState::Filling(heap) = &self.state {
             let (file, bytes) = (&self.lent.file, heap.received());
             file.check()?;
             file.file.write_all_at(bytes, self.lent.range.start())?;
-            self.state = State::Written(to_u64(bytes.len()));
+            self.state = WriteState::Written(to_u64(bytes.len()));
         }
         Ok(())
     }
 
     fn commit(mut self: Box<Self>) -> io::Result<()> {
         self.flush()?;
-        if let State::Written(n) = self.state {
+        if let WriteState::Written(n) = self.state {
             self.lent.fill(n);
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::client::legacy::part::{Fault, Part};
+use crate::client::legacy::part::{Part, PartFault};
 use crate::manifest::{InconsistentLengths, StaticSplit};
 use crate::receive::RateLimit;
 use crate::receive::in_order::InOrderReader;
@@ -48,12 +48,12 @@ impl Parts {
     }
 
     /// The size of the file that has parts of these lengths.
-    pub(super) fn size(&self) -> Result<u64, Fault> {
+    pub(super) fn size(&self) -> Result<u64, PartFault> {
         let lengths: Vec<_> = self.all.iter().map(Part::received).collect();
         match StaticSplit::from_lengths(&lengths) {
             Ok(split) => Ok(split.size()),
             Err(InconsistentLengths { stream, received }) => {
-                Err(Fault::Lost { stream, received, reason: None })
+                Err(PartFault::Lost { stream, received, reason: None })
             }
         }
     }
@@ -62,7 +62,7 @@ impl Parts {
     ///
     /// # Cancel safety
     /// Cancel safe: received bytes and the allowance are recorded.
-    pub(super) async fn receive(&mut self, reader: &InOrderReader) -> Result<(), Fault> {
+    pub(super) async fn receive(&mut self, reader: &InOrderReader) -> Result<(), PartFault> {
         if self.allowed == 0
             && let Some(limit) = &self.limit
         {
@@ -76,7 +76,7 @@ impl Parts {
         Ok(())
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, PartFault>> {
         let due = MIN_RATE * self.started.elapsed().as_millis() / 1000;
         for index in turns(self.all.iter().map(|part| part.is_open().then(|| part.received())), due) {
             if let Some(part) = self.all.get_mut(index)
@@ -107,7 +107,7 @@ impl Parts {
 }
 
 /// The indices of the open parts, in the order in which they are tried: first those that have received less than `due`
-/// bytes, from the least on, then the others in file order. `received` is `None` for a part that is complete.
+/// bytes, from the least on, then the others in file order. A complete part has `None` as `received`.
 fn turns(received: impl Iterator<Item = Option<u64>>, due: u128) -> Vec<usize> {
     let open =
         received.enumerate().filter_map(|(index, received)| Some((u128::from(received?).min(due), index)));

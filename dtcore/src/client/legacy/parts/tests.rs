@@ -46,7 +46,7 @@ impl Scene {
         self.peers[stream].write_all(bytes).await.unwrap();
     }
 
-    async fn receive_all(&mut self) -> Result<(), Fault> {
+    async fn receive_all(&mut self) -> Result<(), PartFault> {
         while self.parts.n_open() > 0 {
             self.parts.receive(&self.reader).await?;
         }
@@ -101,7 +101,7 @@ async fn early_end_is_reported_with_its_stream() {
         scene.peers.clear();
         let received = scene.receive_all().await;
         let fault = received.and_then(|()| scene.parts.size().map(|_| ())).unwrap_err();
-        assert!(matches!(fault, Fault::Lost { stream: 1, received: 1, .. }), "{fault:?}");
+        assert!(matches!(fault, PartFault::Lost { stream: 1, received: 1, .. }), "{fault:?}");
     }
 }
 

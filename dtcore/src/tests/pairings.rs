@@ -1,4 +1,4 @@
-//! The two engines against each other in one process, whichever of them has dialled: what an upload needs is there.
+//! The two engines against each other in one process, no matter which of them has dialled: an upload needs no other engine.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -77,7 +77,7 @@ async fn read_hello(socket: &mut TcpStream) -> Hello {
     Hello::decode(&bytes).unwrap()
 }
 
-/// Serves one stream of the session, whoever has dialled.
+/// Serves one stream of the session, no matter which side has dialled.
 async fn serve(session: Arc<Session>, socket: TcpStream, hello: Hello) {
     let guard = session.claim(hello.stream, hello.replacing, || Some(Places::unlimited())).unwrap();
     serve_stream(guard, Connection::tcp(Arc::new(socket)), Bytes::new(), Opening::Hello).await;

@@ -1,0 +1,3 @@
+//! Both engines in one process.
+
+mod pairings;
