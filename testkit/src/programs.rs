@@ -7,13 +7,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::process::{Outcome, Process};
 use crate::wait::until;
+
+/// How long a chosen port may be in use by a connection of another test.
+const PORT_WAIT: Duration = Duration::from_secs(5);
 
 /// A user that owns nothing.
 const NOBODY: u32 = 65534;
@@ -60,7 +63,7 @@ impl Programs {
 }
 
 /// A program about to be started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Run {
     program: PathBuf,
     name: &'static str,
@@ -181,7 +184,19 @@ impl Run {
 
     /// Starts a server on this port, as after one that has ended, and waits until it says that it is ready.
     pub fn ready_on(self, port: u16) -> Server {
-        self.try_ready_on(port).unwrap_or_else(|outcome| panic!("dtserver ended: {outcome}"))
+        let begin = Instant::now();
+        loop {
+            match self.clone().try_ready_on(port) {
+                Ok(server) => return server,
+                // A connection of another test may have that port at the moment.
+                Err(outcome)
+                    if port != 0 && outcome.stderr.contains("in use") && begin.elapsed() < PORT_WAIT =>
+                {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(outcome) => panic!("dtserver ended: {outcome}"),
+            }
+        }
     }
 
     /// Starts a server on a free port and waits until it says that it is ready.

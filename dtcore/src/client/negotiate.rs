@@ -14,6 +14,7 @@ use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
 use crate::event::{Event, EventSender, Report};
 use crate::failure::Failure;
+use crate::manifest::ByteRange;
 use crate::proto::v1;
 use crate::proto::v2::{Push, ReportedDigests, SessionOffer, SessionRequest};
 use crate::receive::{self, Offered};
@@ -41,15 +42,15 @@ pub(super) async fn run(
     let (clobber, resume) = (options.clobber, options.resume);
     let opening = spawn_blocking(move || {
         let sink = Sink::open(output, clobber, resume)?;
-        let from = sink.first_missing();
-        Ok::<_, Failure>((sink, from))
+        let gap = sink.first_gap();
+        Ok::<_, Failure>((sink, gap))
     });
     // Not cut off by `cancel`: what it creates must be known here to be removed.
-    let (mut sink, from) = opening.await.map_err(|_| Failure::System {
+    let (mut sink, gap) = opening.await.map_err(|_| Failure::System {
         action: "open the output",
         source: io::Error::other("its thread has panicked"),
     })??;
-    let request = request(&options, from);
+    let request = request(&options, gap);
     let negotiated = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(Failure::Cancelled),
@@ -131,9 +132,9 @@ fn is_damaged(error: &Failure) -> bool {
         if source.kind() == io::ErrorKind::InvalidData)
 }
 
-/// The request for a session, for a receiver that lacks the file from byte `from` on.
-fn request(options: &Options, from: u64) -> SessionRequest {
-    let push = Push { from, length: PUSH };
+/// The request for a session, for a receiver that lacks the bytes of `gap`, and perhaps others after it.
+fn request(options: &Options, gap: ByteRange) -> SessionRequest {
+    let push = Push { from: gap.start(), length: gap.len().min(PUSH) };
     SessionRequest { streams: options.streams, digests: options.digests(), push }
 }
 

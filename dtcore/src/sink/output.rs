@@ -20,7 +20,7 @@ use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
-use crate::manifest::{BlockSet, BlockSize, Manifest};
+use crate::manifest::{BlockSet, BlockSize, ByteRange, Manifest};
 
 /// What the user named as output.
 pub(crate) enum Output {
@@ -144,11 +144,11 @@ impl Sink {
         Ok(Self::Ordered { writer: Some(writer), name })
     }
 
-    /// The first byte of `manifest` that an earlier transfer has not left; 0 if that is not known without work.
-    pub(crate) fn first_missing(&self) -> u64 {
+    /// The first bytes that an earlier transfer has not left; the range of any file if that is not known without work.
+    pub(crate) fn first_gap(&self) -> ByteRange {
         match self {
-            Self::File(part) => part.first_missing(),
-            Self::Ordered { .. } | Self::Memory(..) => 0,
+            Self::File(part) => part.first_gap(),
+            Self::Ordered { .. } | Self::Memory(..) => ByteRange::new(0, u64::MAX),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The journal's bytes: header and records, as pure functions. `docs/journal.md` is the normative text.
 
 use crate::digest::{Blake3Digest, RangeDigest};
-use crate::manifest::{BlockId, BlockSet, BlockSize, Manifest};
+use crate::manifest::{BlockId, BlockSet, BlockSize, ByteRange, Manifest};
 use crate::num::to_u64;
 use crate::proto::v2::SourceVersion;
 
@@ -184,14 +184,17 @@ impl JournalContents {
         to_u64(HEADER_LEN + self.records.len() * RECORD_LEN)
     }
 
-    /// The first byte of the file that is in no recorded block; its size if there is none.
-    pub(crate) fn first_missing(&self) -> u64 {
+    /// The first bytes of the file that are in no recorded block; empty if every block is recorded.
+    pub(crate) fn first_gap(&self) -> ByteRange {
         let manifest = &self.header.source_identity.manifest;
         let mut recorded = BlockSet::new(manifest);
         self.records.iter().for_each(|record| {
             recorded.insert(record.block);
         });
-        recorded.first_missing(0).map_or(manifest.size(), |block| manifest.range(block).start())
+        let mut missing = manifest.blocks().skip_while(|block| recorded.contains(*block));
+        let start = missing.next().map_or(manifest.size(), |block| manifest.range(block).start());
+        let next = missing.find(|block| recorded.contains(*block));
+        ByteRange::new(start, next.map_or(manifest.size(), |block| manifest.range(block).start()))
     }
 }
 
@@ -315,6 +318,24 @@ mod tests {
         let mut bytes = journal(&header, &[record(&header, 0, 1)]);
         bytes.extend(record(&header, 1, 1).encode(&other.nonce));
         assert_eq!(JournalContents::decode(&bytes).unwrap().records.len(), 1);
+    }
+
+    #[test]
+    fn gap_ends_where_a_recorded_block_begins() {
+        let header = header(6);
+        let manifest = header.source_identity.manifest;
+        let block = manifest.block_size().bytes();
+        for (recorded, start, end) in [
+            (&[][..], 0, manifest.size()),
+            (&[0, 1, 4], 2 * block, 4 * block),
+            (&[3], 0, 3 * block),
+            (&[0, 1, 2], 3 * block, manifest.size()),
+            (&[0, 1, 2, 3, 4, 5], manifest.size(), manifest.size()),
+        ] {
+            let records = recorded.iter().map(|index| record(&header, *index, 1)).collect();
+            let contents = JournalContents { header: header.clone(), records };
+            assert_eq!(contents.first_gap(), ByteRange::new(start, end), "{recorded:?}");
+        }
     }
 
     proptest! {

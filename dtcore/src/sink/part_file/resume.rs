@@ -3,7 +3,7 @@
 use super::{PartFile, PartState};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
-use crate::manifest::Manifest;
+use crate::manifest::{ByteRange, Manifest};
 use crate::sink::journal::{
     self, Journal, Outcome, PartIdentity, RecoverError, Recovered, ResumeDecision, SourceIdentity,
     StaleJournal, Trust, Watch, check_journal, recover,
@@ -115,11 +115,13 @@ impl PartFile {
         Ok((Some(journal), recovered))
     }
 
-    /// The first byte that is in no recorded block of an earlier transfer; 0 if there is no valid journal.
-    pub(crate) fn first_missing(&self) -> u64 {
-        let PartState::Stale = self.state else { return 0 };
-        let stale = StaleJournal::read(&self.journal).ok().flatten();
-        stale.map_or(0, |stale| stale.contents().first_missing())
+    /// The first bytes that an earlier transfer has not recorded, or the range of any file if nothing is known of that.
+    pub(crate) fn first_gap(&self) -> ByteRange {
+        let stale = match self.state {
+            PartState::Stale => StaleJournal::read(&self.journal).ok().flatten(),
+            PartState::Empty | PartState::Journaled(_) | PartState::Published => None,
+        };
+        stale.map_or(ByteRange::new(0, u64::MAX), |stale| stale.contents().first_gap())
     }
 
     /// Whether it stays when it is dropped, to be resumed later.
