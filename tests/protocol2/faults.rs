@@ -105,10 +105,12 @@ fn cut_at_99_percent_costs_little() {
     let (workspace, server, content) = served(32 * MIB);
     let block = Session::request(server.addr, "f", 1).block;
     let proxy = Proxy::plain(server.addr);
+    // Nothing of a run counts before its end, and a run is what arrives in 20 ms: on an unlimited path that is many blocks.
+    proxy.set_rate(Some(24 << 20));
     proxy.cut_all_at((32 << 20) * 99 / 100);
     let finished = completes("all cut at 99 %", &proxy, &workspace, &content, &[]);
     let again = number(&finished, "received") - (32 << 20);
-    assert!(again <= 2 * u64::from(STREAMS) * block, "{again} bytes were fetched again: {finished}");
+    assert!(again <= 4 * u64::from(STREAMS) * block, "{again} bytes were fetched again: {finished}");
 }
 
 /// One stream a hundred times slower than the others costs the transfer about a second, and hardly a byte.

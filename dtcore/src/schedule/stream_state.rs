@@ -17,7 +17,7 @@ pub(super) const MAX_RUN: u64 = 4 << 20;
 pub(super) const RUN_TIME: Duration = Duration::from_millis(20);
 /// How many runs a stream's share of the missing bytes has at least, so that runs get shorter towards the end: there the streams
 /// are to end together, and a lost connection is to cost little.
-const RUNS_PER_SHARE: u64 = 16;
+const RUNS_PER_SHARE: u64 = 8;
 /// The most blocks in flight on a stream; a sender accepts twice as many unanswered requests.
 pub(super) const MAX_BLOCKS_IN_FLIGHT: usize = 512;
 /// A stream that was idle for less than this counts as busy all the time.
