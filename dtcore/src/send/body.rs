@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::event::StreamFailure;
 use crate::backend::Object;
@@ -25,7 +25,15 @@ pub(crate) struct BodySender<'a> {
     rest: ByteRange,
     method: Method,
     stall_timeout: Duration,
+    /// When the connection last accepted bytes.
+    last_progress: Instant,
+    /// Whether to try without being told that the connection accepts bytes.
+    is_probing: bool,
 }
+
+/// How often within the stall timeout a connection is tried that is not reported as writable: the kernel does that only when a
+/// third of its buffer is free, which takes a slow receiver longer than it is silent.
+const PROBES: u32 = 4;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Method {
@@ -46,7 +54,8 @@ impl<'a> BodySender<'a> {
             (Some(_), Some(_)) => Method::SendFile,
             _ => Method::Copy(Bytes::new()),
         };
-        Self { source, connection, rest: range, method, stall_timeout }
+        let last_progress = Instant::now();
+        Self { source, connection, rest: range, method, stall_timeout, last_progress, is_probing: false }
     }
 
     /// The offset of the first byte that is not sent yet.
@@ -76,8 +85,14 @@ impl<'a> BodySender<'a> {
         if matches!(&self.method, Method::Copy(bytes) if bytes.is_empty()) {
             self.method = Method::Copy(read(self.source, self.next(end), self.stall_timeout).await?);
         }
-        let writable = timeout(self.stall_timeout, self.connection.writable()).await;
-        writable.map_err(|_| StreamFailure::Stalled)?.map_err(|_| StreamFailure::Disconnected)
+        match timeout(self.stall_timeout / PROBES, self.connection.writable()).await {
+            Ok(writable) => writable.map_err(|_| StreamFailure::Disconnected),
+            Err(_) if self.last_progress.elapsed() >= self.stall_timeout => Err(StreamFailure::Stalled),
+            Err(_) => {
+                self.is_probing = true;
+                Ok(())
+            }
+        }
     }
 
     /// Sends without waiting; `None` if the connection accepts nothing now, or the method has changed: wait, and try again.
@@ -97,7 +112,11 @@ impl<'a> BodySender<'a> {
                 Err(_) => return Err(StreamFailure::Disconnected),
             },
         };
-        self.rest = ByteRange::new(self.rest.start() + sent.unwrap_or(0), self.rest.end());
+        self.is_probing = false;
+        if let Some(n) = sent {
+            self.last_progress = Instant::now();
+            self.rest = ByteRange::new(self.rest.start() + n, self.rest.end());
+        }
         Ok(sent)
     }
 
@@ -111,11 +130,12 @@ impl<'a> BodySender<'a> {
             self.method = Method::Copy(Bytes::new());
             return Ok(None);
         };
-        let result = self.connection.try_write_with(|| {
-            let mut offset = range.start();
+        let mut offset = range.start();
+        let mut send = || {
             let sending = || rustix::fs::sendfile(socket, file, Some(&mut offset), to_usize(range.len()));
             rustix::io::retry_on_intr(sending).map_err(io::Error::from)
-        });
+        };
+        let result = if self.is_probing { send() } else { self.connection.try_write_with(send) };
         match result {
             // The file is shorter than when it was opened.
             Ok(0) => Err(StreamFailure::SourceChanged),
