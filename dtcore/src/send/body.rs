@@ -27,7 +27,7 @@ pub(crate) struct BodySender<'a> {
     stall_timeout: Duration,
     /// When the connection last accepted bytes.
     last_progress: Instant,
-    /// Whether to try without being told that the connection accepts bytes.
+    /// Whether to try although the connection is not reported as writable.
     is_probing: bool,
 }
 
