@@ -53,12 +53,12 @@ impl Header {
 
 /// The bytes with their check, 2 bytes from the third on, which is computed with these as 0.
 pub(super) fn with_check<const N: usize>(mut bytes: [u8; N]) -> [u8; N] {
-    let mut put = |check: [u8; 2]| bytes.iter_mut().skip(2).zip(check).for_each(|(byte, part)| *byte = part);
-    put([0, 0]);
-    let [first, second, ..] = *blake3::hash(&bytes).as_bytes();
-    let mut put = |check: [u8; 2]| bytes.iter_mut().skip(2).zip(check).for_each(|(byte, part)| *byte = part);
-    put([first, second]);
-    bytes
+    let mut set = |check: [u8; 2]| {
+        bytes.iter_mut().skip(2).zip(check).for_each(|(byte, part)| *byte = part);
+        bytes
+    };
+    let [first, second, ..] = *blake3::hash(&set([0, 0])).as_bytes();
+    set([first, second])
 }
 
 /// A complete frame with a payload: header, payload, check.
