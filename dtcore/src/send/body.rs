@@ -1,4 +1,4 @@
-//! Moves a file's bytes into a connection: by `sendfile`, or by reading and writing where that is not possible.
+//! Moves a file's bytes into a connection: by `sendfile`, or by reading and writing where that is not possible or slower.
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use super::event::StreamFailure;
+use super::local_copy;
 use crate::backend::Object;
 use crate::manifest::ByteRange;
 use crate::num::{to_u64, to_usize};
@@ -39,6 +40,8 @@ const PROBES: u32 = 4;
 enum Method {
     /// The kernel moves the bytes.
     SendFile,
+    /// The receiver is on this machine: the bytes are copied through a cache.
+    LocalCopy,
     /// The bytes go through this process; these were read and not sent yet.
     Copy(Bytes),
 }
@@ -51,6 +54,7 @@ impl<'a> BodySender<'a> {
         stall_timeout: Duration,
     ) -> Self {
         let method = match (source.as_fd(), connection.as_fd()) {
+            (Some(_), Some(_)) if connection.is_local() => Method::LocalCopy,
             (Some(_), Some(_)) => Method::SendFile,
             _ => Method::Copy(Bytes::new()),
         };
@@ -102,7 +106,7 @@ impl<'a> BodySender<'a> {
     pub(crate) fn send_now(&mut self, end: u64) -> Result<Option<u64>, StreamFailure> {
         let range = self.next(end);
         let sent = match &mut self.method {
-            Method::SendFile => self.send_file(range)?,
+            Method::SendFile | Method::LocalCopy => self.send_file(range)?,
             Method::Copy(bytes) => match self.connection.try_write(bytes) {
                 Ok(n) => {
                     bytes.advance(n);
@@ -132,6 +136,9 @@ impl<'a> BodySender<'a> {
         };
         let mut offset = range.start();
         let mut send = || {
+            if self.method == Method::LocalCopy {
+                return local_copy::copy(&**self.source, range, socket);
+            }
             let sending = || rustix::fs::sendfile(socket, file, Some(&mut offset), to_usize(range.len()));
             rustix::io::retry_on_intr(sending).map_err(io::Error::from)
         };
@@ -225,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_methods_send_the_same_bytes() {
-        for method in [Method::SendFile, Method::Copy(Bytes::new())] {
+        for method in [Method::SendFile, Method::LocalCopy, Method::Copy(Bytes::new())] {
             let (file, content) = file(5_000_000);
             let (bytes, kept) = sent(file, ByteRange::new(7, 4_999_999), method.clone()).await;
             assert!(bytes == content[7..4_999_999], "{method:?}");
@@ -245,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn file_that_is_too_short_has_changed() {
-        for method in [Method::SendFile, Method::Copy(Bytes::new())] {
+        for method in [Method::SendFile, Method::LocalCopy, Method::Copy(Bytes::new())] {
             let (file, content) = file(1000);
             let (bytes, end) = sent(file, ByteRange::new(0, 1001), method).await;
             assert_eq!((bytes, end), (content, Err(StreamFailure::SourceChanged)));

@@ -9,6 +9,7 @@ pub(crate) mod digest_cache;
 mod digest_queue;
 mod event;
 mod fair_queue;
+mod local_copy;
 mod prefetch;
 mod run;
 mod run_digests;

@@ -35,6 +35,13 @@ impl Connection {
         }
     }
 
+    /// Whether the peer runs on this machine, as far as its address shows it.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.is_local(),
+        }
+    }
+
     /// Reads what is there into `buffer`; 0 is the end.
     ///
     /// # Errors

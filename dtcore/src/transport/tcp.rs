@@ -33,6 +33,13 @@ impl TcpConnection {
         Self(socket)
     }
 
+    /// Whether the peer runs on this machine, as far as its address shows it.
+    pub(crate) fn is_local(&self) -> bool {
+        self.0.peer_addr().is_ok_and(|peer| {
+            peer.ip().is_loopback() || self.0.local_addr().is_ok_and(|local| local.ip() == peer.ip())
+        })
+    }
+
     /// Prepares the connection for frames and long data. It is only advice: without it the kernel buffers more.
     pub(crate) fn expect_bulk_data(&self) {
         let _ = self.0.set_nodelay(true);
