@@ -10,11 +10,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use super::event::StreamFailure;
-use super::local_copy;
+use super::local;
 use crate::backend::Object;
 use crate::manifest::ByteRange;
 use crate::num::{to_u64, to_usize};
-use crate::sys::PieceReader;
+use crate::sys::{PieceReader, Window};
 use crate::transport::Connection;
 
 /// Sends a part of a file, in order.
@@ -25,6 +25,8 @@ pub(crate) struct BodySender<'a> {
     /// What is not sent yet.
     rest: ByteRange,
     method: Method,
+    /// What is mapped of the file.
+    window: Option<Window>,
     stall_timeout: Duration,
     /// When the connection last accepted bytes.
     last_progress: Instant,
@@ -40,8 +42,8 @@ const PROBES: u32 = 4;
 enum Method {
     /// The kernel moves the bytes.
     SendFile,
-    /// The receiver is on this machine: the bytes are copied through a cache.
-    LocalCopy,
+    /// The receiver is on this machine: the bytes are copied from a mapping.
+    Local,
     /// The bytes go through this process; these were read and not sent yet.
     Copy(Bytes),
 }
@@ -54,12 +56,21 @@ impl<'a> BodySender<'a> {
         stall_timeout: Duration,
     ) -> Self {
         let method = match (source.as_fd(), connection.as_fd()) {
-            (Some(_), Some(_)) if connection.is_local() => Method::LocalCopy,
+            (Some(_), Some(_)) if connection.is_local() => Method::Local,
             (Some(_), Some(_)) => Method::SendFile,
             _ => Method::Copy(Bytes::new()),
         };
         let last_progress = Instant::now();
-        Self { source, connection, rest: range, method, stall_timeout, last_progress, is_probing: false }
+        Self {
+            source,
+            connection,
+            rest: range,
+            method,
+            window: None,
+            stall_timeout,
+            last_progress,
+            is_probing: false,
+        }
     }
 
     /// The offset of the first byte that is not sent yet.
@@ -106,7 +117,7 @@ impl<'a> BodySender<'a> {
     pub(crate) fn send_now(&mut self, end: u64) -> Result<Option<u64>, StreamFailure> {
         let range = self.next(end);
         let sent = match &mut self.method {
-            Method::SendFile | Method::LocalCopy => self.send_file(range)?,
+            Method::SendFile | Method::Local => self.send_file(range)?,
             Method::Copy(bytes) => match self.connection.try_write(bytes) {
                 Ok(n) => {
                     bytes.advance(n);
@@ -134,10 +145,11 @@ impl<'a> BodySender<'a> {
             self.method = Method::Copy(Bytes::new());
             return Ok(None);
         };
+        let (method, window) = (&self.method, &mut self.window);
         let mut offset = range.start();
         let mut send = || {
-            if self.method == Method::LocalCopy {
-                return local_copy::copy(&**self.source, range, socket);
+            if *method == Method::Local {
+                return local::send(file, range, socket, window);
             }
             let sending = || rustix::fs::sendfile(socket, file, Some(&mut offset), to_usize(range.len()));
             rustix::io::retry_on_intr(sending).map_err(io::Error::from)
@@ -149,6 +161,13 @@ impl<'a> BodySender<'a> {
             Ok(n) => Ok(Some(to_u64(n))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => match Errno::from_io_error(&error) {
+                // The file was truncated after it was mapped, or cannot be read.
+                Some(Errno::FAULT) => Err(StreamFailure::SourceUnreadable),
+                // The file system cannot map.
+                Some(Errno::NODEV | Errno::ACCESS | Errno::NOMEM) if self.method == Method::Local => {
+                    self.method = Method::SendFile;
+                    Ok(None)
+                }
                 // The file system has no splice, or a sandbox no sendfile; that does not change.
                 Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                     self.method = Method::Copy(Bytes::new());
@@ -232,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_methods_send_the_same_bytes() {
-        for method in [Method::SendFile, Method::LocalCopy, Method::Copy(Bytes::new())] {
+        for method in [Method::SendFile, Method::Local, Method::Copy(Bytes::new())] {
             let (file, content) = file(5_000_000);
             let (bytes, kept) = sent(file, ByteRange::new(7, 4_999_999), method.clone()).await;
             assert!(bytes == content[7..4_999_999], "{method:?}");
@@ -252,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn file_that_is_too_short_has_changed() {
-        for method in [Method::SendFile, Method::LocalCopy, Method::Copy(Bytes::new())] {
+        for method in [Method::SendFile, Method::Local, Method::Copy(Bytes::new())] {
             let (file, content) = file(1000);
             let (bytes, end) = sent(file, ByteRange::new(0, 1001), method).await;
             assert_eq!((bytes, end), (content, Err(StreamFailure::SourceChanged)));

@@ -9,7 +9,7 @@ pub(crate) mod digest_cache;
 mod digest_queue;
 mod event;
 mod fair_queue;
-mod local_copy;
+mod local;
 mod prefetch;
 mod run;
 mod run_digests;

@@ -1,11 +1,13 @@
 //! Properties of the file system that holds a file: free space, and how to write there.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{fstatfs, fstatvfs};
+
+use crate::num::to_u64;
 
 /// Checks that there is enough space for `file` to grow to `len` bytes.
 ///
@@ -37,6 +39,17 @@ pub(crate) fn allocated(file: &File) -> io::Result<u64> {
 /// Whether the file is on a tmpfs, where preallocation doubles the work.
 pub(crate) fn is_tmpfs(file: &File) -> io::Result<bool> {
     Ok(magic(file)? == TMPFS)
+}
+
+/// How many bytes may be written before the kernel slows a writer down to the speed of the disk; 0 if it does not say.
+pub(crate) fn unthrottled_bytes() -> u64 {
+    let Ok(statistics) = fs::read_to_string("/proc/vmstat") else { return 0 };
+    let value = |name| {
+        let lines = &mut statistics.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    let pages = value("nr_dirty_threshold ").midpoint(value("nr_dirty_background_threshold "));
+    pages * to_u64(rustix::param::page_size())
 }
 
 /// Whether a mapping is at least as fast and as safe as writing.

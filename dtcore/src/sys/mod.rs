@@ -1,4 +1,4 @@
-//! The one place with unsafe code: a shared memory mapping whose bytes are lent out exclusively.
+//! The one place with unsafe code: memory mappings.
 
 #![allow(unsafe_code, reason = "the workspace's one opt-out; every block says why it is sound")]
 
@@ -7,8 +7,10 @@ pub(crate) mod filesystem;
 mod map;
 mod piece_reader;
 mod range_lock;
+mod window;
 
 #[cfg(feature = "client")]
 pub(crate) use map::{Map, MapWriter};
 pub(crate) use piece_reader::{PIECE, PieceReader};
 pub(crate) use range_lock::RangeLock;
+pub(crate) use window::Window;

@@ -1,0 +1,30 @@
+//! Sends an object's bytes to a receiver on the same machine, from a mapping of its file.
+//!
+//! `sendfile` passes on the page cache's own pages: a receiver on another core fetches each of them from memory, and both
+//! cores count references to it. Copied into the connection's own memory, the bytes are still in a cache when the receiver
+//! takes them. Over a network `sendfile` copies nothing, and is used.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::manifest::ByteRange;
+use crate::sys::Window;
+
+/// Sends as much of `range` as the socket accepts at once; 0 if the file ends before it.
+///
+/// `window` is what was mapped by the call before, and is for the next one.
+///
+/// # Errors
+/// Those of mapping the file; those of `send`, [`io::ErrorKind::WouldBlock`] if nothing was accepted.
+pub(super) fn send(
+    file: BorrowedFd<'_>,
+    range: ByteRange,
+    socket: BorrowedFd<'_>,
+    window: &mut Option<Window>,
+) -> io::Result<usize> {
+    let is_mapped = |window: &Window| (window.range().start()..window.range().end()).contains(&range.start());
+    if !window.as_ref().is_some_and(is_mapped) {
+        *window = Window::new(file, range)?;
+    }
+    window.as_ref().map_or(Ok(0), |window| window.send(range.start(), socket))
+}
