@@ -196,6 +196,11 @@ impl Control {
         if received.is_empty() {
             return Err(self.lost(None));
         }
+        if let Some(Ok(Response::Refused(..))) = received.first_chunk().map(Response::decode) {
+            // The server has read nothing, as it cannot serve another connection now.
+            let reason = "too many connections".to_owned();
+            return Err(Failure::Refused { server: server(), status: 503, reason });
+        }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut head = httparse::Response::new(&mut headers);
         let body = match head.parse(received) {

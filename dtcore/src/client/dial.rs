@@ -51,8 +51,12 @@ async fn upgrade(stream: &mut TcpStream, host: SocketAddr) -> io::Result<()> {
         format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: {}\r\n\r\n", v2::UPGRADE);
     stream.write_all(request.as_bytes()).await?;
     let refused = || io::Error::new(io::ErrorKind::InvalidData, "a proxy in between does not carry streams");
-    let busy =
-        || io::Error::new(io::ErrorKind::ResourceBusy, "the server has no capacity for another stream now");
+    let busy = || {
+        io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "the server, or a proxy before it, has no capacity for another stream now",
+        )
+    };
     let mut head = Vec::with_capacity(512);
     loop {
         if stream.read_buf(&mut head).await? == 0 {
@@ -65,7 +69,10 @@ async fn upgrade(stream: &mut TcpStream, host: SocketAddr) -> io::Result<()> {
             Ok(httparse::Status::Complete(len)) if response.code == Some(101) && len == head.len() => {
                 return Ok(());
             }
-            Ok(httparse::Status::Complete(_)) if response.code == Some(503) => return Err(busy()),
+            // The server restarts or has too many connections, which passes.
+            Ok(httparse::Status::Complete(_)) if matches!(response.code, Some(429 | 502..=504)) => {
+                return Err(busy());
+            }
             Ok(httparse::Status::Partial) if head.len() <= MAX_HEAD => {}
             Ok(_) | Err(_) => return Err(refused()),
         }
@@ -110,8 +117,12 @@ mod tests {
             let error = dialled(answer).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{answer}");
         }
-        let busy = dialled("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}").await;
-        assert_eq!(busy.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        for busy in [
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}",
+            "HTTP/1.1 502 Bad Gateway\r\n\r\n",
+        ] {
+            assert_eq!(dialled(busy).await.unwrap_err().kind(), io::ErrorKind::ResourceBusy, "{busy}");
+        }
         assert_eq!(dialled("HTTP/1.1 101").await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -165,11 +165,18 @@ impl Source for DialledSource {
         Ok(())
     }
 
+    fn accepted(&self) {
+        if let Some(first) = self.first() {
+            first.end_session();
+        }
+    }
+
     fn reroute(&self, epoch: u64) -> Result<(), Failure> {
         let mut current = lock(&self.current);
         match current.route {
             StreamRoute::Direct => {
-                (current.route, current.epoch) = (StreamRoute::Upgrade, epoch + 1);
+                current.route = StreamRoute::Upgrade;
+                current.epoch += 1;
                 Ok(())
             }
             StreamRoute::Upgrade if current.epoch != epoch => Ok(()),

@@ -22,7 +22,7 @@ struct DigestState {
     heard: Duration,
     progress: HashProgress,
     /// Digests that did not match, and were requested again.
-    rejected: Option<ReportedDigests>,
+    is_rejected: bool,
 }
 
 /// Where the sender's digests are.
@@ -63,7 +63,7 @@ impl FileDigest {
             None => DigestRequest::NotRequested,
         };
         let progress = HashProgress { moved: now, ..HashProgress::default() };
-        Self(Mutex::new(DigestState { request, requested: now, heard: now, progress, rejected: None }))
+        Self(Mutex::new(DigestState { request, requested: now, heard: now, progress, is_rejected: false }))
     }
 
     /// Whether they are needed and nobody has requested them.
@@ -105,14 +105,14 @@ impl FileDigest {
         self.state().request = DigestRequest::Known(digests);
     }
 
-    /// They did not match: requests them again, or says that the sender insists.
-    pub(super) fn reject(&self, digests: ReportedDigests) -> bool {
+    /// They did not match: requests them once more; `false` if that was done before.
+    pub(super) fn reject(&self) -> bool {
         let mut state = self.state();
-        if state.rejected.replace(digests) == Some(digests) {
-            return false;
+        let is_first = !std::mem::replace(&mut state.is_rejected, true);
+        if is_first {
+            state.request = DigestRequest::NotRequested;
         }
-        state.request = DigestRequest::NotRequested;
-        true
+        is_first
     }
 
     /// What the file is compared with, when that is known.
@@ -243,12 +243,10 @@ mod tests {
         let digests = |byte| ReportedDigests { blake3: [byte; 32].into(), md5: None };
         let digest = FileDigest::new(None, false, Duration::ZERO);
         digest.received(digests(1));
-        assert!(digest.reject(digests(1)));
+        assert!(digest.reject());
         assert!(digest.is_to_request());
         digest.received(digests(2));
-        assert!(digest.reject(digests(2)), "another answer may have been damaged too");
-        digest.received(digests(2));
-        assert!(!digest.reject(digests(2)), "the sender insists");
+        assert!(!digest.reject(), "the sender insists");
     }
 
     #[test]

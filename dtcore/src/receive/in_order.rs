@@ -36,16 +36,30 @@ pub(crate) struct InOrderReader {
 
 /// The result of the thread.
 #[derive(Debug)]
-pub(crate) struct InOrderResult(oneshot::Receiver<Result<FileDigests, Failure>>);
+pub(crate) struct InOrderResult {
+    /// Until it was returned.
+    result: Option<oneshot::Receiver<Result<FileDigests, Failure>>>,
+}
 
 impl InOrderResult {
     /// The digests once the reader was closed and all bytes were read, or its error at any time.
     ///
     /// # Cancel safety
-    /// Cancel safe, until it has returned once.
+    /// Cancel safe. It returns once, and then waits indefinitely.
     pub(crate) async fn wait(&mut self) -> Result<FileDigests, Failure> {
+        let Some(result) = &mut self.result else { return std::future::pending().await };
+        let result = result.await;
+        self.result = None;
         let source = io::Error::other("the thread died");
-        (&mut self.0).await.map_err(|_| Failure::System { action: "digest the file", source })?
+        result.map_err(|_| Failure::System { action: "digest the file", source })?
+    }
+
+    /// Waits until the thread, which was abandoned, has ended.
+    pub(crate) async fn ended(&mut self) {
+        if self.result.is_some() {
+            // Nobody needs the digests of a part of the file.
+            drop(self.wait().await);
+        }
     }
 }
 
@@ -63,7 +77,7 @@ impl InOrderReader {
                 let _ = sender.send(result.map(|()| work.duties.hasher.finish()));
             })
             .map_err(|source| Failure::System { action: "start the digest thread", source })?;
-        Ok((Self { shared }, InOrderResult(result)))
+        Ok((Self { shared }, InOrderResult { result: Some(result) }))
     }
 
     /// Hands over the next bytes in file order; they must be filled in `store`.
@@ -97,14 +111,24 @@ impl InOrderReader {
     }
 
     /// Declares that all bytes were pushed: the thread ends when it has read them.
-    pub(crate) fn close(&self) {
-        self.shared.set(ReaderState::Closed);
+    ///
+    /// It is an error of the thread if they are not `size` bytes.
+    pub(crate) fn close(&self, size: u64) {
+        self.shared.set(ReaderState::Closed { size });
+    }
+}
+
+impl InOrderReader {
+    /// Makes the thread stop after the piece that it works on.
+    pub(crate) fn abandon(&self) {
+        self.shared.lock().segments.clear();
+        self.shared.set(ReaderState::Abandoned);
     }
 }
 
 impl Drop for InOrderReader {
     fn drop(&mut self) {
-        self.shared.set(ReaderState::Abandoned);
+        self.abandon();
     }
 }
 
@@ -138,7 +162,9 @@ struct Queue {
 enum ReaderState {
     #[default]
     Open,
-    Closed,
+    Closed {
+        size: u64,
+    },
     Abandoned,
 }
 
@@ -165,6 +191,11 @@ impl Work {
             self.read(&segment, &mut writer)?;
             self.shared.moved.notify_one();
         }
+        let state = self.shared.lock().state;
+        if matches!(state, ReaderState::Closed { size } if size != self.shared.position.load(Ordering::Relaxed))
+        {
+            return Err(self.local("write to", io::ErrorKind::UnexpectedEof.into()));
+        }
         writer.map_or(Ok(()), |mut writer| writer.flush()).map_err(|error| self.local("write to", error))
     }
 
@@ -186,7 +217,7 @@ impl Work {
                 }
                 return Some(Segment { store, range: piece });
             }
-            if queue.state == ReaderState::Closed {
+            if matches!(queue.state, ReaderState::Closed { .. }) {
                 return None;
             }
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -247,10 +278,30 @@ mod tests {
         reader.push(&first, ByteRange::new(0, 2));
         reader.push(&first, ByteRange::new(2, 3));
         reader.push(&filled(b"_defg"), ByteRange::new(1, 5));
-        reader.close();
+        reader.close(7);
         assert_eq!(result.wait().await.unwrap().md5, Some(Md5Digest::of(b"abcdefg")));
         assert_eq!(reader.position(), 7);
         assert_eq!(*written.lock().unwrap(), b"abcdefg");
+    }
+
+    #[tokio::test]
+    async fn store_is_free_when_an_abandoned_reader_has_ended() {
+        let (reader, mut result, _) = reader_with(8 << 20);
+        let store = filled(&vec![1; 8 << 20]);
+        reader.push(&store, ByteRange::new(0, 8 << 20));
+        reader.abandon();
+        result.ended().await;
+        drop(reader);
+        assert_eq!(Arc::strong_count(&store), 1);
+        result.ended().await;
+    }
+
+    #[tokio::test]
+    async fn reader_that_is_closed_early_fails() {
+        let (reader, mut result, _) = reader_with(100);
+        reader.push(&filled(b"abc"), ByteRange::new(0, 3));
+        reader.close(4);
+        assert_eq!(result.wait().await.unwrap_err().to_string(), "cannot write to pipe");
     }
 
     #[tokio::test]

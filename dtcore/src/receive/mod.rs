@@ -25,7 +25,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -197,6 +197,9 @@ async fn finish<S: Source>(
     })
 }
 
+/// How many outputs are prepared at once: each may be read back for minutes, and names are resolved on the same threads.
+static PREPARING: Semaphore = Semaphore::const_new(16);
+
 /// Finds out what is there already, on a thread that may be busy with that for minutes: after a reboot all of it is read back.
 ///
 /// If the session expires meanwhile, the first stream requests another one.
@@ -210,7 +213,7 @@ async fn prepare<S: Source>(
     cancel: &CancellationToken,
 ) -> Result<(Sink, Prepared), Failure> {
     let (mut sink, identity, name) = (sink, offered.identity.clone(), source.name().clone());
-    let (events, cancel) = (events.clone(), cancel.clone());
+    let (events, cancel, cancelled) = (events.clone(), cancel.clone(), cancel);
     let (engine, n_streams) = (settings.engine, settings.streams.value());
     let place_freed = Arc::clone(place_freed);
     let mut reported: Option<Instant> = None;
@@ -221,7 +224,13 @@ async fn prepare<S: Source>(
         }
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
+    let permit = tokio::select! {
+        biased;
+        () = cancelled.cancelled() => return Err(Failure::Cancelled),
+        permit = PREPARING.acquire() => permit.map_err(|_| thread_died("prepare the output"))?,
+    };
     let preparing = spawn_blocking(move || {
+        let _permit = permit;
         let freed = Box::new(move || place_freed.notify_waiters());
         let prepared = sink.prepare(&identity, engine, n_streams, freed, &mut watch);
         let prepared = prepared.map_err(|error| match error {
@@ -292,7 +301,7 @@ async fn receive<S: Source>(
     transfer: &Arc<ActiveTransfer<S>>,
     n_streams: usize,
     sink: &Sink,
-    in_order: Option<&mut InOrderResult>,
+    mut in_order: Option<&mut InOrderResult>,
     cancel: &CancellationToken,
 ) -> Result<FileDigests, Failure> {
     // Dropping the set aborts its tasks.
@@ -305,17 +314,26 @@ async fn receive<S: Source>(
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Failure::Cancelled),
-        result = supervise(transfer, in_order) => result,
+        result = supervise(transfer, in_order.as_deref_mut()) => result,
         error = task_panicked(&mut tasks) => Err(error),
         error = part_file_removed(sink) => Err(error),
     };
     if matches!(result, Ok(_) | Err(Failure::DigestMismatch { origin: DigestOrigin::Caller, .. })) {
         // Both sides agree about the data, whatever the user expected.
         transfer.completion.accept();
+        transfer.source.accepted();
         transfer.streams.wake_all();
         transfer.streams.all_closed(LINGER_TIMEOUT).await;
     }
     tasks.shutdown().await;
+    if result.is_err()
+        && matches!(sink, Sink::File(_))
+        && let (Some(reader), Some(in_order)) = (&transfer.reader, in_order)
+    {
+        // It shares the part file's lock. A file has no writer that could block.
+        reader.abandon();
+        in_order.ended().await;
+    }
     transfer.emit_progress();
     result
 }

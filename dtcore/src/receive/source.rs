@@ -50,6 +50,9 @@ pub(crate) trait Source: Send + Sync + fmt::Debug + 'static {
     /// Why there is none, or that the file is another one now.
     fn renew(&self, epoch: u64) -> impl Future<Output = Result<(), Failure>> + Send;
 
+    /// Everything has arrived and matches, perhaps without any stream: the peer is notified on one that was open and is not used.
+    fn accepted(&self) {}
+
     /// Takes another route from now on, because something in between answered instead of the peer.
     ///
     /// # Errors

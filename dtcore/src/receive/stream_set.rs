@@ -92,6 +92,13 @@ impl StreamSet {
         }
     }
 
+    /// A stream that was to be replaced for being stalled has delivered data.
+    pub(super) fn keep(&self, stream: StreamId) {
+        if let Some(wake) = self.wake_of(stream) {
+            wake.keep();
+        }
+    }
+
     /// A stream is not open any more.
     pub(super) fn closed(&self, stream: StreamId) {
         let mut state = self.state();

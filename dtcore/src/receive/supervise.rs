@@ -37,16 +37,14 @@ pub(super) async fn supervise<S: Source>(
             && transfer.settings.verification == Verification::On
             && reported.blake3 != own
             // A report may have been damaged on its way.
-            && transfer.file_digest.reject(reported)
+            && transfer.file_digest.reject()
         {
             transfer.streams.wake_all();
             continue;
         }
         let md5 = match in_order {
             Some(in_order) => {
-                if let Some(reader) = &transfer.reader {
-                    reader.close();
-                }
+                transfer.close_reader();
                 finished(transfer, in_order).await?.md5
             }
             None => None,

@@ -238,7 +238,9 @@ impl<S: Source> ActiveTransfer<S> {
     pub(super) fn progressed(&self, id: StreamId, n: usize) {
         self.counters.received.fetch_add(to_u64(n), Ordering::Relaxed);
         let now = self.now();
-        self.scheduler().received(id, to_u64(n), now);
+        if self.scheduler().received(id, to_u64(n), now) {
+            self.streams.keep(id);
+        }
     }
 
     /// Whether nobody has a verified copy of `block` yet.
@@ -342,6 +344,17 @@ impl<S: Source> ActiveTransfer<S> {
         if frontier > *readable {
             reader.push(self.sink.store(), ByteRange::new(*readable, frontier));
             *readable = frontier;
+        }
+    }
+
+    /// Lets the reader end when it has read all of a complete file.
+    ///
+    /// The last block counts as verified a moment before it is handed over, and a digest that arrives in that moment completes the
+    /// transfer.
+    pub(super) fn close_reader(&self) {
+        self.advance_reader();
+        if let Some(reader) = &self.reader {
+            reader.close(self.manifest.size());
         }
     }
 

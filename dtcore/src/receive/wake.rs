@@ -41,6 +41,11 @@ impl Wake {
         *self.fault() = None;
     }
 
+    /// Forgets a request to replace a connection for being stalled, as data has arrived on it.
+    pub(super) fn keep(&self) {
+        self.fault().take_if(|fault| *fault == Fault::Stalled);
+    }
+
     /// Waits for a signal.
     ///
     /// # Cancel safety

@@ -164,12 +164,16 @@ impl Scheduler {
         self.policy.ahead.map_or(u64::MAX, |ahead| self.consumed + ahead.max(1))
     }
 
-    /// `n` bytes of data arrived.
-    pub(crate) fn received(&mut self, stream: StreamId, n: u64, now: Duration) {
-        if let Some(state) = self.pool.get_mut(stream) {
-            state.receive(n, now);
-            self.watchdog.data_arrived(now);
+    /// `n` bytes of data arrived; returns whether the stream was reported as stalled, and now is not to be replaced.
+    pub(crate) fn received(&mut self, stream: StreamId, n: u64, now: Duration) -> bool {
+        let Some(state) = self.pool.get_mut(stream) else { return false };
+        state.receive(n, now);
+        self.watchdog.data_arrived(now);
+        let is_stall_over = state.is_stall_over();
+        if is_stall_over {
+            self.pool.changed();
         }
+        is_stall_over
     }
 
     /// Whether a copy of the block is still to be verified: none is stored, and none is known to be valid.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::manifest::{BlockId, BlockRun, Manifest};
+use crate::schedule::Fault;
 use crate::schedule::throughput::{LastSecond, ThroughputEstimator, bytes_in, time_for};
 
 /// The smallest window: below it, a stream on a short path waits for its requests more than for its bytes.
@@ -35,7 +36,7 @@ enum ConnectionState {
     Pending,
     Open,
     /// It was reported as faulty and is about to be closed.
-    Faulty,
+    Faulty(Fault),
     Closed,
 }
 
@@ -118,8 +119,8 @@ impl StreamState {
         std::mem::take(&mut self.queue)
     }
 
-    pub(super) fn mark_faulty(&mut self) {
-        self.connection = ConnectionState::Faulty;
+    pub(super) fn mark_faulty(&mut self, fault: Fault) {
+        self.connection = ConnectionState::Faulty(fault);
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -209,6 +210,17 @@ impl StreamState {
         }
         self.sole_until = run_end;
         run_end
+    }
+
+    /// Data arrived after all on a connection that was reported as stalled: it is open again. Returns whether it was.
+    ///
+    /// The data may have waited in the socket while the thread that reads it waited for the disk.
+    pub(super) fn is_stall_over(&mut self) -> bool {
+        let was_stalled = self.connection == ConnectionState::Faulty(Fault::Stalled);
+        if was_stalled {
+            self.connection = ConnectionState::Open;
+        }
+        was_stalled
     }
 
     /// `n` bytes of data arrived.

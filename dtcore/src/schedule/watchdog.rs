@@ -77,9 +77,9 @@ impl Watchdog {
         if faults.is_empty() && !self.policy.limited {
             faults = self.slow(pool, last_block, now);
         }
-        for (stream, _) in &faults {
+        for (stream, fault) in &faults {
             if let Some(state) = pool.get_mut(*stream) {
-                state.mark_faulty();
+                state.mark_faulty(*fault);
             }
             pool.changed();
         }

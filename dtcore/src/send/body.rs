@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::event::StreamFailure;
 use super::local;
+use super::write::WriteWait;
 use crate::backend::Object;
 use crate::manifest::ByteRange;
 use crate::num::{to_u64, to_usize};
@@ -28,15 +29,8 @@ pub(crate) struct BodySender<'a> {
     /// What is mapped of the file.
     window: Option<Window>,
     stall_timeout: Duration,
-    /// When the connection last accepted bytes.
-    last_progress: Instant,
-    /// Whether to try although the connection is not reported as writable.
-    is_probing: bool,
+    wait: WriteWait,
 }
-
-/// How often within the stall timeout a connection is tried that is not reported as writable: the kernel does that only when a
-/// third of its buffer is free, which takes a slow receiver longer than it is silent.
-const PROBES: u32 = 4;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Method {
@@ -60,17 +54,8 @@ impl<'a> BodySender<'a> {
             (Some(_), Some(_)) => Method::SendFile,
             _ => Method::Copy(Bytes::new()),
         };
-        let last_progress = Instant::now();
-        Self {
-            source,
-            connection,
-            rest: range,
-            method,
-            window: None,
-            stall_timeout,
-            last_progress,
-            is_probing: false,
-        }
+        let wait = WriteWait::new(stall_timeout);
+        Self { source, connection, rest: range, method, window: None, stall_timeout, wait }
     }
 
     /// The offset of the first byte that is not sent yet.
@@ -100,14 +85,7 @@ impl<'a> BodySender<'a> {
         if matches!(&self.method, Method::Copy(bytes) if bytes.is_empty()) {
             self.method = Method::Copy(read(self.source, self.next(end), self.stall_timeout).await?);
         }
-        match timeout(self.stall_timeout / PROBES, self.connection.writable()).await {
-            Ok(writable) => writable.map_err(|_| StreamFailure::Disconnected),
-            Err(_) if self.last_progress.elapsed() >= self.stall_timeout => Err(StreamFailure::Stalled),
-            Err(_) => {
-                self.is_probing = true;
-                Ok(())
-            }
-        }
+        self.wait.ready(self.connection).await
     }
 
     /// Sends without waiting; `None` if the connection accepts nothing now, or the method has changed: wait, and try again.
@@ -118,18 +96,18 @@ impl<'a> BodySender<'a> {
         let range = self.next(end);
         let sent = match &mut self.method {
             Method::SendFile | Method::Local => self.send_file(range)?,
-            Method::Copy(bytes) => match self.connection.try_write(bytes) {
-                Ok(n) => {
-                    bytes.advance(n);
-                    Some(to_u64(n))
+            Method::Copy(bytes) => {
+                match self.wait.attempt(self.connection, || self.connection.send(bytes, false)) {
+                    Ok(n) => {
+                        bytes.advance(n);
+                        Some(to_u64(n))
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                    Err(_) => return Err(StreamFailure::Disconnected),
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-                Err(_) => return Err(StreamFailure::Disconnected),
-            },
+            }
         };
-        self.is_probing = false;
         if let Some(n) = sent {
-            self.last_progress = Instant::now();
             self.rest = ByteRange::new(self.rest.start() + n, self.rest.end());
         }
         Ok(sent)
@@ -147,24 +125,24 @@ impl<'a> BodySender<'a> {
         };
         let (method, window) = (&self.method, &mut self.window);
         let mut offset = range.start();
-        let mut send = || {
+        let send = || {
             if *method == Method::Local {
                 return local::send(file, range, socket, window);
             }
             let sending = || rustix::fs::sendfile(socket, file, Some(&mut offset), to_usize(range.len()));
             rustix::io::retry_on_intr(sending).map_err(io::Error::from)
         };
-        let result = if self.is_probing { send() } else { self.connection.try_write_with(send) };
-        match result {
+        match self.wait.attempt(self.connection, send) {
             // The file is shorter than when it was opened.
             Ok(0) => Err(StreamFailure::SourceChanged),
             Ok(n) => Ok(Some(to_u64(n))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => match Errno::from_io_error(&error) {
-                // The file was truncated after it was mapped, or cannot be read.
-                Some(Errno::FAULT) => Err(StreamFailure::SourceUnreadable),
-                // The file system cannot map.
-                Some(Errno::NODEV | Errno::ACCESS | Errno::NOMEM) if self.method == Method::Local => {
+                // The file system cannot map; or the file was truncated after it was mapped, or cannot be read, and then the other
+                // method knows which.
+                Some(Errno::NODEV | Errno::ACCESS | Errno::NOMEM | Errno::FAULT)
+                    if self.method == Method::Local =>
+                {
                     self.method = Method::SendFile;
                     Ok(None)
                 }

@@ -45,7 +45,7 @@ impl DigestQueue {
         Some(())
     }
 
-    /// Whether a request is unanswered.
+    /// Whether every request was answered.
     pub(crate) fn is_empty(&self) -> bool {
         self.computing.is_none()
     }

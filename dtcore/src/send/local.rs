@@ -10,6 +10,9 @@ use std::os::fd::BorrowedFd;
 use crate::manifest::ByteRange;
 use crate::sys::Window;
 
+/// The most that is mapped at once: mapping takes the pages that are not in memory from the disk.
+const MAX_WINDOW: u64 = 4 << 20;
+
 /// Sends as much of `range` as the socket accepts at once; 0 if the file ends before it.
 ///
 /// `window` is what was mapped by the call before, and is for the next one.
@@ -24,7 +27,7 @@ pub(super) fn send(
 ) -> io::Result<usize> {
     let is_mapped = |window: &Window| (window.range().start()..window.range().end()).contains(&range.start());
     if !window.as_ref().is_some_and(is_mapped) {
-        *window = Window::new(file, range)?;
+        *window = Window::new(file, ByteRange::with_len(range.start(), range.len().min(MAX_WINDOW)))?;
     }
     window.as_ref().map_or(Ok(0), |window| window.send(range.start(), socket))
 }

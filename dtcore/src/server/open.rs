@@ -1,8 +1,8 @@
 //! Finds and opens the file that a request names, if the client may have it.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,24 +22,29 @@ pub(crate) async fn open(
     names: Arc<[Vec<u8>]>,
 ) -> Result<(Arc<dyn Object>, PathBuf), Refusal> {
     let root = Arc::clone(&context.root);
-    let requested = names.first().cloned().unwrap_or_default();
+    let candidates = Arc::clone(&names);
     // A cold disk may need its time for every part of a path.
     let opening = tokio::task::spawn_blocking(move || root.open(&names));
     let opened = opening.await.map_err(|_| Refusal::busy("the server is shutting down"))?;
     let opened = opened.map(|(source, name)| (source, normalized(&name)));
     if let Some(authorizer) = &context.options.authorizer {
-        // A client that may not have a file does not learn whether it exists.
-        let path = match &opened {
-            Ok((_, path)) => path.clone(),
-            Err(_) => normalized(&PathBuf::from(OsString::from_vec(requested))),
+        // A client that may not have a file does not learn whether it exists, under any name that the request can mean.
+        let paths = match &opened {
+            Ok((_, path)) => vec![path.clone()],
+            Err(_) => {
+                let path = |name: &Vec<u8>| normalized(Path::new(OsStr::from_bytes(name)));
+                candidates.iter().map(path).collect()
+            }
         };
-        let request = AuthorizeRequest { peer, action: Action::Download, path };
-        let decision = timeout(context.options.request_timeout, authorizer.authorize(request)).await;
-        match decision.map_err(|_| Refusal::busy("the authorization timed out"))? {
-            Authorization::Allowed => {}
-            Authorization::Forbidden => return Err(Refusal::new(StatusCode::FORBIDDEN, "access denied")),
-            Authorization::Unauthenticated => {
-                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "authentication required"));
+        for path in paths {
+            let request = AuthorizeRequest { peer, action: Action::Download, path };
+            let decision = timeout(context.options.request_timeout, authorizer.authorize(request)).await;
+            match decision.map_err(|_| Refusal::busy("the authorization timed out"))? {
+                Authorization::Allowed => {}
+                Authorization::Forbidden => return Err(Refusal::new(StatusCode::FORBIDDEN, "access denied")),
+                Authorization::Unauthenticated => {
+                    return Err(Refusal::new(StatusCode::UNAUTHORIZED, "authentication required"));
+                }
             }
         }
     }

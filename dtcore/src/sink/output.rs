@@ -21,6 +21,7 @@ use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
 use crate::manifest::{BlockSet, BlockSize, ByteRange, Manifest};
+use crate::sys::filesystem;
 
 /// What the user named as output.
 pub(crate) enum Output {
@@ -166,11 +167,16 @@ impl Sink {
         let manifest = source.manifest;
         let (store, journal, recovered) = match self {
             Self::File(part) => {
+                let no_room = |path: &Path| {
+                    let path = path.to_owned();
+                    move |error| Failure::local("reserve room for", path, manifest.size(), error)
+                };
+                // Before anything whose size a peer determines is allocated.
+                filesystem::ensure_space(part.file(), manifest.size()).map_err(no_room(part.path()))?;
                 let (journal, recovered) = part.begin(source, watch)?;
                 let block = manifest.block_size().bytes();
-                let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams).map_err(
-                    |error| Failure::local("reserve room for", part.path(), manifest.size(), error),
-                )?;
+                let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams)
+                    .map_err(no_room(part.path()))?;
                 (store, journal, recovered)
             }
             Self::Ordered { .. } => {

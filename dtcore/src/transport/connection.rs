@@ -92,13 +92,14 @@ impl Connection {
         }
     }
 
-    /// As [`try_write`](Self::try_write), for bytes that are followed by more at once: they can share a segment.
+    /// As [`try_write`](Self::try_write), whether the connection is reported as writable or not. If `more` follows at once, the
+    /// bytes can share a segment with it.
     ///
     /// # Errors
     /// As [`try_write`](Self::try_write).
-    pub(crate) fn try_write_more(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.try_write_more(bytes),
+            Self::Tcp(tcp) => tcp.send(bytes, more),
         }
     }
 

@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::SendFlags;
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::shut_down_sending;
@@ -46,12 +46,10 @@ impl TcpConnection {
         let _ = SockRef::from(&*self.0).set_tcp_notsent_lowat(UNSENT);
     }
 
-    /// Writes as much of `bytes` as there is room for; they wait in the kernel for more, which shares a segment with them.
-    pub(crate) fn try_write_more(&self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
-        self.0.try_io(Interest::WRITABLE, || {
-            rustix::net::send(self.0.as_fd(), bytes, flags).map_err(io::Error::from)
-        })
+    /// Writes as much of `bytes` as there is room for; if `more` follows, they wait in the kernel to share a segment with it.
+    pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | if more { SendFlags::MORE } else { SendFlags::empty() };
+        Ok(retry_on_intr(|| rustix::net::send(self.0.as_fd(), bytes, flags))?)
     }
 
     /// Sends a FIN after the data; from here on, closing loses nothing.

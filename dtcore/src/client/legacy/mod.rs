@@ -152,7 +152,7 @@ impl LegacyDownload {
     /// Waits for the digests of all `size` bytes.
     async fn digest(&mut self, in_order: &mut InOrderResult, size: u64) -> Result<FileDigests, Failure> {
         let mut tick = ticks();
-        self.reader.close();
+        self.reader.close(size);
         let digests = loop {
             tokio::select! {
                 biased;

@@ -101,7 +101,8 @@ impl Model {
             Step::Request { times } => drop((0..times).take_while(|_| self.request(stream)).count()),
             Step::Push { from, len } => self.push(stream, from, len),
             Step::Receive { part } if !self.queues[id].is_empty() => {
-                self.scheduler.received(stream, part, self.now);
+                // Only a connection that was reported as stalled is open again.
+                self.faulty[id] &= !self.scheduler.received(stream, part, self.now);
             }
             Step::Open | Step::Receive { .. } => {}
             Step::Finish { at } => self.finish(stream, at),

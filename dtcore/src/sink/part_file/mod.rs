@@ -235,7 +235,10 @@ fn rename(part: &Path, output: &Path, clobber: Clobber) -> Result<(), Failure> {
         Clobber::Refuse => match renameat_with(CWD, part, CWD, output, RenameFlags::NOREPLACE) {
             // The file system does not support the flag; creating a hard link does not replace either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                fs::hard_link(part, output).and_then(|()| fs::remove_file(part))
+                fs::hard_link(part, output).and_then(|()| {
+                    // A part file with two names would be no part file for the next transfer.
+                    fs::remove_file(part).inspect_err(|_| drop(fs::remove_file(output)))
+                })
             }
             result => result.map_err(io::Error::from),
         },

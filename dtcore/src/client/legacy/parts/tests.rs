@@ -55,7 +55,7 @@ impl Scene {
     }
 
     async fn assert_digested(mut self, expected: &[u8]) {
-        self.reader.close();
+        self.reader.close(u64::try_from(expected.len()).unwrap());
         assert_eq!(self.result.wait().await.unwrap().md5, Some(Md5Digest::of(expected)));
     }
 }
