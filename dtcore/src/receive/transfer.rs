@@ -347,10 +347,8 @@ impl<S: Source> ActiveTransfer<S> {
         }
     }
 
-    /// Lets the reader end when it has read all of a complete file.
-    ///
-    /// The last block counts as verified a moment before it is handed over, and a digest that arrives in that moment completes the
-    /// transfer.
+    /// Lets the reader end when it has read all. The last block is verified a moment before it is handed over, and digests that
+    /// arrive in that moment complete the transfer.
     pub(super) fn close_reader(&self) {
         self.advance_reader();
         if let Some(reader) = &self.reader {

@@ -15,7 +15,7 @@ use super::write::WriteWait;
 use crate::backend::Object;
 use crate::manifest::ByteRange;
 use crate::num::{to_u64, to_usize};
-use crate::sys::{PieceReader, Window};
+use crate::sys::{MappedRange, PieceReader};
 use crate::transport::Connection;
 
 /// Sends a part of a file, in order.
@@ -27,7 +27,7 @@ pub(crate) struct BodySender<'a> {
     rest: ByteRange,
     method: Method,
     /// What is mapped of the file.
-    window: Option<Window>,
+    mapped: Option<MappedRange>,
     stall_timeout: Duration,
     wait: WriteWait,
 }
@@ -55,7 +55,7 @@ impl<'a> BodySender<'a> {
             _ => Method::Copy(Bytes::new()),
         };
         let wait = WriteWait::new(stall_timeout);
-        Self { source, connection, rest: range, method, window: None, stall_timeout, wait }
+        Self { source, connection, rest: range, method, mapped: None, stall_timeout, wait }
     }
 
     /// The offset of the first byte that is not sent yet.
@@ -123,11 +123,11 @@ impl<'a> BodySender<'a> {
             self.method = Method::Copy(Bytes::new());
             return Ok(None);
         };
-        let (method, window) = (&self.method, &mut self.window);
+        let (method, mapped) = (&self.method, &mut self.mapped);
         let mut offset = range.start();
         let send = || {
             if *method == Method::Local {
-                return local::send(file, range, socket, window);
+                return local::send(file, range, socket, mapped);
             }
             let sending = || rustix::fs::sendfile(socket, file, Some(&mut offset), to_usize(range.len()));
             rustix::io::retry_on_intr(sending).map_err(io::Error::from)

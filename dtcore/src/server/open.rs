@@ -29,13 +29,10 @@ pub(crate) async fn open(
     let opened = opened.map(|(source, name)| (source, normalized(&name)));
     if let Some(authorizer) = &context.options.authorizer {
         // A client that may not have a file does not learn whether it exists, under any name that the request can mean.
-        let paths = match &opened {
-            Ok((_, path)) => vec![path.clone()],
-            Err(_) => {
-                let path = |name: &Vec<u8>| normalized(Path::new(OsStr::from_bytes(name)));
-                candidates.iter().map(path).collect()
-            }
-        };
+        let path_of = |name: &Vec<u8>| normalized(Path::new(OsStr::from_bytes(name)));
+        let paths = opened
+            .as_ref()
+            .map_or_else(|_| candidates.iter().map(path_of).collect(), |(_, path)| vec![path.clone()]);
         for path in paths {
             let request = AuthorizeRequest { peer, action: Action::Download, path };
             let decision = timeout(context.options.request_timeout, authorizer.authorize(request)).await;

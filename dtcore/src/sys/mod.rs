@@ -5,12 +5,12 @@
 pub(crate) mod filesystem;
 #[cfg(feature = "client")]
 mod map;
+mod mapped_range;
 mod piece_reader;
 mod range_lock;
-mod window;
 
 #[cfg(feature = "client")]
 pub(crate) use map::{Map, MapWriter};
+pub(crate) use mapped_range::MappedRange;
 pub(crate) use piece_reader::{PIECE, PieceReader};
 pub(crate) use range_lock::RangeLock;
-pub(crate) use window::Window;

@@ -158,6 +158,19 @@ fn corrupted_block_is_requested_on_another_stream() {
 }
 
 #[test]
+fn stalled_stream_that_delivers_after_all_is_kept() {
+    let (mut scheduler, [silent, idle]) = transfer(2, Policy::default());
+    let late = request(&mut scheduler, silent, ms(0));
+    let block = request(&mut scheduler, idle, ms(0));
+    deliver(&mut scheduler, idle, block, ms(10));
+    assert_eq!(scheduler.tick(ms(2_100)), [(silent, Fault::Stalled)]);
+    assert!(scheduler.received(silent, 100, ms(2_200)), "its data had waited in the socket");
+    assert!(!scheduler.received(silent, 100, ms(2_200)));
+    deliver(&mut scheduler, silent, late, ms(2_300));
+    assert_eq!(scheduler.next_run(silent, ms(2_300)), NextRun::Complete);
+}
+
+#[test]
 fn stall_timers_restart_after_the_program_was_stopped() {
     let (mut scheduler, [silent, idle]) = transfer(2, Policy::default());
     request(&mut scheduler, silent, ms(0));

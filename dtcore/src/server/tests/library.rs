@@ -105,6 +105,16 @@ async fn allowed_request_for_a_missing_file_is_not_found() {
 }
 
 #[tokio::test]
+async fn missing_file_is_forbidden_under_every_name_that_the_request_can_mean() {
+    let (served, _) = authorizing(|path| {
+        if path.starts_with("private") { Authorization::Forbidden } else { Authorization::Allowed }
+    })
+    .await;
+    let answer = served.exchange(&[&request2("priv%61te/missing")]).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[tokio::test]
 async fn hook_that_never_decides_is_a_refusal() {
     let served = Served::with(|options| {
         let options = options.request_timeout(Duration::from_millis(200));

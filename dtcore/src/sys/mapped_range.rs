@@ -14,12 +14,12 @@ use crate::num::to_usize;
 
 /// A mapped part of a file.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct MappedRange {
     raw: MmapRaw,
     range: ByteRange,
 }
 
-impl Window {
+impl MappedRange {
     /// Maps `range` of `file`, as far as the file has it, with its pages populated; `None` if the file has nothing of it.
     ///
     /// # Errors
