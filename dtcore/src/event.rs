@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::manifest::{StreamCount, StreamId};
+use crate::sync::Lock;
 
 /// An event of a transfer.
 ///
@@ -185,17 +186,17 @@ impl Stream for Events {
 /// The progress that was not read yet.
 #[derive(Debug, Default)]
 struct NewestProgress {
-    progress: Mutex<Option<Progress>>,
+    progress: Lock<Option<Progress>>,
     waker: AtomicWaker,
 }
 
 impl NewestProgress {
     fn take(&self) -> Option<Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.progress.lock().take()
     }
 
     fn replace(&self, progress: Progress) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+        *self.progress.lock() = Some(progress);
         self.waker.wake();
     }
 }
@@ -273,7 +274,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         sender.progress(received(1));
-        while sender.progress.progress.lock().unwrap().is_some() {
+        while sender.progress.progress.lock().is_some() {
             tokio::task::yield_now().await;
         }
         drop(sender);

@@ -121,6 +121,7 @@ mod send;
 mod server;
 #[cfg(feature = "client")]
 mod sink;
+mod sync;
 mod sys;
 #[cfg(test)]
 mod tests;

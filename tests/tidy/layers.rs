@@ -8,23 +8,25 @@ use crate::{about_each, check_rule, check_tree, is_test, module, without_tests};
 ///
 /// `receive` and `send` do not know each other, nor do `client` and `server`; what stores files knows no network, and what
 /// moves bytes over it knows no files.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("num", &[]),
+    ("sync", &[]),
     ("manifest", &["num"]),
     ("digest", &["num", "manifest"]),
     ("proto", &["num", "manifest", "digest"]),
     ("schedule", &["num", "manifest", "digest"]),
     ("failure", PURE),
     ("error", &["num", "manifest", "digest", "proto", "schedule", "failure"]),
-    ("event", &["num", "manifest", "digest", "proto", "schedule", "failure", "error"]),
-    ("sys", &["num", "manifest"]),
-    ("sink", &["num", "manifest", "digest", "proto", "schedule", "failure", "error", "sys"]),
-    ("backend", &["num", "manifest", "digest", "proto", "schedule", "failure", "error", "sys"]),
-    ("transport", &["num", "manifest", "digest", "proto", "schedule", "failure", "error", "sys"]),
+    ("event", &["num", "sync", "manifest", "digest", "proto", "schedule", "failure", "error"]),
+    ("sys", &["num", "sync", "manifest"]),
+    ("sink", &["num", "sync", "manifest", "digest", "proto", "schedule", "failure", "error", "sys"]),
+    ("backend", &["num", "sync", "manifest", "digest", "proto", "schedule", "failure", "error", "sys"]),
+    ("transport", &["num", "sync", "manifest", "digest", "proto", "schedule", "failure", "error", "sys"]),
     (
         "receive",
         &[
             "num",
+            "sync",
             "manifest",
             "digest",
             "proto",
@@ -41,6 +43,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
         "send",
         &[
             "num",
+            "sync",
             "manifest",
             "digest",
             "proto",
@@ -66,6 +69,7 @@ const PURE: &[&str] = &["num", "manifest", "digest", "proto", "schedule"];
 
 const BELOW_THE_ROLES: &[&str] = &[
     "num",
+    "sync",
     "manifest",
     "digest",
     "proto",

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::manifest::{BlockRun, StreamId};
 use crate::proto::v2::{Hello, Push, Replacing, SessionOffer, SessionRequest};
 use crate::receive::{DtStream, FrameReader, Opened, RemoteName, Source};
+use crate::sync::Lock;
 use crate::transport::Connection;
 
 /// Connections that were dialled early are used within this time: a server closes one that says nothing for 10 s.
@@ -39,10 +40,10 @@ pub(crate) struct Remote {
 pub(crate) struct DialledSource {
     remote: Remote,
     name: RemoteName,
-    current: Mutex<Current>,
+    current: Lock<Current>,
     /// The connection of the request, until it is used.
-    first: Mutex<Option<UpgradedStream>>,
-    early: Mutex<EarlyConnections>,
+    first: Lock<Option<UpgradedStream>>,
+    early: Lock<EarlyConnections>,
     /// Held by the one stream that requests another session; the others wait, and use what it gets.
     renewing: AsyncMutex<()>,
 }
@@ -73,25 +74,25 @@ impl DialledSource {
         Self {
             remote,
             name,
-            current: Mutex::new(current),
-            first: Mutex::new(first),
-            early: Mutex::new(early),
+            current: Lock::new(current),
+            first: Lock::new(first),
+            early: Lock::new(early),
             renewing: AsyncMutex::default(),
         }
     }
 
     /// What the server sends on stream 0 without a request.
     pub(crate) fn pushed(&self) -> Option<BlockRun> {
-        let first = lock(&self.first);
-        first.as_ref().and_then(|_| self.remote.request.push.run(&lock(&self.current).offer.manifest))
+        let first = self.first.lock();
+        first.as_ref().and_then(|_| self.remote.request.push.run(&self.current.lock().offer.manifest))
     }
 
     fn first(&self) -> Option<UpgradedStream> {
-        lock(&self.first).take()
+        self.first.lock().take()
     }
 
     async fn connect(&self, current: &Current) -> Result<(TcpStream, Duration), Failure> {
-        let early = lock(&self.early).next().filter(|_| current.route == StreamRoute::Direct);
+        let early = self.early.lock().next().filter(|_| current.route == StreamRoute::Direct);
         if let Some(early) = early
             && let Ok(Ok(connected)) = early.await
         {
@@ -118,7 +119,7 @@ impl Source for DialledSource {
     }
 
     async fn open(&self, stream: StreamId, replacing: Replacing) -> Result<Opened<DtStream>, Failure> {
-        let current = lock(&self.current).clone();
+        let current = self.current.lock().clone();
         let manifest = current.offer.manifest;
         let epoch = current.epoch;
         if stream.index() == 0
@@ -143,7 +144,7 @@ impl Source for DialledSource {
 
     async fn renew(&self, epoch: u64) -> Result<(), Failure> {
         let _one = self.renewing.lock().await;
-        if lock(&self.current).epoch != epoch {
+        if self.current.lock().epoch != epoch {
             return Ok(());
         }
         let Remote { server, file, request, connect_timeout, answer_timeout } = &self.remote;
@@ -155,7 +156,7 @@ impl Source for DialledSource {
             let what = "it answered in protocol 2 before, and now answers in protocol 1".to_owned();
             return Err(Failure::Protocol { server: self.name.peer.clone(), what });
         };
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         let same = |offer: &SessionOffer| (offer.manifest, offer.modified, offer.version);
         if same(&offer) != same(&current.offer) {
             let RemoteName { peer, file } = self.name.clone();
@@ -172,7 +173,7 @@ impl Source for DialledSource {
     }
 
     fn reroute(&self, epoch: u64) -> Result<(), Failure> {
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         match current.route {
             StreamRoute::Direct => {
                 current.route = StreamRoute::Upgrade;
@@ -221,9 +222,4 @@ impl Drop for EarlyConnections {
     fn drop(&mut self) {
         self.abort();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What they hold is replaced as a whole, so a poisoned lock holds a valid value.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

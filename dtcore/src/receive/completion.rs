@@ -1,16 +1,16 @@
 //! Whether a transfer is over, and how it ended.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::failure::Failure;
+use crate::sync::Lock;
 
 /// The one keeper of how a transfer ends.
 #[derive(Debug, Default)]
 pub(super) struct Completion {
-    failure: Mutex<Option<Failure>>,
+    failure: Lock<Option<Failure>>,
     has_failed: AtomicBool,
     is_accepted: AtomicBool,
     changed: Notify,
@@ -19,7 +19,7 @@ pub(super) struct Completion {
 impl Completion {
     /// Ends the transfer with an error; the first one counts.
     pub(super) fn fail(&self, error: Failure) {
-        self.failure().get_or_insert(error);
+        self.failure.lock().get_or_insert(error);
         self.has_failed.store(true, Ordering::Release);
         self.check();
     }
@@ -44,7 +44,7 @@ impl Completion {
 
     /// The error, once.
     pub(super) fn take_failure(&self) -> Option<Failure> {
-        self.failure().take()
+        self.failure.lock().take()
     }
 
     /// Waits until there is something to check.
@@ -53,10 +53,5 @@ impl Completion {
     /// Cancel safe.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
-    }
-
-    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
-        // It is replaced as a whole, so a poisoned lock holds a valid value.
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,18 +1,18 @@
 //! The sender's digests of the complete file: whether they are requested, known or needed at all, and how far the sender is with
 //! them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::manifest::StreamId;
 use crate::proto::v2::ReportedDigests;
+use crate::sync::Lock;
 
 /// How long the sender may be silent while it computes the digests; it reports each second that it does.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// The one keeper of what is known of the sender's digests.
 #[derive(Debug)]
-pub(super) struct FileDigest(Mutex<DigestState>);
+pub(super) struct FileDigest(Lock<DigestState>);
 
 #[derive(Debug)]
 struct DigestState {
@@ -63,23 +63,23 @@ impl FileDigest {
             None => DigestRequest::NotRequested,
         };
         let progress = HashProgress { moved: now, ..HashProgress::default() };
-        Self(Mutex::new(DigestState { request, requested: now, heard: now, progress, is_rejected: false }))
+        Self(Lock::new(DigestState { request, requested: now, heard: now, progress, is_rejected: false }))
     }
 
     /// Whether they are needed and nobody has requested them.
     pub(super) fn is_to_request(&self) -> bool {
-        self.state().request == DigestRequest::NotRequested
+        self.0.lock().request == DigestRequest::NotRequested
     }
 
     /// They were requested on a stream.
     pub(super) fn requested_on(&self, stream: StreamId, now: Duration) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         (state.request, state.requested) = (DigestRequest::RequestedOn(stream), now);
     }
 
     /// A stream was lost, and what was requested on it too.
     pub(super) fn lost(&self, stream: StreamId) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if state.request == DigestRequest::RequestedOn(stream) {
             state.request = DigestRequest::NotRequested;
         }
@@ -87,7 +87,7 @@ impl FileDigest {
 
     /// The file does not arrive in one run after all.
     pub(super) fn need(&self) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if state.request == DigestRequest::NotNeeded {
             state.request = DigestRequest::NotRequested;
         }
@@ -95,19 +95,19 @@ impl FileDigest {
 
     /// The sender reports that it has read `hashed` bytes; `true` if it has never been as far.
     pub(super) fn hashing(&self, hashed: u64, now: Duration) -> bool {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         state.heard = now;
         state.progress.heard(hashed, now) == Heard::Farther
     }
 
     /// They have arrived.
     pub(super) fn received(&self, digests: ReportedDigests) {
-        self.state().request = DigestRequest::Known(digests);
+        self.0.lock().request = DigestRequest::Known(digests);
     }
 
     /// They did not match: requests them once more; `false` if that was done before.
     pub(super) fn reject(&self) -> bool {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         let is_first = !std::mem::replace(&mut state.is_rejected, true);
         if is_first {
             state.request = DigestRequest::NotRequested;
@@ -117,7 +117,7 @@ impl FileDigest {
 
     /// What the file is compared with, when that is known.
     pub(super) fn expected(&self) -> Option<Expected> {
-        match self.state().request {
+        match self.0.lock().request {
             DigestRequest::NotNeeded => Some(Expected::Nothing),
             DigestRequest::Known(digests) => Some(Expected::Digests(digests)),
             DigestRequest::NotRequested | DigestRequest::RequestedOn(_) => None,
@@ -126,21 +126,21 @@ impl FileDigest {
 
     /// From now on nothing else is awaited.
     pub(super) fn await_alone(&self, now: Duration) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         state.heard = now;
         state.progress.begin(now);
     }
 
     /// Restarts all timers at `now`.
     pub(super) fn reset_timers(&self, now: Duration) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         (state.requested, state.heard) = (now, now);
         state.progress.begin(now);
     }
 
     /// How long nothing was heard, how long there was no progress, and the stream that should have brought a sign of life.
     pub(super) fn waited(&self, now: Duration) -> Waited {
-        let state = self.state();
+        let state = self.0.lock();
         let silent = now.saturating_sub(state.heard);
         let stalled_stream = match state.request {
             DigestRequest::RequestedOn(stream)
@@ -154,11 +154,6 @@ impl FileDigest {
             | DigestRequest::Known(_) => None,
         };
         Waited { silent, stuck: state.progress.stuck_for(now), stalled_stream }
-    }
-
-    fn state(&self) -> MutexGuard<'_, DigestState> {
-        // No change of the state can panic half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

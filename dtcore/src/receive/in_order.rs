@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, PoisonError};
 use std::thread;
 
 use tokio::sync::{Notify, oneshot};
@@ -16,6 +16,7 @@ use crate::digest::{FileDigests, FileHasher};
 use crate::failure::Failure;
 use crate::manifest::ByteRange;
 use crate::sink::{OrderedWriter, Store};
+use crate::sync::Lock;
 
 /// What the thread does with the bytes.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ impl InOrderReader {
         if range.is_empty() {
             return;
         }
-        let mut queue = self.shared.lock();
+        let mut queue = self.shared.queue.lock();
         // Neighbours are joined, so the queue never holds more than one segment for each stream.
         match queue.segments.back_mut() {
             Some(last) if Arc::ptr_eq(&last.store, store) && last.range.end() == range.start() => {
@@ -134,20 +135,15 @@ impl Drop for InOrderReader {
 
 #[derive(Debug, Default)]
 struct ReadQueue {
-    queue: Mutex<Queue>,
+    queue: Lock<Queue>,
     changed: Condvar,
     position: AtomicU64,
     moved: Notify,
 }
 
 impl ReadQueue {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Every change of the queue is a single step, so a poisoned mutex holds a valid one.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn set(&self, state: ReaderState) {
-        self.lock().state = state;
+        self.queue.lock().state = state;
         self.changed.notify_one();
     }
 }
@@ -184,7 +180,7 @@ struct Work {
 
 impl Work {
     fn run(&mut self) -> Result<(), Failure> {
-        let is_abandoned = || self.shared.lock().state == ReaderState::Abandoned;
+        let is_abandoned = || self.shared.queue.lock().state == ReaderState::Abandoned;
         let writer = self.duties.writer.take().map(|writer| writer.opened(is_abandoned)).transpose();
         let mut writer = writer.map_err(|error| self.local("open", error))?;
         while let Some(segment) = self.next() {
@@ -203,7 +199,7 @@ impl Work {
     ///
     /// The wait is bounded by the handle: dropping it wakes the thread.
     fn next(&self) -> Option<Segment> {
-        let mut queue = self.shared.lock();
+        let mut queue = self.shared.queue.lock();
         loop {
             if queue.state == ReaderState::Abandoned {
                 return None;
@@ -262,8 +258,8 @@ mod tests {
     }
 
     /// A reader with a writer that takes so many bytes, and what was written.
-    fn reader_with(capacity: usize) -> (InOrderReader, InOrderResult, Arc<Mutex<Vec<u8>>>) {
-        let written = Arc::<Mutex<Vec<u8>>>::default();
+    fn reader_with(capacity: usize) -> (InOrderReader, InOrderResult, Arc<Lock<Vec<u8>>>) {
+        let written = Arc::<Lock<Vec<u8>>>::default();
         let recorder = Recorder { written: Arc::clone(&written), capacity };
         let writer = Some(OrderedWriter::open(recorder));
         let (path, hasher) = (PathBuf::from("pipe"), FileHasher::default().with_md5());
@@ -281,7 +277,7 @@ mod tests {
         reader.close(7);
         assert_eq!(result.wait().await.unwrap().md5, Some(Md5Digest::of(b"abcdefg")));
         assert_eq!(reader.position(), 7);
-        assert_eq!(*written.lock().unwrap(), b"abcdefg");
+        assert_eq!(*written.lock(), b"abcdefg");
     }
 
     #[tokio::test]
@@ -325,13 +321,13 @@ mod tests {
     }
 
     struct Recorder {
-        written: Arc<Mutex<Vec<u8>>>,
+        written: Arc<Lock<Vec<u8>>>,
         capacity: usize,
     }
 
     impl Write for Recorder {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let mut written = self.written.lock().unwrap();
+            let mut written = self.written.lock();
             if written.len() == self.capacity {
                 return Err(io::ErrorKind::StorageFull.into());
             }

@@ -1,12 +1,13 @@
 //! The limit of the rate at which data may be received, by one transfer or several together.
 
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::num::{to_u64, to_usize};
+use crate::sync::Lock;
 
 /// The most that is allowed at once, so that the streams get it in turn.
 const PIECE: u64 = 64 << 10;
@@ -20,14 +21,14 @@ const MIN_WAIT: Duration = Duration::from_millis(1);
 /// A rate that several streams share; clones share it too.
 #[derive(Clone, Debug)]
 pub(crate) struct RateLimit {
-    bucket: Arc<Mutex<TokenBucket>>,
+    bucket: Arc<Lock<TokenBucket>>,
     started: Instant,
 }
 
 impl RateLimit {
     /// At most so many bytes a second, from now on.
     pub(crate) fn new(bytes_per_second: NonZeroU64) -> Self {
-        Self { bucket: Arc::new(Mutex::new(TokenBucket::new(bytes_per_second))), started: Instant::now() }
+        Self { bucket: Arc::new(Lock::new(TokenBucket::new(bytes_per_second))), started: Instant::now() }
     }
 
     /// Waits until data may be received, and returns how many bytes, at least one.
@@ -36,7 +37,7 @@ impl RateLimit {
     /// Cancel safe.
     pub(crate) async fn allowance(&self) -> usize {
         loop {
-            let granted = self.bucket().take(self.started.elapsed());
+            let granted = self.bucket.lock().take(self.started.elapsed());
             match granted {
                 Ok(n) => return n,
                 Err(wait) => sleep(wait).await,
@@ -46,12 +47,7 @@ impl RateLimit {
 
     /// Returns what was allowed and not received.
     pub(crate) fn give_back(&self, allowed: usize, received: usize) {
-        self.bucket().give_back(allowed.saturating_sub(received));
-    }
-
-    fn bucket(&self) -> MutexGuard<'_, TokenBucket> {
-        // No change of the bucket can panic half-way.
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bucket.lock().give_back(allowed.saturating_sub(received));
     }
 }
 

@@ -1,7 +1,6 @@
 //! The streams of a transfer: which are open, which wait for work, and how often each may try again.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -10,6 +9,7 @@ use tokio::time::timeout;
 use super::wake::Wake;
 use crate::manifest::{StreamCount, StreamId};
 use crate::schedule::{Backoff, Exhausted, Fault, Retries};
+use crate::sync::Lock;
 
 /// How many streams may violate the protocol, without a verified block in between, before the transfer fails: more than
 /// corruption on the path explains.
@@ -19,7 +19,7 @@ const MAX_VIOLATIONS: u32 = 10;
 #[derive(Debug)]
 pub(super) struct StreamSet {
     wakes: Vec<Wake>,
-    state: Mutex<SetState>,
+    state: Lock<SetState>,
     /// No connection is in use any more.
     all_closed: Notify,
 }
@@ -50,7 +50,7 @@ impl StreamSet {
         };
         Self {
             wakes: streams.ids().map(|_| Wake::default()).collect(),
-            state: Mutex::new(state),
+            state: Lock::new(state),
             all_closed: Notify::new(),
         }
     }
@@ -66,7 +66,7 @@ impl StreamSet {
 
     /// Interrupts the stream tasks that wait for something to request.
     pub(super) fn wake_idle(&self) {
-        self.state().idle.iter().filter_map(|stream| self.wake_of(*stream)).for_each(Wake::wake);
+        self.state.lock().idle.iter().filter_map(|stream| self.wake_of(*stream)).for_each(Wake::wake);
     }
 
     /// Has the connection of a stream replaced.
@@ -78,14 +78,14 @@ impl StreamSet {
 
     /// A stream is open.
     pub(super) fn opened(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.n_open = state.n_open.saturating_add(1);
         state.n_connected += 1;
     }
 
     /// A connection is not used any more.
     pub(super) fn disconnected(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.n_connected = state.n_connected.saturating_sub(1);
         if state.n_connected == 0 {
             self.all_closed.notify_one();
@@ -101,14 +101,14 @@ impl StreamSet {
 
     /// A stream is not open any more.
     pub(super) fn closed(&self, stream: StreamId) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.n_open = state.n_open.saturating_sub(1);
         state.idle.remove(&stream);
     }
 
     /// Notes whether a stream waits for something to request.
     pub(super) fn set_idle(&self, stream: StreamId, is_idle: bool) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if is_idle {
             state.idle.insert(stream);
         } else {
@@ -118,7 +118,7 @@ impl StreamSet {
 
     /// The pause before the next attempt of a stream, longer each time.
     pub(super) fn backoff(&self, stream: StreamId) -> Duration {
-        self.state().backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default()
+        self.state.lock().backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default()
     }
 
     /// As [`backoff`](Self::backoff), for an attempt that counts.
@@ -126,7 +126,7 @@ impl StreamSet {
     /// # Errors
     /// [`Exhausted`] if all streams have tried often enough.
     pub(super) fn retry(&self, stream: StreamId) -> Result<Duration, Exhausted> {
-        self.state().retries.failed(stream)?;
+        self.state.lock().retries.failed(stream)?;
         Ok(self.backoff(stream))
     }
 
@@ -135,7 +135,7 @@ impl StreamSet {
     /// # Errors
     /// [`Exhausted`] if that happened too often.
     pub(super) fn violated(&self) -> Result<(), Exhausted> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.n_violations += 1;
         if state.n_violations >= MAX_VIOLATIONS { Err(Exhausted) } else { Ok(()) }
     }
@@ -145,7 +145,7 @@ impl StreamSet {
     /// Only verified blocks and digests are progress. If bytes were, a path that always breaks within a block would be tried
     /// indefinitely.
     pub(super) fn progressed(&self, by: Option<StreamId>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.retries.progressed();
         state.n_violations = 0;
         if let Some(backoff) = by.and_then(|stream| state.backoffs.get_mut(stream.index())) {
@@ -154,22 +154,17 @@ impl StreamSet {
     }
 
     pub(super) fn n_open(&self) -> u8 {
-        self.state().n_open
+        self.state.lock().n_open
     }
 
     /// Waits until no connection is used any more, at most until `limit` has passed.
     pub(super) async fn all_closed(&self, limit: Duration) {
         let closed = async {
-            while self.state().n_connected > 0 {
+            while self.state.lock().n_connected > 0 {
                 self.all_closed.notified().await;
             }
         };
         // A sender that does not learn of the end notices by itself, later.
         let _ = timeout(limit, closed).await;
-    }
-
-    fn state(&self) -> MutexGuard<'_, SetState> {
-        // No change of the state can panic half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

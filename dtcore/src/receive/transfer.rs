@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -25,6 +25,7 @@ use crate::manifest::{BlockId, BlockRun, ByteRange, Manifest, StreamId};
 use crate::num::to_u64;
 use crate::schedule::{Corrupt, NextRun, Scheduler, VerifiedCopy};
 use crate::sink::{CommitError, FileSink, Verified};
+use crate::sync::Lock;
 
 /// What the tasks of one transfer share.
 #[derive(Debug)]
@@ -39,9 +40,9 @@ pub(super) struct ActiveTransfer<S> {
     pub(super) file_digest: FileDigest,
     pub(super) completion: Completion,
     pub(super) counters: Counters,
-    scheduler: Mutex<Scheduler>,
+    scheduler: Lock<Scheduler>,
     /// How far the reader was allowed to read.
-    readable: Mutex<u64>,
+    readable: Lock<u64>,
     /// A place in the sink is free again.
     place_freed: Arc<Notify>,
     /// How errors name the local file.
@@ -142,8 +143,8 @@ impl<S: Source> ActiveTransfer<S> {
             file_digest: parts.file_digest,
             completion: Completion::default(),
             counters: Counters { resumed: parts.resumed, ..Counters::default() },
-            scheduler: Mutex::new(parts.scheduler),
-            readable: Mutex::new(0),
+            scheduler: Lock::new(parts.scheduler),
+            readable: Lock::new(0),
             place_freed: parts.place_freed,
             path: parts.path,
             started: parts.started,
@@ -158,8 +159,7 @@ impl<S: Source> ActiveTransfer<S> {
     }
 
     pub(super) fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
-        // No change of the scheduler can panic half-way.
-        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scheduler.lock()
     }
 
     /// Queues on `stream` what it should request now.
@@ -338,7 +338,7 @@ impl<S: Source> ActiveTransfer<S> {
     /// Lets the reader read what has become contiguous with the beginning of the file.
     fn advance_reader(&self) {
         let Some(reader) = &self.reader else { return };
-        let mut readable = self.readable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readable = self.readable.lock();
         // Under the lock, so that ranges are handed over in order.
         let frontier = self.scheduler().frontier();
         if frontier > *readable {

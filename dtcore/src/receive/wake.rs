@@ -1,15 +1,14 @@
 //! Signals from other tasks to a stream task.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use tokio::sync::Notify;
 
 use crate::schedule::Fault;
+use crate::sync::Lock;
 
 /// Interrupts one stream task from elsewhere.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
-    replace: Mutex<Option<Fault>>,
+    replace: Lock<Option<Fault>>,
     changed: Notify,
     replaced: Notify,
 }
@@ -31,14 +30,14 @@ impl Wake {
 
     /// Makes the stream task close its connection and open another one.
     pub(super) fn replace(&self, fault: Fault) {
-        *self.fault() = Some(fault);
+        *self.replace.lock() = Some(fault);
         self.replaced.notify_one();
         self.changed.notify_one();
     }
 
     /// Forgets a request to replace a connection that has ended by itself.
     pub(super) fn clear(&self) {
-        *self.fault() = None;
+        *self.replace.lock() = None;
     }
 
     /// Forgets a request to replace a connection for being stalled, as data has arrived on it.
@@ -52,7 +51,7 @@ impl Wake {
     /// Cancel safe.
     pub(super) async fn woken(&self) -> Woken {
         self.changed.notified().await;
-        let fault = self.fault().take();
+        let fault = self.replace.lock().take();
         fault.map_or(Woken::Check, Woken::Replace)
     }
 
@@ -64,15 +63,10 @@ impl Wake {
         loop {
             self.replaced.notified().await;
             // The permit may be left over from a connection that has ended.
-            if let Some(fault) = self.fault().take() {
+            if let Some(fault) = self.replace.lock().take() {
                 return fault;
             }
         }
-    }
-
-    fn fault(&self) -> MutexGuard<'_, Option<Fault>> {
-        // It is replaced as a whole, so a poisoned lock holds a valid value.
-        self.replace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
+
+use crate::sync::Lock;
 
 /// For how many parties that do not wait their number of permits so far is kept.
 const MAX_IDLE: usize = 64;
@@ -18,7 +20,7 @@ const MAX_IDLE: usize = 64;
 /// within a session first come, first served.
 #[derive(Debug)]
 pub(crate) struct FairQueue {
-    state: Mutex<QueueState>,
+    state: Lock<QueueState>,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,7 @@ impl FairQueue {
     pub(crate) fn with_limits(n_permits: usize, max_per_client: usize) -> Arc<Self> {
         let (held, waiting) = (HashMap::new(), RoundRobin::default());
         let state = QueueState { n_free: n_permits, max_per_client, held, waiting };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Lock::new(state) })
     }
 
     /// Waits for the next permit of a session of `client`; the task always yields once.
@@ -79,7 +81,7 @@ impl FairQueue {
     pub(crate) async fn next(self: &Arc<Self>, client: IpAddr, session: u64) -> FairPermit {
         loop {
             let waiting = {
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 if state.acquire(client) { None } else { Some(state.enqueue(client, session)) }
             };
             let permit = match waiting {
@@ -100,7 +102,7 @@ impl FairQueue {
         let (mut queue, mut client) = (self, client);
         loop {
             let next = {
-                let mut state = queue.state();
+                let mut state = queue.state.lock();
                 state.release(client);
                 state.dequeue()
             };
@@ -114,11 +116,6 @@ impl FairQueue {
                 },
             }
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, QueueState> {
-        // Every change of the state is complete in itself, so a panic elsewhere leaves it valid.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -285,7 +282,7 @@ mod tests {
     }
 
     fn assert_idle(queue: &FairQueue, n_permits: usize) {
-        let state = queue.state();
+        let state = queue.state.lock();
         assert_eq!((state.n_free, state.held.len(), state.waiting.is_empty()), (n_permits, 0, true));
     }
 
@@ -315,7 +312,7 @@ mod tests {
         for _ in 0..1000 {
             assert!(queue.next(HERE, ONE).now_or_never().is_none());
         }
-        let n_waiting = queue.state().waiting.queue_of(HERE).queue_of(ONE).len();
+        let n_waiting = queue.state.lock().waiting.queue_of(HERE).queue_of(ONE).len();
         assert!(n_waiting < 10, "{n_waiting}");
     }
 

@@ -1,8 +1,8 @@
 //! A session: one transfer's conversation, from its offer to its end.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
@@ -18,6 +18,7 @@ use crate::manifest::{BlockId, BlockSet, Manifest, StreamCount, StreamId};
 use crate::proto::v2::{
     Replacing, ReportedDigests, Secret, SessionId, SessionOffer, SourceVersion, WholeDigests,
 };
+use crate::sync::Lock;
 
 /// What a session is made of.
 pub(crate) struct SessionSpec {
@@ -47,7 +48,7 @@ pub(crate) struct Session {
     spec: SessionSpec,
     pub(super) streams: StreamTable,
     /// The blocks whose remembered digests were sent to the receiver; made when there is one.
-    remembered: Mutex<Option<BlockSet>>,
+    remembered: Lock<Option<BlockSet>>,
     bytes_sent: AtomicU64,
     started: Instant,
     md5: OnceCell<Md5Digest>,
@@ -61,7 +62,7 @@ impl Session {
             context: Arc::clone(context),
             spec,
             streams: StreamTable::new(&context.tasks.aborted),
-            remembered: Mutex::default(),
+            remembered: Lock::default(),
             bytes_sent: AtomicU64::new(0),
             started: Instant::now(),
             md5: OnceCell::new(),
@@ -142,7 +143,7 @@ impl Session {
 
     /// Notes that the receiver gets the remembered digest of a block; `false` if it got it before.
     pub(crate) fn give_remembered(&self, block: BlockId) -> bool {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.remembered.lock();
         remembered.get_or_insert_with(|| BlockSet::new(&self.spec.manifest)).insert(block)
     }
 

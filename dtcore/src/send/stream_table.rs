@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{SessionEnd, StreamRefusal};
 use crate::manifest::StreamId;
 use crate::proto::v2::Replacing;
+use crate::sync::Lock;
 
 /// Something that is held until it is dropped, such as a place within a limit.
 pub(crate) trait HeldPlace: Debug + Send + Sync {}
@@ -37,7 +38,7 @@ impl Places {
 /// The open streams of a session, and how the session ended.
 #[derive(Debug)]
 pub(crate) struct StreamTable {
-    state: Mutex<OpenStreams>,
+    state: Lock<OpenStreams>,
     /// How many connections carry streams, with those that were replaced and have not noticed it yet.
     n_open: watch::Sender<usize>,
     /// Cancelled when the session has ended.
@@ -75,7 +76,7 @@ impl StreamTable {
     /// A table without streams, which ends with `aborted` at the latest.
     pub(crate) fn new(aborted: &CancellationToken) -> Self {
         let state = OpenStreams { open: HashMap::new(), n_claims: 0, end: None, idle_since: Instant::now() };
-        Self { state: Mutex::new(state), n_open: watch::Sender::new(0), ended: aborted.child_token() }
+        Self { state: Lock::new(state), n_open: watch::Sender::new(0), ended: aborted.child_token() }
     }
 
     /// Gives a stream to a connection; a refusal changes nothing. `admit` finds places for a stream that replaces none.
@@ -85,7 +86,7 @@ impl StreamTable {
         replacing: Replacing,
         admit: impl FnOnce() -> Option<Places>,
     ) -> Result<StreamClaim, StreamRefusal> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.end.is_some() {
             return Err(StreamRefusal::NoSession);
         }
@@ -110,7 +111,7 @@ impl StreamTable {
 
     /// Frees the stream of a claim, unless another connection has replaced it.
     pub(crate) fn release(&self, claim: &StreamClaim) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.open.get(&claim.stream).is_some_and(|open| open.claim == claim.number) {
             state.open.remove(&claim.stream);
         }
@@ -120,19 +121,19 @@ impl StreamTable {
 
     /// Whether another connection has replaced that of the claim.
     pub(crate) fn is_replaced(&self, claim: &StreamClaim) -> bool {
-        self.state().open.get(&claim.stream).is_some_and(|open| open.claim != claim.number)
+        self.state.lock().open.get(&claim.stream).is_some_and(|open| open.claim != claim.number)
     }
 
     /// Ends all streams, now and later; the first reason counts, and is returned.
     pub(crate) fn end(&self, end: SessionEnd) -> SessionEnd {
-        let end = *self.state().end.get_or_insert(end);
+        let end = *self.state.lock().end.get_or_insert(end);
         self.ended.cancel();
         end
     }
 
     /// As [`end`](Self::end), if no stream is open and nothing has ended the session before; says whether that is so.
     pub(crate) fn end_if_idle(&self, end: SessionEnd) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.end.is_some() || *self.n_open.borrow() > 0 {
             return false;
         }
@@ -143,12 +144,12 @@ impl StreamTable {
 
     /// How the session ended, if it has.
     pub(crate) fn ended(&self) -> Option<SessionEnd> {
-        self.state().end
+        self.state.lock().end
     }
 
     /// Since when no stream is open; `None` while one is.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let state = self.state();
+        let state = self.state.lock();
         (*self.n_open.borrow() == 0).then_some(state.idle_since)
     }
 
@@ -166,10 +167,5 @@ impl StreamTable {
     /// Returns when no stream is open.
     pub(crate) async fn until_all_closed(&self) {
         let _ = self.n_open.subscribe().wait_for(|n| *n == 0).await;
-    }
-
-    /// The lock is never held across a wait.
-    fn state(&self) -> MutexGuard<'_, OpenStreams> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

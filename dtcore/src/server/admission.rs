@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use super::options::ServerOptions;
 use crate::send::Places;
+use crate::sync::Lock;
 
 /// The limits of a server.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub(crate) fn client_key(address: IpAddr) -> IpAddr {
 pub(crate) struct AddressLimit {
     total: usize,
     per_address: usize,
-    admitted: Mutex<Admitted>,
+    admitted: Lock<Admitted>,
 }
 
 #[derive(Debug, Default)]
@@ -82,17 +83,17 @@ impl AddressLimit {
     /// are connected, and a client may open all before it closes one.
     pub(crate) fn of_data_connections(max_streams: NonZeroUsize) -> Arc<Self> {
         let total = max_streams.get().max(2 * LARGEST_TRANSFER);
-        Arc::new(Self { total, per_address: total / 2, admitted: Mutex::default() })
+        Arc::new(Self { total, per_address: total / 2, admitted: Lock::default() })
     }
 
     pub(crate) fn new(total: NonZeroUsize, per_address: NonZeroUsize) -> Arc<Self> {
-        Arc::new(Self { total: total.get(), per_address: per_address.get(), admitted: Mutex::default() })
+        Arc::new(Self { total: total.get(), per_address: per_address.get(), admitted: Lock::default() })
     }
 
     /// Takes a place for `address` and those that share its limits, if there is one.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Permit> {
         let address = client_key(address);
-        let mut admitted = self.admitted();
+        let mut admitted = self.admitted.lock();
         let of_address = admitted.by_address.get(&address).copied().unwrap_or(0);
         if admitted.total >= self.total || of_address >= self.per_address {
             return None;
@@ -105,11 +106,11 @@ impl AddressLimit {
     /// How many places are taken.
     #[cfg(test)]
     pub(crate) fn n_admitted(&self) -> usize {
-        self.admitted().total
+        self.admitted.lock().total
     }
 
     fn release(&self, address: IpAddr) {
-        let mut admitted = self.admitted();
+        let mut admitted = self.admitted.lock();
         admitted.total -= 1;
         let left = admitted.by_address.get(&address).map_or(0, |n| n - 1);
         if left == 0 {
@@ -117,10 +118,6 @@ impl AddressLimit {
         } else {
             admitted.by_address.insert(address, left);
         }
-    }
-
-    fn admitted(&self) -> MutexGuard<'_, Admitted> {
-        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,6 +175,6 @@ mod tests {
         let fourth = limit.admit(a).unwrap();
         assert!(limit.admit(b).is_none());
         drop(fourth);
-        assert_eq!(limit.admitted().by_address.len(), 2);
+        assert_eq!(limit.admitted.lock().by_address.len(), 2);
     }
 }

@@ -1,8 +1,8 @@
 //! A request with its connection, and the forms that its answer has.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use super::admission::Permit;
 use crate::proto::v2;
 use crate::send::StreamGuard;
+use crate::sync::Lock;
 
 /// A request, and the connection that it arrived on.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct RequestContext {
     pub(crate) target: Vec<u8>,
     /// Watched while the answer is prepared: when the connection breaks, the work ends.
     pub(crate) socket: Arc<TcpStream>,
-    next: Mutex<Option<Next>>,
+    next: Lock<Option<Next>>,
     hold_answer: Arc<AtomicBool>,
 }
 
@@ -36,7 +37,7 @@ pub(crate) enum Next {
 
 impl RequestContext {
     pub(crate) fn new(peer: SocketAddr, target: Vec<u8>, socket: Arc<TcpStream>) -> Self {
-        Self { peer, target, socket, next: Mutex::default(), hold_answer: Arc::default() }
+        Self { peer, target, socket, next: Lock::default(), hold_answer: Arc::default() }
     }
 
     /// Whether the answer is held back, to be sent together with what follows it.
@@ -47,7 +48,7 @@ impl RequestContext {
     /// The answer that makes the connection a stream.
     pub(crate) fn switch(&self, next: Next) -> Response<Full<Bytes>> {
         self.hold_answer.store(matches!(next, Next::Stream(..)), Ordering::Relaxed);
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+        *self.next.lock() = Some(next);
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -57,7 +58,7 @@ impl RequestContext {
 
     /// What the connection becomes, if it does not end with the answer.
     pub(crate) fn take_next(&self) -> Option<Next> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.next.lock().take()
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::admission::Permit;
 use crate::proto::v2::{Hello, SessionId};
 use crate::send::{Session, SessionEnd};
+use crate::sync::Lock;
 
 /// The sessions of a server, by their numbers.
 #[derive(Default)]
-pub(crate) struct Sessions(Mutex<HashMap<SessionId, Entry>>);
+pub(crate) struct Sessions(Lock<HashMap<SessionId, Entry>>);
 
 struct Entry {
     session: Arc<Session>,
@@ -24,22 +25,22 @@ impl Sessions {
     /// Adds a session, whose streams are found from now on.
     pub(crate) fn insert(&self, session: &Arc<Session>, client: IpAddr, permit: Permit) {
         let entry = Entry { session: Arc::clone(session), client, _permit: permit };
-        self.all().insert(session.spec().id, entry);
+        self.0.lock().insert(session.spec().id, entry);
     }
 
     /// Removes a session and frees its place.
     pub(crate) fn remove(&self, id: SessionId) {
-        self.all().remove(&id);
+        self.0.lock().remove(&id);
     }
 
     /// Whether a number is in use.
     pub(crate) fn contains(&self, id: SessionId) -> bool {
-        self.all().contains_key(&id)
+        self.0.lock().contains_key(&id)
     }
 
     /// The session that a hello names with the right secret.
     pub(crate) fn find(&self, hello: &Hello) -> Option<Arc<Session>> {
-        let session = self.all().get(&hello.session).map(|entry| Arc::clone(&entry.session))?;
+        let session = self.0.lock().get(&hello.session).map(|entry| Arc::clone(&entry.session))?;
         (session.spec().secret == hello.secret).then_some(session)
     }
 
@@ -48,7 +49,7 @@ impl Sessions {
     ///
     /// A client that was killed leaves such sessions; they must not keep its next one out.
     pub(crate) fn evict_idle(&self, client: IpAddr) -> bool {
-        let mut all = self.all();
+        let mut all = self.0.lock();
         let mut idle: Vec<_> = all
             .iter()
             .filter(|(_, entry)| entry.client == client)
@@ -64,14 +65,10 @@ impl Sessions {
         }
         false
     }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sessions").field("n", &self.all().len()).finish()
+        f.debug_struct("Sessions").field("n", &self.0.lock().len()).finish()
     }
 }

@@ -5,18 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::manifest::ByteRange;
 use crate::num::{to_u64, to_usize};
 use crate::sink::store::{Buffers, FillError, Heap, Lease, Store};
+use crate::sync::Lock;
 use crate::sys::RangeLock;
 
 /// The part of a file that is in memory, beginning with the first byte that is not forgotten.
 #[derive(Debug)]
 pub(crate) struct ReorderBuffer {
     capacity: u64,
-    state: Arc<Mutex<BufferState>>,
+    state: Arc<Lock<BufferState>>,
     buffers: Arc<Buffers>,
 }
 
@@ -35,13 +36,9 @@ impl ReorderBuffer {
         Self { capacity, state: Arc::default(), buffers: Arc::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, BufferState> {
-        lock(&self.state)
-    }
-
     /// The committed piece that begins at `offset` or nearest before it, and where it begins.
     fn piece_before(&self, offset: u64) -> Option<(u64, Arc<Heap>)> {
-        let state = self.state();
+        let state = self.state.lock();
         if offset < state.forgotten {
             return None;
         }
@@ -49,15 +46,10 @@ impl ReorderBuffer {
     }
 }
 
-fn lock(state: &Mutex<BufferState>) -> MutexGuard<'_, BufferState> {
-    // A panic can at most have left a range leased; no bytes are shown that were not committed.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Store for ReorderBuffer {
     fn lease(&self, range: ByteRange) -> Option<Box<dyn Lease>> {
         let heap = Heap::new(&self.buffers, range.len())?;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let is_within = range.start() >= state.forgotten
             && range.end() - state.forgotten <= self.capacity
             && state.lock.lend(range.start(), range.end());
@@ -78,7 +70,7 @@ impl Store for ReorderBuffer {
     }
 
     fn is_filled(&self, range: ByteRange) -> bool {
-        self.state().lock.is_filled(range.start(), range.end())
+        self.state.lock().lock.is_filled(range.start(), range.end())
     }
 
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
@@ -98,7 +90,7 @@ impl Store for ReorderBuffer {
     }
 
     fn forget(&self, before: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.forgotten = state.forgotten.max(before);
         let forgotten = state.forgotten;
         state.kept.retain(|start, heap| start + to_u64(heap.received().len()) > forgotten);
@@ -112,7 +104,7 @@ fn missing() -> io::Error {
 /// The exclusive right to a range of the buffer.
 #[derive(Debug)]
 struct ReorderLease {
-    state: Arc<Mutex<BufferState>>,
+    state: Arc<Lock<BufferState>>,
     range: ByteRange,
     /// `None` once it is committed.
     heap: Option<Heap>,
@@ -140,7 +132,7 @@ impl Lease for ReorderLease {
         let Some(heap) = self.heap.take() else { return Ok(()) };
         let (start, end) = (self.range.start(), self.range.end());
         let filled = start + to_u64(heap.received().len());
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.lock.fill(start, filled);
         state.lock.take_back(filled, end);
         if filled > start {
@@ -153,7 +145,7 @@ impl Lease for ReorderLease {
 impl Drop for ReorderLease {
     fn drop(&mut self) {
         if self.heap.is_some() {
-            lock(&self.state).lock.take_back(self.range.start(), self.range.end());
+            self.state.lock().lock.take_back(self.range.start(), self.range.end());
         }
     }
 }
@@ -184,10 +176,10 @@ mod tests {
         buffer.forget(12);
         assert!(content(&buffer, ByteRange::new(11, 13)).is_err());
         assert_eq!(content(&buffer, ByteRange::new(12, 14)).unwrap(), [2, 2]);
-        assert_eq!(buffer.state().kept.len(), 1);
+        assert_eq!(buffer.state.lock().kept.len(), 1);
         buffer.forget(20);
         buffer.forget(5);
-        let state = buffer.state();
+        let state = buffer.state.lock();
         assert_eq!((state.kept.len(), state.forgotten), (0, 20));
     }
 
@@ -222,6 +214,6 @@ mod tests {
         assert!(buffer.lease(ByteRange::new(8, 10)).is_none());
         put(&buffer, ByteRange::new(9, 10), 1);
         buffer.forget(9);
-        assert_eq!(buffer.state().kept.len(), 1);
+        assert_eq!(buffer.state.lock().kept.len(), 1);
     }
 }

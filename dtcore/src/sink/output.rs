@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
 use crate::manifest::{BlockSet, BlockSize, ByteRange, Manifest};
+use crate::sync::Lock;
 use crate::sys::filesystem;
 
 /// What the user named as output.
@@ -45,8 +46,8 @@ impl fmt::Debug for Output {
 
 /// What the bytes of the file are written to in order.
 pub(crate) enum OrderedWriter {
-    /// It is open. The mutex makes it `Sync`, and is never locked.
-    Open(Mutex<Box<dyn Write + Send>>),
+    /// It is open. The lock makes it `Sync`, and is never taken.
+    Open(Lock<Box<dyn Write + Send>>),
     /// A device or pipe that the in-order reader opens: opening a pipe waits for its reader.
     Path(PathBuf),
 }
@@ -57,13 +58,13 @@ const PIPE_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 impl OrderedWriter {
     /// A writer that is open.
     pub(crate) fn open(writer: impl Write + Send + 'static) -> Self {
-        Self::Open(Mutex::new(Box::new(writer)))
+        Self::Open(Lock::new(Box::new(writer)))
     }
 
     /// Opens it. A pipe that has no reader is awaited until `is_abandoned` returns `true`.
     pub(crate) fn opened(self, is_abandoned: impl Fn() -> bool) -> io::Result<Box<dyn Write + Send>> {
         let path = match self {
-            Self::Open(writer) => return Ok(writer.into_inner().unwrap_or_else(PoisonError::into_inner)),
+            Self::Open(writer) => return Ok(writer.into_inner()),
             Self::Path(path) => path,
         };
         // Without the flag, opening would wait for a reader, and nothing could interrupt it.
@@ -139,7 +140,7 @@ impl Sink {
                 return Err(Failure::OutputExists { path });
             }
             Output::Path(path) => (OrderedWriter::Path(path.clone()), path),
-            Output::Writer(writer, name) => (OrderedWriter::Open(Mutex::new(writer)), PathBuf::from(name)),
+            Output::Writer(writer, name) => (OrderedWriter::Open(Lock::new(writer)), PathBuf::from(name)),
             Output::Memory(store, limit) => return Ok(Self::Memory(store, limit)),
         };
         Ok(Self::Ordered { writer: Some(writer), name })

@@ -10,18 +10,19 @@
 //! before a range is used; a truncation in the moment between cannot be caught.
 
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::{io, slice};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
+use crate::sync::Lock;
 use crate::sys::range_lock::RangeLock;
 
 /// The first bytes of a file, mapped.
 #[derive(Debug)]
 pub(crate) struct Map {
     raw: MmapRaw,
-    lock: Mutex<RangeLock<usize>>,
+    lock: Lock<RangeLock<usize>>,
 }
 
 impl Map {
@@ -31,7 +32,7 @@ impl Map {
     /// The error of mmap: for instance that the file system cannot map, or that address space is short.
     pub(crate) fn new(file: &File, len: usize) -> io::Result<Arc<Self>> {
         let raw = MmapOptions::new().len(len).map_raw(file)?;
-        Ok(Arc::new(Self { raw, lock: Mutex::default() }))
+        Ok(Arc::new(Self { raw, lock: Lock::default() }))
     }
 
     /// Its length in bytes.
@@ -65,13 +66,13 @@ impl Map {
 
     /// Lends `[start, end)` to one writer; `None` if a byte of it is lent or filled already, or out of bounds.
     pub(crate) fn writer(self: &Arc<Self>, start: usize, end: usize) -> Option<MapWriter> {
-        let lent = end <= self.len() && self.lock().lend(start, end);
+        let lent = end <= self.len() && self.lock.lock().lend(start, end);
         lent.then(|| MapWriter { map: Arc::clone(self), position: start, end })
     }
 
     /// The bytes `[start, end)`, if all of them are filled.
     pub(crate) fn filled(&self, start: usize, end: usize) -> Option<&[u8]> {
-        if start > end || end > self.len() || !self.lock().is_filled(start, end) {
+        if start > end || end > self.len() || !self.lock.lock().is_filled(start, end) {
             return None;
         }
         // SAFETY: `start <= end <= len`, so the pointer stays within the mapping, which lives as long as `self`.
@@ -79,11 +80,6 @@ impl Map {
         // SAFETY: the range is mapped and initialised (the kernel zeroes fresh pages). The lock says that it is
         // filled: it is lent to no writer, and never will be, so nothing in this process writes it while the slice lives.
         Some(unsafe { slice::from_raw_parts(first, end - start) })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RangeLock<usize>> {
-        // The methods of the range lock complete each step, so a poisoned mutex holds a valid one.
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,14 +124,14 @@ impl MapWriter {
     /// Declares the next `n` bytes filled: they can be read from now on, and never written again.
     pub(crate) fn fill(&mut self, n: usize) {
         let next = self.position + n.min(self.remaining());
-        self.map.lock().fill(self.position, next);
+        self.map.lock.lock().fill(self.position, next);
         self.position = next;
     }
 }
 
 impl Drop for MapWriter {
     fn drop(&mut self) {
-        self.map.lock().take_back(self.position, self.end);
+        self.map.lock.lock().take_back(self.position, self.end);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::{Object, ObjectIdentity};
@@ -11,6 +11,7 @@ use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockSize, ByteRange, Manifest};
 use crate::num::to_usize;
 use crate::send::digest_cache::stability::is_stable;
+use crate::sync::Lock;
 use crate::sys::{PIECE, PieceReader};
 
 /// How many bytes the digests of all objects may take: enough for a million blocks, half a terabyte.
@@ -28,8 +29,8 @@ const BUFFERS: usize = 16;
 /// Digests by object identity and block.
 #[derive(Debug)]
 pub(crate) struct BlockDigests {
-    pages: Mutex<Pages>,
-    buffers: Mutex<Vec<Vec<u8>>>,
+    pages: Lock<Pages>,
+    buffers: Lock<Vec<Vec<u8>>>,
     bytes_hashed: Arc<AtomicU64>,
     /// How long an object must have been unchanged when it was read.
     min_age: Duration,
@@ -67,7 +68,7 @@ impl BlockDigests {
     /// Remembers up to `capacity` bytes of digests; hashed bytes are added to `bytes_hashed`.
     pub(crate) fn new(capacity: usize, min_age: Duration, bytes_hashed: Arc<AtomicU64>) -> Self {
         let pages = Pages { by_key: HashMap::new(), bytes: 0, capacity, uses: 0 };
-        Self { pages: Mutex::new(pages), buffers: Mutex::default(), bytes_hashed, min_age }
+        Self { pages: Lock::new(pages), buffers: Lock::default(), bytes_hashed, min_age }
     }
 
     /// The digest of a block of that version of an object, if it is known.
@@ -78,7 +79,7 @@ impl BlockDigests {
         block: BlockId,
     ) -> Option<RangeDigest> {
         let (key, at) = place(identity, manifest, block);
-        let mut pages = self.pages();
+        let mut pages = self.pages.lock();
         pages.uses += 1;
         let now = pages.uses;
         let page = pages.by_key.get_mut(&key)?;
@@ -102,7 +103,7 @@ impl BlockDigests {
         }
         let (key, at) = place(now, manifest, block);
         let len = (manifest.n_blocks() - key.page * PAGE).min(PAGE);
-        self.pages().set(key, to_usize(len.into()), at, digest);
+        self.pages.lock().set(key, to_usize(len.into()), at, digest);
     }
 
     /// Hashes the next bytes of a range, `part`, which should be in memory, as the calling thread reads it.
@@ -115,9 +116,9 @@ impl BlockDigests {
         part: ByteRange,
         hasher: &mut RangeHasher,
     ) -> io::Result<()> {
-        let mut buffer = self.buffers().pop().unwrap_or_else(|| vec![0; PIECE]);
+        let mut buffer = self.buffers.lock().pop().unwrap_or_else(|| vec![0; PIECE]);
         let result = hash_part(object, part, &mut buffer, hasher);
-        let mut buffers = self.buffers();
+        let mut buffers = self.buffers.lock();
         if buffers.len() < BUFFERS {
             buffers.push(buffer);
         }
@@ -130,18 +131,9 @@ impl BlockDigests {
 
     /// Forgets all digests of that version of an object.
     pub(crate) fn forget(&self, identity: &ObjectIdentity) {
-        let mut pages = self.pages();
+        let mut pages = self.pages.lock();
         pages.by_key.retain(|key, _| key.identity != *identity);
         pages.bytes = pages.by_key.values().map(Page::bytes).sum();
-    }
-
-    fn pages(&self) -> MutexGuard<'_, Pages> {
-        // Every change is complete in itself, so a panic elsewhere leaves it valid.
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn buffers(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,7 +232,7 @@ mod tests {
             let (digest, begin) = (RangeDigest::from([7; 32]), SystemTime::now() + LATER);
             digests.remember(object, &manifest, block, digest, &object.identity(), begin);
             assert!(digests.find(&sources[0].identity(), &manifest, block).is_some(), "it was used last");
-            let pages = digests.pages();
+            let pages = digests.pages.lock();
             assert!(pages.bytes <= pages.capacity);
             assert_eq!(pages.bytes, pages.by_key.len() * (OVERHEAD + 33));
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::{DigestError, Object, ObjectIdentity};
 use crate::send::digest_cache::hashing::{Hashed, Reading};
 use crate::send::fair_queue::{FairPermit, FairQueue};
+use crate::sync::Lock;
 
 /// How many digests are remembered, in about half a megabyte.
 pub(crate) const CAPACITY: usize = 4096;
@@ -24,7 +25,7 @@ pub(crate) const ONE_LINE: u64 = 0;
 /// Remembers digests by object identity; an object that several clients request at once is read once.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<D> {
-    table: Mutex<FlightTable<D>>,
+    table: Lock<FlightTable<D>>,
     /// Hashing one object takes a core.
     pub(crate) queue: Arc<FairQueue>,
     pub(crate) tracker: TaskTracker,
@@ -85,7 +86,7 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
         min_age: Duration,
         bytes_hashed: Arc<AtomicU64>,
     ) -> Self {
-        Self { table: Mutex::default(), queue, tracker, bytes_hashed, min_age }
+        Self { table: Lock::default(), queue, tracker, bytes_hashed, min_age }
     }
 
     /// The digest of `object`, from memory, from the work of another caller, or from `work` on a thread that may block.
@@ -123,7 +124,7 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
 
     /// The digest if it is known.
     pub(crate) fn known(&self, identity: &ObjectIdentity) -> Option<D> {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         table.lookups += 1;
         let now = table.lookups;
         let known = table.known.get_mut(identity)?;
@@ -133,22 +134,22 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
 
     /// Remembers a digest that was computed elsewhere.
     pub(crate) fn remember(&self, identity: ObjectIdentity, digest: D) {
-        self.table().remember(identity, digest);
+        self.table.lock().remember(identity, digest);
     }
 
     /// Forgets the digest of that version of an object.
     pub(crate) fn forget(&self, identity: &ObjectIdentity) {
-        self.table().known.remove(identity);
+        self.table.lock().known.remove(identity);
     }
 
     /// How many bytes have been hashed of an object whose digest is being computed.
     pub(crate) fn progress(&self, identity: &ObjectIdentity) -> u64 {
-        let flight = self.table().flights.get(identity).and_then(Weak::upgrade);
+        let flight = self.table.lock().flights.get(identity).and_then(Weak::upgrade);
         flight.map_or(0, |flight| flight.hashed.load(Ordering::Relaxed))
     }
 
     fn look_up(&self, identity: ObjectIdentity) -> Found<D> {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         table.lookups += 1;
         let now = table.lookups;
         if let Some(known) = table.known.get_mut(&identity) {
@@ -189,7 +190,7 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
             outcome = hash(&progress, permit, move || work(&*object, &reading)) => outcome,
         };
         {
-            let mut table = self.table();
+            let mut table = self.table.lock();
             // After this job was cancelled another one may have started for the same object; its entry stays.
             if let Entry::Occupied(entry) = table.flights.entry(identity)
                 && Weak::ptr_eq(entry.get(), &flight)
@@ -201,11 +202,6 @@ impl<D: Copy + Send + Sync + 'static> SingleFlight<D> {
             }
         }
         progress.send_replace(FlightProgress::Ended(outcome.map(|hashed| hashed.digest)));
-    }
-
-    fn table(&self) -> MutexGuard<'_, FlightTable<D>> {
-        // Every change of the table is complete in itself, so a panic elsewhere leaves it valid.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

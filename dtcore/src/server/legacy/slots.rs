@@ -1,15 +1,14 @@
 //! Which streams of a transfer are expected, open, and complete.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use crate::manifest::{StreamCount, StreamId};
 use crate::send::StreamRefusal;
+use crate::sync::Lock;
 
 /// One slot for each stream of a transfer.
 #[derive(Debug)]
 pub(super) struct Slots {
     streams: StreamCount,
-    slots: Mutex<Vec<Slot>>,
+    slots: Lock<Vec<Slot>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,13 +29,13 @@ pub(super) struct SlotGuard<'a> {
 
 impl Slots {
     pub(super) fn new(streams: StreamCount) -> Self {
-        Self { streams, slots: Mutex::new(vec![Slot::Free; usize::from(streams.value())]) }
+        Self { streams, slots: Lock::new(vec![Slot::Free; usize::from(streams.value())]) }
     }
 
     /// Gives the stream with this id to a connection; a refusal changes nothing.
     pub(super) fn claim(&self, id: u8) -> Result<SlotGuard<'_>, StreamRefusal> {
         let stream = self.streams.stream(id).ok_or(StreamRefusal::OutOfRange(id))?;
-        let mut slots = self.slots();
+        let mut slots = self.slots.lock();
         let slot = slots.get_mut(stream.index()).ok_or(StreamRefusal::OutOfRange(id))?;
         match slot {
             Slot::Free => *slot = Slot::Open,
@@ -48,17 +47,12 @@ impl Slots {
 
     /// How many streams are open.
     pub(super) fn n_open(&self) -> usize {
-        self.slots().iter().filter(|slot| **slot == Slot::Open).count()
+        self.slots.lock().iter().filter(|slot| **slot == Slot::Open).count()
     }
 
     /// How many streams are not complete.
     pub(super) fn n_missing(&self) -> usize {
-        self.slots().iter().filter(|slot| **slot != Slot::Complete).count()
-    }
-
-    /// The lock is never held across a wait.
-    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().iter().filter(|slot| **slot != Slot::Complete).count()
     }
 }
 
@@ -71,7 +65,7 @@ impl SlotGuard<'_> {
 
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        if let Some(slot) = self.slots.slots().get_mut(self.stream.index()) {
+        if let Some(slot) = self.slots.slots.lock().get_mut(self.stream.index()) {
             *slot = self.after;
         }
     }

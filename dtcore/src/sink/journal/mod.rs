@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -19,6 +19,7 @@ use crate::digest::RangeDigest;
 use crate::failure::is_disk_full;
 use crate::manifest::BlockId;
 use crate::num::to_u64;
+use crate::sync::Lock;
 pub(crate) use format::JournalContents;
 use format::Record;
 pub(super) use format::{HEADER_LEN, JournalHeader, RECORD_LEN};
@@ -36,7 +37,7 @@ struct JournalFile {
     path: PathBuf,
     nonce: [u8; 16],
     /// The journal's length; locked while a record is appended.
-    len: Mutex<u64>,
+    len: Lock<u64>,
 }
 
 impl Journal {
@@ -77,13 +78,13 @@ impl Journal {
     }
 
     fn new(file: File, path: &Path, nonce: [u8; 16], len: u64) -> Self {
-        Self(Arc::new(JournalFile { file, path: path.to_owned(), nonce, len: Mutex::new(len) }))
+        Self(Arc::new(JournalFile { file, path: path.to_owned(), nonce, len: Lock::new(len) }))
     }
 
     /// Appends the record that `block` is in the part file and has this digest.
     pub(crate) fn record(&self, block: BlockId, digest: RangeDigest) -> io::Result<()> {
         let bytes = Record { block, digest }.encode(&self.0.nonce);
-        let mut len = self.len();
+        let mut len = self.0.len.lock();
         // One write at the journal's end, so that a killed process leaves all of it or nothing. The next record overwrites
         // what a failed write left.
         loop {
@@ -106,17 +107,12 @@ impl Journal {
 
     /// Whether there is a record to resume from.
     pub(super) fn has_records(&self) -> bool {
-        *self.len() > len_of(0)
+        *self.0.len.lock() > len_of(0)
     }
 
     /// Removes the journal's file, unless another file has its name.
     pub(super) fn remove(&self) -> io::Result<()> {
         if sidecar::is_named(&self.0.file, &self.0.path) { fs::remove_file(&self.0.path) } else { Ok(()) }
-    }
-
-    fn len(&self) -> MutexGuard<'_, u64> {
-        // It is changed in one step, so a panic elsewhere leaves it valid.
-        self.0.len.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Heap buffers for blocks that cannot be received in their place; they are reused.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::{fmt, io};
 
 use super::FillError;
 use crate::num::{to_u64, to_usize};
+use crate::sync::Lock;
 
 /// How many bytes of unused buffers are kept at most: a new buffer costs a page fault for every 4 KiB.
 const KEPT: usize = 16 << 20;
@@ -12,7 +13,7 @@ const KEPT: usize = 16 << 20;
 /// The unused buffers, and how many bytes may be in use.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    shelf: Mutex<Shelf>,
+    shelf: Lock<Shelf>,
     /// How many bytes may be in use at once.
     most: u64,
 }
@@ -51,12 +52,12 @@ impl Default for Buffers {
 impl Buffers {
     /// Buffers for `most` bytes at once, but always for at least one range.
     pub(crate) fn with_room(most: u64) -> Self {
-        Self { shelf: Mutex::default(), most }
+        Self { shelf: Lock::default(), most }
     }
 
     /// Takes room for `len` more bytes, if there is room.
     fn lend(&self, len: u64) -> bool {
-        let mut state = self.shelf();
+        let mut state = self.shelf.lock();
         let lent = state.lent + len;
         let has_room = state.lent == 0 || lent <= self.most;
         if has_room {
@@ -68,19 +69,14 @@ impl Buffers {
     /// How many bytes are in use.
     #[cfg(test)]
     pub(super) fn lent(&self) -> u64 {
-        self.shelf().lent
+        self.shelf.lock().lent
     }
 
     fn take(self: &Arc<Self>, len: usize) -> Buffer {
-        let used = self.shelf().pop();
+        let used = self.shelf.lock().pop();
         // All but the last block of a file have the same length, so that a used buffer usually fits.
         let bytes = if used.len() < len { vec![0; len] } else { used };
         Buffer { bytes, home: Arc::clone(self) }
-    }
-
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        // A panic can at worst have left the counts wrong.
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,7 +88,7 @@ struct Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.home.shelf().push(std::mem::take(&mut self.bytes));
+        self.home.shelf.lock().push(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -142,7 +138,7 @@ impl Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         let len = self.len();
-        let mut state = self.buffers.shelf();
+        let mut state = self.buffers.shelf.lock();
         state.lent -= len;
     }
 }
@@ -172,11 +168,11 @@ mod tests {
         assert!(first.buffer.is_none());
         fill(&mut first, 1);
         drop(first);
-        assert_eq!(buffers.shelf().bytes, 1000);
+        assert_eq!(buffers.shelf.lock().bytes, 1000);
         let mut second = Heap::new(&buffers, 10).unwrap();
         assert_eq!(second.received(), b"");
         fill(&mut second, 2);
-        assert_eq!(buffers.shelf().bytes, 0, "reused");
+        assert_eq!(buffers.shelf.lock().bytes, 0, "reused");
         assert_eq!(second.received(), [2; 10]);
         assert_eq!(second.remaining(), 0);
     }
@@ -186,7 +182,7 @@ mod tests {
         let buffers = Arc::new(Buffers::default());
         let many: Vec<_> = (0..5).map(|_| buffers.take(5 << 20)).collect();
         drop(many);
-        assert_eq!(buffers.shelf().bytes, 15 << 20);
+        assert_eq!(buffers.shelf.lock().bytes, 15 << 20);
     }
 
     #[test]

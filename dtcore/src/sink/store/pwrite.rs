@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::{Buffers, FillError, Heap, Lease, Store, truncated};
 use crate::manifest::ByteRange;
 use crate::num::{to_u64, to_usize};
+use crate::sync::Lock;
 use crate::sys::{RangeLock, filesystem};
 
 /// The buffer of a reader: the cost of a system call is negligible with it.
@@ -29,18 +30,13 @@ pub(crate) struct PwriteStore {
 #[derive(Debug)]
 struct LockedFile {
     file: File,
-    lock: Mutex<RangeLock<u64>>,
+    lock: Lock<RangeLock<u64>>,
     /// How many bytes from the beginning were reserved, if the size is known. The file is never shorter, unless another process
     /// truncates it.
     reserved: Option<u64>,
 }
 
 impl LockedFile {
-    fn lock(&self) -> MutexGuard<'_, RangeLock<u64>> {
-        // The methods of the range lock complete each step, so a poisoned mutex holds a valid one.
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Fails if another process has truncated the file: a write beyond its end would leave a hole before it.
     fn check(&self) -> io::Result<()> {
         let len = self.file.metadata()?.len();
@@ -50,7 +46,7 @@ impl LockedFile {
     /// The exclusive right to `range`, all of which must have been reserved.
     fn lend(self: &Arc<Self>, range: ByteRange) -> Option<Lent> {
         let is_reserved = self.reserved.is_none_or(|reserved| range.end() <= reserved);
-        let is_lent = is_reserved && self.lock().lend(range.start(), range.end());
+        let is_lent = is_reserved && self.lock.lock().lend(range.start(), range.end());
         is_lent.then(|| Lent { file: Arc::clone(self), range })
     }
 }
@@ -66,14 +62,14 @@ impl Lent {
     /// Declares the next `n` bytes filled, which the range has.
     fn fill(&mut self, n: u64) {
         let next = self.range.start() + n;
-        self.file.lock().fill(self.range.start(), next);
+        self.file.lock.lock().fill(self.range.start(), next);
         self.range = ByteRange::new(next, self.range.end());
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.file.lock().take_back(self.range.start(), self.range.end());
+        self.file.lock.lock().take_back(self.range.start(), self.range.end());
     }
 }
 
@@ -98,7 +94,7 @@ impl PwriteStore {
     }
 
     fn with_reserved(file: File, reserved: Option<u64>) -> Self {
-        let file = Arc::new(LockedFile { file, lock: Mutex::default(), reserved });
+        let file = Arc::new(LockedFile { file, lock: Lock::default(), reserved });
         Self { file, buffers: Arc::default() }
     }
 }
@@ -134,7 +130,7 @@ impl Store for PwriteStore {
     }
 
     fn is_filled(&self, range: ByteRange) -> bool {
-        self.file.lock().is_filled(range.start(), range.end())
+        self.file.lock.lock().is_filled(range.start(), range.end())
     }
 
     fn read(&self, range: ByteRange, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
