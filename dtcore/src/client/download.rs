@@ -21,7 +21,7 @@ use crate::event::Report;
 use crate::failure::Failure;
 use crate::manifest::StreamCount;
 use crate::num::to_u64;
-use crate::sink::{Clobber, Durability, Engine, MemoryStore, Output, Resume};
+use crate::sink::{Clobber, Durability, Engine, Output, ReorderBuffer, Resume};
 
 /// A transfer itself, whatever becomes of what it delivers.
 type Running = BoxFuture<'static, Result<Report, Failure>>;
@@ -169,7 +169,7 @@ impl Download {
     /// bytes, of which nothing is received if the server reports its size.
     pub fn bytes(self, limit: usize) -> Transfer<Bytes> {
         let limit = to_u64(limit);
-        let memory = Arc::new(MemoryStore::new(limit));
+        let memory = Arc::new(ReorderBuffer::for_memory(limit));
         self.start(Output::Memory(Arc::clone(&memory), limit), |running, _| async move {
             let size = running.await?.bytes;
             let failed = |error| Failure::System { action: "get memory for the file", source: error };

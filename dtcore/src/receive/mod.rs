@@ -44,13 +44,15 @@ use crate::manifest::BlockRun;
 use crate::num::to_usize;
 use crate::proto::v2::{ReportedDigests, WholeDigests};
 use crate::schedule::{Policy, Scheduler};
-use crate::sink::{BeginError, Checked, Outcome as Recovery, Prepared, Sink, SourceIdentity};
+use crate::sink::{BeginError, Checked, FileSink, Outcome as Recovery, Recovered, Sink, SourceIdentity};
+use crate::sync::Lock;
+use completion::Completion;
 use file_digest::FileDigest;
 use in_order::{Duties, InOrderReader, InOrderResult};
 use reconnect::run_stream;
 use stream_set::StreamSet;
 use supervise::{PROGRESS_INTERVAL, part_file_removed, supervise};
-use transfer::{ActiveTransfer, TransferParts};
+use transfer::{ActiveTransfer, Counters};
 
 /// How long the notice to the sender that everything has arrived may take: a socket takes that at once, unless its path is broken.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(100);
@@ -80,8 +82,8 @@ pub(crate) async fn run<S: Source>(
     let manifest = offered.identity.manifest;
     let place_freed = Arc::new(Notify::new());
     let preparing = prepare(sink, &source, &offered, &settings, &events, &place_freed, &cancel);
-    let (mut sink, prepared) = preparing.await?;
-    let Prepared { blocks, done, digests, resumed, outcome } = prepared;
+    let (mut sink, blocks, recovered) = preparing.await?;
+    let Recovered { done, digests, bytes: resumed, outcome } = recovered;
     events.emit(Event::Started {
         size: Some(manifest.size()),
         streams: settings.streams,
@@ -120,7 +122,7 @@ pub(crate) async fn run<S: Source>(
     }
     // What was done so far, such as verifying what is there, may have taken minutes.
     let now = started.elapsed();
-    let transfer = Arc::new(ActiveTransfer::new(TransferParts {
+    let transfer = Arc::new(ActiveTransfer {
         source,
         manifest,
         sink: blocks,
@@ -128,13 +130,16 @@ pub(crate) async fn run<S: Source>(
         events,
         streams: StreamSet::new(settings.streams, n_streams, settings.retries),
         file_digest: FileDigest::new(known_digests(&offered, &settings), is_one_run, now),
-        scheduler: Scheduler::new(manifest, done, digests, settings.streams, policy, now),
+        completion: Completion::default(),
+        counters: Counters::new(resumed),
+        scheduler: Lock::new(Scheduler::new(manifest, done, digests, settings.streams, policy, now)),
+        readable: Lock::default(),
         place_freed,
         path: sink.path().to_owned(),
         started,
-        resumed,
         settings,
-    }));
+    });
+    transfer.advance_reader();
     let received = receive(&transfer, n_streams, &sink, in_order.as_mut(), &cancel).await;
     finish(&transfer, sink, received, started).await
 }
@@ -211,7 +216,7 @@ async fn prepare<S: Source>(
     events: &EventSender,
     place_freed: &Arc<Notify>,
     cancel: &CancellationToken,
-) -> Result<(Sink, Prepared), Failure> {
+) -> Result<(Sink, FileSink, Recovered), Failure> {
     let (mut sink, identity, name) = (sink, offered.identity.clone(), source.name().clone());
     let (events, cancel, cancelled) = (events.clone(), cancel.clone(), cancel);
     let (engine, n_streams) = (settings.engine, settings.streams.value());
@@ -233,14 +238,14 @@ async fn prepare<S: Source>(
         let _permit = permit;
         let freed = Box::new(move || place_freed.notify_waiters());
         let prepared = sink.prepare(&identity, engine, n_streams, freed, &mut watch);
-        let prepared = prepared.map_err(|error| match error {
+        let (blocks, recovered) = prepared.map_err(|error| match error {
             BeginError::SourceChanged => {
                 Failure::SourceReplaced { server: name.peer, name: name.file, part: sink.path().to_owned() }
             }
             BeginError::Cancelled => Failure::Cancelled,
             BeginError::Local(error) => error,
         })?;
-        Ok((sink, prepared))
+        Ok((sink, blocks, recovered))
     });
     preparing.await.map_err(|_| thread_died("prepare the output"))?
 }

@@ -40,32 +40,14 @@ pub(super) struct ActiveTransfer<S> {
     pub(super) file_digest: FileDigest,
     pub(super) completion: Completion,
     pub(super) counters: Counters,
-    scheduler: Lock<Scheduler>,
+    pub(super) scheduler: Lock<Scheduler>,
     /// How far the reader was allowed to read.
-    readable: Lock<u64>,
+    pub(super) readable: Lock<u64>,
     /// A place in the sink is free again.
-    place_freed: Arc<Notify>,
-    /// How errors name the local file.
-    path: PathBuf,
-    started: Instant,
-}
-
-/// What a transfer starts with.
-pub(super) struct TransferParts<S> {
-    pub(super) source: S,
-    pub(super) settings: Settings,
-    pub(super) manifest: Manifest,
-    pub(super) sink: FileSink,
-    pub(super) reader: Option<InOrderReader>,
-    pub(super) events: EventSender,
-    pub(super) streams: StreamSet,
-    pub(super) file_digest: FileDigest,
-    pub(super) scheduler: Scheduler,
     pub(super) place_freed: Arc<Notify>,
+    /// How errors name the local file.
     pub(super) path: PathBuf,
     pub(super) started: Instant,
-    /// Bytes that are there already.
-    pub(super) resumed: u64,
 }
 
 /// What has happened so far, in numbers.
@@ -82,6 +64,11 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    /// Those of a transfer that begins with `resumed` bytes.
+    pub(super) fn new(resumed: u64) -> Self {
+        Self { resumed, ..Self::default() }
+    }
+
     pub(super) fn resumed(&self) -> u64 {
         self.resumed
     }
@@ -131,28 +118,6 @@ enum Placed {
 }
 
 impl<S: Source> ActiveTransfer<S> {
-    pub(super) fn new(parts: TransferParts<S>) -> Self {
-        let transfer = Self {
-            source: parts.source,
-            settings: parts.settings,
-            manifest: parts.manifest,
-            sink: parts.sink,
-            reader: parts.reader,
-            events: parts.events,
-            streams: parts.streams,
-            file_digest: parts.file_digest,
-            completion: Completion::default(),
-            counters: Counters { resumed: parts.resumed, ..Counters::default() },
-            scheduler: Lock::new(parts.scheduler),
-            readable: Lock::new(0),
-            place_freed: parts.place_freed,
-            path: parts.path,
-            started: parts.started,
-        };
-        transfer.advance_reader();
-        transfer
-    }
-
     /// Time since the transfer was started, which is the clock of all decisions.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
@@ -336,7 +301,7 @@ impl<S: Source> ActiveTransfer<S> {
     }
 
     /// Lets the reader read what has become contiguous with the beginning of the file.
-    fn advance_reader(&self) {
+    pub(super) fn advance_reader(&self) {
         let Some(reader) = &self.reader else { return };
         let mut readable = self.readable.lock();
         // Under the lock, so that ranges are handed over in order.

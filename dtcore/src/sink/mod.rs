@@ -13,9 +13,9 @@ pub(crate) mod store;
 pub(crate) use file::{BlockLease, CommitError, FileSink, FinishError, Received, Verified};
 #[cfg(feature = "fuzzing")]
 pub(crate) use journal::JournalContents;
-pub(crate) use journal::{Checked, Outcome, SourceIdentity};
-pub(crate) use memory::MemoryStore;
-pub(crate) use output::{OrderedWriter, Output, Prepared, Sink};
+pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity};
+pub(crate) use ordered::ReorderBuffer;
+pub(crate) use output::{OrderedWriter, Output, Sink};
 pub(crate) use part_file::{BeginError, Clobber, Durability, Resume};
 pub use store::{Engine, InvalidEngine};
 pub(crate) use store::{FillError, Lease, Store};

@@ -17,6 +17,8 @@ use crate::sys::RangeLock;
 #[derive(Debug)]
 pub(crate) struct ReorderBuffer {
     capacity: u64,
+    /// Whether what was read stays: the file is taken as a whole at the end.
+    is_kept: bool,
     state: Arc<Lock<BufferState>>,
     buffers: Arc<Buffers>,
 }
@@ -33,7 +35,20 @@ struct BufferState {
 impl ReorderBuffer {
     /// A buffer of `capacity` bytes, at the beginning of the file.
     pub(crate) fn new(capacity: u64) -> Self {
-        Self { capacity, state: Arc::default(), buffers: Arc::default() }
+        Self { capacity, is_kept: false, state: Arc::default(), buffers: Arc::default() }
+    }
+
+    /// Room in memory for a file of at most `limit` bytes: nothing beyond them is leased, and all of it stays.
+    pub(crate) fn for_memory(limit: u64) -> Self {
+        Self { is_kept: true, ..Self::new(limit) }
+    }
+
+    /// Frees the bytes before this offset.
+    pub(super) fn free(&self, before: u64) {
+        let mut state = self.state.lock();
+        state.forgotten = state.forgotten.max(before);
+        let forgotten = state.forgotten;
+        state.kept.retain(|start, heap| start + to_u64(heap.received().len()) > forgotten);
     }
 
     /// The committed piece that begins at `offset` or nearest before it, and where it begins.
@@ -90,10 +105,9 @@ impl Store for ReorderBuffer {
     }
 
     fn forget(&self, before: u64) {
-        let mut state = self.state.lock();
-        state.forgotten = state.forgotten.max(before);
-        let forgotten = state.forgotten;
-        state.kept.retain(|start, heap| start + to_u64(heap.received().len()) > forgotten);
+        if !self.is_kept {
+            self.free(before);
+        }
     }
 }
 

@@ -14,13 +14,13 @@ use rustix::io::Errno;
 
 use super::file::FileSink;
 use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
-use super::memory::{MemoryStore, MemoryWriter};
+use super::memory::MemoryWriter;
 use super::ordered::ReorderBuffer;
 use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
-use crate::manifest::{BlockSet, BlockSize, ByteRange, Manifest};
+use crate::manifest::{BlockSize, ByteRange, Manifest};
 use crate::sync::Lock;
 use crate::sys::filesystem;
 
@@ -31,7 +31,7 @@ pub(crate) enum Output {
     /// A writer, and how errors name it.
     Writer(Box<dyn Write + Send>, &'static str),
     /// Memory, up to so many bytes.
-    Memory(Arc<MemoryStore>, u64),
+    Memory(Arc<ReorderBuffer>, u64),
 }
 
 impl fmt::Debug for Output {
@@ -95,18 +95,6 @@ impl fmt::Debug for OrderedWriter {
     }
 }
 
-/// What a transfer of blocks starts with.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) blocks: FileSink,
-    /// The blocks that are there, and their digests by index.
-    pub(crate) done: BlockSet,
-    pub(crate) digests: Vec<Option<RangeDigest>>,
-    /// How many bytes they have.
-    pub(crate) resumed: u64,
-    pub(crate) outcome: Outcome,
-}
-
 /// How much memory may hold bytes that arrived before their turn: a second of a gigabit, and two of the largest blocks.
 const WINDOW: u64 = 32 << 20;
 
@@ -123,7 +111,7 @@ pub(crate) enum Sink {
         name: PathBuf,
     },
     /// Memory, up to so many bytes.
-    Memory(Arc<MemoryStore>, u64),
+    Memory(Arc<ReorderBuffer>, u64),
 }
 
 /// How errors name memory.
@@ -146,15 +134,19 @@ impl Sink {
         Ok(Self::Ordered { writer: Some(writer), name })
     }
 
-    /// The first bytes that an earlier transfer has not left; the range of any file if that is not known without work.
-    pub(crate) fn first_gap(&self) -> ByteRange {
+    fn part(&self) -> Option<&PartFile> {
         match self {
-            Self::File(part) => part.first_gap(),
-            Self::Ordered { .. } | Self::Memory(..) => ByteRange::new(0, u64::MAX),
+            Self::File(part) => Some(part),
+            Self::Ordered { .. } | Self::Memory(..) => None,
         }
     }
 
-    /// Starts a transfer of blocks, or resumes one. `freed` is called whenever a place in the sink becomes free.
+    /// The first bytes that an earlier transfer has not left; the range of any file if that is not known without work.
+    pub(crate) fn first_gap(&self) -> ByteRange {
+        self.part().map_or(ByteRange::new(0, u64::MAX), PartFile::first_gap)
+    }
+
+    /// Starts a transfer of blocks, or resumes one: where they go, and which are there. `freed` is called whenever a place in the sink becomes free.
     ///
     /// Blocks the calling thread: after a reboot this reads and hashes what is there, as long as `watch` lets it.
     pub(crate) fn prepare(
@@ -164,7 +156,7 @@ impl Sink {
         n_streams: u8,
         freed: Box<dyn Fn() + Send + Sync>,
         watch: &mut Watch<'_>,
-    ) -> Result<Prepared, BeginError> {
+    ) -> Result<(FileSink, Recovered), BeginError> {
         let manifest = source.manifest;
         let (store, journal, recovered) = match self {
             Self::File(part) => {
@@ -188,14 +180,13 @@ impl Sink {
                 return Err(Failure::OverLimit { size: manifest.size(), limit: *limit }.into());
             }
             Self::Memory(store, _) => {
-                let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
+                let store: Arc<dyn Store> = Arc::<ReorderBuffer>::clone(store);
                 (store, None, Recovered::empty(&manifest, Outcome::Fresh))
             }
         };
-        let Recovered { done, digests, bytes, outcome } = recovered;
-        let blocks = FileSink::new(manifest, store, journal, &done, freed)
+        let blocks = FileSink::new(manifest, store, journal, &recovered.done, freed)
             .map_err(|error| Failure::local("resume", self.path(), manifest.size(), error))?;
-        Ok(Prepared { blocks, done, digests, resumed: bytes, outcome })
+        Ok((blocks, recovered))
     }
 
     /// How far ahead of a writer bytes may be requested; a file takes them all.
@@ -209,18 +200,12 @@ impl Sink {
 
     /// Whether something stays that can be resumed when the transfer fails.
     pub(crate) fn is_resumable(&self) -> bool {
-        match self {
-            Self::File(part) => part.is_resumable(),
-            Self::Ordered { .. } | Self::Memory(..) => false,
-        }
+        self.part().is_some_and(PartFile::is_resumable)
     }
 
     /// Fails if the part file's name is gone, or belongs to another file.
     pub(crate) fn check_name(&self) -> Result<(), Failure> {
-        match self {
-            Self::File(part) => part.check_name(),
-            Self::Ordered { .. } | Self::Memory(..) => Ok(()),
-        }
+        self.part().map_or(Ok(()), PartFile::check_name)
     }
 
     /// Fails if another process has cut the complete file, in which each block has its digest.
@@ -229,15 +214,12 @@ impl Sink {
         manifest: &Manifest,
         digests: &[Option<RangeDigest>],
     ) -> Result<(), Failure> {
-        match self {
-            Self::File(part) => part.check_intact(manifest, digests),
-            Self::Ordered { .. } | Self::Memory(..) => Ok(()),
-        }
+        self.part().map_or(Ok(()), |part| part.check_intact(manifest, digests))
     }
 
     /// Has a transfer that resumes what stays verify all of it first.
     pub(crate) fn require_rehash(&self) {
-        if let Self::File(part) = self {
+        if let Some(part) = self.part() {
             part.require_rehash();
         }
     }
@@ -271,19 +253,15 @@ impl Sink {
             Self::Memory(_, limit) if size > *limit => {
                 return Err(Failure::OverLimit { size, limit: *limit });
             }
-            Self::Memory(store, _) => return Ok(Arc::<MemoryStore>::clone(store)),
+            Self::Memory(store, _) => return Ok(Arc::<ReorderBuffer>::clone(store)),
         };
         open(file, engine, size).map_err(|error| Failure::local("reserve room for", path, size, error))
     }
 
     /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
     pub(crate) fn spill(&self) -> Result<Arc<dyn Store>, Failure> {
-        let folder = match self {
-            Self::File(part) => part.folder().to_owned(),
-            Self::Ordered { .. } | Self::Memory(..) => std::env::temp_dir(),
-        };
-        let file = spool(&folder)?;
-        of_unknown_size(&file).map_err(|error| Failure::local("reserve room in", folder, 0, error))
+        let folder = self.part().map_or_else(std::env::temp_dir, |part| part.folder().to_owned());
+        Ok(Arc::new(PwriteStore::of_unknown_size(spool(&folder)?)))
     }
 
     /// What all bytes are written to in order, once; for a file, the part file.
@@ -338,9 +316,4 @@ fn is_descriptor(path: &Path) -> bool {
 /// A file without a name: whatever happens, nothing of it is left.
 fn spool(folder: &Path) -> Result<File, Failure> {
     tempfile::tempfile_in(folder).map_err(|source| Failure::local("make room in", folder, 0, source))
-}
-
-/// A store for as many bytes as arrive.
-fn of_unknown_size(file: &File) -> io::Result<Arc<dyn Store>> {
-    Ok(Arc::new(PwriteStore::of_unknown_size(file.try_clone()?)))
 }

@@ -14,11 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::completion::Completion;
 use super::file_digest::FileDigest;
 use super::settings::{Settings, Verification};
 use super::source::{Opened, RemoteName, Source};
 use super::stream_set::StreamSet;
-use super::transfer::{ActiveTransfer, TransferParts};
+use super::transfer::{ActiveTransfer, Counters};
 use super::{DtStream, FrameReader};
 use crate::digest::{Blake3Digest, RangeDigest};
 use crate::event;
@@ -27,6 +28,7 @@ use crate::manifest::{BlockRun, BlockSet, BlockSize, Manifest, StreamCount, Stre
 use crate::proto::v2::{Replacing, ReportedDigests, Response, WholeDigests, WireRun, encode_trailer};
 use crate::schedule::{Policy, Scheduler};
 use crate::sink::{Durability, Engine, FileSink, open};
+use crate::sync::Lock;
 use crate::transport::Connection;
 
 /// The block size of all transfers here.
@@ -116,7 +118,7 @@ fn transfer(scene: Scene) -> ActiveTransfer<ReadyMade> {
     let now = started.elapsed();
     let policy = Policy { stall_timeout: scene.stall_timeout, ..Policy::default() };
     let sink = FileSink::new(manifest, store, None, &done, freed).unwrap();
-    ActiveTransfer::new(TransferParts {
+    ActiveTransfer {
         source: ReadyMade::new(manifest),
         settings: Settings {
             streams,
@@ -136,12 +138,14 @@ fn transfer(scene: Scene) -> ActiveTransfer<ReadyMade> {
         events: event::channel().0,
         streams: StreamSet::new(streams, usize::from(streams.value()), 3),
         file_digest: FileDigest::new(None, scene.is_one_run, now),
-        scheduler: Scheduler::new(manifest, done, digests, streams, policy, now),
+        completion: Completion::default(),
+        counters: Counters::new(0),
+        scheduler: Lock::new(Scheduler::new(manifest, done, digests, streams, policy, now)),
+        readable: Lock::default(),
         place_freed,
         path: PathBuf::from("out"),
         started,
-        resumed: 0,
-    })
+    }
 }
 
 fn stream(number: u64) -> StreamId {
