@@ -113,8 +113,8 @@ impl Client {
 async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
     let control = Control::open(&options.server, options.connect_timeout).await?;
     let (streams, push) = (StreamCount::ONE, Push::default());
-    let body = SessionRequest { streams, digests: options.digests(), push }.encode();
-    let answer = control.request(&name, &body, AskUpgrade::Yes, options.answer_timeout).await?;
+    let body = SessionRequest { streams, digests: options.settings.digests(), push }.encode();
+    let answer = control.request(&name, &body, AskUpgrade::Yes, options.settings.answer_timeout).await?;
     let ServerAnswer::V2 { offer, stream } = answer else {
         let what = "it speaks protocol 1 only".to_owned();
         return Err(Failure::Protocol { server: options.server.to_string(), what });
@@ -134,7 +134,7 @@ async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
 impl ClientBuilder {
     /// The number of streams of each transfer, 8 by default.
     pub fn streams(mut self, streams: StreamCount) -> Self {
-        self.options.streams = streams;
+        self.options.settings.streams = streams;
         self
     }
 
@@ -150,7 +150,7 @@ impl ClientBuilder {
     /// buffer of some MiB. Over loopback, a server that waits a minute ended streams of 20 KB a second each, and none of 25;
     /// with fewer streams each gets more.
     pub fn rate_limit(mut self, bytes_per_second: NonZeroU64) -> Self {
-        self.options.rate_limit = Some(RateLimit::new(bytes_per_second));
+        self.options.settings.rate_limit = Some(RateLimit::new(bytes_per_second));
         self
     }
 
@@ -158,7 +158,7 @@ impl ClientBuilder {
     /// the file's digests; 10 by default. A round is over when every stream has failed: while one of them is open, the others
     /// only retry with longer and longer pauses. Protocol 1 never reconnects.
     pub fn retries(mut self, rounds: u32) -> Self {
-        self.options.retries = rounds;
+        self.options.settings.retries = rounds;
         self
     }
 
@@ -171,7 +171,7 @@ impl ClientBuilder {
     /// How long no data may arrive: in protocol 1 on one stream, in protocol 2, which replaces such streams long before, on all
     /// of them; 60 seconds by default.
     pub fn stall_timeout(mut self, limit: Duration) -> Self {
-        self.options.stall_timeout = bounded(limit);
+        self.options.settings.stall_timeout = bounded(limit);
         self
     }
 
@@ -179,7 +179,7 @@ impl ClientBuilder {
     /// end; an hour by default, because a server of protocol 1 hashes the complete file before it answers, and in both
     /// protocols other files may be hashed first.
     pub fn answer_timeout(mut self, limit: Duration) -> Self {
-        self.options.answer_timeout = bounded(limit);
+        self.options.settings.answer_timeout = bounded(limit);
         self
     }
 

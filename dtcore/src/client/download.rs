@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::destination::{self, ByteStream, OUTPUT};
 use super::negotiate;
-use super::options::{ComputeMd5, Options};
+use super::options::Options;
 use super::runtime::Threads;
 use super::transfer::Transfer;
 use crate::digest::Checksum;
@@ -21,6 +21,7 @@ use crate::event::Report;
 use crate::failure::Failure;
 use crate::manifest::StreamCount;
 use crate::num::to_u64;
+use crate::receive::ComputeMd5;
 use crate::sink::{Clobber, Durability, Engine, Output, ReorderBuffer, Resume};
 
 /// A transfer itself, whatever becomes of what it delivers.
@@ -50,13 +51,13 @@ impl Download {
 
     /// The number of streams, instead of the client's.
     pub fn streams(mut self, streams: StreamCount) -> Self {
-        self.options.streams = streams;
+        self.options.settings.streams = streams;
         self
     }
 
     /// How the bytes get into the output file.
     pub fn engine(mut self, engine: Engine) -> Self {
-        self.options.engine = engine;
+        self.options.settings.engine = engine;
         self
     }
 
@@ -69,7 +70,7 @@ impl Download {
 
     /// Whether output name and bytes are on the disk before success is reported; not by default.
     pub fn fsync(mut self, fsync: bool) -> Self {
-        self.options.durability = if fsync { Durability::Synced } else { Durability::Cached };
+        self.options.settings.durability = if fsync { Durability::Synced } else { Durability::Cached };
         self
     }
 
@@ -81,13 +82,13 @@ impl Download {
 
     /// Whether the file's MD5 is computed and compared with the server's too. Protocol 1 does so anyway.
     pub fn md5(mut self, md5: bool) -> Self {
-        self.options.md5 = if md5 { ComputeMd5::Yes } else { ComputeMd5::No };
+        self.options.settings.md5 = if md5 { ComputeMd5::Yes } else { ComputeMd5::No };
         self
     }
 
     /// Requires this digest of the file, besides the server's.
     pub fn checksum(mut self, checksum: Checksum) -> Self {
-        self.options.checksum = Some(checksum);
+        self.options.settings.checksum = Some(checksum);
         self
     }
 
@@ -95,7 +96,7 @@ impl Download {
     #[cfg(feature = "bench")]
     #[doc(hidden)]
     pub fn unverified(mut self) -> Self {
-        self.options.verification = crate::receive::Verification::Off;
+        self.options.settings.verification = crate::receive::Verification::Off;
         self
     }
 

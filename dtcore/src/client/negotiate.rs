@@ -73,13 +73,13 @@ pub(super) async fn run(
         }
         ServerAnswer::V2 { offer, stream } => {
             let offered = offered(&options, &offer);
-            let settings = options.settings();
+            let settings = options.settings.clone();
             let remote = Remote {
                 server: options.server,
                 file: options.name,
                 request,
                 connect_timeout: options.connect_timeout,
-                answer_timeout: options.stall_timeout,
+                answer_timeout: options.settings.stall_timeout,
             };
             let source = DialledSource::new(remote, peer, offer, stream, early);
             let offered = Offered { pushed: source.pushed(), ..offered };
@@ -102,7 +102,9 @@ async fn negotiate(
     events: &EventSender,
 ) -> Result<Negotiated, Failure> {
     let (body, upgrade) = match options.protocol {
-        ProtocolChoice::V1 => (v1::LegacyRequest { streams: options.streams }.encode(), AskUpgrade::No),
+        ProtocolChoice::V1 => {
+            (v1::LegacyRequest { streams: options.settings.streams }.encode(), AskUpgrade::No)
+        }
         ProtocolChoice::V2 | ProtocolChoice::Auto => (request.encode(), AskUpgrade::Yes),
     };
     let mut attempt = 1;
@@ -112,13 +114,13 @@ async fn negotiate(
         if attempt == 1 {
             events.emit(Event::Connected { server: peer });
         }
-        let n_others = usize::from(options.streams.value()) - 1;
+        let n_others = usize::from(options.settings.streams.value()) - 1;
         let early = if upgrade == AskUpgrade::Yes && control.rtt() > DIAL_EARLY_FROM {
             EarlyConnections::dial(peer, n_others, options.connect_timeout)
         } else {
             EarlyConnections::default()
         };
-        match control.request(&options.name, &body, upgrade, options.answer_timeout).await {
+        match control.request(&options.name, &body, upgrade, options.settings.answer_timeout).await {
             Ok(answer) => return Ok(Negotiated { peer, answer, early }),
             Err(error) if is_damaged(&error) && attempt < ATTEMPTS => attempt += 1,
             Err(error) => return Err(error),
@@ -135,7 +137,7 @@ fn is_damaged(error: &Failure) -> bool {
 /// The request for a session, for a receiver that lacks the bytes of `gap`, and perhaps others after it.
 fn request(options: &Options, gap: ByteRange) -> SessionRequest {
     let push = Push { from: gap.start(), length: gap.len().min(PUSH) };
-    SessionRequest { streams: options.streams, digests: options.digests(), push }
+    SessionRequest { streams: options.settings.streams, digests: options.settings.digests(), push }
 }
 
 /// What the engine needs to know of an offer.

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use dt_stream::DtStream;
 pub(crate) use frame_reader::FrameReader;
 pub(crate) use rate_limit::RateLimit;
-pub(crate) use settings::{Settings, Verification};
+pub(crate) use settings::{ComputeMd5, Settings, Verification};
 pub(crate) use source::{Opened, RemoteName, Source};
 pub(crate) use supervise::compare;
 
@@ -111,7 +111,7 @@ pub(crate) async fn run<S: Source>(
         ..Policy::default()
     };
     let is_one_run = manifest.n_blocks() == 0
-        || settings.digests == WholeDigests::Blake3
+        || settings.digests() == WholeDigests::Blake3
             && (manifest.n_blocks() == 1
                 || offered.pushed.is_some_and(|run| run.count == manifest.n_blocks()));
     if manifest.n_blocks() == 0 && settings.verification == Verification::On {
@@ -146,7 +146,7 @@ pub(crate) async fn run<S: Source>(
 
 /// The digests of the offer, if they are all that will be compared.
 fn known_digests(offered: &Offered, settings: &Settings) -> Option<ReportedDigests> {
-    offered.digests.filter(|known| match settings.digests {
+    offered.digests.filter(|known| match settings.digests() {
         WholeDigests::Blake3 => true,
         WholeDigests::Blake3AndMd5 => known.md5.is_some(),
     })
@@ -292,7 +292,7 @@ fn read_in_order(
     sink: &mut Sink,
 ) -> Result<Option<(InOrderReader, InOrderResult)>, Failure> {
     let writer = sink.take_writer();
-    let hasher = match settings.digests {
+    let hasher = match settings.digests() {
         WholeDigests::Blake3AndMd5 => FileHasher::default().with_md5(),
         WholeDigests::Blake3 if writer.is_none() => return Ok(None),
         WholeDigests::Blake3 => FileHasher::default(),

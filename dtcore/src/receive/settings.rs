@@ -12,8 +12,7 @@ use crate::sink::{Durability, Engine};
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) streams: StreamCount,
-    /// Which digests of the file are compared in the end.
-    pub(crate) digests: WholeDigests,
+    pub(crate) md5: ComputeMd5,
     pub(crate) verification: Verification,
     /// A digest that the user expects, besides the sender's.
     pub(crate) checksum: Option<Checksum>,
@@ -25,8 +24,25 @@ pub(crate) struct Settings {
     pub(crate) retries: u32,
     /// How long no data may arrive on any stream.
     pub(crate) stall_timeout: Duration,
-    /// How long the sender may make no progress with the digests of the file.
-    pub(crate) digest_timeout: Duration,
+    /// How long the sender's answer may take, and how long it may make no progress with the digests of the file.
+    pub(crate) answer_timeout: Duration,
+}
+
+impl Settings {
+    /// Which digests of the file are compared in the end.
+    pub(crate) fn digests(&self) -> WholeDigests {
+        match (self.md5, self.checksum) {
+            (ComputeMd5::Yes, _) | (_, Some(Checksum::Md5(_))) => WholeDigests::Blake3AndMd5,
+            (ComputeMd5::No, Some(Checksum::Blake3(_)) | None) => WholeDigests::Blake3,
+        }
+    }
+}
+
+/// Whether the file's MD5 is computed and compared beside its BLAKE3 hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ComputeMd5 {
+    Yes,
+    No,
 }
 
 /// Whether blocks are compared with their digests.

@@ -173,8 +173,8 @@ pub(super) fn check_streams<S: Source>(
         return timed_out(Awaited::Data, settings.stall_timeout);
     }
     // The server may hash other files first.
-    if stuck >= settings.digest_timeout {
-        return timed_out(Awaited::FileDigest, settings.digest_timeout);
+    if stuck >= settings.answer_timeout {
+        return timed_out(Awaited::FileDigest, settings.answer_timeout);
     }
     Ok(())
 }

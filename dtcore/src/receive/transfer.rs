@@ -143,7 +143,7 @@ impl<S: Source> ActiveTransfer<S> {
         // The sender can compute what it does not know while the last blocks are on their way.
         let is_to_request = scheduler.is_all_assigned() && self.file_digest.is_to_request();
         drop(scheduler);
-        if is_to_request && stream.request_digests(self.settings.digests) {
+        if is_to_request && stream.request_digests(self.settings.digests()) {
             self.file_digest.requested_on(id, now);
         }
         self.streams.set_idle(id, stream.n_unanswered() == 0);

@@ -20,9 +20,9 @@ use crate::event::Report;
 use crate::failure::Failure;
 use crate::manifest::{BlockSize, Manifest, StreamCount, StreamId};
 use crate::num::to_u64;
-use crate::proto::v2::{HELLO_LEN, Hello, Replacing, Secret, SessionId, WholeDigests};
+use crate::proto::v2::{HELLO_LEN, Hello, Replacing, Secret, SessionId};
 use crate::receive::{
-    DtStream, FrameReader, Offered, Opened, RemoteName, Settings, Source, Verification, run,
+    ComputeMd5, DtStream, FrameReader, Offered, Opened, RemoteName, Settings, Source, Verification, run,
 };
 use crate::send::digest_cache::{DigestCache, MIN_AGE};
 use crate::send::{
@@ -171,7 +171,7 @@ async fn receive(source: impl Source, folder: &Path) -> Report {
     let sink = Sink::open(Output::Path(output.clone()), Clobber::Replace, Resume::Allowed).unwrap();
     let settings = Settings {
         streams: StreamCount::new(STREAMS).unwrap(),
-        digests: WholeDigests::Blake3,
+        md5: ComputeMd5::No,
         verification: Verification::On,
         checksum: None,
         engine: Engine::Auto,
@@ -179,7 +179,7 @@ async fn receive(source: impl Source, folder: &Path) -> Report {
         rate_limit: None,
         retries: 3,
         stall_timeout: TIMEOUT,
-        digest_timeout: TIMEOUT,
+        answer_timeout: TIMEOUT,
     };
     let (events, _observer) = event::channel();
     let running = run(source, offered, sink, settings, events, Instant::now(), CancellationToken::new());

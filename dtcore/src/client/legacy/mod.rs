@@ -42,13 +42,16 @@ pub(super) async fn run(
 ) -> Result<Report, Failure> {
     events.emit(Event::Started {
         size: offer.size,
-        streams: options.streams,
+        streams: options.settings.streams,
         protocol: 1,
         block: None,
         resumed: 0,
     });
     let known = match offer.size {
-        Some(size) => Some((sink.store(options.engine, size)?, StaticSplit::new(size, options.streams))),
+        Some(size) => Some((
+            sink.store(options.settings.engine, size)?,
+            StaticSplit::new(size, options.settings.streams),
+        )),
         None => None,
     };
     let mut parts = Vec::new();
@@ -63,25 +66,25 @@ pub(super) async fn run(
     let duties = Duties {
         writer,
         path: sink.path().to_owned(),
-        hasher: match options.checksum {
+        hasher: match options.settings.checksum {
             Some(Checksum::Blake3(_)) => md5.with_blake3(),
             Some(Checksum::Md5(_)) | None => md5,
         },
     };
     let (reader, mut in_order) = InOrderReader::spawn(duties)?;
-    let parts = Parts::new(parts, options.rate_limit.clone());
+    let parts = Parts::new(parts, options.settings.rate_limit.clone());
     let (path, name) = (sink.path().to_owned(), options.name.to_string_lossy().into_owned());
     let mut transfer = LegacyDownload { options, offer, parts, reader, events, path, started };
     let bytes = transfer.receive(&mut in_order).await?;
     let received_after = started.elapsed();
     let digests = transfer.digest(&mut in_order, bytes).await?;
     let server = (DigestOrigin::Server, Checksum::Md5(transfer.offer.answer.md5));
-    let caller = transfer.options.checksum.map(|checksum| (DigestOrigin::Caller, checksum));
+    let caller = transfer.options.settings.checksum.map(|checksum| (DigestOrigin::Caller, checksum));
     for (origin, expected) in std::iter::once(server).chain(caller) {
         compare(&name, &digests, origin, expected)?;
     }
     Ok(Report {
-        output: sink.publish(bytes, transfer.options.durability)?,
+        output: sink.publish(bytes, transfer.options.settings.durability)?,
         bytes,
         protocol: 1,
         received: bytes,
@@ -104,7 +107,7 @@ async fn open_streams(options: &Options, data: SocketAddr) -> Result<Vec<(Stream
         let _ = stream.write_all(&[id.byte()]).await;
         Ok((id, stream))
     };
-    try_join_all(options.streams.ids().map(open)).await
+    try_join_all(options.settings.streams.ids().map(open)).await
 }
 
 /// A transfer whose streams are open.
@@ -128,7 +131,7 @@ impl LegacyDownload {
                 biased;
                 _ = tick.tick() => {
                     self.report(self.offer.size);
-                    let waited = self.options.stall_timeout;
+                    let waited = self.options.settings.stall_timeout;
                     if self.parts.is_stalled(waited) {
                         let server = self.options.server.to_string();
                         return Err(Failure::TimedOut { server, awaited: Awaited::Data, waited });

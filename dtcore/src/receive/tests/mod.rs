@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::completion::Completion;
 use super::file_digest::FileDigest;
-use super::settings::{Settings, Verification};
+use super::settings::{ComputeMd5, Settings, Verification};
 use super::source::{Opened, RemoteName, Source};
 use super::stream_set::StreamSet;
 use super::transfer::{ActiveTransfer, Counters};
@@ -25,7 +25,7 @@ use crate::digest::{Blake3Digest, RangeDigest};
 use crate::event;
 use crate::failure::Failure;
 use crate::manifest::{BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
-use crate::proto::v2::{Replacing, ReportedDigests, Response, WholeDigests, WireRun, encode_trailer};
+use crate::proto::v2::{Replacing, ReportedDigests, Response, WireRun, encode_trailer};
 use crate::schedule::{Policy, Scheduler};
 use crate::sink::{Durability, Engine, FileSink, open};
 use crate::sync::Lock;
@@ -122,7 +122,7 @@ fn transfer(scene: Scene) -> ActiveTransfer<ReadyMade> {
         source: ReadyMade::new(manifest),
         settings: Settings {
             streams,
-            digests: WholeDigests::Blake3,
+            md5: ComputeMd5::No,
             verification: Verification::On,
             checksum: None,
             engine: Engine::Write,
@@ -130,7 +130,7 @@ fn transfer(scene: Scene) -> ActiveTransfer<ReadyMade> {
             rate_limit: None,
             retries: 3,
             stall_timeout: scene.stall_timeout,
-            digest_timeout: LONG,
+            answer_timeout: LONG,
         },
         manifest,
         sink,
