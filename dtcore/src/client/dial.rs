@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::proto::v2;
 use crate::transport::prepared;
@@ -26,7 +26,7 @@ pub(crate) enum StreamRoute {
     Upgrade,
 }
 
-/// Connects a stream, ready for its hello, within `limit`.
+/// Connects a stream, ready for its hello, within `limit`; returns it with the time that this took.
 ///
 /// # Errors
 /// What the system said, [`io::ErrorKind::TimedOut`], [`io::ErrorKind::InvalidData`] if the peer does not leave HTTP, or
@@ -34,14 +34,19 @@ pub(crate) enum StreamRoute {
 ///
 /// # Cancel safety
 /// A connection that was being made is closed.
-pub(crate) async fn dial(address: SocketAddr, route: StreamRoute, limit: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn dial(
+    address: SocketAddr,
+    route: StreamRoute,
+    limit: Duration,
+) -> io::Result<(TcpStream, Duration)> {
+    let begun = Instant::now();
     let connecting = async {
         let mut stream = prepared(TcpStream::connect(address).await?)?;
         match route {
             StreamRoute::Direct => {}
             StreamRoute::Upgrade => upgrade(&mut stream, address).await?,
         }
-        Ok(stream)
+        Ok((stream, begun.elapsed()))
     };
     timeout(limit, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
@@ -104,7 +109,7 @@ mod tests {
             request.starts_with("GET / HTTP/1.1\r\n") && request.contains("Upgrade: dt2\r\n"),
             "{request}"
         );
-        stream
+        stream.map(|(stream, _)| stream)
     }
 
     #[tokio::test]

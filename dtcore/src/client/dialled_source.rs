@@ -1,6 +1,5 @@
 //! A server as a source: dials its streams, and requests another session when the server does not know the one it has.
 
-use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,12 +7,12 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::address::ServerAddress;
 use super::control::{AskUpgrade, Control, ServerAnswer, UpgradedStream};
 use super::dial::{StreamRoute, dial};
+use super::options::Options;
 use crate::failure::Failure;
 use crate::manifest::{BlockRun, StreamId};
 use crate::proto::v2::{Hello, Push, Replacing, SessionOffer, SessionRequest};
@@ -24,21 +23,11 @@ use crate::transport::Connection;
 /// Connections that were dialled early are used within this time: a server closes one that says nothing for 10 s.
 const EARLY_FOR: Duration = Duration::from_secs(5);
 
-/// What is requested, of which server.
-#[derive(Clone, Debug)]
-pub(crate) struct Remote {
-    pub(crate) server: ServerAddress,
-    /// The file's name, whatever bytes it consists of.
-    pub(crate) file: OsString,
-    pub(crate) request: SessionRequest,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) answer_timeout: Duration,
-}
-
 /// A session of a server that was dialled.
 #[derive(Debug)]
 pub(crate) struct DialledSource {
-    remote: Remote,
+    options: Options,
+    request: SessionRequest,
     name: RemoteName,
     current: Lock<Current>,
     /// The connection of the request, until it is used.
@@ -62,17 +51,21 @@ struct Current {
 impl DialledSource {
     /// The session of an `offer` that `peer` made, with the connection of its request if that became stream 0.
     pub(crate) fn new(
-        remote: Remote,
+        options: Options,
+        request: SessionRequest,
         peer: SocketAddr,
         offer: SessionOffer,
         first: Option<UpgradedStream>,
         early: EarlyConnections,
     ) -> Self {
-        let name =
-            RemoteName { peer: remote.server.to_string(), file: remote.file.to_string_lossy().into_owned() };
+        let name = RemoteName {
+            peer: options.server.to_string(),
+            file: options.name.to_string_lossy().into_owned(),
+        };
         let current = Current { offer, peer, route: StreamRoute::Direct, epoch: 0 };
         Self {
-            remote,
+            options,
+            request,
             name,
             current: Lock::new(current),
             first: Lock::new(first),
@@ -84,7 +77,7 @@ impl DialledSource {
     /// What the server sends on stream 0 without a request.
     pub(crate) fn pushed(&self) -> Option<BlockRun> {
         let first = self.first.lock();
-        first.as_ref().and_then(|_| self.remote.request.push.run(&self.current.lock().offer.manifest))
+        first.as_ref().and_then(|_| self.request.push.run(&self.current.lock().offer.manifest))
     }
 
     fn first(&self) -> Option<UpgradedStream> {
@@ -98,10 +91,9 @@ impl DialledSource {
         {
             return Ok(connected);
         }
-        let begun = Instant::now();
-        let dialled = dial(current.peer, current.route, self.remote.connect_timeout).await;
+        let dialled = dial(current.peer, current.route, self.options.connect_timeout).await;
         let server = self.name.peer.clone();
-        dialled.map(|stream| (stream, begun.elapsed())).map_err(|source| {
+        dialled.map_err(|source| {
             if source.kind() == io::ErrorKind::InvalidData {
                 Failure::StreamsBlocked { server }
             } else {
@@ -125,7 +117,7 @@ impl Source for DialledSource {
         if stream.index() == 0
             && let Some(first) = self.first()
         {
-            let pushed = self.remote.request.push.run(&manifest);
+            let pushed = self.request.push.run(&manifest);
             let reader = FrameReader::new(first.connection, first.early);
             let stream = DtStream::after_offer(reader, manifest, pushed);
             return Ok(Opened { stream, rtt: first.rtt, epoch, pushed });
@@ -147,11 +139,12 @@ impl Source for DialledSource {
         if self.current.lock().epoch != epoch {
             return Ok(());
         }
-        let Remote { server, file, request, connect_timeout, answer_timeout } = &self.remote;
+        let Options { server, name, connect_timeout, settings, .. } = &self.options;
         let control = Control::open(server, *connect_timeout).await?;
         let peer = control.peer();
-        let body = SessionRequest { push: Push::default(), ..*request }.encode();
-        let answer = control.request(file, &body, AskUpgrade::No, *answer_timeout).await?;
+        let body = SessionRequest { push: Push::default(), ..self.request }.encode();
+        // The file was opened and perhaps hashed before: no answer for that long is a stall.
+        let answer = control.request(name, &body, AskUpgrade::No, settings.stall_timeout).await?;
         let ServerAnswer::V2 { offer, .. } = answer else {
             let what = "it answered in protocol 2 before, and now answers in protocol 1".to_owned();
             return Err(Failure::Protocol { server: self.name.peer.clone(), what });
@@ -186,40 +179,28 @@ impl Source for DialledSource {
     }
 }
 
+type EarlyConnection = AbortOnDropHandle<io::Result<(TcpStream, Duration)>>;
+
 /// Connections that are made while the request is answered, so that their streams lose no round trip.
 #[derive(Debug, Default)]
 pub(crate) struct EarlyConnections {
-    connecting: Vec<JoinHandle<io::Result<(TcpStream, Duration)>>>,
+    connecting: Vec<EarlyConnection>,
     since: Option<Instant>,
 }
 
 impl EarlyConnections {
     /// Dials `n` connections to `peer`.
     pub(crate) fn dial(peer: SocketAddr, n: usize, limit: Duration) -> Self {
-        let connecting = (0..n).map(|_| {
-            tokio::spawn(async move {
-                let begun = Instant::now();
-                dial(peer, StreamRoute::Direct, limit).await.map(|stream| (stream, begun.elapsed()))
-            })
-        });
+        let connecting =
+            (0..n).map(|_| AbortOnDropHandle::new(tokio::spawn(dial(peer, StreamRoute::Direct, limit))));
         Self { connecting: connecting.collect(), since: Some(Instant::now()) }
     }
 
     /// One of them; none if they are too old.
-    fn next(&mut self) -> Option<JoinHandle<io::Result<(TcpStream, Duration)>>> {
+    fn next(&mut self) -> Option<EarlyConnection> {
         if self.since.is_some_and(|since| since.elapsed() > EARLY_FOR) {
-            self.abort();
+            self.connecting.clear();
         }
         self.connecting.pop()
-    }
-
-    fn abort(&mut self) {
-        self.connecting.drain(..).for_each(|connecting| connecting.abort());
-    }
-}
-
-impl Drop for EarlyConnections {
-    fn drop(&mut self) {
-        self.abort();
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::control::{AskUpgrade, Control, ServerAnswer};
-use super::dialled_source::{DialledSource, EarlyConnections, Remote};
+use super::dialled_source::{DialledSource, EarlyConnections};
 use super::legacy;
 use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
@@ -74,14 +74,7 @@ pub(super) async fn run(
         ServerAnswer::V2 { offer, stream } => {
             let offered = offered(&options, &offer);
             let settings = options.settings.clone();
-            let remote = Remote {
-                server: options.server,
-                file: options.name,
-                request,
-                connect_timeout: options.connect_timeout,
-                answer_timeout: options.settings.stall_timeout,
-            };
-            let source = DialledSource::new(remote, peer, offer, stream, early);
+            let source = DialledSource::new(options, request, peer, offer, stream, early);
             let offered = Offered { pushed: source.pushed(), ..offered };
             receive::run(source, offered, sink, settings, events, started, cancel).await
         }
