@@ -122,7 +122,7 @@ impl InOrderReader {
 impl InOrderReader {
     /// Makes the thread stop after the piece that it works on.
     pub(crate) fn abandon(&self) {
-        self.shared.lock().segments.clear();
+        self.shared.queue.lock().segments.clear();
         self.shared.set(ReaderState::Abandoned);
     }
 }
@@ -187,7 +187,7 @@ impl Work {
             self.read(&segment, &mut writer)?;
             self.shared.moved.notify_one();
         }
-        let state = self.shared.lock().state;
+        let state = self.shared.queue.lock().state;
         if matches!(state, ReaderState::Closed { size } if size != self.shared.position.load(Ordering::Relaxed))
         {
             return Err(self.local("write to", io::ErrorKind::UnexpectedEof.into()));

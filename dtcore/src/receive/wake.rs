@@ -42,7 +42,7 @@ impl Wake {
 
     /// Forgets a request to replace a connection for being stalled, as data has arrived on it.
     pub(super) fn keep(&self) {
-        self.fault().take_if(|fault| *fault == Fault::Stalled);
+        self.replace.lock().take_if(|fault| *fault == Fault::Stalled);
     }
 
     /// Waits for a signal.
