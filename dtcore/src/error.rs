@@ -1,6 +1,5 @@
 //! The error of a transfer, as callers see it: a kind to act on, a message, and what it is about.
 
-use std::error::Error;
 use std::fmt;
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use crate::failure::{DigestOrigin, Failure};
 /// Why a transfer did not deliver its file.
 ///
 /// Displayed, it is one line of lower case that says what failed and where; the cause below it, if there is one, is its
-/// [`source`](Error::source). Whatever the error, an output that existed before is unchanged.
+/// [`source`](std::error::Error::source). Whatever the error, an output that existed before is unchanged.
 ///
 /// ```
 /// # async fn example(client: dtcore::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -23,6 +22,8 @@ use crate::failure::{DigestOrigin, Failure};
 /// # Ok(())
 /// # }
 /// ```
+#[derive(thiserror::Error)]
+#[error(transparent)]
 pub struct TransferError(Box<Failure>);
 
 /// What kind of failure a [`TransferError`] is.
@@ -108,30 +109,7 @@ impl ErrorKind {
 impl TransferError {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
-        match &*self.0 {
-            Failure::NotFound { .. } => ErrorKind::NotFound,
-            Failure::Forbidden { .. } => ErrorKind::Forbidden,
-            Failure::Unreadable { .. } => ErrorKind::Unreadable,
-            Failure::Unauthorized { .. } => ErrorKind::Unauthorized,
-            Failure::Refused { .. } => ErrorKind::Refused,
-            Failure::Unreachable { .. } => ErrorKind::Unreachable,
-            Failure::StreamsBlocked { .. } => ErrorKind::StreamsBlocked,
-            Failure::ConnectionLost { .. } => ErrorKind::ConnectionLost,
-            Failure::TimedOut { .. } => ErrorKind::TimedOut,
-            Failure::DigestMismatch { origin: DigestOrigin::Server, .. } => ErrorKind::DigestMismatch,
-            Failure::DigestMismatch { origin: DigestOrigin::Caller, .. } => ErrorKind::ChecksumMismatch,
-            Failure::SourceChanged { .. } => ErrorKind::SourceChanged,
-            Failure::SourceReplaced { .. } => ErrorKind::SourceReplaced,
-            Failure::CorruptBlock { .. } => ErrorKind::CorruptBlock,
-            Failure::Protocol { .. } => ErrorKind::Protocol,
-            Failure::DiskFull { .. } => ErrorKind::DiskFull,
-            Failure::TooLarge { .. } | Failure::OverLimit { .. } => ErrorKind::TooLarge,
-            Failure::LocalFile { .. } => ErrorKind::LocalFile,
-            Failure::OutputExists { .. } => ErrorKind::OutputExists,
-            Failure::OutputInUse { .. } => ErrorKind::OutputInUse,
-            Failure::Cancelled => ErrorKind::Cancelled,
-            Failure::System { .. } => ErrorKind::System,
-        }
+        self.about().kind
     }
 
     /// The [`code`](ErrorKind::code) of its kind: a stable name in snake case.
@@ -146,66 +124,85 @@ impl TransferError {
 
     /// The server that the failure is about, as `host:port`.
     pub fn peer(&self) -> Option<&str> {
-        self.subject().peer
+        self.about().peer
     }
 
     /// The remote file that the failure is about.
     pub fn entry(&self) -> Option<&str> {
-        self.subject().entry
+        self.about().entry
     }
 
     /// The local file that the failure is about; of a caller's writer, what messages call it.
     pub fn path(&self) -> Option<&Path> {
-        self.subject().path
+        self.about().path
     }
 
-    fn subject(&self) -> Subject<'_> {
-        let none = Subject { peer: None, entry: None, path: None };
+    fn about(&self) -> About<'_> {
+        use ErrorKind as Kind;
         match &*self.0 {
+            Failure::NotFound { server, name } => About::entry(Kind::NotFound, server, name),
+            Failure::Forbidden { server, name } => About::entry(Kind::Forbidden, server, name),
+            Failure::Unreadable { server, name, .. } => About::entry(Kind::Unreadable, server, name),
+            Failure::Unauthorized { server } => About::peer(Kind::Unauthorized, server),
+            Failure::Refused { server, .. } => About::peer(Kind::Refused, server),
+            Failure::Unreachable { server, .. } => About::peer(Kind::Unreachable, server),
+            Failure::StreamsBlocked { server } => About::peer(Kind::StreamsBlocked, server),
+            Failure::ConnectionLost { server, .. } => About::peer(Kind::ConnectionLost, server),
+            Failure::TimedOut { server, .. } => About::peer(Kind::TimedOut, server),
+            Failure::DigestMismatch { name, origin, .. } => {
+                let kind = match origin {
+                    DigestOrigin::Server => Kind::DigestMismatch,
+                    DigestOrigin::Caller => Kind::ChecksumMismatch,
+                };
+                About { entry: Some(name), ..About::nothing(kind) }
+            }
+            Failure::SourceChanged { server, name } => About::entry(Kind::SourceChanged, server, name),
             Failure::SourceReplaced { server, name, part } => {
-                Subject { peer: Some(server), entry: Some(name), path: Some(part) }
+                About { path: Some(part), ..About::entry(Kind::SourceReplaced, server, name) }
             }
-            Failure::NotFound { server, name }
-            | Failure::Forbidden { server, name }
-            | Failure::Unreadable { server, name, .. }
-            | Failure::SourceChanged { server, name }
-            | Failure::CorruptBlock { server, name, .. } => {
-                Subject { peer: Some(server), entry: Some(name), ..none }
-            }
-            Failure::DigestMismatch { name, .. } => Subject { entry: Some(name), ..none },
-            Failure::Unauthorized { server }
-            | Failure::Refused { server, .. }
-            | Failure::Unreachable { server, .. }
-            | Failure::StreamsBlocked { server }
-            | Failure::ConnectionLost { server, .. }
-            | Failure::TimedOut { server, .. }
-            | Failure::Protocol { server, .. } => Subject { peer: Some(server), ..none },
-            Failure::DiskFull { path, .. }
-            | Failure::TooLarge { path, .. }
-            | Failure::LocalFile { path, .. }
-            | Failure::OutputExists { path }
-            | Failure::OutputInUse { path } => Subject { path: Some(path), ..none },
-            Failure::OverLimit { .. } | Failure::Cancelled | Failure::System { .. } => none,
+            Failure::CorruptBlock { server, name, .. } => About::entry(Kind::CorruptBlock, server, name),
+            Failure::Protocol { server, .. } => About::peer(Kind::Protocol, server),
+            Failure::DiskFull { path, .. } => About::path(Kind::DiskFull, path),
+            Failure::TooLarge { path, .. } => About::path(Kind::TooLarge, path),
+            Failure::OverLimit { .. } => About::nothing(Kind::TooLarge),
+            Failure::LocalFile { path, .. } => About::path(Kind::LocalFile, path),
+            Failure::OutputExists { path } => About::path(Kind::OutputExists, path),
+            Failure::OutputInUse { path } => About::path(Kind::OutputInUse, path),
+            Failure::Cancelled => About::nothing(Kind::Cancelled),
+            Failure::System { .. } => About::nothing(Kind::System),
         }
     }
 }
 
-/// What a failure is about.
-struct Subject<'a> {
+/// What a failure is, and what it is about.
+struct About<'a> {
+    kind: ErrorKind,
     peer: Option<&'a str>,
     entry: Option<&'a str>,
     path: Option<&'a Path>,
 }
 
-impl From<Failure> for TransferError {
-    fn from(failure: Failure) -> Self {
-        Self(Box::new(failure))
+impl<'a> About<'a> {
+    fn nothing(kind: ErrorKind) -> Self {
+        Self { kind, peer: None, entry: None, path: None }
+    }
+
+    fn peer(kind: ErrorKind, peer: &'a str) -> Self {
+        Self { peer: Some(peer), ..Self::nothing(kind) }
+    }
+
+    fn entry(kind: ErrorKind, peer: &'a str, entry: &'a str) -> Self {
+        Self { entry: Some(entry), ..Self::peer(kind, peer) }
+    }
+
+    fn path(kind: ErrorKind, path: &'a Path) -> Self {
+        Self { path: Some(path), ..Self::nothing(kind) }
     }
 }
 
-impl fmt::Display for TransferError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+impl From<Failure> for TransferError {
+    fn from(failure: Failure) -> Self {
+        Self(Box::new(failure))
     }
 }
 
@@ -215,15 +212,10 @@ impl fmt::Debug for TransferError {
     }
 }
 
-impl Error for TransferError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::error::Error;
     use std::io;
 
     #[test]

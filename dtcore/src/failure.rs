@@ -165,30 +165,24 @@ impl fmt::Display for DigestOrigin {
 impl Failure {
     /// Whether the same transfer may well succeed when it is simply retried.
     pub(crate) fn is_retryable(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Unreachable { .. }
-            | Self::ConnectionLost { .. }
-            | Self::TimedOut { .. }
-            | Self::SourceChanged { .. } => true,
-            Self::Refused { status, .. } => matches!(status, 429 | 502..=504),
-            Self::NotFound { .. }
-            | Self::Forbidden { .. }
-            | Self::Unreadable { .. }
-            | Self::Unauthorized { .. }
-            | Self::StreamsBlocked { .. }
-            | Self::DigestMismatch { .. }
-            | Self::SourceReplaced { .. }
-            | Self::CorruptBlock { .. }
-            | Self::Protocol { .. }
-            | Self::DiskFull { .. }
-            | Self::TooLarge { .. }
-            | Self::OverLimit { .. }
-            | Self::LocalFile { .. }
-            | Self::OutputExists { .. }
-            | Self::OutputInUse { .. }
-            | Self::Cancelled
-            | Self::System { .. } => false,
-        }
+                | Self::ConnectionLost { .. }
+                | Self::TimedOut { .. }
+                | Self::SourceChanged { .. }
+                | Self::Refused { status: 429 | 502..=504, .. }
+        )
+    }
+
+    /// The error of something of this program that ended and should not have.
+    pub(crate) fn system(action: &'static str, reason: &'static str) -> Self {
+        Self::System { action, source: io::Error::other(reason) }
+    }
+
+    /// The error of a blocking call that has panicked.
+    pub(crate) fn thread_died(action: &'static str) -> Self {
+        Self::system(action, "its thread has panicked")
     }
 
     /// The error of a local file operation. A full disk and too large a file have variants of their own, because they have

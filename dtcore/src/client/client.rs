@@ -102,10 +102,7 @@ impl Client {
                 result = stat(options, name) => drop(sender.send(result)),
             }
         });
-        let died = |_| Failure::System {
-            action: "continue",
-            source: std::io::Error::other("the runtime has shut down"),
-        };
+        let died = |_| Failure::system("continue", "the runtime has shut down");
         Ok(outcome.await.map_err(died)??)
     }
 }

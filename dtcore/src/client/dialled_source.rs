@@ -152,8 +152,7 @@ impl Source for DialledSource {
         let mut current = self.current.lock();
         let same = |offer: &SessionOffer| (offer.manifest, offer.modified, offer.version);
         if same(&offer) != same(&current.offer) {
-            let RemoteName { peer, file } = self.name.clone();
-            return Err(Failure::SourceChanged { server: peer, name: file });
+            return Err(self.name.source_changed());
         }
         *current = Current { offer, peer, route: current.route, epoch: epoch + 1 };
         Ok(())

@@ -46,10 +46,7 @@ pub(super) async fn run(
         Ok::<_, Failure>((sink, gap))
     });
     // Not cut off by `cancel`: what it creates must be known here to be removed.
-    let (mut sink, gap) = opening.await.map_err(|_| Failure::System {
-        action: "open the output",
-        source: io::Error::other("its thread has panicked"),
-    })??;
+    let (mut sink, gap) = opening.await.map_err(|_| Failure::thread_died("open the output"))??;
     let request = request(&options, gap);
     let negotiated = tokio::select! {
         biased;

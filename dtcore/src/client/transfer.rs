@@ -1,7 +1,6 @@
 //! A running transfer: a future of its outcome.
 
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -61,9 +60,8 @@ impl<T> Future for Transfer<T> {
     type Output = Result<T, TransferError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let died = |_| Failure::System {
-            action: "continue",
-            source: io::Error::other("the task of the transfer has panicked, or its runtime has shut down"),
+        let died = |_| {
+            Failure::system("continue", "the task of the transfer has panicked, or its runtime has shut down")
         };
         let outcome = std::task::ready!(Pin::new(&mut self.outcome).poll(cx));
         Poll::Ready(outcome.map_err(died).and_then(|outcome| outcome).map_err(TransferError::from))

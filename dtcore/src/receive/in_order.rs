@@ -51,8 +51,7 @@ impl InOrderResult {
         let Some(result) = &mut self.result else { return std::future::pending().await };
         let result = result.await;
         self.result = None;
-        let source = io::Error::other("the thread died");
-        result.map_err(|_| Failure::System { action: "digest the file", source })?
+        result.map_err(|_| Failure::thread_died("digest the file"))?
     }
 
     /// Waits until the thread, which was abandoned, has ended.

@@ -187,7 +187,7 @@ async fn finish<S: Source>(
             }
         })
     });
-    let output = publishing.await.map_err(|_| thread_died("publish the output"))??;
+    let output = publishing.await.map_err(|_| Failure::thread_died("publish the output"))??;
     Ok(Report {
         output,
         bytes: size,
@@ -232,7 +232,7 @@ async fn prepare<S: Source>(
     let permit = tokio::select! {
         biased;
         () = cancelled.cancelled() => return Err(Failure::Cancelled),
-        permit = PREPARING.acquire() => permit.map_err(|_| thread_died("prepare the output"))?,
+        permit = PREPARING.acquire() => permit.map_err(|_| Failure::thread_died("prepare the output"))?,
     };
     let preparing = spawn_blocking(move || {
         let _permit = permit;
@@ -247,7 +247,7 @@ async fn prepare<S: Source>(
         })?;
         Ok((sink, blocks, recovered))
     });
-    preparing.await.map_err(|_| thread_died("prepare the output"))?
+    preparing.await.map_err(|_| Failure::thread_died("prepare the output"))?
 }
 
 /// Leaves what can be resumed after `error`, and reports it.
@@ -280,10 +280,6 @@ fn emit_resumable<S: Source>(transfer: &ActiveTransfer<S>) {
 /// Whether it is not known how much of the part file is left.
 fn is_taken_away(error: &Failure) -> bool {
     matches!(error, Failure::LocalFile { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof)
-}
-
-fn thread_died(action: &'static str) -> Failure {
-    Failure::System { action, source: io::Error::other("its thread has panicked") }
 }
 
 /// The thread that reads the file in order, if anything needs it in order.
@@ -350,10 +346,7 @@ async fn receive<S: Source>(
 async fn task_panicked(tasks: &mut JoinSet<()>) -> Failure {
     while let Some(ended) = tasks.join_next().await {
         if ended.is_err_and(|error| error.is_panic()) {
-            return Failure::System {
-                action: "continue",
-                source: io::Error::other("the task of a stream has panicked"),
-            };
+            return Failure::system("continue", "the task of a stream has panicked");
         }
     }
     std::future::pending().await

@@ -23,6 +23,13 @@ pub(crate) struct RemoteName {
     pub(crate) file: String,
 }
 
+impl RemoteName {
+    /// The error of a file that changed during the transfer.
+    pub(crate) fn source_changed(&self) -> Failure {
+        Failure::SourceChanged { server: self.peer.clone(), name: self.file.clone() }
+    }
+}
+
 /// Where a receiver gets blocks.
 pub(crate) trait Source: Send + Sync + fmt::Debug + 'static {
     /// One connection on which runs are requested.

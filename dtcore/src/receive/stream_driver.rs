@@ -330,14 +330,17 @@ impl<'a, S: Source> StreamDriver<'a, S> {
 
     /// The error that a problem of the sender is for the transfer.
     fn problem(&self, code: ErrorCode, reason: String) -> Failure {
-        let RemoteName { peer, file } = self.transfer.source.name().clone();
+        let name = self.transfer.source.name();
         match code {
-            ErrorCode::SourceChanged => Failure::SourceChanged { server: peer, name: file },
+            ErrorCode::SourceChanged => name.source_changed(),
             ErrorCode::SourceUnreadable
             | ErrorCode::NoSuchSession
             | ErrorCode::NoSuchStream
             | ErrorCode::ProtocolViolation
-            | ErrorCode::Busy => Failure::Unreadable { server: peer, name: file, reason },
+            | ErrorCode::Busy => {
+                let RemoteName { peer, file } = name.clone();
+                Failure::Unreadable { server: peer, name: file, reason }
+            }
         }
     }
 

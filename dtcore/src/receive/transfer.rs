@@ -229,7 +229,7 @@ impl<S: Source> ActiveTransfer<S> {
     /// Puts a verified block into its place and on record.
     pub(super) async fn store(&self, id: StreamId, verified: Verified) -> Result<(), Failure> {
         let (block, digest) = (verified.block(), verified.digest());
-        self.scheduler().record_proof(block, digest).map_err(|_| self.source_changed())?;
+        self.scheduler().record_proof(block, digest).map_err(|_| self.source.name().source_changed())?;
         let placed = self.commit(verified).await.map_err(|error| self.local("write", error))?;
         self.streams.progressed(Some(id));
         if placed == Placed::Another {
@@ -355,10 +355,5 @@ impl<S: Source> ActiveTransfer<S> {
     /// The error of the local file.
     pub(super) fn local(&self, action: &'static str, error: io::Error) -> Failure {
         Failure::local(action, &self.path, self.manifest.size(), error)
-    }
-
-    pub(super) fn source_changed(&self) -> Failure {
-        let RemoteName { peer, file } = self.source.name().clone();
-        Failure::SourceChanged { server: peer, name: file }
     }
 }
