@@ -62,12 +62,9 @@ async fn read(connection: &Connection, early: &mut Bytes) -> Option<[u8; HELLO_L
     let mut n = early.len().min(HELLO_LEN);
     early.copy_to_slice(hello.get_mut(..n)?);
     while n < HELLO_LEN {
-        connection.readable().await.ok()?;
-        match connection.try_read(hello.get_mut(n..)?) {
-            Ok(0) => return None,
+        match connection.read(hello.get_mut(n..)?).await {
+            Ok(0) | Err(_) => return None,
             Ok(read) => n += read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return None,
         }
     }
     Some(hello)

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use crate::proto::{InvalidRequestLine, MAX_LINE, RequestLine, is_token};
+use crate::transport::read_when_ready;
 
 /// The raw target of a request, and the bytes the HTTP parser is to see in its place.
 #[derive(Debug)]
@@ -40,13 +41,12 @@ impl Head {
             if let Some(head) = Self::split_off(&mut buffer, &mut searched)? {
                 return Ok(head);
             }
-            buffer.reserve(MAX_LINE);
-            socket.readable().await?;
-            match socket.try_read_buf(&mut buffer) {
-                Ok(0) => return Err(HeadError::Closed),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
+            let read = read_when_ready(socket, || {
+                buffer.reserve(MAX_LINE);
+                socket.try_read_buf(&mut buffer)
+            });
+            if read.await? == 0 {
+                return Err(HeadError::Closed);
             }
         }
     }

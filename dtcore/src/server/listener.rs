@@ -14,7 +14,7 @@ use super::event::ServerEvent;
 use super::{handshake, http};
 use crate::proto::v2::{ErrorCode, MAGIC, Response};
 use crate::send::StreamRefusal;
-use crate::transport::{accept, shut_down_sending};
+use crate::transport::{accept, read_when_ready, shut_down_sending};
 
 /// How much is read at first: a hello with some requests, or most HTTP requests.
 const FIRST_READ: usize = 4096;
@@ -75,13 +75,12 @@ async fn serve(context: Arc<ServerContext>, socket: Arc<TcpStream>, peer: Socket
 async fn read_first(socket: &TcpStream) -> Option<BytesMut> {
     let mut first = BytesMut::new();
     while first.len() < 2 {
-        socket.readable().await.ok()?;
-        first.reserve(FIRST_READ);
-        match socket.try_read_buf(&mut first) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return None,
+        let read = read_when_ready(socket, || {
+            first.reserve(FIRST_READ);
+            socket.try_read_buf(&mut first)
+        });
+        if read.await.ok()? == 0 {
+            return None;
         }
     }
     Some(first)

@@ -7,16 +7,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// What was seen of the peer after everything had been sent to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum PeerClose {
-    /// It closed its side in order.
-    Closed,
-    /// The connection broke: the peer may not have received everything.
-    Broken,
-    /// It was still open after the timeout, or sent too much.
-    Open,
-}
+use super::read_when_ready;
 
 /// How long a peer that has nothing more to receive may take to close.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,22 +24,20 @@ pub(crate) fn shut_down_sending(socket: &TcpStream) -> io::Result<()> {
 ///
 /// A socket that is closed with unread bytes in it sends a RST, which can destroy data that is still on its way
 /// to the peer; surplus bytes of the peer must not do that to a complete stream or to an answer.
-pub(crate) async fn drain_until_closed(socket: &TcpStream, timeout: Duration) -> PeerClose {
-    tokio::time::timeout(timeout, discard(socket, LINGER_BYTES)).await.unwrap_or(PeerClose::Open)
+///
+/// # Errors
+/// The connection broke: the peer may not have received everything.
+pub(crate) async fn drain_until_closed(socket: &TcpStream, timeout: Duration) -> io::Result<()> {
+    tokio::time::timeout(timeout, discard(socket, LINGER_BYTES)).await.unwrap_or(Ok(()))
 }
 
-async fn discard(socket: &TcpStream, mut budget: usize) -> PeerClose {
+async fn discard(socket: &TcpStream, mut budget: usize) -> io::Result<()> {
     let mut scratch = [0; 4096];
     while budget > 0 {
-        if socket.readable().await.is_err() {
-            return PeerClose::Broken;
-        }
-        match socket.try_read(&mut scratch) {
-            Ok(0) => return PeerClose::Closed,
-            Ok(n) => budget = budget.saturating_sub(n),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return PeerClose::Broken,
+        match read_when_ready(socket, || socket.try_read(&mut scratch)).await? {
+            0 => break,
+            n => budget = budget.saturating_sub(n),
         }
     }
-    PeerClose::Open
+    Ok(())
 }

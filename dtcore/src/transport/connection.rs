@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::{PeerClose, TcpConnection, drain_until_closed};
+use super::{TcpConnection, drain_until_closed, read_when_ready};
 
 /// A byte stream in both directions.
 ///
@@ -69,6 +69,16 @@ impl Connection {
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write(bytes),
+        }
+    }
+
+    /// As [`try_read`](Self::try_read), once there is something.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => read_when_ready(tcp, || tcp.try_read(buffer)).await,
         }
     }
 
@@ -131,7 +141,10 @@ impl Connection {
     }
 
     /// Reads and discards until the peer closes, within the limits of a lingering close.
-    pub(crate) async fn linger(&self, timeout: Duration) -> PeerClose {
+    ///
+    /// # Errors
+    /// The connection broke: the peer may not have received everything.
+    pub(crate) async fn linger(&self, timeout: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(tcp) => drain_until_closed(tcp, timeout).await,
         }

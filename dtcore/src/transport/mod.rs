@@ -8,8 +8,8 @@ mod listen;
 mod tcp;
 
 pub(crate) use accept::accept;
-pub(crate) use close::{LINGER_TIMEOUT, PeerClose, drain_until_closed, shut_down_sending};
+pub(crate) use close::{LINGER_TIMEOUT, drain_until_closed, shut_down_sending};
 pub(crate) use connect::{connect, connect_retrying, prepared};
 pub(crate) use connection::Connection;
 pub(crate) use listen::{PortUse, listen};
-pub(crate) use tcp::TcpConnection;
+pub(crate) use tcp::{TcpConnection, read_when_ready};

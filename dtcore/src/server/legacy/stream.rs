@@ -12,7 +12,7 @@ use crate::manifest::{ByteRange, StreamId};
 use crate::send::{BodySender, Prefetcher, StreamFailure, StreamRefusal};
 use crate::server::admission::Permit;
 use crate::server::event::ServerEvent;
-use crate::transport::{Connection, LINGER_TIMEOUT, PeerClose};
+use crate::transport::{Connection, LINGER_TIMEOUT};
 
 /// How much is sent in one call: it occupies a thread for about a third of a millisecond, so other tasks get their turn.
 const CHUNK: u64 = 1 << 20;
@@ -68,7 +68,7 @@ pub(super) async fn serve(
     }
     // The kernel may still have the last bytes: a client that breaks before they arrive may connect again.
     let patience = transfer.context.options.stall_timeout + LINGER_TIMEOUT;
-    if finish(&transfer, connection, patience).await == PeerClose::Broken {
+    if finish(&transfer, connection, patience).await.is_err() {
         return failed(StreamFailure::Disconnected, sent);
     }
     claim.complete();
@@ -80,15 +80,8 @@ pub(super) async fn serve(
 async fn read_id(transfer: &LegacyTransfer, connection: &Connection) -> Option<u8> {
     let read = async {
         let mut id = [0];
-        loop {
-            connection.readable().await.ok()?;
-            match connection.try_read(&mut id) {
-                Ok(0) => return None,
-                Ok(_) => return id.first().copied(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return None,
-            }
-        }
+        let n = connection.read(&mut id).await.ok()?;
+        id.get(..n)?.first().copied()
     };
     tokio::select! {
         biased;
@@ -141,14 +134,12 @@ fn chunk_at(offset: u64, range: ByteRange) -> ByteRange {
 /// when nothing is acknowledged for the stall timeout, so after a longer wait a connection that is not broken
 /// has received everything, or was still receiving lately: a link that takes longer than that for the bytes in the
 /// kernel (some MB at most) can lose the last ones unnoticed. The same holds for a client that ended its side early.
-async fn finish(transfer: &LegacyTransfer, connection: Connection, patience: Duration) -> PeerClose {
-    if connection.finish(transfer.context.options.stall_timeout).is_err() {
-        return PeerClose::Broken;
-    }
+async fn finish(transfer: &LegacyTransfer, connection: Connection, patience: Duration) -> io::Result<()> {
+    connection.finish(transfer.context.options.stall_timeout)?;
     tokio::select! {
         biased;
         // The FIN is on its way after the last byte; the kernel continues alone.
-        () = transfer.context.tasks().draining.cancelled() => PeerClose::Open,
+        () = transfer.context.tasks().draining.cancelled() => Ok(()),
         closed = connection.linger(patience) => closed,
     }
 }
