@@ -35,7 +35,7 @@ pub const DECODERS: &[(&str, Decoder)] = &[
 /// A stream's first bytes.
 pub fn hello(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk::<HELLO_LEN>() else { return };
-    if let Ok(hello) = Hello::decode(bytes) {
+    if let Some(hello) = Hello::decode(bytes) {
         assert_eq!(hello.encode(), *bytes);
     }
 }
@@ -86,7 +86,7 @@ pub fn trailer(bytes: &[u8]) {
     if let Ok(count) = u32::try_from(digests.len())
         && count == trailer.count
     {
-        let digests: Vec<RangeDigest> = digests.iter().copied().map(RangeDigest::from).collect();
+        let digests: Vec<RangeDigest> = digests.iter().copied().map(RangeDigest).collect();
         let again = encode_trailer(trailer.result.map(|()| digests.as_slice()), count);
         assert_eq!(again.first_chunk(), Some(head));
         assert_eq!(again.len(), TRAILER_LEN + digests.len() * RangeDigest::LEN);

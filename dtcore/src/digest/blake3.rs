@@ -81,7 +81,7 @@ pub struct InvalidBlake3;
 
 /// The digest of a range that is a subtree: its chaining value, or the hash of the file if the range is all of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct RangeDigest([u8; 32]);
+pub(crate) struct RangeDigest(pub(crate) [u8; 32]);
 
 impl RangeDigest {
     /// Its length in bytes.
@@ -94,18 +94,6 @@ impl RangeDigest {
         let mut hasher = RangeHasher::new(size, range)?;
         hasher.update(bytes)?;
         hasher.finish()
-    }
-}
-
-impl From<[u8; 32]> for RangeDigest {
-    fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl From<RangeDigest> for [u8; 32] {
-    fn from(digest: RangeDigest) -> Self {
-        digest.0
     }
 }
 

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use md5::{Digest, Md5};
 
+use super::from_hex;
+
 /// The MD5 of a file, printed as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Md5Digest([u8; 16]);
@@ -47,12 +49,7 @@ impl FromStr for Md5Digest {
 
     /// Parses 32 hexadecimal digits of either case.
     fn from_str(text: &str) -> Result<Self, InvalidMd5> {
-        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(InvalidMd5);
-        }
-        let digest = u128::from_str_radix(text, 16).map_err(|_| InvalidMd5)?;
-        #[expect(clippy::big_endian_bytes, reason = "the digits of a digest are written first byte first")]
-        Ok(Self(digest.to_be_bytes()))
+        from_hex(text).map(Self).ok_or(InvalidMd5)
     }
 }
 

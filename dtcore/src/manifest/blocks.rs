@@ -9,11 +9,6 @@ use crate::num::to_usize;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct BlockSize(u32);
 
-/// A size that is not one of a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a block is a power of two from 16 KiB to 16 MiB")]
-pub(crate) struct InvalidBlockSize;
-
 impl BlockSize {
     /// The smallest block: below it headers and digests would cost too much.
     pub(crate) const MIN: u64 = 16 << 10;
@@ -21,9 +16,9 @@ impl BlockSize {
     pub(crate) const MAX: u64 = 16 << 20;
 
     /// Validates a size from a peer or a disk.
-    pub(crate) fn new(bytes: u64) -> Result<Self, InvalidBlockSize> {
+    pub(crate) fn new(bytes: u64) -> Option<Self> {
         let in_bounds = (Self::MIN..=Self::MAX).contains(&bytes) && bytes.is_power_of_two();
-        u32::try_from(bytes).ok().filter(|_| in_bounds).map(Self).ok_or(InvalidBlockSize)
+        u32::try_from(bytes).ok().filter(|_| in_bounds).map(Self)
     }
 
     /// The size for a file of `size` bytes.
@@ -206,7 +201,7 @@ mod tests {
             (16 << 20, true),
             (32 << 20, false),
         ] {
-            assert_eq!(BlockSize::new(bytes).is_ok(), good, "{bytes}");
+            assert_eq!(BlockSize::new(bytes).is_some(), good, "{bytes}");
         }
     }
 
@@ -225,7 +220,7 @@ mod tests {
         ] {
             let chosen = BlockSize::for_file(size);
             assert_eq!(chosen.bytes(), block, "{size}");
-            assert_eq!(BlockSize::new(block), Ok(chosen));
+            assert_eq!(BlockSize::new(block), Some(chosen));
             assert!(Manifest::new(size, chosen).is_ok());
         }
         assert_eq!(Manifest::new(u64::MAX, BlockSize::for_file(u64::MAX)), Err(TooManyBlocks));

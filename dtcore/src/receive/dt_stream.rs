@@ -141,7 +141,7 @@ impl RangeStream for DtStream {
         }
         self.requester.run_answered();
         let (digests, _) = digests.as_chunks::<{ RangeDigest::LEN }>();
-        Ok(head.result.map(|()| digests.iter().copied().map(RangeDigest::from).collect()))
+        Ok(head.result.map(|()| digests.iter().copied().map(RangeDigest).collect()))
     }
 
     async fn digests(&mut self, which: WholeDigests, wake: &Wake) -> Result<ReportedDigests, ReadInterrupt> {

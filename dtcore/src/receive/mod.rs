@@ -242,7 +242,6 @@ async fn prepare<S: Source>(
             BeginError::SourceChanged => {
                 Failure::SourceReplaced { server: name.peer, name: name.file, part: sink.path().to_owned() }
             }
-            BeginError::Cancelled => Failure::Cancelled,
             BeginError::Local(error) => error,
         })?;
         Ok((sink, blocks, recovered))

@@ -13,7 +13,7 @@ use crate::manifest::{BlockId, BlockRun, StreamId};
 use crate::num::to_u64;
 use crate::proto::v2::{ErrorCode, Incoming, WholeDigests};
 use crate::schedule::Fault;
-use crate::sink::{BlockLease, FinishError, Received};
+use crate::sink::{BlockLease, Received};
 
 /// How the use of a connection ended.
 #[derive(Debug)]
@@ -168,10 +168,10 @@ impl<'a, S: Source> StreamDriver<'a, S> {
             };
             let id = received.block();
             match received.verify(digest) {
-                Ok(verified) => {
+                Some(verified) => {
                     self.transfer.store(self.id, verified).await.map_err(StreamOutcome::Failed)?;
                 }
-                Err(_) => self.transfer.corrupt(self.id, id).map_err(StreamOutcome::Failed)?,
+                None => self.transfer.corrupt(self.id, id).map_err(StreamOutcome::Failed)?,
             }
         }
         Ok(())
@@ -202,10 +202,7 @@ impl<'a, S: Source> StreamDriver<'a, S> {
             Verification::On => lease.finish(),
             Verification::Off => lease.finish_unhashed(),
         };
-        finished.map_err(|error| match error {
-            FinishError::Store(error) => self.failed("write", error),
-            FinishError::Incomplete => self.failed("write", io::ErrorKind::UnexpectedEof.into()),
-        })
+        finished.map_err(|error| self.failed("write", error))
     }
 
     /// Where `block` is received: in its place, beside the file while another stream has the place, or nowhere.

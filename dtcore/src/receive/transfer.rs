@@ -229,7 +229,9 @@ impl<S: Source> ActiveTransfer<S> {
     /// Puts a verified block into its place and on record.
     pub(super) async fn store(&self, id: StreamId, verified: Verified) -> Result<(), Failure> {
         let (block, digest) = (verified.block(), verified.digest());
-        self.scheduler().record_proof(block, digest).map_err(|_| self.source.name().source_changed())?;
+        if !self.scheduler().record_proof(block, digest) {
+            return Err(self.source.name().source_changed());
+        }
         let placed = self.commit(verified).await.map_err(|error| self.local("write", error))?;
         self.streams.progressed(Some(id));
         if placed == Placed::Another {

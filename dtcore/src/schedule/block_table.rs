@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{ConflictingProof, VerifiedCopy};
+use super::VerifiedCopy;
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockRun, BlockSet, Manifest, StreamId};
 
@@ -227,14 +227,9 @@ impl BlockTable {
         blocks.find_map(|block| self.sole_assignment(block).map(|assignment| (block, assignment)))
     }
 
-    /// Records the digest by which a copy of the block was verified.
-    pub(super) fn record_proof(
-        &mut self,
-        block: BlockId,
-        digest: RangeDigest,
-    ) -> Result<(), ConflictingProof> {
-        let known = self.digests.get_mut(block.index()).ok_or(ConflictingProof { block })?;
-        if *known.get_or_insert(digest) == digest { Ok(()) } else { Err(ConflictingProof { block }) }
+    /// Records the digest by which a copy of the block was verified; `false` if an earlier one was verified by another.
+    pub(super) fn record_proof(&mut self, block: BlockId, digest: RangeDigest) -> bool {
+        self.digests.get_mut(block.index()).is_some_and(|known| *known.get_or_insert(digest) == digest)
     }
 
     /// Marks the block as verified and stored.

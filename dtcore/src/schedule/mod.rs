@@ -26,7 +26,7 @@ pub(crate) use scheduler::Scheduler;
 
 use std::time::Duration;
 
-use crate::manifest::{BlockId, BlockRun, StreamId};
+use crate::manifest::{BlockRun, StreamId};
 
 /// What the user and the kind of output demand of the scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,13 +70,6 @@ pub(crate) enum VerifiedCopy {
     },
     /// Another copy was verified before.
     Duplicate,
-}
-
-/// Two copies of a block were verified by different digests: the source has changed in between.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("two copies of block {block} have different digests")]
-pub(crate) struct ConflictingProof {
-    pub(crate) block: BlockId,
 }
 
 /// How to continue after a corrupt copy of a block.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ConflictingProof, Corrupt, Fault, NextRun, Policy, VerifiedCopy};
+use super::{Corrupt, Fault, NextRun, Policy, VerifiedCopy};
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockRun, BlockSet, Manifest, StreamCount, StreamId};
 use crate::schedule::block_table::{Assignment, BlockTable, Released};
@@ -181,15 +181,10 @@ impl Scheduler {
         self.table.is_wanted(block)
     }
 
-    /// Records the digest by which a copy of the block was verified, before the copy is stored.
-    ///
-    /// # Errors
-    /// [`ConflictingProof`] if an earlier copy was verified by another digest.
-    pub(crate) fn record_proof(
-        &mut self,
-        block: BlockId,
-        digest: RangeDigest,
-    ) -> Result<(), ConflictingProof> {
+    /// Records the digest by which a copy of the block was verified, before the copy is stored; `false` if an earlier copy was
+    /// verified by another digest: the source has changed in between.
+    #[must_use]
+    pub(crate) fn record_proof(&mut self, block: BlockId, digest: RangeDigest) -> bool {
         self.table.record_proof(block, digest)
     }
 

@@ -219,7 +219,7 @@ fn version(identity: &ObjectIdentity) -> SourceVersion {
     let modified = clamped(identity.modified()).to_le_bytes();
     let parts = [identity.inode().to_le_bytes(), identity.size().to_le_bytes(), modified];
     let digest: [u8; 32] = Blake3Digest::of(parts.as_flattened()).into();
-    digest.first_chunk::<16>().copied().unwrap_or_default().into()
+    SourceVersion(digest.first_chunk::<16>().copied().unwrap_or_default())
 }
 
 fn clamped(nanoseconds: i128) -> i64 {

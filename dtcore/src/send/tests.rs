@@ -45,8 +45,8 @@ fn session(content: &[u8]) -> (Arc<Session>, Ends) {
     let ends = Ends::default();
     let observed = Arc::clone(&ends);
     let spec = SessionSpec {
-        id: SessionId::from(7),
-        secret: Secret::from([7; 16]),
+        id: SessionId(7),
+        secret: Secret([7; 16]),
         share: Share { peer: Ipv4Addr::LOCALHOST.into(), session: 1 },
         source: Arc::new(SourceFile::new(file).unwrap()),
         manifest: Manifest::new(to_u64(content.len()), BlockSize::new(BlockSize::MIN).unwrap()).unwrap(),

@@ -1,6 +1,5 @@
 //! From a hello to a stream of a session.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -73,7 +72,7 @@ async fn read(connection: &Connection, early: &mut Bytes) -> Option<[u8; HELLO_L
 /// The stream that a hello names, if the connection may carry it.
 fn claim(context: &ServerContext, bytes: &[u8; HELLO_LEN], peer: SocketAddr) -> Result<StreamGuard, Refused> {
     let refused = |reason| Refused { transfer: None, reason };
-    let hello = Hello::decode(bytes).map_err(|_| refused(StreamRefusal::InvalidHello))?;
+    let hello = Hello::decode(bytes).ok_or(refused(StreamRefusal::InvalidHello))?;
     let session = context.sessions.find(&hello).ok_or(refused(StreamRefusal::NoSession))?;
     let places = || context.limits.stream_places(peer.ip());
     let of_session = |reason| Refused { transfer: Some(transfer_of(&session)), reason };

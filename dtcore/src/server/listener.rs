@@ -1,6 +1,5 @@
 //! The port: accepts connections, and distinguishes streams, HTTP and TLS by the first two bytes.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ mod sidecar;
 mod sparse;
 pub(crate) mod store;
 
-pub(crate) use file::{BlockLease, CommitError, FileSink, FinishError, Received, Verified};
+pub(crate) use file::{BlockLease, CommitError, FileSink, Received, Verified};
 #[cfg(feature = "fuzzing")]
 pub(crate) use journal::JournalContents;
 pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity};

@@ -20,7 +20,7 @@ use crate::event::Report;
 use crate::failure::Failure;
 use crate::manifest::{BlockSize, Manifest, StreamCount, StreamId};
 use crate::num::to_u64;
-use crate::proto::v2::{HELLO_LEN, Hello, Replacing, Secret, SessionId};
+use crate::proto::v2::{HELLO_LEN, Hello, Replacing, Secret, SessionId, SourceVersion};
 use crate::receive::{
     ComputeMd5, DtStream, FrameReader, Offered, Opened, RemoteName, Settings, Source, Verification, run,
 };
@@ -56,8 +56,8 @@ fn session(folder: &Path) -> Arc<Session> {
         bytes_sent: Arc::new(AtomicU64::new(0)),
     });
     let spec = SessionSpec {
-        id: SessionId::from(7),
-        secret: Secret::from([7; 16]),
+        id: SessionId(7),
+        secret: Secret([7; 16]),
         share: Share { peer: Ipv4Addr::LOCALHOST.into(), session: 1 },
         source: Arc::new(SourceFile::new(std::fs::File::open(path).unwrap()).unwrap()),
         manifest: manifest(),
@@ -68,7 +68,7 @@ fn session(folder: &Path) -> Arc<Session> {
 }
 
 fn hello(stream: u8, replacing: Replacing) -> Hello {
-    Hello { stream, secret: Secret::from([7; 16]), session: SessionId::from(7), replacing }
+    Hello { stream, secret: Secret([7; 16]), session: SessionId(7), replacing }
 }
 
 async fn read_hello(socket: &mut TcpStream) -> Hello {
@@ -165,8 +165,12 @@ impl Source for Accepting {
 /// Receives from `source` into a file, and compares.
 async fn receive(source: impl Source, folder: &Path) -> Report {
     let output = folder.join("output");
-    let identity =
-        SourceIdentity { manifest: manifest(), modified: 1, version: [1; 16].into(), remote: [2; 32] };
+    let identity = SourceIdentity {
+        manifest: manifest(),
+        modified: 1,
+        version: SourceVersion([1; 16]),
+        remote: [2; 32],
+    };
     let offered = Offered { identity, digests: None, known: Vec::new(), pushed: None };
     let sink = Sink::open(Output::Path(output.clone()), Clobber::Replace, Resume::Allowed).unwrap();
     let settings = Settings {

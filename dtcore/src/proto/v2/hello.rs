@@ -1,11 +1,11 @@
 //! The hello: which stream of which session a connection is, and the secret that proves it.
 
 use std::fmt;
-use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
 
 use super::VERSION;
+use crate::digest::from_hex;
 
 /// The length of a hello in bytes.
 pub(crate) const HELLO_LEN: usize = 28;
@@ -36,11 +36,6 @@ pub(crate) enum Replacing {
     Former,
 }
 
-/// Bytes that are not a hello of this version.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the stream does not begin with a hello of protocol 2")]
-pub(crate) struct InvalidHello;
-
 impl Hello {
     /// The bytes on the wire.
     pub(crate) fn encode(&self) -> [u8; HELLO_LEN] {
@@ -57,28 +52,29 @@ impl Hello {
         bytes
     }
 
-    /// Reads a hello.
-    pub(crate) fn decode(bytes: &[u8; HELLO_LEN]) -> Result<Self, InvalidHello> {
-        let ([stream, magic, version, flags], rest) = bytes.split_first_chunk().ok_or(InvalidHello)?;
-        let (session, rest) = rest.split_first_chunk().ok_or(InvalidHello)?;
-        let secret = rest.first_chunk().ok_or(InvalidHello)?;
+    /// Reads a hello; `None` for bytes that are not a hello of this version.
+    pub(crate) fn decode(bytes: &[u8; HELLO_LEN]) -> Option<Self> {
+        let ([stream, magic, version, flags], rest) = bytes.split_first_chunk()?;
+        let (session, rest) = rest.split_first_chunk()?;
+        let secret = rest.first_chunk()?;
         let replacing = match (*magic, *version, *flags) {
             (MAGIC, VERSION, 0) => Replacing::Nothing,
             (MAGIC, VERSION, REPLACES) => Replacing::Former,
-            _ => return Err(InvalidHello),
+            _ => return None,
         };
         let (session, secret) = (SessionId(u64::from_le_bytes(*session)), Secret(*secret));
-        Ok(Self { stream: *stream, secret, session, replacing })
+        Some(Self { stream: *stream, secret, session, replacing })
     }
 }
 
 /// Which session a stream belongs to; no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct SessionId(u64);
+pub(crate) struct SessionId(pub(crate) u64);
 
-impl From<u64> for SessionId {
-    fn from(id: u64) -> Self {
-        Self(id)
+impl SessionId {
+    /// Reads what its `Display` writes.
+    pub(super) fn from_hex(text: &str) -> Option<Self> {
+        from_hex(text).map(|bytes| Self(u64::from_le_bytes(bytes).swap_bytes()))
     }
 }
 
@@ -88,36 +84,14 @@ impl fmt::Display for SessionId {
     }
 }
 
-impl FromStr for SessionId {
-    type Err = InvalidHex;
-
-    fn from_str(text: &str) -> Result<Self, InvalidHex> {
-        Ok(Self(u64::from_le_bytes(hex::<8>(text)?).swap_bytes()))
-    }
-}
-
 /// What a stream must know to belong to a session.
 #[derive(Clone)]
-pub(crate) struct Secret([u8; 16]);
-
-impl From<[u8; 16]> for Secret {
-    fn from(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-}
+pub(crate) struct Secret(pub(crate) [u8; 16]);
 
 impl Secret {
     /// The digits for the answer; a secret has no `Display`, so that none gets into a log.
     pub(crate) fn to_hex(&self) -> String {
         self.0.map(|byte| format!("{byte:02x}")).concat()
-    }
-}
-
-impl FromStr for Secret {
-    type Err = InvalidHex;
-
-    fn from_str(text: &str) -> Result<Self, InvalidHex> {
-        hex(text).map(Self)
     }
 }
 
@@ -136,24 +110,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Text that is not the right number of hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("not the right number of hexadecimal digits")]
-pub(crate) struct InvalidHex;
-
-/// Reads exactly `N` bytes in hexadecimal, first byte first.
-pub(super) fn hex<const N: usize>(text: &str) -> Result<[u8; N], InvalidHex> {
-    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(InvalidHex);
-    }
-    let mut bytes = [0; N];
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digits = str::from_utf8(digits).map_err(|_| InvalidHex)?;
-        *byte = u8::from_str_radix(digits, 16).map_err(|_| InvalidHex)?;
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,14 +120,14 @@ mod tests {
     fn hello_is_these_28_bytes() {
         let hello = Hello {
             stream: 7,
-            secret: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
+            secret: Secret(from_hex("000102030405060708090a0b0c0d0e0f").unwrap()),
             session: SessionId(0xa7),
             replacing: Replacing::Former,
         };
         let golden =
             [7, 0xd7, 2, 1, 0xa7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         assert_eq!(hello.encode(), golden);
-        assert_eq!(Hello::decode(&golden), Ok(hello));
+        assert_eq!(Hello::decode(&golden), Some(hello));
     }
 
     #[test]
@@ -179,9 +135,9 @@ mod tests {
         for (at, value) in [(1, 0xd6), (1, b'O'), (2, 1), (2, 3), (3, 2), (3, 0xff)] {
             let mut bytes = [0; HELLO_LEN];
             (bytes[1], bytes[2]) = (MAGIC, VERSION);
-            assert!(Hello::decode(&bytes).is_ok());
+            assert!(Hello::decode(&bytes).is_some());
             bytes[at] = value;
-            assert_eq!(Hello::decode(&bytes), Err(InvalidHello), "{at}");
+            assert_eq!(Hello::decode(&bytes), None, "{at}");
         }
     }
 
@@ -189,11 +145,11 @@ mod tests {
     fn numbers_are_read_back_and_other_text_is_rejected() {
         let session = SessionId(0x0123_4567_89ab_cdef);
         assert_eq!(session.to_string(), "0123456789abcdef");
-        assert_eq!(session.to_string().parse(), Ok(session));
+        assert_eq!(SessionId::from_hex(&session.to_string()), Some(session));
         let secret = Secret([0x5a; 16]);
-        assert_eq!(secret.to_hex().parse(), Ok(secret));
+        assert_eq!(from_hex(&secret.to_hex()).map(Secret), Some(secret));
         for text in ["", "12", "0123456789abcdeg", "+123456789abcdef", "é23456789abcdef"] {
-            assert_eq!(text.parse::<SessionId>(), Err(InvalidHex), "{text}");
+            assert_eq!(SessionId::from_hex(text), None, "{text}");
         }
     }
 
@@ -201,7 +157,7 @@ mod tests {
         #[test]
         fn decoded_hellos_encode_to_the_same_bytes(mut bytes: [u8; HELLO_LEN], flags in 0..3_u8) {
             (bytes[1], bytes[2], bytes[3]) = (MAGIC, VERSION, flags);
-            if let Ok(hello) = Hello::decode(&bytes) {
+            if let Some(hello) = Hello::decode(&bytes) {
                 prop_assert_eq!(hello.encode(), bytes);
             }
         }

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::VERSION;
 use super::WholeDigests;
-use super::hello::{InvalidHex, Secret, SessionId, hex};
-use crate::digest::{Blake3Digest, Md5Digest};
+use super::hello::{Secret, SessionId};
+use crate::digest::{Blake3Digest, Md5Digest, from_hex};
 use crate::manifest::{BlockRun, BlockSize, Manifest, StreamCount};
 
 /// The request for a session.
@@ -54,31 +54,11 @@ impl SessionRequest {
 
 /// Identifies one version of one file; only equality has a meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct SourceVersion([u8; 16]);
-
-impl From<[u8; 16]> for SourceVersion {
-    fn from(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl From<SourceVersion> for [u8; 16] {
-    fn from(version: SourceVersion) -> Self {
-        version.0
-    }
-}
+pub(crate) struct SourceVersion(pub(crate) [u8; 16]);
 
 impl fmt::Display for SourceVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl FromStr for SourceVersion {
-    type Err = InvalidHex;
-
-    fn from_str(text: &str) -> Result<Self, InvalidHex> {
-        hex(text).map(Self)
     }
 }
 
@@ -139,13 +119,13 @@ impl SessionOffer {
         if i64::try_from(body.size).is_err() {
             return Err(InvalidOffer("invalid size"));
         }
-        let block = BlockSize::new(body.block).map_err(|_| InvalidOffer("invalid block size"))?;
+        let block = BlockSize::new(body.block).ok_or(InvalidOffer("invalid block size"))?;
         Ok(Self {
             manifest: Manifest::new(body.size, block).map_err(|_| InvalidOffer("too many blocks"))?,
             modified: body.modified,
-            version: body.version.parse().map_err(|_| InvalidOffer("invalid version"))?,
-            session: body.session.parse().map_err(|_| InvalidOffer("invalid session"))?,
-            secret: body.secret.parse().map_err(|_| InvalidOffer("invalid secret"))?,
+            version: from_hex(&body.version).map(SourceVersion).ok_or(InvalidOffer("invalid version"))?,
+            session: SessionId::from_hex(&body.session).ok_or(InvalidOffer("invalid session"))?,
+            secret: from_hex(&body.secret).map(Secret).ok_or(InvalidOffer("invalid secret"))?,
             md5: optional(body.hash).map_err(|_| InvalidOffer("invalid hash"))?,
             blake3: optional(body.blake3).map_err(|_| InvalidOffer("invalid blake3"))?,
         })
@@ -180,8 +160,8 @@ mod tests {
             manifest: Manifest::new(2 << 30, BlockSize::new(1 << 20).unwrap()).unwrap(),
             modified: -5,
             version: SourceVersion([0x9f; 16]),
-            session: SessionId::from(0xa7),
-            secret: Secret::from([0x53; 16]),
+            session: SessionId(0xa7),
+            secret: Secret([0x53; 16]),
             md5: None,
             blake3: Some(Blake3Digest::of(b"")),
         }

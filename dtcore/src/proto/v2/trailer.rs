@@ -51,7 +51,7 @@ pub(crate) fn encode_trailer(digests: Result<&[RangeDigest], ErrorCode>, count: 
     let mut bytes = head.encode().to_vec();
     let len = TRAILER_LEN + crate::num::to_usize(u64::from(count)) * RangeDigest::LEN;
     for digest in digests.unwrap_or_default() {
-        bytes.extend_from_slice(&<[u8; RangeDigest::LEN]>::from(*digest));
+        bytes.extend_from_slice(&digest.0);
     }
     bytes.resize(len, 0);
     bytes
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn trailer_is_these_bytes() {
-        let digests = [RangeDigest::from([7; 32]), RangeDigest::from([8; 32])];
+        let digests = [RangeDigest([7; 32]), RangeDigest([8; 32])];
         let bytes = encode_trailer(Ok(&digests), 2);
         assert_eq!(bytes.len(), 8 + 64);
         assert_eq!(bytes[..8], [0, 0, 179, 133, 2, 0, 0, 0]);

@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn digests_of_recently_changed_objects_are_not_remembered() {
         let (object, manifest) = (object(40_000), manifest(40_000));
-        let (identity, digest) = (object.identity(), RangeDigest::from([7; 32]));
+        let (identity, digest) = (object.identity(), RangeDigest([7; 32]));
         let block = manifest.block(2).unwrap();
         let digests = BlockDigests::new(CAPACITY, MIN_AGE, Arc::default());
         let now = SystemTime::now();
@@ -229,7 +229,7 @@ mod tests {
         let block = manifest.block(0).unwrap();
         let sources: Vec<_> = (0..50).map(|_| object(1)).collect();
         for object in &sources {
-            let (digest, begin) = (RangeDigest::from([7; 32]), SystemTime::now() + LATER);
+            let (digest, begin) = (RangeDigest([7; 32]), SystemTime::now() + LATER);
             digests.remember(object, &manifest, block, digest, &object.identity(), begin);
             assert!(digests.find(&sources[0].identity(), &manifest, block).is_some(), "it was used last");
             let pages = digests.pages.lock();

@@ -197,7 +197,7 @@ async fn blake3_of_known_blocks_needs_no_permit() {
     let object = fixture.settled(b"abc").await;
     let manifest = Manifest::new(3, BlockSize::new(BlockSize::MIN).unwrap()).unwrap();
     let (block, digest) =
-        (manifest.block(0).unwrap(), RangeDigest::from(<[u8; 32]>::from(Blake3Digest::of(b"abc"))));
+        (manifest.block(0).unwrap(), RangeDigest(<[u8; 32]>::from(Blake3Digest::of(b"abc"))));
     fixture.cache.blocks().remember(
         &*object,
         &manifest,

@@ -135,7 +135,7 @@ fn create_session(
     let size = source.size();
     let manifest = Manifest::new(size, BlockSize::for_file(size))
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    let (id, secret) = (unused_id(context)?, Secret::from(random()?));
+    let (id, secret) = (unused_id(context)?, Secret(random()?));
     let (transfer, client) = (context.next_transfer(), client_key(peer.ip()));
     // The context owns the session.
     let observer = Arc::downgrade(context);
@@ -211,7 +211,7 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
 /// A session number that is not in use. It is no secret, but numbers of a former run must not return soon.
 fn unused_id(context: &ServerContext) -> Result<SessionId, Refusal> {
     loop {
-        let id = SessionId::from(u64::from_le_bytes(random()?));
+        let id = SessionId(u64::from_le_bytes(random()?));
         if !context.sessions.contains(id) {
             return Ok(id);
         }

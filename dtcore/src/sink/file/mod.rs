@@ -186,14 +186,15 @@ impl BlockLease {
     /// no memory, unless it is a scratch copy, so that it can wait for its digest.
     ///
     /// # Errors
-    /// Bytes are missing, or the block cannot be written or read back. Then it is given back.
-    pub(crate) fn finish(mut self) -> Result<Received, FinishError> {
+    /// [`io::ErrorKind::UnexpectedEof`] if bytes are missing, or the block cannot be written or read back. Then it is given
+    /// back.
+    pub(crate) fn finish(mut self) -> io::Result<Received> {
         let bytes = match &mut self.held.place {
-            Place::Own(lease) => lease.received().map_err(FinishError::Store)?,
+            Place::Own(lease) => lease.received()?,
             Place::Scratch(heap) => heap.received(),
         };
         // A block of which bytes are missing has no digest.
-        let digest = RangeDigest::of(self.size, self.range, bytes).ok_or(FinishError::Incomplete)?;
+        let digest = RangeDigest::of(self.size, self.range, bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
         self.received(Some(digest))
     }
 
@@ -201,13 +202,13 @@ impl BlockLease {
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
-    pub(crate) fn finish_unhashed(self) -> Result<Received, FinishError> {
-        if self.remaining() > 0 { Err(FinishError::Incomplete) } else { self.received(None) }
+    pub(crate) fn finish_unhashed(self) -> io::Result<Received> {
+        if self.remaining() > 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { self.received(None) }
     }
 
-    fn received(mut self, digest: Option<RangeDigest>) -> Result<Received, FinishError> {
+    fn received(mut self, digest: Option<RangeDigest>) -> io::Result<Received> {
         if let Place::Own(lease) = &mut self.held.place {
-            lease.flush().map_err(FinishError::Store)?;
+            lease.flush()?;
         }
         Ok(Received { held: self.held, digest })
     }
@@ -233,15 +234,11 @@ impl Received {
         self.digest
     }
 
-    /// Compares the block with the digest that the sender sent. A block that was not hashed is taken for right.
-    ///
-    /// # Errors
-    /// A block that does not match is given back.
-    pub(crate) fn verify(self, expected: RangeDigest) -> Result<Verified, Mismatch> {
-        if self.digest.is_some_and(|digest| digest != expected) {
-            return Err(Mismatch);
-        }
-        Ok(Verified { held: self.held, digest: expected })
+    /// Compares the block with the digest that the sender sent; `None` gives a block back that does not match. A block that was
+    /// not hashed is taken for right.
+    pub(crate) fn verify(self, expected: RangeDigest) -> Option<Verified> {
+        let is_right = self.digest.is_none_or(|digest| digest == expected);
+        is_right.then_some(Verified { held: self.held, digest: expected })
     }
 }
 
@@ -263,19 +260,6 @@ impl Verified {
         self.digest
     }
 }
-
-/// Why a leased block did not become a received one.
-#[derive(Debug)]
-pub(crate) enum FinishError {
-    /// Bytes of it are missing.
-    Incomplete,
-    /// It cannot be written or read back.
-    Store(io::Error),
-}
-
-/// The bytes of a block do not have the digest that the sender sent.
-#[derive(Debug)]
-pub(crate) struct Mismatch;
 
 /// Why a verified block was not committed.
 #[derive(Debug)]

@@ -70,7 +70,7 @@ impl JournalHeader {
             .chain(block.to_le_bytes())
             .chain(self.source_identity.manifest.size().to_le_bytes())
             .chain(self.source_identity.modified.to_le_bytes())
-            .chain(<[u8; 16]>::from(self.source_identity.version))
+            .chain(self.source_identity.version.0)
             .chain(self.boot)
             .chain(self.source_identity.remote)
             .chain(self.part.device.to_le_bytes())
@@ -102,11 +102,11 @@ impl JournalHeader {
         if *magic != MAGIC || u32::from_le_bytes(*format) != FORMAT {
             return None;
         }
-        let block = BlockSize::new(u64::from(u32::from_le_bytes(*block))).ok()?;
+        let block = BlockSize::new(u64::from(u32::from_le_bytes(*block)))?;
         let source_identity = SourceIdentity {
             manifest: Manifest::new(u64::from_le_bytes(*size), block).ok()?,
             modified: i64::from_le_bytes(*modified),
-            version: SourceVersion::from(*version),
+            version: SourceVersion(*version),
             remote: *remote,
         };
         let part = PartIdentity { device: u64::from_le_bytes(*device), inode: u64::from_le_bytes(*inode) };
@@ -128,10 +128,7 @@ impl Record {
     /// The record's bytes in the journal with this nonce.
     pub(crate) fn encode(self, nonce: &[u8; 16]) -> [u8; RECORD_LEN] {
         let mut bytes = [0; RECORD_LEN];
-        let parts = u64::from(self.block.value())
-            .to_le_bytes()
-            .into_iter()
-            .chain(<[u8; RangeDigest::LEN]>::from(self.digest));
+        let parts = u64::from(self.block.value()).to_le_bytes().into_iter().chain(self.digest.0);
         bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
         let (checked, check) = bytes.split_at_mut(RECORD_CHECKED);
         check.copy_from_slice(&record_check(nonce, checked));
@@ -146,7 +143,7 @@ impl Record {
             return None;
         }
         let block = manifest.block(u64::from_le_bytes(*index))?;
-        Some(Self { block, digest: RangeDigest::from(*digest.first_chunk::<{ RangeDigest::LEN }>()?) })
+        Some(Self { block, digest: RangeDigest(*digest.first_chunk::<{ RangeDigest::LEN }>()?) })
     }
 }
 
@@ -208,7 +205,7 @@ mod tests {
         let source_identity = SourceIdentity {
             manifest: Manifest::new((n_blocks << 16) - 1, block).unwrap(),
             modified: -2,
-            version: SourceVersion::from([0x11; 16]),
+            version: SourceVersion([0x11; 16]),
             remote: [0x33; 32],
         };
         let part = PartIdentity { device: 0x0102, inode: 0x0304 };
@@ -218,7 +215,7 @@ mod tests {
     fn record(header: &JournalHeader, index: u64, byte: u8) -> Record {
         Record {
             block: header.source_identity.manifest.block(index).unwrap(),
-            digest: RangeDigest::from([byte; 32]),
+            digest: RangeDigest([byte; 32]),
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::sidecar;
-use crate::digest::RangeDigest;
+use crate::digest::{RangeDigest, from_hex};
 use crate::failure::is_disk_full;
 use crate::manifest::BlockId;
 use crate::num::to_u64;
@@ -25,7 +25,7 @@ use format::Record;
 pub(super) use format::{HEADER_LEN, JournalHeader, RECORD_LEN};
 pub(crate) use format::{PartIdentity, SourceIdentity};
 pub(crate) use recovery::{Checked, Outcome, Recovered, Watch};
-pub(super) use recovery::{RecoverError, ResumeDecision, Trust, check_journal, is_intact, recover};
+pub(super) use recovery::{ResumeDecision, Trust, check_journal, is_intact, recover};
 
 /// An open journal; clones share it.
 #[derive(Clone, Debug)]
@@ -263,13 +263,7 @@ fn temporary_path(path: &Path) -> PathBuf {
 pub(super) fn boot_id() -> Option<[u8; 16]> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
-    if digits.len() != 32 || !digits.is_ascii() {
-        return None;
-    }
-    let mut bytes = u128::from_str_radix(&digits, 16).ok()?.to_le_bytes();
-    // In the order of the text.
-    bytes.reverse();
-    Some(bytes)
+    from_hex(&digits)
 }
 
 /// The identity of a part file.
@@ -281,14 +275,15 @@ pub(super) fn part_identity(file: &File) -> io::Result<PartIdentity> {
 mod tests {
     use super::*;
     use crate::manifest::{BlockSize, Manifest};
+    use crate::proto::v2::SourceVersion;
 
     fn source_identity() -> SourceIdentity {
         let manifest = Manifest::new(3 << 16, BlockSize::new(1 << 16).unwrap()).unwrap();
-        SourceIdentity { manifest, modified: 0, version: [0; 16].into(), remote: [0; 32] }
+        SourceIdentity { manifest, modified: 0, version: SourceVersion([0; 16]), remote: [0; 32] }
     }
 
     fn digest(byte: u8) -> RangeDigest {
-        RangeDigest::from([byte; 32])
+        RangeDigest([byte; 32])
     }
 
     const PART: PartIdentity = PartIdentity { device: 1, inode: 2 };
@@ -306,7 +301,8 @@ mod tests {
         part.write_all_at(&vec![1; 3 << 16], 0).unwrap();
         let stale = StaleJournal::read(&path).unwrap().unwrap();
         let mut no_rehash = |_: Checked| panic!("no block is rehashed");
-        let (recovered, is_less) = recover(stale.contents(), &part, Trust::Full, &mut no_rehash).unwrap();
+        let (recovered, is_less) =
+            recover(stale.contents(), &part, Trust::Full, &mut no_rehash).unwrap().unwrap();
         assert_eq!(recovered.digests, [None, Some(digest(8)), None]);
         assert_eq!((recovered.done.len(), recovered.bytes, is_less), (1, 1 << 16, false));
     }

@@ -126,22 +126,8 @@ pub(crate) struct Checked {
 /// Called before each block is rehashed; a break cancels.
 pub(crate) type Watch<'a> = dyn FnMut(Checked) -> ControlFlow<()> + 'a;
 
-/// Why the blocks in place are not known.
-#[derive(Debug)]
-pub(in super::super) enum RecoverError {
-    /// The callback cancelled it.
-    Cancelled,
-    /// The part file cannot be inspected.
-    Io(io::Error),
-}
-
-impl From<io::Error> for RecoverError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// The valid blocks of `part` that the journal records, and whether some recorded blocks are invalid.
+/// The valid blocks of `part` that the journal records, and whether some recorded blocks are invalid; `None` if `watch`
+/// cancelled it.
 ///
 /// Blocks the calling thread, for minutes if many blocks must be rehashed.
 pub(in super::super) fn recover(
@@ -149,7 +135,7 @@ pub(in super::super) fn recover(
     part: &File,
     trust: Trust,
     watch: &mut Watch<'_>,
-) -> Result<(Recovered, bool), RecoverError> {
+) -> io::Result<Option<(Recovered, bool)>> {
     let manifest = &stale.header.source_identity.manifest;
     let mut recovered = Recovered::empty(manifest, Outcome::Resumed);
     for record in &stale.records {
@@ -164,7 +150,7 @@ pub(in super::super) fn recover(
     let mut bytes = 0_u64;
     for Record { block, digest } in recovered.records(manifest) {
         if trust == Trust::AfterRehash && watch(Checked { bytes, of }).is_break() {
-            return Err(RecoverError::Cancelled);
+            return Ok(None);
         }
         let range = manifest.range(block);
         let is_valid = range.end() <= len
@@ -177,7 +163,7 @@ pub(in super::super) fn recover(
         bytes += range.len();
     }
     let is_less = recovered.done.len() < n_recorded;
-    Ok((recovered, is_less))
+    Ok(Some((recovered, is_less)))
 }
 
 /// Whether `part`, in which all blocks were verified, has not been truncated since: blocks next to holes are rehashed.

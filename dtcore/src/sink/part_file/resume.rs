@@ -5,8 +5,8 @@ use crate::digest::RangeDigest;
 use crate::failure::Failure;
 use crate::manifest::{ByteRange, Manifest};
 use crate::sink::journal::{
-    self, Journal, Outcome, PartIdentity, RecoverError, Recovered, ResumeDecision, SourceIdentity,
-    StaleJournal, Trust, Watch, check_journal, recover,
+    self, Journal, Outcome, PartIdentity, Recovered, ResumeDecision, SourceIdentity, StaleJournal, Trust,
+    Watch, check_journal, recover,
 };
 use crate::sink::sidecar::is_named;
 
@@ -18,9 +18,7 @@ type Begun = (Option<Journal>, Recovered);
 pub(crate) enum BeginError {
     /// The part file belongs to another version of the same remote file; it is kept.
     SourceChanged,
-    /// The callback cancelled it; the part file is kept.
-    Cancelled,
-    /// The part file or its journal cannot be used.
+    /// The part file or its journal cannot be used, or the callback cancelled it, which changes nothing.
     Local(Failure),
 }
 
@@ -37,7 +35,7 @@ impl PartFile {
     /// thread: after a reboot all blocks in place are rehashed, which `watch` observes.
     ///
     /// # Errors
-    /// [`BeginError::SourceChanged`] and [`BeginError::Cancelled`] change nothing.
+    /// [`BeginError::SourceChanged`] and [`Failure::Cancelled`] change nothing.
     pub(crate) fn begin(
         &mut self,
         source_identity: &SourceIdentity,
@@ -95,10 +93,7 @@ impl PartFile {
             self.file.set_len(size).map_err(part_error)?;
         }
         let recovered = recover(stale.contents(), &self.file, trust, watch);
-        let (recovered, is_less) = recovered.map_err(|error| match error {
-            RecoverError::Cancelled => BeginError::Cancelled,
-            RecoverError::Io(source) => part_error(source).into(),
-        })?;
+        let (recovered, is_less) = recovered.map_err(part_error)?.ok_or(Failure::Cancelled)?;
         // The journal must forget invalid blocks before the file is extended over them again.
         let journal = if is_less || trust == Trust::AfterRehash {
             Journal::replace(

@@ -13,8 +13,8 @@ async fn unknown_session_and_wrong_secret_get_the_same_answer() {
         *byte = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
     }
     secret[15] ^= 1;
-    let wrong = SessionOffer { secret: Secret::from(secret), ..offer.clone() };
-    let unknown = SessionOffer { session: SessionId::from(0), ..offer.clone() };
+    let wrong = SessionOffer { secret: Secret(secret), ..offer.clone() };
+    let unknown = SessionOffer { session: SessionId(0), ..offer.clone() };
     let mut replies = Vec::new();
     for wrong in [wrong, unknown] {
         let stream = served.open(&wrong, 0).await;

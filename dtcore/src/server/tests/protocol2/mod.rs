@@ -234,10 +234,10 @@ impl Peer {
                 assert_eq!(head.count, count);
                 let mut digests = Vec::new();
                 for _ in 0..count {
-                    digests.push(RangeDigest::from(self.array::<32>().await));
+                    digests.push(RangeDigest(self.array::<32>().await));
                 }
                 if head.result.is_err() {
-                    assert!(digests.iter().all(|digest| *digest == RangeDigest::from([0; 32])));
+                    assert!(digests.iter().all(|digest| *digest == RangeDigest([0; 32])));
                 }
                 Got::Data(run, bytes, head.result.map(|()| digests))
             }

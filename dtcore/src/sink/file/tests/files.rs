@@ -1,6 +1,7 @@
 //! Blocks in files: large and truncated ones, the journal, many threads.
 
 use super::*;
+use crate::proto::v2::SourceVersion;
 
 #[test]
 fn large_block_is_received_in_steps() {
@@ -32,8 +33,8 @@ fn truncated_file_is_an_error_and_not_a_signal() {
     let mut kernel = |space: &mut [u8]| (&zeros).read(space);
     let Err(FillError::Store(error)) = lease.fill(&mut kernel) else { panic!("pages without a file") };
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-    assert!(matches!(lease.finish(), Err(FinishError::Store(_))));
-    assert!(matches!(complete.finish(), Err(FinishError::Store(_))));
+    lease.finish().unwrap_err();
+    complete.finish().unwrap_err();
     let mut lease = sink.lease(block(1)).unwrap();
     assert!(matches!(lease.fill(&mut kernel), Err(FillError::Store(_))), "nor are there fresh ones");
     // Its bytes are gone, which the check of the complete file finds.
@@ -55,7 +56,7 @@ fn journal_in(folder: &tempfile::TempDir) -> Journal {
     let source_identity = journal::SourceIdentity {
         manifest: manifest(),
         modified: 0,
-        version: [0; 16].into(),
+        version: SourceVersion([0; 16]),
         remote: [0; 32],
     };
     let part = journal::PartIdentity { device: 0, inode: 0 };
@@ -76,7 +77,7 @@ fn block_is_recorded_once_it_is_verified_and_in_its_place() {
     let sink = sink_of(Arc::new(PwriteStore::of_unknown_size(read_only)));
     let mut lease = sink.lease(block(0)).unwrap();
     receive(&mut lease, &bytes_of(&manifest(), manifest().range(block(0))));
-    assert!(matches!(lease.finish(), Err(FinishError::Store(_))));
+    lease.finish().unwrap_err();
     let scratch = verified(sink.lease_scratch(block(0)).unwrap());
     assert!(matches!(sink.commit(scratch), Err(CommitError::Store(_))));
     assert!(!journal.has_records());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{kill, names};
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockId, BlockSet, BlockSize, ByteRange, Manifest};
+use crate::proto::v2::SourceVersion;
 use crate::sink::journal::{HEADER_LEN, JournalHeader, Outcome, Recovered, SourceIdentity};
 use crate::sink::part_file::*;
 use crate::sink::{Engine, FileSink, open};
@@ -20,7 +21,7 @@ pub(super) fn source_identity() -> SourceIdentity {
     SourceIdentity {
         manifest,
         modified: 1,
-        version: [2; 16].into(),
+        version: SourceVersion([2; 16]),
         remote: SourceIdentity::remote("host:1", b"name"),
     }
 }

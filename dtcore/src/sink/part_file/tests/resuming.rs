@@ -2,6 +2,7 @@
 
 use super::kill;
 use crate::manifest::{BlockSize, Manifest};
+use crate::proto::v2::SourceVersion;
 use crate::sink::Engine;
 use crate::sink::journal::{
     Checked, HEADER_LEN, JournalHeader, Outcome, RECORD_LEN, Recovered, SourceIdentity,
@@ -98,7 +99,7 @@ fn file_of_one_block_has_no_journal() {
 fn changed_source_changes_no_file() {
     for change in [
         |source_identity: &mut SourceIdentity| source_identity.modified += 1,
-        |source_identity: &mut SourceIdentity| source_identity.version = [3; 16].into(),
+        |source_identity: &mut SourceIdentity| source_identity.version = SourceVersion([3; 16]),
         |source_identity: &mut SourceIdentity| {
             source_identity.manifest =
                 Manifest::new(source_identity.manifest.size() + 1, source_identity.manifest.block_size())
@@ -188,7 +189,10 @@ fn rehash_reports_every_block_and_can_be_cancelled() {
             if reported.len() > n_allowed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let mut part = folder.lock();
-        assert!(matches!(part.begin(&source_identity(), &mut watch), Err(BeginError::Cancelled)));
+        assert!(matches!(
+            part.begin(&source_identity(), &mut watch),
+            Err(BeginError::Local(Failure::Cancelled))
+        ));
         assert_eq!(reported, [(0, 2 * BLOCK), (BLOCK, 2 * BLOCK)][..=n_allowed]);
         drop(part);
         assert_eq!(fs::read(folder.journal()).unwrap(), journal, "it is not replaced yet");
