@@ -8,7 +8,7 @@ mod destination;
 mod dial;
 mod dialled_source;
 mod download;
-#[cfg_attr(not(feature = "legacy"), path = "no_legacy.rs")]
+#[cfg(feature = "legacy")]
 mod legacy;
 mod negotiate;
 mod options;

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::control::{AskUpgrade, Control, ServerAnswer};
 use super::dialled_source::{DialledSource, EarlyConnections};
-use super::legacy;
 use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
 use crate::event::{Event, EventSender, Report};
@@ -46,7 +45,7 @@ pub(super) async fn run(
         Ok::<_, Failure>((sink, gap))
     });
     // Not cut off by `cancel`: what it creates must be known here to be removed.
-    let (mut sink, gap) = opening.await.map_err(|_| Failure::thread_died("open the output"))??;
+    let (sink, gap) = opening.await.map_err(|_| Failure::thread_died("open the output"))??;
     let request = request(&options, gap);
     let negotiated = tokio::select! {
         biased;
@@ -59,13 +58,20 @@ pub(super) async fn run(
             server: options.server.to_string(),
             what: "it speaks protocol 1 only".to_owned(),
         }),
+        #[cfg(not(feature = "legacy"))]
+        ServerAnswer::V1(_) => Err(Failure::Protocol {
+            server: options.server.to_string(),
+            what: "it speaks protocol 1, which this build does not".to_owned(),
+        }),
+        #[cfg(feature = "legacy")]
         ServerAnswer::V1(offer) => {
+            let mut sink = sink;
             drop(early);
             sink.restart()?;
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(Failure::Cancelled),
-                result = legacy::run(options, sink, offer, events, started) => result,
+                result = super::legacy::run(options, sink, offer, events, started) => result,
             }
         }
         ServerAnswer::V2 { offer, stream } => {

@@ -81,14 +81,10 @@ impl Hedging {
             // The stream would probably corrupt it again while the other copy is in flight.
             && table.last_corrupted_by(block) != Some(stream)
             && state.has_room(len, window);
-        let mine = state.time_for_more(len, now, guess);
-        (is_allowed && is_worthwhile(mine, theirs)).then_some(block)
+        // A second copy is worth its bytes if the first one takes that much longer.
+        let is_worthwhile = state.time_for_more(len, now, guess) * 2 + MARGIN < theirs;
+        (is_allowed && is_worthwhile).then_some(block)
     }
-}
-
-/// Whether a second copy that takes `mine` is worth its bytes when the first one takes `theirs`.
-fn is_worthwhile(mine: Duration, theirs: Duration) -> bool {
-    mine * 2 + MARGIN < theirs
 }
 
 /// Of the last blocks of the other streams' queues, the one expected last.

@@ -15,7 +15,7 @@ use super::run::RunSender;
 use super::session::{Session, StreamGuard};
 use super::write::{Follows, write_all};
 use crate::manifest::BlockRun;
-use crate::proto::v2::{ErrorCode, FRAME_LEN, Push, Responder, Response, Step, WholeDigests, WireRun};
+use crate::proto::v2::{ErrorCode, FRAME_LEN, Push, Responder, Response, Step, WireRun};
 use crate::transport::Connection;
 
 /// How many requests are read at once.
@@ -140,7 +140,7 @@ impl ServedStream {
             let step = self.responder.next();
             match step {
                 Some(Step::Send(run)) => self.send(run).await?,
-                Some(Step::Digests(which)) if self.request_digests(which).is_some() => {}
+                Some(Step::Digests(which)) if self.digests.request(which).is_some() => {}
                 Some(Step::Digests(_)) => return self.violated("too many unanswered requests").await,
                 Some(Step::Refuse(reason)) => return self.violated(reason).await,
                 Some(Step::End) => {
@@ -233,10 +233,6 @@ impl ServedStream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
             Err(_) => Err(StreamFailure::Disconnected),
         }
-    }
-
-    fn request_digests(&mut self, which: WholeDigests) -> Option<()> {
-        self.digests.request(which)
     }
 
     /// Sends a frame about the file's digests; digests that cannot be had end the stream.

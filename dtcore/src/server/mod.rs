@@ -3,14 +3,14 @@
 mod admission;
 mod auth;
 mod context;
+mod download;
 mod error;
 pub(crate) mod event;
 mod handle;
-mod handlers;
 mod handshake;
 mod head;
 mod http;
-#[cfg_attr(not(feature = "legacy"), path = "no_legacy.rs")]
+#[cfg(feature = "legacy")]
 mod legacy;
 mod listener;
 mod open;
@@ -20,7 +20,6 @@ mod request;
 mod rewind;
 mod router;
 mod sessions;
-mod shutdown;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -30,8 +29,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 pub use auth::{Action, Authorization, AuthorizeRequest};
 pub use error::ServerError;
@@ -41,8 +42,12 @@ pub use options::{InvalidPortRange, PortRange, ServerOptions};
 pub use stats::ServerStats;
 
 use crate::backend::fs::Root;
+use crate::send::Tasks;
 use crate::transport::{PortUse, listen};
 use context::ServerContext;
+
+/// How long what was aborted may take to end.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// A server that listens, and serves once it runs.
 #[derive(Debug)]
@@ -131,7 +136,27 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         let Self { listener, context } = self;
         context.tasks().tracker.spawn(listener::run(Arc::clone(&context), listener));
-        shutdown::run_until(context.tasks(), shutdown, context.options.drain_timeout).await;
+        run_until(context.tasks(), shutdown, context.options.drain_timeout).await;
+    }
+}
+
+/// Waits until `shutdown` ends or the tasks drain already, drains them for `drain_timeout`, then aborts them.
+///
+/// # Cancel safety
+/// Dropping the future aborts everything at once.
+async fn run_until(tasks: &Tasks, shutdown: impl Future<Output = ()>, drain_timeout: Duration) {
+    let _draining = tasks.draining.clone().drop_guard();
+    let _aborted = tasks.aborted.clone().drop_guard();
+    tokio::select! {
+        () = tasks.draining.cancelled() => {}
+        () = shutdown => {}
+    }
+    tasks.draining.cancel();
+    tasks.tracker.close();
+    if timeout(drain_timeout, tasks.tracker.wait()).await.is_err() {
+        tasks.aborted.cancel();
+        // Everything that can end ends at once.
+        let _ = timeout(LAST_WAIT, tasks.tracker.wait()).await;
     }
 }
 

@@ -8,9 +8,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::ServerContext;
-use super::handlers::{download, upgrade};
+use super::download;
 use super::refusal::Refusal;
-use super::request::{RequestContext, json, wants_stream};
+use super::request::{Next, RequestContext, json, wants_stream};
 use crate::proto::v1;
 
 /// Answers a request, whatever it is.
@@ -22,7 +22,10 @@ pub(crate) async fn answer(
     let answer = match *request.method() {
         Method::POST => download::answer(context, request_context, request).await,
         Method::GET if request_context.target == b"/" && wants_stream(&request) => {
-            upgrade::answer(context, request_context)
+            // The connection becomes a stream that begins with a hello, for streams through proxies.
+            let permit = context.limits.pending_handshakes.admit(request_context.peer.ip());
+            let permit = permit.ok_or_else(|| Refusal::busy("too many connections"));
+            permit.map(|permit| request_context.switch(Next::Hello(permit)))
         }
         _ => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "only POST is served")),
     };

@@ -46,11 +46,6 @@ pub(super) fn open_existing_for_writing(path: &Path) -> io::Result<File> {
     open_options().write(true).open(path)
 }
 
-/// Whether `path` names a symbolic link.
-pub(super) fn is_link(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
-}
-
 fn open_options() -> OpenOptions {
     let flags = i32::try_from(OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).unwrap_or(0);
     let mut options = OpenOptions::new();

@@ -154,12 +154,6 @@ pub(crate) struct BlockLease {
 }
 
 impl BlockLease {
-    /// The block that it is for.
-    #[allow(dead_code, reason = "runs of blocks need it")]
-    pub(crate) fn block(&self) -> BlockId {
-        self.held.block
-    }
-
     /// How many bytes of the block are still to be received.
     pub(crate) fn remaining(&self) -> u64 {
         match &self.held.place {
@@ -223,15 +217,8 @@ pub(crate) struct Received {
 
 impl Received {
     /// The block.
-    #[allow(dead_code, reason = "runs of blocks need it")]
     pub(crate) fn block(&self) -> BlockId {
         self.held.block
-    }
-
-    /// The digest of the received bytes; `None` if they were not hashed.
-    #[allow(dead_code, reason = "a source without block digests needs it")]
-    pub(crate) fn digest(&self) -> Option<RangeDigest> {
-        self.digest
     }
 
     /// Compares the block with the digest that the sender sent; `None` gives a block back that does not match. A block that was

@@ -51,7 +51,7 @@ impl StalePartFile {
         let (file, mode) = match open(path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(_) if sidecar::is_link(path) => {
+            Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
                 return Err(failed(io::Error::other("it is a symbolic link; remove it")));
             }
             Err(error) => return Err(failed(error)),

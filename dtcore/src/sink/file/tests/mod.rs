@@ -41,14 +41,14 @@ fn receive(lease: &mut BlockLease, mut bytes: &[u8]) {
 
 /// All bytes of the block.
 fn received(mut lease: BlockLease) -> Received {
-    let bytes = bytes_of(&manifest(), manifest().range(lease.block()));
+    let bytes = bytes_of(&manifest(), manifest().range(lease.held.block));
     receive(&mut lease, &bytes);
     lease.finish().unwrap()
 }
 
 /// The block with its digest.
 fn verified(lease: BlockLease) -> Verified {
-    let digest = digest_of(&manifest(), lease.block());
+    let digest = digest_of(&manifest(), lease.held.block);
     received(lease).verify(digest).unwrap()
 }
 
@@ -97,7 +97,7 @@ fn blocks_of_a_run_wait_for_their_digests() {
         let run: Vec<_> = manifest().blocks().map(|block| received(sink.lease(block).unwrap())).collect();
         for received in run {
             let block = received.block();
-            assert_eq!(received.digest(), Some(digest_of(&manifest(), block)), "{name}");
+            assert_eq!(received.digest, Some(digest_of(&manifest(), block)), "{name}");
             assert!(content(&**sink.store(), manifest().range(block)).is_err(), "{name}: not verified yet");
             sink.commit(received.verify(digest_of(&manifest(), block)).unwrap()).unwrap();
         }
@@ -167,7 +167,7 @@ fn unhashed_block_is_accepted_with_any_digest() {
             let mut lease = sink.lease(block(index)).unwrap();
             receive(&mut lease, &bytes_of(&manifest(), range));
             let received = lease.finish_unhashed().unwrap();
-            assert_eq!(received.digest(), None);
+            assert_eq!(received.digest, None);
             sink.commit(received.verify(RangeDigest([7; 32])).unwrap()).unwrap();
             assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
         }

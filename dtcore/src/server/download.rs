@@ -21,7 +21,6 @@ use crate::send::{Session, SessionEnd, SessionSpec, Share};
 use crate::server::ServerContext;
 use crate::server::admission::{Permit, client_key};
 use crate::server::event::{ServerEvent, TransferFailure, TransferId};
-use crate::server::legacy;
 use crate::server::open::open;
 use crate::server::refusal::Refusal;
 use crate::server::request::{Next, RequestContext, json, wants_stream};
@@ -40,8 +39,14 @@ pub(crate) async fn answer(
     let permit = admit(context, peer.ip())?;
     let work = async {
         match wanted {
+            #[cfg(not(feature = "legacy"))]
+            TransferRequest::V1(_) => {
+                Err(Refusal::new(StatusCode::BAD_REQUEST, "this server does not speak protocol 1"))
+            }
+            #[cfg(feature = "legacy")]
             TransferRequest::V1(wanted) => {
-                let (answer, size) = legacy::create_transfer(context, peer, wanted, names, permit).await?;
+                let (answer, size) =
+                    super::legacy::create_transfer(context, peer, wanted, names, permit).await?;
                 let mut response = json(StatusCode::OK, answer.encode());
                 response.headers_mut().insert(SIZE_HEADER, HeaderValue::from(size));
                 Ok(response)

@@ -1,4 +1,0 @@
-//! The handlers of requests, one for each kind.
-
-pub(crate) mod download;
-pub(crate) mod upgrade;
