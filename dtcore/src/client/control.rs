@@ -38,9 +38,10 @@ const LINGER: Duration = Duration::from_secs(10);
 pub(crate) struct Control {
     server: ServerAddress,
     stream: TcpStream,
-    peer: SocketAddr,
+    /// The address that was reached.
+    pub(crate) peer: SocketAddr,
     /// How long connecting took.
-    rtt: Duration,
+    pub(crate) rtt: Duration,
 }
 
 /// Whether the connection is to become a stream of the session.
@@ -101,16 +102,6 @@ impl Control {
         // request and waits, and the server would hash a big file for nobody.
         stream.set_zero_linger().map_err(unreachable)?;
         Ok(Self { server: server.clone(), stream, peer, rtt })
-    }
-
-    /// The address that was reached.
-    pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// How long connecting took.
-    pub(crate) fn rtt(&self) -> Duration {
-        self.rtt
     }
 
     /// Requests the file `name` with a `body`, and waits for the answer, at most until `limit` has passed.

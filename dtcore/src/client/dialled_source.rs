@@ -141,7 +141,7 @@ impl Source for DialledSource {
         }
         let Options { server, name, connect_timeout, settings, .. } = &self.options;
         let control = Control::open(server, *connect_timeout).await?;
-        let peer = control.peer();
+        let peer = control.peer;
         let body = SessionRequest { push: Push::default(), ..self.request }.encode();
         // The file was opened and perhaps hashed before: no answer for that long is a stall.
         let answer = control.request(name, &body, AskUpgrade::No, settings.stall_timeout).await?;

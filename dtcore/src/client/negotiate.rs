@@ -106,12 +106,12 @@ async fn negotiate(
     let mut attempt = 1;
     loop {
         let control = Control::open(&options.server, options.connect_timeout).await?;
-        let peer = control.peer();
+        let peer = control.peer;
         if attempt == 1 {
             events.emit(Event::Connected { server: peer });
         }
         let n_others = usize::from(options.settings.streams.value()) - 1;
-        let early = if upgrade == AskUpgrade::Yes && control.rtt() > DIAL_EARLY_FROM {
+        let early = if upgrade == AskUpgrade::Yes && control.rtt > DIAL_EARLY_FROM {
             EarlyConnections::dial(peer, n_others, options.connect_timeout)
         } else {
             EarlyConnections::default()

@@ -309,7 +309,7 @@ impl<S: Source> ActiveTransfer<S> {
         // Under the lock, so that ranges are handed over in order.
         let frontier = self.scheduler().frontier();
         if frontier > *readable {
-            reader.push(self.sink.store(), ByteRange::new(*readable, frontier));
+            reader.push(&self.sink.store, ByteRange::new(*readable, frontier));
             *readable = frontier;
         }
     }

@@ -80,7 +80,7 @@ impl DigestQueue {
         {
             let session = Arc::clone(&self.session);
             let computing = async move { session.whole_digests(which).await };
-            let digests = AbortOnDropHandle::new(self.session.context().tasks.tracker.spawn(computing));
+            let digests = AbortOnDropHandle::new(self.session.context.tasks.tracker.spawn(computing));
             self.computing = Some(Computing { digests, next_wait: Instant::now() + WAIT_INTERVAL });
         }
     }

@@ -21,7 +21,7 @@ pub(crate) struct RunSender {
 
 impl RunSender {
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        let prefetcher = Prefetcher::new(Arc::clone(&session.spec().source));
+        let prefetcher = Prefetcher::new(Arc::clone(&session.spec.source));
         Self { session, prefetcher }
     }
 
@@ -38,8 +38,8 @@ impl RunSender {
         upcoming: Option<BlockRun>,
     ) -> Result<Vec<u8>, StreamFailure> {
         let session = Arc::clone(&self.session);
-        let (source, stall_timeout) = (&session.spec().source, session.context().timeouts.stall);
-        let bytes_of = |run| session.manifest().run_range(run).unwrap_or_default();
+        let (source, stall_timeout) = (&session.spec.source, session.context.timeouts.stall);
+        let bytes_of = |run| session.spec.manifest.run_range(run).unwrap_or_default();
         let (range, upcoming) = (bytes_of(run), upcoming.map(bytes_of).unwrap_or_default());
         let mut digests = RunDigests::new(&session, run);
         let mut body = BodySender::new(source, connection, range, stall_timeout);
@@ -70,7 +70,7 @@ impl RunSender {
             // The upcoming run mostly begins like this one ends.
             let ahead = pieces.peek().map_or(RunPiece::first_of(upcoming, is_hashed), |next| *next).range;
             let caching = self.prefetcher.ensure_cached(range, ahead);
-            timeout(session.context().timeouts.stall, caching)
+            timeout(session.context.timeouts.stall, caching)
                 .await
                 .map_err(|_| StreamFailure::SourceUnreadable)?;
             let mut unhashed = is_hashed;

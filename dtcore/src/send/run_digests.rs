@@ -57,8 +57,8 @@ impl RunPiece {
 
 impl RunDigests {
     pub(crate) fn new(session: &Arc<Session>, run: BlockRun) -> Self {
-        let (manifest, identity) = (session.manifest(), session.spec().source.identity());
-        let digests = session.context().digests.blocks();
+        let (manifest, identity) = (&session.spec.manifest, session.spec.source.identity());
+        let digests = session.context.digests.blocks();
         let block = |id| {
             let known = digests.find(&identity, manifest, id);
             let is_trusted = known.is_some() && session.give_remembered(id);
@@ -88,8 +88,8 @@ impl RunDigests {
 
     /// The digests of what was sent, if the file is still what it was.
     pub(crate) async fn finish(mut self) -> Result<Vec<RangeDigest>, ErrorCode> {
-        let source = &self.session.spec().source;
-        let digests = &self.session.context().digests;
+        let source = &self.session.spec.source;
+        let digests = &self.session.context.digests;
         let mut now = source.current_identity().map_err(|_| ErrorCode::SourceUnreadable)?;
         if !source.identity().same_content(&now) {
             return Err(ErrorCode::SourceChanged);
@@ -115,7 +115,7 @@ impl RunDigests {
         }
         let digest_of = |block: &Block| match (block.computed, block.known) {
             (Some(digest), _) => {
-                let manifest = self.session.manifest();
+                let manifest = &self.session.spec.manifest;
                 digests.blocks().remember(&**source, manifest, block.id, digest, &now, self.begin);
                 Ok(digest)
             }
@@ -149,11 +149,11 @@ fn hash(
     hasher: &mut Option<RangeHasher>,
 ) -> Result<(), StreamFailure> {
     if part.start() == block.range.start() {
-        *hasher = RangeHasher::new(session.manifest().size(), block.range);
+        *hasher = RangeHasher::new(session.spec.manifest.size(), block.range);
     }
     let Some(current) = hasher else { return Err(StreamFailure::SourceUnreadable) };
-    let digests = session.context().digests.blocks();
-    digests.hash(&*session.spec().source, part, current).map_err(|error| {
+    let digests = session.context.digests.blocks();
+    digests.hash(&*session.spec.source, part, current).map_err(|error| {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             StreamFailure::SourceChanged
         } else {

@@ -44,13 +44,13 @@ pub(crate) struct Share {
 
 /// What all streams of a session share.
 pub(crate) struct Session {
-    context: Arc<Context>,
-    spec: SessionSpec,
+    pub(crate) context: Arc<Context>,
+    pub(crate) spec: SessionSpec,
     pub(super) streams: StreamTable,
     /// The blocks whose remembered digests were sent to the receiver; made when there is one.
     remembered: Lock<Option<BlockSet>>,
     bytes_sent: AtomicU64,
-    started: Instant,
+    pub(crate) started: Instant,
     md5: OnceCell<Md5Digest>,
     blake3: OnceCell<Blake3Digest>,
 }
@@ -191,22 +191,6 @@ impl Session {
         self.bytes_sent.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn started(&self) -> Instant {
-        self.started
-    }
-
-    pub(crate) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
-    pub(crate) fn spec(&self) -> &SessionSpec {
-        &self.spec
-    }
-
-    pub(crate) fn manifest(&self) -> &Manifest {
-        &self.spec.manifest
-    }
-
     /// Waits for a core.
     pub(crate) async fn next_turn(&self) -> FairPermit {
         let Share { peer, session } = self.spec.share;
@@ -228,19 +212,11 @@ fn clamped(nanoseconds: i128) -> i64 {
 
 /// The right to carry a stream of a session; dropping it frees the stream for another connection.
 pub(crate) struct StreamGuard {
-    session: Arc<Session>,
-    claim: StreamClaim,
+    pub(crate) session: Arc<Session>,
+    pub(crate) claim: StreamClaim,
 }
 
 impl StreamGuard {
-    pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    pub(crate) fn claim(&self) -> &StreamClaim {
-        &self.claim
-    }
-
     /// Whether another connection has replaced this one.
     pub(crate) fn is_replaced(&self) -> bool {
         self.session.streams.is_replaced(&self.claim)

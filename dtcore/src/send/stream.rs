@@ -43,15 +43,15 @@ enum StreamEnd {
 
 /// Carries a stream on its connection, on which `early` was read before, to its end.
 pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, early: Bytes, opening: Opening) {
-    let session = Arc::clone(guard.session());
+    let session = Arc::clone(&guard.session);
     // It counts as long as it is open; a connection that was replaced shares the place of its successor.
-    let place = Arc::clone(&guard.claim().connection);
+    let place = Arc::clone(&guard.claim.connection);
     connection.expect_bulk_data();
     let mut stream = ServedStream {
         session: Arc::clone(&session),
         runs: RunSender::new(Arc::clone(&session)),
         digests: DigestQueue::new(Arc::clone(&session)),
-        responder: Responder::new(*session.manifest()),
+        responder: Responder::new(session.spec.manifest),
         connection,
         early,
         unsent: Vec::new(),
@@ -60,7 +60,7 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
     };
     let outcome = tokio::select! {
         biased;
-        () = guard.claim().stop.cancelled() => Err(StreamFailure::Aborted),
+        () = guard.claim.stop.cancelled() => Err(StreamFailure::Aborted),
         outcome = stream.run(opening) => outcome,
     };
     let failure = match &outcome {
@@ -76,7 +76,7 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
         }
         Err(failure) => Some(*failure),
     };
-    (session.spec().on_stream_end)(guard.claim().stream, stream.bytes, failure.map_or(Ok(()), Err));
+    (session.spec.on_stream_end)(guard.claim.stream, stream.bytes, failure.map_or(Ok(()), Err));
     // Before the stream is free: a host that drains waits for nothing else, and would take this for a failure.
     if matches!(outcome, Ok(StreamEnd::Finished)) {
         session.end(SessionEnd::Finished);
@@ -114,12 +114,12 @@ impl ServedStream {
             self.unsent = preface;
             self.unsent.extend(Response::offer(&self.session.offer().encode()));
             self.is_mid_frame = true;
-            match push.run(self.session.manifest()) {
+            match push.run(&self.session.spec.manifest) {
                 Some(run) => self.send(run).await?,
                 None => self.flush().await?,
             }
         }
-        if self.session.manifest().n_blocks() == 0 {
+        if self.session.spec.manifest.n_blocks() == 0 {
             // The offer is all there is.
             return Ok(StreamEnd::Finished);
         }
@@ -159,7 +159,7 @@ impl ServedStream {
 
     /// Sends a run and keeps its trailer for the next write.
     async fn send(&mut self, run: BlockRun) -> Result<(), StreamFailure> {
-        let length = self.session.manifest().run_len(run).unwrap_or_default();
+        let length = self.session.spec.manifest.run_len(run).unwrap_or_default();
         let header = WireRun { first: u64::from(run.first.value()), count: run.count, length };
         self.unsent.extend(Response::Data(header).encode());
         self.write_unsent(Follows::More).await?;
@@ -179,7 +179,7 @@ impl ServedStream {
     async fn write_unsent(&mut self, follows: Follows) -> Result<(), StreamFailure> {
         if !self.unsent.is_empty() {
             self.is_mid_frame = true;
-            write_all(&self.connection, &self.unsent, follows, self.session.context().timeouts.stall).await?;
+            write_all(&self.connection, &self.unsent, follows, self.session.context.timeouts.stall).await?;
             self.unsent.clear();
         }
         Ok(())
@@ -194,11 +194,11 @@ impl ServedStream {
     /// Waits for requests and digests; returns how the stream ended if it ends instead.
     async fn wait(&mut self) -> Result<Option<StreamEnd>, StreamFailure> {
         let session = Arc::clone(&self.session);
-        let idle = session.context().timeouts.idle;
+        let idle = session.context.timeouts.idle;
         let is_idle = self.digests.is_empty();
         tokio::select! {
             biased;
-            () = session.context().tasks.draining.cancelled() => return Ok(None),
+            () = session.context.tasks.draining.cancelled() => return Ok(None),
             frame = self.digests.next() => return self.report_digests(frame).await,
             readable = timeout(idle, self.connection.readable()) => match readable {
                 Ok(Ok(())) => {}
@@ -259,7 +259,7 @@ impl ServedStream {
     }
 
     fn is_draining(&self) -> bool {
-        self.session.context().tasks.draining.is_cancelled()
+        self.session.context.tasks.draining.is_cancelled()
     }
 
     async fn drain(&mut self) -> Result<StreamEnd, StreamFailure> {
@@ -271,13 +271,13 @@ impl ServedStream {
     fn close_at_once(self) {
         if !self.is_mid_frame {
             // It is dropped in any case.
-            let _ = self.connection.finish(self.session.context().timeouts.stall);
+            let _ = self.connection.finish(self.session.context.timeouts.stall);
         }
     }
 
     /// Closes the connection: in order between two frames, else by a reset.
     async fn close(self, outcome: Result<StreamEnd, StreamFailure>) {
-        let context = self.session.context();
+        let context = &self.session.context;
         match outcome {
             Ok(StreamEnd::Refused(code, reason)) => {
                 refuse(context, &self.connection, code, &reason).await;

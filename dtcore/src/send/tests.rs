@@ -75,8 +75,8 @@ async fn session_ends_when_replaced_connections_have_ended_too() {
     let former = session.claim(0, Replacing::Nothing, || Some(Places::unlimited())).unwrap();
     // It takes over the places of the former one.
     let last = session.claim(0, Replacing::Former, || None).unwrap();
-    assert!(former.claim().stop.is_cancelled() && former.is_replaced());
-    assert!(Arc::ptr_eq(&former.claim().connection, &last.claim().connection));
+    assert!(former.claim.stop.is_cancelled() && former.is_replaced());
+    assert!(Arc::ptr_eq(&former.claim.connection, &last.claim.connection));
     assert_eq!(session.idle_since(), None);
     session.end(SessionEnd::Finished);
     drop(last);
@@ -118,7 +118,7 @@ async fn dialling_side_can_send() {
         let mut json = vec![0; len + PAYLOAD_CHECK_LEN];
         accepted.read_exact(&mut json).await.unwrap();
         let offer = SessionOffer::decode(&json[..len]).unwrap();
-        assert_eq!(offer.manifest, *session.manifest());
+        assert_eq!(offer.manifest, session.spec.manifest);
         accepted.read_exact(&mut header).await.unwrap();
         let Ok(Response::Data(run)) = Response::decode(&header) else { panic!("{header:?}") };
         assert_eq!((run.first, run.count, run.length), (0, 7, 100_000));

@@ -57,7 +57,7 @@ pub(crate) async fn answer(
                     offer_on_stream(context, request_context, wanted, found, permit)
                 } else {
                     let session = create_session(context, peer, wanted, found, permit)?;
-                    if session.manifest().n_blocks() == 0 {
+                    if session.spec.manifest.n_blocks() == 0 {
                         // The offer is all there is.
                         session.end(SessionEnd::Finished);
                     }
@@ -193,20 +193,20 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
         }
     };
     // Before the event: an observer may send the next request at once.
-    context.sessions.remove(session.spec().id);
-    let transfer = TransferId(session.spec().share.session);
+    context.sessions.remove(session.spec.id);
+    let transfer = TransferId(session.spec.share.session);
     let bytes = session.bytes_sent();
     context.emit(match end {
         SessionEnd::Finished => ServerEvent::TransferFinished {
             transfer,
             peer,
             path,
-            size: session.manifest().size(),
+            size: session.spec.manifest.size(),
             bytes,
-            elapsed: session.started().elapsed(),
+            elapsed: session.started.elapsed(),
         },
         SessionEnd::Expired | SessionEnd::Evicted => {
-            let missing = usize::from(session.spec().streams.value());
+            let missing = usize::from(session.spec.streams.value());
             ServerEvent::TransferExpired { transfer, missing, bytes, idle }
         }
         SessionEnd::ShutDown => ServerEvent::TransferFailed { transfer, reason: TransferFailure::ShutDown },

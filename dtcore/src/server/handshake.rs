@@ -51,7 +51,7 @@ pub(crate) async fn run(
 
 /// Reports that a connection became a stream.
 pub(crate) fn emit_opened(context: &ServerContext, guard: &StreamGuard, peer: SocketAddr) {
-    let (transfer, stream) = (transfer_of(guard.session()), guard.claim().stream);
+    let (transfer, stream) = (transfer_of(&guard.session), guard.claim.stream);
     context.emit(ServerEvent::StreamOpened { transfer, stream, peer });
 }
 
@@ -81,7 +81,7 @@ fn claim(context: &ServerContext, bytes: &[u8; HELLO_LEN], peer: SocketAddr) -> 
 
 /// The transfer of a session: its number in the session's share.
 fn transfer_of(session: &Session) -> TransferId {
-    TransferId(session.spec().share.session)
+    TransferId(session.spec.share.session)
 }
 
 /// The refusal on the wire; `None` for a connection that is closed without one.

@@ -25,7 +25,7 @@ impl Sessions {
     /// Adds a session, whose streams are found from now on.
     pub(crate) fn insert(&self, session: &Arc<Session>, client: IpAddr, permit: Permit) {
         let entry = Entry { session: Arc::clone(session), client, _permit: permit };
-        self.0.lock().insert(session.spec().id, entry);
+        self.0.lock().insert(session.spec.id, entry);
     }
 
     /// Removes a session and frees its place.
@@ -41,7 +41,7 @@ impl Sessions {
     /// The session that a hello names with the right secret.
     pub(crate) fn find(&self, hello: &Hello) -> Option<Arc<Session>> {
         let session = self.0.lock().get(&hello.session).map(|entry| Arc::clone(&entry.session))?;
-        (session.spec().secret == hello.secret).then_some(session)
+        (session.spec.secret == hello.secret).then_some(session)
     }
 
     /// Ends the session of a client that has been without streams for the longest time, and frees its place; `false` if all

@@ -165,11 +165,11 @@ impl Sink {
                     move |error| Failure::local("reserve room for", path, manifest.size(), error)
                 };
                 // Before anything whose size a peer determines is allocated.
-                filesystem::ensure_space(part.file(), manifest.size()).map_err(no_room(part.path()))?;
+                filesystem::ensure_space(&part.file, manifest.size()).map_err(no_room(&part.path))?;
                 let (journal, recovered) = part.begin(source, watch)?;
                 let block = manifest.block_size().bytes();
-                let store = open_for_blocks(part.file(), engine, manifest.size(), block, n_streams)
-                    .map_err(no_room(part.path()))?;
+                let store = open_for_blocks(&part.file, engine, manifest.size(), block, n_streams)
+                    .map_err(no_room(&part.path))?;
                 (store, journal, recovered)
             }
             Self::Ordered { .. } => {
@@ -244,7 +244,7 @@ impl Sink {
     pub(crate) fn store(&self, engine: Engine, size: u64) -> Result<Arc<dyn Store>, Failure> {
         let spooled;
         let (file, path) = match self {
-            Self::File(part) => (part.file(), part.path().to_owned()),
+            Self::File(part) => (&part.file, part.path.clone()),
             Self::Ordered { .. } => {
                 let folder = std::env::temp_dir();
                 spooled = spool(&folder)?;
@@ -271,8 +271,8 @@ impl Sink {
             Self::Memory(store, _) => return Ok(Some(OrderedWriter::open(MemoryWriter::new(store)))),
             Self::Ordered { .. } => return Ok(self.take_writer()),
         };
-        let file = part.file().try_clone().and_then(|mut file| file.rewind().map(|()| file));
-        let file = file.map_err(|error| Failure::local("write", part.path(), 0, error))?;
+        let file = part.file.try_clone().and_then(|mut file| file.rewind().map(|()| file));
+        let file = file.map_err(|error| Failure::local("write", &part.path, 0, error))?;
         Ok(Some(OrderedWriter::open(file)))
     }
 
@@ -287,7 +287,7 @@ impl Sink {
     /// How errors name it.
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::File(part) => part.path(),
+            Self::File(part) => &part.path,
             Self::Ordered { name, .. } => name,
             Self::Memory(..) => Path::new(MEMORY),
         }

@@ -22,7 +22,8 @@ use freed::{FreedNotice, PlaceFreed};
 #[derive(Debug)]
 pub(crate) struct FileSink {
     manifest: Manifest,
-    store: Arc<dyn Store>,
+    /// Where the committed blocks can be read.
+    pub(crate) store: Arc<dyn Store>,
     journal: Option<Journal>,
     /// For second copies.
     buffers: Arc<Buffers>,
@@ -51,11 +52,6 @@ impl FileSink {
         }
         let buffers = Arc::new(Buffers::with_room(BUFFERS));
         Ok(Self { manifest, store, journal, buffers, place_freed: PlaceFreed::new(place_freed) })
-    }
-
-    /// The store, to read the committed blocks.
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
-        &self.store
     }
 
     /// How many blocks may be received at once: their size is the peer's choice, and all buffered bytes are in memory.

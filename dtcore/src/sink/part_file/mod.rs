@@ -50,8 +50,8 @@ pub(crate) enum Resume {
 /// If it is dropped before it is published, it stays if its journal has a record, and is removed otherwise.
 #[derive(Debug)]
 pub(crate) struct PartFile {
-    file: File,
-    path: PathBuf,
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
     journal: PathBuf,
     output: PathBuf,
     clobber: Clobber,
@@ -138,16 +138,6 @@ impl PartFile {
     fn prepare(&self) -> io::Result<()> {
         mark(&self.file);
         copy_permissions(&self.output, &self.file)
-    }
-
-    /// The open part file.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// The path of the part file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The folder that contains the part file and the output.

@@ -15,7 +15,7 @@ fn large_block_is_received_in_steps() {
         let mut lease = sink.lease(first).unwrap();
         receive(&mut lease, &bytes);
         sink.commit(lease.finish().unwrap().verify(digest_of(&manifest, first)).unwrap()).unwrap();
-        assert_eq!(content(&**sink.store(), manifest.range(first)).unwrap(), bytes, "{engine}");
+        assert_eq!(content(&*sink.store, manifest.range(first)).unwrap(), bytes, "{engine}");
     }
 }
 
@@ -110,7 +110,7 @@ fn many_threads_receive_one_file() {
             }
         });
         let all = ByteRange::new(0, manifest().size());
-        assert_eq!(content(&**sink.store(), all).unwrap(), bytes_of(&manifest(), all), "{name}");
+        assert_eq!(content(&*sink.store, all).unwrap(), bytes_of(&manifest(), all), "{name}");
     });
 }
 

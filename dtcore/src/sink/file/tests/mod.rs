@@ -82,12 +82,12 @@ fn block_does_not_count_before_its_commit() {
         for index in [3, 0, 2, 1] {
             let range = manifest().range(block(index));
             let verified = verified(sink.lease(block(index)).unwrap());
-            assert!(content(&**sink.store(), range).is_err(), "{name}");
+            assert!(content(&*sink.store, range).is_err(), "{name}");
             sink.commit(verified).unwrap();
-            assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
+            assert_eq!(content(&*sink.store, range).unwrap(), bytes_of(&manifest(), range), "{name}");
         }
         let all = ByteRange::new(0, manifest().size());
-        assert_eq!(content(&**sink.store(), all).unwrap(), bytes_of(&manifest(), all), "{name}");
+        assert_eq!(content(&*sink.store, all).unwrap(), bytes_of(&manifest(), all), "{name}");
     });
 }
 
@@ -98,11 +98,11 @@ fn blocks_of_a_run_wait_for_their_digests() {
         for received in run {
             let block = received.block();
             assert_eq!(received.digest, Some(digest_of(&manifest(), block)), "{name}");
-            assert!(content(&**sink.store(), manifest().range(block)).is_err(), "{name}: not verified yet");
+            assert!(content(&*sink.store, manifest().range(block)).is_err(), "{name}: not verified yet");
             sink.commit(received.verify(digest_of(&manifest(), block)).unwrap()).unwrap();
         }
         let all = ByteRange::new(0, manifest().size());
-        assert_eq!(content(&**sink.store(), all).unwrap(), bytes_of(&manifest(), all), "{name}");
+        assert_eq!(content(&*sink.store, all).unwrap(), bytes_of(&manifest(), all), "{name}");
     });
 }
 
@@ -136,7 +136,7 @@ fn mismatched_block_is_given_back_and_received_again() {
             }
         }
         let range = manifest().range(block(1));
-        assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
+        assert_eq!(content(&*sink.store, range).unwrap(), bytes_of(&manifest(), range), "{name}");
     });
 }
 
@@ -169,7 +169,7 @@ fn unhashed_block_is_accepted_with_any_digest() {
             let received = lease.finish_unhashed().unwrap();
             assert_eq!(received.digest, None);
             sink.commit(received.verify(RangeDigest([7; 32])).unwrap()).unwrap();
-            assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
+            assert_eq!(content(&*sink.store, range).unwrap(), bytes_of(&manifest(), range), "{name}");
         }
     });
 }
@@ -200,10 +200,10 @@ fn first_verified_copy_gets_the_place_once_it_is_free() {
         );
         let Err(CommitError::Occupied(scratch)) = sink.commit(scratch) else { panic!("{name}") };
         let range = manifest().range(block(0));
-        assert!(content(&**sink.store(), range).is_err(), "{name}");
+        assert!(content(&*sink.store, range).is_err(), "{name}");
         drop(slow);
         sink.commit(scratch).unwrap();
-        assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{name}");
+        assert_eq!(content(&*sink.store, range).unwrap(), bytes_of(&manifest(), range), "{name}");
         assert!(matches!(sink.commit(late), Err(CommitError::AlreadyThere)), "{name}");
         assert!(sink.lease(block(0)).is_none(), "{name}");
     });
@@ -219,9 +219,9 @@ fn notice_is_given_when_a_place_is_free_or_filled_and_only_then() {
             counted.fetch_add(1, Ordering::Relaxed);
             // Nothing is locked, and nobody else has the place.
             if let Some(sink) = noticed.get()
-                && !sink.store().is_filled(manifest().range(block(0)))
+                && !sink.store.is_filled(manifest().range(block(0)))
             {
-                assert!(sink.store().lease(manifest().range(block(0))).is_some());
+                assert!(sink.store.lease(manifest().range(block(0))).is_some());
             }
         };
         let store = open(&tempfile::tempfile().unwrap(), engine, manifest().size()).unwrap();
@@ -264,7 +264,7 @@ fn blocks_of_an_earlier_transfer_can_be_read_and_are_not_leased() {
         let mut done = BlockSet::new(&manifest());
         done.insert(block(1));
         let sink = sink_of(manifest(), open(&file, engine, manifest().size()).unwrap(), &done).unwrap();
-        assert_eq!(content(&**sink.store(), range).unwrap(), bytes_of(&manifest(), range), "{engine}");
+        assert_eq!(content(&*sink.store, range).unwrap(), bytes_of(&manifest(), range), "{engine}");
         assert!(sink.lease(block(1)).is_none(), "{engine}");
         let scratch = verified(sink.lease_scratch(block(1)).unwrap());
         assert!(matches!(sink.commit(scratch), Err(CommitError::AlreadyThere)), "{engine}");

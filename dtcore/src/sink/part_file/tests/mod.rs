@@ -33,7 +33,7 @@ fn output_changes_only_when_published() {
     fs::write(&output, "before").unwrap();
     fs::set_permissions(&output, Permissions::from_mode(0o640)).unwrap();
     let part = PartFile::create(&output, Clobber::Replace).unwrap();
-    assert_eq!(part.file().metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(part.file.metadata().unwrap().permissions().mode() & 0o777, 0o640);
     drop(part);
     assert_eq!(fs::read(&output).unwrap(), b"before");
     publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"after").unwrap();

@@ -86,7 +86,7 @@ impl Folder {
         let mut part = self.lock();
         let (journal, recovered) = begin(&mut part, &source_identity()).unwrap();
         let manifest = source_identity().manifest;
-        let store = open(part.file(), engine, manifest.size()).unwrap();
+        let store = open(&part.file, engine, manifest.size()).unwrap();
         let blocks =
             FileSink::new(manifest, Arc::clone(&store), journal, &recovered.done, Box::new(|| {})).unwrap();
         for index in indices {

@@ -71,7 +71,7 @@ fn refused_resume_starts_empty() {
     ] {
         let folder = Folder::after_kill();
         let mut part = refuse(&folder.output).unwrap();
-        assert_eq!(part.file().metadata().unwrap().len(), 0);
+        assert_eq!(part.file.metadata().unwrap().len(), 0);
         assert_eq!(folder.names(), ["out.dtpart"]);
         assert_eq!(
             begin(&mut part, &source_identity()).unwrap().1,
@@ -145,7 +145,7 @@ fn part_file_of_another_remote_file_or_block_size_restarts() {
         let (_, recovered) = begin(&mut part, &changed).unwrap();
         assert!(is_restarted(recovered.outcome));
         assert_eq!((recovered.bytes, recovered.done.len()), (0, 0));
-        assert_eq!(part.file().metadata().unwrap().len(), 0);
+        assert_eq!(part.file.metadata().unwrap().len(), 0);
     }
 
     let folder = Folder::after_kill();
@@ -234,8 +234,8 @@ fn truncation_of_a_complete_file_is_detected() {
     let (part, _) = folder.received(Engine::Write, &[0, 1, 2, 3]);
     let digests: Vec<_> = source_identity().manifest.blocks().map(|block| Some(digest_of(block))).collect();
     part.check_intact(&source_identity().manifest, &digests).unwrap();
-    part.file().set_len(BLOCK + 1).unwrap();
-    part.file().set_len(source_identity().manifest.size()).unwrap();
+    part.file.set_len(BLOCK + 1).unwrap();
+    part.file.set_len(source_identity().manifest.size()).unwrap();
     part.check_intact(&source_identity().manifest, &digests).unwrap_err();
 }
 
@@ -264,7 +264,7 @@ fn overlong_part_file_is_truncated() {
     OpenOptions::new().write(true).open(folder.part()).unwrap().set_len(10 * BLOCK).unwrap();
     let mut part = folder.lock();
     begin(&mut part, &source_identity()).unwrap();
-    assert_eq!(part.file().metadata().unwrap().len(), source_identity().manifest.size());
+    assert_eq!(part.file.metadata().unwrap().len(), source_identity().manifest.size());
     drop(part);
     assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
 }

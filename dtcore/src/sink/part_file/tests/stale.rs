@@ -83,7 +83,7 @@ fn disk_too_small_changes_no_file() {
     let folder = Folder::after_kill();
     for engine in [Engine::Map, Engine::Write] {
         let part = folder.lock();
-        assert!(open(part.file(), engine, 1 << 50).is_err());
+        assert!(open(&part.file, engine, 1 << 50).is_err());
     }
     assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
 }
@@ -97,7 +97,7 @@ fn resumed_part_file_is_locked() {
         assert!(matches!(second, Failure::OutputInUse { .. }));
     }
     // The lock lasts until all writers have closed the file.
-    let writer = part.file().try_clone().unwrap();
+    let writer = part.file.try_clone().unwrap();
     drop(part);
     assert!(PartFile::lock(&folder.output, Clobber::Replace, Resume::Allowed).is_err());
     drop(writer);
