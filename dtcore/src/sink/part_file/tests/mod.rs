@@ -58,7 +58,7 @@ fn replaced_part_file_is_neither_published_nor_removed() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     let first = PartFile::create(&output, Clobber::Replace).unwrap();
-    fs::remove_file(first.path()).unwrap();
+    fs::remove_file(&first.path).unwrap();
     let second = PartFile::create(&output, Clobber::Replace).unwrap();
     assert!(matches!(publish(first, b"first"), Err(Failure::LocalFile { .. })));
     assert!(!output.exists());
@@ -102,7 +102,7 @@ fn stale_part_file_is_removed_and_foreign_file_stays() {
 fn part_file_of_another_transfer_cannot_be_an_output() {
     let folder = tempfile::tempdir().unwrap();
     let first = PartFile::create(&folder.path().join("x"), Clobber::Replace).unwrap();
-    let second = PartFile::create(first.path(), Clobber::Replace).unwrap_err();
+    let second = PartFile::create(&first.path, Clobber::Replace).unwrap_err();
     assert!(matches!(second, Failure::OutputInUse { .. }));
 }
 
