@@ -143,7 +143,7 @@ impl Source for DialledSource {
         let control = Control::open(server, *connect_timeout).await?;
         let peer = control.peer;
         let body = SessionRequest { push: Push::default(), ..self.request }.encode();
-        // The file was opened and perhaps hashed before: no answer for that long is a stall.
+        // Protocol 2 hashes nothing before it answers, so a server that takes longer has stalled.
         let answer = control.request(name, &body, AskUpgrade::No, settings.stall_timeout).await?;
         let ServerAnswer::V2 { offer, .. } = answer else {
             let what = "it answered in protocol 2 before, and now answers in protocol 1".to_owned();
