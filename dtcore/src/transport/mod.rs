@@ -5,6 +5,7 @@ mod close;
 mod connect;
 mod connection;
 mod listen;
+mod read;
 mod tcp;
 
 pub(crate) use accept::accept;
@@ -12,4 +13,5 @@ pub(crate) use close::{LINGER_TIMEOUT, drain_until_closed, shut_down_sending};
 pub(crate) use connect::{connect, connect_retrying, prepared};
 pub(crate) use connection::Connection;
 pub(crate) use listen::{PortUse, listen};
-pub(crate) use tcp::{TcpConnection, read_when_ready};
+pub(crate) use read::read_when_ready;
+pub(crate) use tcp::TcpConnection;
