@@ -1,4 +1,4 @@
-//! An HTTP reverse proxy before a server: it reads every request, and understands nothing else.
+//! An HTTP reverse proxy before a server: it reads every request, insists on targets with a slash, and understands nothing else.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,6 +21,8 @@ pub enum Upgrades {
     Removed,
     /// It forwards them only if the request has no body.
     CarriedWithoutBody,
+    /// It forwards them only if the request has a body, and answers others by 400.
+    CarriedWithBody,
 }
 
 /// A running proxy; ended when dropped, with the connections that carry nothing at the moment.
@@ -90,10 +92,16 @@ impl Shared {
             return reject(client);
         }
         let Some((head, body)) = read_request(&mut client) else { return };
+        // As nginx does.
+        if head.split(|byte| *byte == b' ').nth(1).is_none_or(|target| !target.starts_with(b"/")) {
+            return reject(client);
+        }
         let is_carried = match self.upgrades {
             Upgrades::Carried => true,
             Upgrades::Removed => false,
             Upgrades::CarriedWithoutBody => body.is_empty(),
+            Upgrades::CarriedWithBody if body.is_empty() => return reject(client),
+            Upgrades::CarriedWithBody => true,
         };
         let head = if is_carried { head } else { without_upgrade(&head) };
         let Ok(mut server) = TcpStream::connect(self.server) else { return };

@@ -64,6 +64,15 @@ fn streams_through_a_reverse_proxy_break_too() {
 }
 
 #[test]
+fn one_stream_that_a_proxy_carries_is_enough() {
+    let (workspace, server, content) = served(6 * MIB);
+    let proxy = ReverseProxy::start(server.addr, Upgrades::CarriedWithBody);
+    let outcome = fetch(proxy.addr, 4, &workspace).run();
+    assert_fetched(&outcome, &workspace.output("out"), &content, "one of four");
+    assert_eq!(proxy.n_upgraded(), 1);
+}
+
+#[test]
 fn reverse_proxy_that_does_not_upgrade_is_named_in_the_error() {
     let (workspace, server, _) = served(6 * MIB);
     for streams in [1, 8] {

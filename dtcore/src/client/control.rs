@@ -5,10 +5,10 @@
 //! without a length, possibly in several segments, possibly ended only half a second later. A server of protocol 2 answers with
 //! a switch of protocols, and the offer follows as the first frame on the same connection.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +70,9 @@ pub(crate) struct UpgradedStream {
     pub(crate) rtt: Duration,
 }
 
+/// The reason of a refusal that is no server's of this program.
+const NO_REASON: &str = "no reason given";
+
 impl UpgradedStream {
     /// Ends the session without using it.
     pub(crate) fn end_session(self) {
@@ -112,6 +115,28 @@ impl Control {
     /// Among others [`io::ErrorKind::InvalidData`] as [`Failure::ConnectionLost`] for an offer that was damaged on its
     /// way: another request may succeed.
     pub(crate) async fn request(
+        self,
+        name: &OsStr,
+        body: &str,
+        upgrade: AskUpgrade,
+        limit: Duration,
+    ) -> Result<ServerAnswer, Failure> {
+        let server = self.server.clone();
+        match self.exchange(name, body, upgrade, limit).await {
+            // Proxies such as nginx insist on a target that begins with a slash. Without one it is the name as protocol 1 has it, and
+            // to a server of protocol 2 both are the same file.
+            Err(Failure::Refused { status: 400, reason, .. })
+                if reason == NO_REASON && !name.as_bytes().starts_with(b"/") =>
+            {
+                let name = OsString::from_vec([b"/", name.as_bytes()].concat());
+                let control = Self::open(&server, limit).await?;
+                control.exchange(&name, body, upgrade, limit).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn exchange(
         mut self,
         name: &OsStr,
         body: &str,
@@ -208,7 +233,7 @@ impl Control {
             404 => return Err(Failure::NotFound { server: server(), name: name() }),
             409 => return Err(Failure::SourceChanged { server: server(), name: name() }),
             status => {
-                let reason = v1::decode_refusal(body).unwrap_or_else(|| "no reason given".to_owned());
+                let reason = v1::decode_refusal(body).unwrap_or_else(|| NO_REASON.to_owned());
                 return Err(Failure::Refused { server: server(), status, reason });
             }
         }

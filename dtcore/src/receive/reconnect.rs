@@ -58,8 +58,11 @@ async fn reconnecting<S: Source>(
             }
             StreamOutcome::Replaced(fault) => transfer.lost(stream, description(fault).to_owned()),
             StreamOutcome::AnsweredByHttp => {
-                transfer.lost(stream, "a proxy answered in place of the server".to_owned());
-                transfer.source.reroute(epoch)?;
+                // Nothing is lost with it: every stream through such a proxy begins like this once.
+                transfer.closed(stream);
+                if let Err(error) = transfer.source.reroute(epoch) {
+                    pause(transfer, stream, error).await?;
+                }
             }
             StreamOutcome::Violation(what) => {
                 transfer.lost(stream, format!("protocol error: {what}"));
@@ -100,7 +103,13 @@ async fn pause<S: Source>(
     stream: StreamId,
     error: Failure,
 ) -> Result<(), Failure> {
-    if !error.is_retryable() || matches!(error, Failure::SourceChanged { .. }) {
+    let is_temporary = match &error {
+        Failure::SourceChanged { .. } => false,
+        // A proxy that has carried a stream answers instead of a server that restarts, or carries no more of them.
+        Failure::StreamsBlocked { .. } => transfer.counters.received() > 0 || transfer.streams.n_open() > 0,
+        error => error.is_retryable(),
+    };
+    if !is_temporary {
         return Err(error);
     }
     let pause: Duration = transfer.streams.retry(stream).map_err(|_| error)?;
