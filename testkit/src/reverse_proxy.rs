@@ -97,11 +97,10 @@ impl Shared {
             return reject(client);
         }
         let is_carried = match self.upgrades {
-            Upgrades::Carried => true,
+            Upgrades::CarriedWithBody if body.is_empty() => return reject(client),
+            Upgrades::Carried | Upgrades::CarriedWithBody => true,
             Upgrades::Removed => false,
             Upgrades::CarriedWithoutBody => body.is_empty(),
-            Upgrades::CarriedWithBody if body.is_empty() => return reject(client),
-            Upgrades::CarriedWithBody => true,
         };
         let head = if is_carried { head } else { without_upgrade(&head) };
         let Ok(mut server) = TcpStream::connect(self.server) else { return };

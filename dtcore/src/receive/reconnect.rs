@@ -103,12 +103,10 @@ async fn pause<S: Source>(
     stream: StreamId,
     error: Failure,
 ) -> Result<(), Failure> {
-    let is_temporary = match &error {
-        Failure::SourceChanged { .. } => false,
-        // A proxy that has carried a stream answers instead of a server that restarts, or carries no more of them.
-        Failure::StreamsBlocked { .. } => transfer.counters.received() > 0 || transfer.streams.n_open() > 0,
-        error => error.is_retryable(),
-    };
+    // A proxy that has carried a stream answers instead of a server that restarts, or carries no more of them.
+    let is_carrying = || transfer.counters.received() > 0 || transfer.streams.n_open() > 0;
+    let is_temporary = error.is_retryable() && !matches!(error, Failure::SourceChanged { .. })
+        || matches!(error, Failure::StreamsBlocked { .. }) && is_carrying();
     if !is_temporary {
         return Err(error);
     }
