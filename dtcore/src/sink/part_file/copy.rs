@@ -32,7 +32,7 @@ impl PrivateCopy {
         let failed = |source| Failure::local("copy the blocks of", path, 0, source);
         let copy = Self::create(path, output).map_err(failed)?;
         let ranges = recorded_ranges(contents);
-        let of = ranges.iter().map(|range| range.len()).sum();
+        let of = ranges.iter().map(ByteRange::len).sum();
         let mut bytes = 0;
         for range in ranges {
             if watch(Checked { bytes, of }).is_break() {
@@ -87,9 +87,8 @@ fn copy_range(from: &File, to: &File, range: ByteRange) -> io::Result<()> {
     loop {
         let piece = match pieces.next(&mut buffer) {
             Ok(piece @ [_, ..]) => piece,
-            Ok([]) => return Ok(()),
             // What cannot be read is fetched again.
-            Err(_) => return Ok(()),
+            Ok([]) | Err(_) => return Ok(()),
         };
         to.write_all_at(piece, at)?;
         at += crate::num::to_u64(piece.len());

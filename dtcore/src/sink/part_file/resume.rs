@@ -163,7 +163,9 @@ impl PartFile {
             PartState::Journaled(journal) if !journal.is_current() => {
                 journal::has_all_blocks(&self.file, manifest, digests)
             }
-            _ => journal::is_intact(&self.file, manifest, digests),
+            PartState::Journaled(_) | PartState::Stale | PartState::Empty | PartState::Published => {
+                journal::is_intact(&self.file, manifest, digests)
+            }
         };
         if is_intact.map_err(|source| Failure::local("read back", &self.path, 0, source))? {
             Ok(())
