@@ -96,13 +96,18 @@ fn one_of_many_clients_resumes() {
     scene.workspace.assert_outputs(&["out"]);
 }
 
-/// Protocol 1 has no blocks to resume: it starts over, and the saved files do not get in the way.
+/// Protocol 1 cannot resume, so it does not start where blocks would be lost, unless it is told to.
 #[test]
-fn legacy_protocol_starts_over() {
+fn legacy_protocol_keeps_saved_blocks() {
     let scene = Scene::new(6 * MIB);
-    scene.interrupted();
+    let known = scene.interrupted();
     let run = PROGRAMS.fetch(scene.server.addr, 4, "f", scene.output()).options(["--protocol", "1"]);
-    run.run().assert_success();
+    let outcome = run.clone().run();
+    outcome.assert_failure(8);
+    assert!(outcome.error().contains("--no-resume"), "{outcome}");
+    scene.resume(known, "protocol 2 after protocol 1");
+    scene.interrupted();
+    run.options(["--no-resume"]).run().assert_success();
     assert!(fs::read(scene.output()).expect("it is there") == scene.content);
     fs::remove_file(scene.output()).expect("it is ours");
     scene.start_over("protocol 2 after protocol 1");

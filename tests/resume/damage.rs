@@ -115,13 +115,20 @@ fn missing_or_foreign_files_start_over() {
         write(&scene.journal_path(), &[&header.encode(), &journal[HEADER..]].concat());
     };
     check("a later format", &|| with_header(&|header| header.format = 2));
-    check("another remote file", &|| with_header(&|header| header.remote = [3; 32]));
-    check("another inode", &|| with_header(&|header| header.part[1] += 1));
+    check("another version of another remote file", &|| {
+        with_header(&|header| (header.remote, header.version) = ([3; 32], [3; 16]));
+    });
     check("another block size", &|| with_header(&|header| header.block *= 2));
-    // A device's number may be another one after it was mounted again: then the bytes themselves decide.
+    // Device and inode may have other numbers after it was mounted again: then the bytes themselves decide.
+    for at in [0, 1] {
+        let known = scene.interrupted();
+        with_header(&|header| header.part[at] += 1);
+        scene.resume(known, "another device or inode");
+    }
+    // The same file by another name of the server.
     let known = scene.interrupted();
-    with_header(&|header| header.part[0] += 1);
-    scene.resume(known, "another device");
+    with_header(&|header| header.remote = [3; 32]);
+    scene.resume(known, "another spelling");
 }
 
 /// A file under the part file's name that does not show that it is one stays as it is, and nothing is put in its place.

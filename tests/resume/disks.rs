@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use dt_testkit::disk::SmallDisk;
 use dt_testkit::events::{Events, number};
@@ -114,5 +116,125 @@ fn full_disk_does_not_lose_a_resumed_transfer() {
         assert!(recorded(&disk) >= known, "{engine}: {known} blocks were known, now {}", recorded(&disk));
         free(&disk);
         resume(&scene, &disk, engine, known);
+    }
+}
+
+/// A mounted exFAT, which has neither extended attributes nor permissions nor lasting inode numbers.
+struct ExfatDisk {
+    folder: tempfile::TempDir,
+    device: String,
+}
+
+impl ExfatDisk {
+    /// Makes one on a loop device, or says on standard error why that is not possible here.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        let image = folder.path().join("image");
+        let file = File::create(&image).expect("it is made");
+        file.set_len(64 << 20).expect("it has room");
+        fs::create_dir(folder.path().join("disk")).expect("a folder is made");
+        let made = run("mkfs.exfat", &[image.as_os_str()]);
+        let device =
+            made.and_then(|_| run("losetup", &["--show".as_ref(), "-f".as_ref(), image.as_os_str()]));
+        let Some(device) = device else {
+            eprintln!("SKIPPED: mkfs.exfat and losetup cannot make an exFAT here");
+            return None;
+        };
+        let disk = Self { folder, device };
+        if disk.mounted().is_none() {
+            eprintln!("SKIPPED: an exFAT cannot be mounted here");
+            return None;
+        }
+        Some(disk)
+    }
+
+    fn mounted(&self) -> Option<String> {
+        let (device, path) = (self.device.as_ref(), self.path());
+        run("mount.exfat-fuse", &[device, path.as_os_str()])
+            .or_else(|| run("mount", &["-t".as_ref(), "exfat".as_ref(), device, path.as_os_str()]))
+    }
+
+    /// Mounts it again; the files have other inode numbers if they are looked up in another order.
+    fn remount(&self) {
+        run("umount", &[self.path().as_os_str()]).expect("it is unmounted");
+        self.mounted().expect("it is mounted again");
+        for name in ["out.dtpart", "out.dtjournal"] {
+            fs::metadata(self.file(name)).expect("it is there");
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+impl Drop for ExfatDisk {
+    fn drop(&mut self) {
+        run("umount", &[self.path().as_os_str()]);
+        run("losetup", &["-d".as_ref(), self.device.as_ref()]);
+    }
+}
+
+/// What a command prints, if it succeeds.
+fn run(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
+    let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Interrupts a transfer to `output` when blocks are recorded, and returns how many were.
+fn interrupted(scene: &Scene, output: &Path) -> u64 {
+    let known = || Journal::read(&output.with_extension("dtjournal")).map_or(0, |journal| journal.blocks());
+    let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", output);
+    let client = run.options(["--json", "--limit-rate", "8M"]).start();
+    until_true("recorded blocks", || known() >= 20);
+    client.signal(Signal::INT);
+    client.finish_within(PATIENCE).assert_failure(130);
+    known()
+}
+
+#[test]
+fn transfer_to_exfat_resumes_after_a_remount() {
+    let Some(disk) = ExfatDisk::mount() else { return };
+    let scene = Scene::new(8 * MIB);
+    let output = disk.file("out");
+    for options in [["--json"].as_slice(), &["--json", "--no-clobber"], &["--json", "--no-resume"]] {
+        let known = interrupted(&scene, &output);
+        disk.remount();
+        let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", &output).options(options);
+        let finished = assert_fetched(&run.run(), &output, &scene.content, "exFAT");
+        if !options.contains(&"--no-resume") {
+            assert!(
+                number(&finished, "resumed") >= known * scene.block,
+                "{known} blocks were known: {finished}"
+            );
+        }
+        assert_eq!(files_in(&disk.path()), ["out"]);
+        fs::remove_file(&output).expect("it is ours");
+    }
+}
+
+/// Where a folder cannot be synced the output is in place, and after a failure of it no journal is left.
+#[test]
+fn folder_that_cannot_be_synced_leaves_no_journal() {
+    let scene = Scene::new(6 * MIB);
+    for (error, code) in [("EINVAL", 0), ("EIO", 8)] {
+        let inject = format!("inject=fsync:error={error}");
+        let folder = scene.workspace.outputs().display().to_string();
+        // Only the calls that are about the folder.
+        let words =
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-P", &folder, "-e", "trace=fsync", "-e", &inject];
+        if run("strace", &["-qq".as_ref(), "-o".as_ref(), "/dev/null".as_ref(), "true".as_ref()]).is_none() {
+            eprintln!("SKIPPED: strace cannot trace here");
+            return;
+        }
+        let outcome = scene.fetch().options(["--sync"]).under(words).run();
+        assert_eq!(outcome.code, Some(code), "{error}: {outcome}");
+        assert!(fs::read(scene.output()).expect("it is there") == scene.content, "{error}");
+        assert!(!outcome.to_string().contains("resumable"), "{error}: {outcome}");
+        scene.workspace.assert_outputs(&["out"]);
     }
 }

@@ -6,6 +6,7 @@ mod disks;
 mod identity;
 mod interrupts;
 mod kills;
+mod locks;
 mod power;
 mod proof;
 

@@ -180,9 +180,10 @@ async fn finish<S: Source>(
             leave(sink, &shared, &error);
             return Err(error);
         }
-        let is_resumable = sink.is_resumable();
+        let (is_resumable, part) = (sink.is_resumable(), sink.path().to_owned());
         sink.publish(size, durability).inspect_err(|error| {
-            if is_resumable && !is_taken_away(error) {
+            // After the rename, only syncing can have failed.
+            if is_resumable && part.exists() && !is_taken_away(error) {
                 emit_resumable(&shared);
             }
         })

@@ -224,10 +224,13 @@ impl Sink {
         }
     }
 
-    /// Discards what an earlier transfer has left: protocol 1 cannot resume.
+    /// Starts without what an earlier transfer has left: protocol 1 cannot resume.
+    ///
+    /// # Errors
+    /// It has left blocks. They are kept.
     pub(crate) fn restart(&mut self) -> Result<(), Failure> {
         match self {
-            Self::File(part) => part.clear(),
+            Self::File(part) => part.clear_unless_saved(),
             Self::Ordered { .. } | Self::Memory(..) => Ok(()),
         }
     }

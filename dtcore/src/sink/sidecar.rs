@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{OFlags, XattrFlags, fgetxattr, fsetxattr};
+use rustix::fs::{OFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 
 /// The extended attribute that marks sidecar files.
 const MARK: &str = "user.dt.part";
@@ -22,6 +22,12 @@ pub(super) fn create(path: &Path, mode: u32) -> io::Result<File> {
 pub(super) fn mark(file: &File) {
     // Without extended attributes, sidecar files are recognised by their content.
     let _ = fsetxattr(file, MARK, b"1", XattrFlags::empty());
+}
+
+/// Removes the mark from a file that is no sidecar file any more.
+pub(super) fn unmark(file: &File) {
+    // It may have none.
+    let _ = fremovexattr(file, MARK);
 }
 
 /// Whether a file is marked as a sidecar file.

@@ -6,7 +6,7 @@
 mod format;
 mod recovery;
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -24,8 +24,11 @@ pub(crate) use format::JournalContents;
 use format::Record;
 pub(super) use format::{HEADER_LEN, JournalHeader, RECORD_LEN};
 pub(crate) use format::{PartIdentity, SourceIdentity};
+use recovery::has_recorded_block;
 pub(crate) use recovery::{Checked, Outcome, Recovered, Watch};
-pub(super) use recovery::{ResumeDecision, Trust, check_journal, is_intact, recover};
+pub(super) use recovery::{
+    ResumeDecision, Trust, check_journal, has_all_blocks, is_intact, recorded_ranges, recover,
+};
 
 /// An open journal; clones share it.
 #[derive(Clone, Debug)]
@@ -103,6 +106,12 @@ impl Journal {
     pub(super) fn require_rehash(&self) -> io::Result<()> {
         let Some(header) = read_header(&self.0.file)? else { return Ok(()) };
         self.0.file.write_all_at(&JournalHeader { boot: [0; 16], ..header }.encode(), 0)
+    }
+
+    /// Whether it is still the journal of its part file. A transfer that has taken over the part file has replaced it.
+    pub(super) fn is_current(&self) -> bool {
+        // Read rather than compared by inode, which a network file system may remember for a while.
+        header_at(&self.0.path).is_some_and(|header| header.nonce == self.0.nonce)
     }
 
     /// Whether there is a record to resume from.
@@ -195,10 +204,17 @@ impl StaleJournal {
     }
 }
 
-/// Whether the journal at `path` names this part file, which proves that it is a part file.
-pub(super) fn describes(path: &Path, part: PartIdentity) -> bool {
-    let header = open(path).and_then(|file| file.map_or(Ok(None), |file| read_header(&file)));
-    header.is_ok_and(|header| header.is_some_and(|header| header.part.inode == part.inode))
+/// Whether the journal at `path` describes `file`, which proves that it is a part file.
+///
+/// Some file systems give a file another inode number each time they are mounted. Then a block that the journal records proves it.
+pub(super) fn describes(path: &Path, file: &File, found: &Metadata) -> bool {
+    let Some(stale) = StaleJournal::read(path).ok().flatten() else { return false };
+    stale.contents.header.part.inode == found.ino() || has_recorded_block(stale.contents(), file)
+}
+
+/// The header of the journal at `path`, if there is one.
+fn header_at(path: &Path) -> Option<JournalHeader> {
+    open(path).ok()?.and_then(|file| read_header(&file).ok().flatten())
 }
 
 /// Whether there is a journal at `path`.

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use crate::digest::{RangeDigest, RangeHasher};
-use crate::manifest::{BlockId, BlockSet, Manifest};
+use crate::manifest::{BlockId, BlockSet, ByteRange, Manifest};
 use crate::num::to_usize;
 use crate::sink::journal::format::{JournalContents, PartIdentity, Record, SourceIdentity};
 use crate::sink::sparse::Holes;
@@ -92,25 +92,24 @@ pub(in super::super) fn check_journal(
     boot: Option<[u8; 16]>,
 ) -> ResumeDecision {
     let then = &stale.header.source_identity;
-    if then.remote != source_identity.remote {
-        return ResumeDecision::Restart("the partial file belongs to a different remote file");
-    }
-    // A device's number may change each time it is mounted.
-    if stale.header.part.inode != part.inode {
-        return ResumeDecision::Restart("the journal belongs to a different partial file");
-    }
     if stale.records.is_empty() {
         return ResumeDecision::Restart("the partial file contains no complete block");
     }
     if (then.manifest.size(), then.modified, then.version)
         != (source_identity.manifest.size(), source_identity.modified, source_identity.version)
     {
-        return ResumeDecision::SourceChanged;
+        return if then.remote == source_identity.remote {
+            ResumeDecision::SourceChanged
+        } else {
+            ResumeDecision::Restart("the partial file belongs to a different remote file")
+        };
     }
     if then.manifest != source_identity.manifest {
         return ResumeDecision::Restart("the server has changed the block size");
     }
-    let is_same_mount = boot == Some(stale.header.boot) && stale.header.part.device == part.device;
+    // On some file systems, device and inode get other numbers each time they are mounted. After that, or in a file that is not
+    // the journal's, the bytes decide.
+    let is_same_mount = boot == Some(stale.header.boot) && stale.header.part == part;
     ResumeDecision::Resume(if is_same_mount { Trust::Full } else { Trust::AfterRehash })
 }
 
@@ -182,6 +181,41 @@ pub(in super::super) fn is_intact(
         }
     }
     Ok(true)
+}
+
+/// Whether `part`, in which all blocks were verified, still has all of them: reads it from end to end.
+pub(in super::super) fn has_all_blocks(
+    part: &File,
+    manifest: &Manifest,
+    digests: &[Option<RangeDigest>],
+) -> io::Result<bool> {
+    let mut buffer = vec![0; PIECE];
+    for (block, digest) in manifest.blocks().zip(digests) {
+        if digest_of(part, manifest, block, &mut buffer)? != *digest {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether `file` contains a block that the journal records, in its place.
+pub(super) fn has_recorded_block(stale: &JournalContents, file: &File) -> bool {
+    let mut buffer = vec![0; PIECE];
+    let manifest = &stale.header.source_identity.manifest;
+    stale.records.iter().any(|Record { block, digest }| {
+        digest_of(file, manifest, *block, &mut buffer).ok().flatten() == Some(*digest)
+    })
+}
+
+/// Where the recorded blocks are.
+pub(in super::super) fn recorded_ranges(stale: &JournalContents) -> Vec<ByteRange> {
+    let manifest = &stale.header.source_identity.manifest;
+    let mut recorded = BlockSet::new(manifest);
+    stale.records.iter().for_each(|record| {
+        recorded.insert(record.block);
+    });
+    let blocks = manifest.blocks().filter(|block| recorded.contains(*block));
+    blocks.map(|block| manifest.range(block)).collect()
 }
 
 /// The digest of a block in the part file; `None` if the file ends before.

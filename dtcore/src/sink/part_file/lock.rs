@@ -11,23 +11,53 @@ use rustix::io::Errno;
 use crate::failure::Failure;
 use crate::sink::{journal, sidecar};
 
-/// Creates and locks a file at `path`; `None` if another transfer removed or locked it in between.
-pub(super) fn create_locked(path: &Path) -> io::Result<Option<File>> {
-    let file = sidecar::create(path, 0o666)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(sidecar::is_named(&file, path).then_some(file)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => {
-            fs::remove_file(path)?;
-            Err(error.into())
-        }
-    }
+/// What keeps other transfers away from a part file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Exclusion {
+    /// Its lock.
+    Locked,
+    /// Nothing: the file system has no locks, or grants them to everyone.
+    Absent,
 }
 
-/// The locked part file of an earlier transfer.
+/// A part file, and what keeps others away from it.
+#[derive(Debug)]
+pub(super) struct ClaimedFile {
+    pub(super) file: File,
+    pub(super) exclusion: Exclusion,
+}
+
+/// Locks the file that `path` names, where that is possible; `None` if another transfer has locked or removed it.
+fn claim(file: File, path: &Path) -> io::Result<Option<ClaimedFile>> {
+    let exclusion = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_refused_to_others(path) => Exclusion::Locked,
+        Ok(()) | Err(Errno::NOSYS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => Exclusion::Absent,
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(sidecar::is_named(&file, path).then_some(ClaimedFile { file, exclusion }))
+}
+
+/// Whether the lock on the file at `path`, which this transfer holds, is refused to whoever opens the file again.
+fn is_refused_to_others(path: &Path) -> bool {
+    // For writing, as NFS requires. A file that cannot be opened again cannot be locked by others either.
+    sidecar::open_existing_for_writing(path)
+        .map_or(true, |second| flock(&second, FlockOperation::NonBlockingLockExclusive).is_err())
+}
+
+/// Creates and locks a file at `path`; `None` if another transfer removed or locked it in between.
+pub(super) fn create_locked(path: &Path) -> io::Result<Option<ClaimedFile>> {
+    let claimed = claim(sidecar::create(path, 0o666)?, path);
+    if claimed.is_err() {
+        fs::remove_file(path)?;
+    }
+    claimed
+}
+
+/// The part file of an earlier transfer, locked where that is possible.
 #[derive(Debug)]
 pub(super) struct StalePartFile {
-    file: File,
+    claimed: ClaimedFile,
     path: PathBuf,
     mode: OpenMode,
 }
@@ -56,20 +86,22 @@ impl StalePartFile {
             }
             Err(error) => return Err(failed(error)),
         };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(Failure::OutputInUse { path: output.to_owned() }),
-            Err(error) => return Err(failed(error.into())),
-        }
-        let found = file.metadata().map_err(failed)?;
+        let Some(claimed) = claim(file, path).map_err(failed)? else {
+            // Locked by another transfer, or just removed by it.
+            return if path.exists() {
+                Err(Failure::OutputInUse { path: output.to_owned() })
+            } else {
+                Ok(None)
+            };
+        };
+        let found = claimed.file.metadata().map_err(failed)?;
         // The part file for another user's output belongs to that user.
         let is_own =
             sidecar::is_own(&found) || fs::metadata(output).is_ok_and(|output| output.uid() == found.uid());
-        if !sidecar::is_plain(&found) || !is_own || !is_part_file(&file, &found, journal) {
+        if !sidecar::is_plain(&found) || !is_own || !is_part_file(&claimed.file, &found, journal) {
             return Err(failed(io::Error::other("not a part file of this user; move it away")));
         }
-        let is_named = sidecar::is_named(&file, path);
-        Ok(is_named.then(|| Self { file, path: path.to_owned(), mode }))
+        Ok(Some(Self { claimed, path: path.to_owned(), mode }))
     }
 
     /// Removes it.
@@ -82,23 +114,20 @@ impl StalePartFile {
     }
 
     /// The locked file, open for writing; `None` if another transfer took it in between.
-    pub(super) fn take_over(self) -> io::Result<Option<File>> {
+    pub(super) fn take_over(self) -> io::Result<Option<ClaimedFile>> {
         if self.mode == OpenMode::ReadWrite {
-            return Ok(Some(self.file));
+            return Ok(Some(self.claimed));
         }
-        let mode = self.file.metadata()?.permissions().mode();
-        self.file.set_permissions(Permissions::from_mode(mode | 0o600))?;
+        let read_only = self.claimed.file;
+        let mode = read_only.metadata()?.permissions().mode();
+        read_only.set_permissions(Permissions::from_mode(mode | 0o600))?;
         let file = sidecar::open_existing_for_writing(&self.path)?;
-        if !sidecar::is_named(&self.file, &self.path) || !sidecar::is_named(&file, &self.path) {
+        if !sidecar::is_named(&read_only, &self.path) || !sidecar::is_named(&file, &self.path) {
             return Ok(None);
         }
         // The lock belongs to the open file that cannot be written to.
-        drop(self.file);
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(sidecar::is_named(&file, &self.path).then_some(file)),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        drop(read_only);
+        claim(file, &self.path)
     }
 }
 
@@ -111,11 +140,9 @@ fn open(path: &Path) -> io::Result<(File, OpenMode)> {
     }
 }
 
-/// Whether a file is marked as a part file, is empty and so not marked yet, or its journal names it.
+/// Whether a file is marked as a part file, is empty and so not marked yet, or its journal describes it.
 fn is_part_file(file: &File, found: &Metadata, journal: &Path) -> bool {
-    sidecar::is_marked(file)
-        || found.len() == 0
-        || journal::part_identity(file).is_ok_and(|part| journal::describes(journal, part))
+    sidecar::is_marked(file) || found.len() == 0 || journal::describes(journal, file, found)
 }
 
 /// Whether `path` is a part file that is in use.
@@ -169,9 +196,10 @@ mod tests {
     fn locked_file_is_open_for_writing_as_nfs_requires() {
         let (_folder, path) = stale(0o600);
         let stale = lock(&path);
-        assert!(fcntl_getfl(&stale.file).unwrap().contains(OFlags::RDWR));
+        assert!(fcntl_getfl(&stale.claimed.file).unwrap().contains(OFlags::RDWR));
         // The same open file is returned, so that no other transfer can lock it in between.
-        let file = stale.take_over().unwrap().unwrap();
+        let ClaimedFile { file, exclusion } = stale.take_over().unwrap().unwrap();
+        assert_eq!(exclusion, Exclusion::Locked);
         assert_eq!(flock(&file, FlockOperation::NonBlockingLockExclusive), Ok(()));
         assert!(is_locked(&path));
     }
@@ -180,12 +208,9 @@ mod tests {
     fn read_only_file_is_locked() {
         let (_folder, path) = stale(0o400);
         // Set explicitly, as root may write every file.
-        let stale = StalePartFile {
-            file: sidecar::open_existing(&path).unwrap(),
-            mode: OpenMode::ReadOnly,
-            ..lock(&path)
-        };
-        let file = stale.take_over().unwrap().unwrap();
+        let claimed = claim(sidecar::open_existing(&path).unwrap(), &path).unwrap().unwrap();
+        let stale = StalePartFile { claimed, path: path.clone(), mode: OpenMode::ReadOnly };
+        let ClaimedFile { file, .. } = stale.take_over().unwrap().unwrap();
         assert!(fcntl_getfl(&file).unwrap().contains(OFlags::RDWR));
         assert!(is_locked(&path));
     }

@@ -3,6 +3,7 @@
 //! The part file's name is derived from the output's, so that a later transfer finds it and resumes it or removes it, and part
 //! files do not pile up. Its lock excludes a second transfer to the same output.
 
+mod copy;
 mod lock;
 mod naming;
 mod resume;
@@ -14,14 +15,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, fsync, renameat_with, syncfs};
 use rustix::io::Errno;
 
 use crate::failure::Failure;
 use crate::sink::journal::{self, Journal};
-use crate::sink::sidecar::{is_named, mark};
+use crate::sink::sidecar::{self, is_named, mark, unmark};
 use crate::sys::filesystem;
-use lock::{StalePartFile, copy_permissions, create_locked, is_locked};
+use copy::rename_own;
+use lock::{ClaimedFile, Exclusion, StalePartFile, copy_permissions, create_locked, is_locked};
 use naming::{folder_of, journal_path, part_path, resolve};
 pub(crate) use resume::BeginError;
 
@@ -45,7 +47,7 @@ pub(crate) enum Resume {
     Refused,
 }
 
-/// A locked file next to the output.
+/// A file next to the output, locked where that is possible.
 ///
 /// If it is dropped before it is published, it stays if its journal has a record, and is removed otherwise.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub(crate) struct PartFile {
     journal: PathBuf,
     output: PathBuf,
     clobber: Clobber,
+    exclusion: Exclusion,
     state: PartState,
 }
 
@@ -101,15 +104,15 @@ impl PartFile {
         // Each further round means that another transfer created or removed the part file at the same moment.
         for _ in 0..100 {
             let locked = match create_locked(&path) {
-                Ok(file) => file.map(|file| (file, PartState::Empty)),
+                Ok(claimed) => claimed.map(|claimed| (claimed, PartState::Empty)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     let Some(stale) = StalePartFile::lock(&path, &journal, &output)? else { continue };
                     let has_journal = journal::exists(&journal).map_err(journal_error("take over"))?;
                     if resume == Resume::Allowed && has_journal {
-                        let file = stale
+                        let claimed = stale
                             .take_over()
                             .map_err(|error| Failure::local("take over", &path, 0, error))?;
-                        file.map(|file| (file, PartState::Stale))
+                        claimed.map(|claimed| (claimed, PartState::Stale))
                     } else {
                         // In this order: a new part file may get the same inode, and the journal would describe it.
                         journal::remove_all(&journal).map_err(journal_error("remove"))?;
@@ -119,8 +122,8 @@ impl PartFile {
                 }
                 Err(error) => return Err(Failure::local("create", path, 0, error)),
             };
-            let Some((file, state)) = locked else { continue };
-            let part = Self { file, path, journal: journal.clone(), output, clobber, state };
+            let Some((ClaimedFile { file, exclusion }, state)) = locked else { continue };
+            let part = Self { file, path, journal: journal.clone(), output, clobber, exclusion, state };
             // The previous holder of the lock may have published in the meantime.
             if clobber == Clobber::Refuse && fs::symlink_metadata(&part.output).is_ok() {
                 return Err(Failure::OutputExists { path: part.output.clone() });
@@ -167,19 +170,25 @@ impl PartFile {
         if !is_named(&self.file, &self.path) {
             return Err(self.changed_by_other("publish"));
         }
-        rename(&self.path, &self.output, self.clobber)?;
+        match self.exclusion {
+            Exclusion::Locked => rename(&self.path, &self.output, self.clobber)?,
+            Exclusion::Absent => rename_own(&self.file, &self.path, &self.output, self.clobber)?,
+        }
         if !is_named(&self.file, &self.output) {
             return Err(self.changed_by_other("publish"));
         }
         let state = std::mem::replace(&mut self.state, PartState::Published);
-        if durability == Durability::Synced {
-            let folder = folder_of(&self.output);
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(local("sync", folder))?;
-        }
+        // With the mark, the output would be taken for a part file if its name is that of one.
+        unmark(&self.file);
+        let synced = match durability {
+            Durability::Synced => sync_name(&self.file, folder_of(&self.output)),
+            Durability::Cached => Ok(()),
+        };
         if let PartState::Journaled(journal) = state {
             // A journal that cannot be removed describes no part file, and the next transfer removes it.
             let _ = journal.remove();
         }
+        synced.map_err(local("sync", folder_of(&self.output)))?;
         Ok(self.output.clone())
     }
 
@@ -218,6 +227,19 @@ impl Drop for PartFile {
     }
 }
 
+/// Writes the name of `file` in `folder` to the disk, where that is possible.
+fn sync_name(file: &File, folder: &Path) -> io::Result<()> {
+    match File::open(folder) {
+        Ok(folder) => match fsync(&folder) {
+            // The file system cannot sync folders; the name is written when it decides.
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => Ok(()),
+            result => Ok(result?),
+        },
+        // A folder that cannot be read is synced with its file system.
+        Err(_) => Ok(syncfs(file)?),
+    }
+}
+
 /// Renames `part` to `output`, atomically, and never over an output that must stay.
 fn rename(part: &Path, output: &Path, clobber: Clobber) -> Result<(), Failure> {
     let result = match clobber {
@@ -225,10 +247,15 @@ fn rename(part: &Path, output: &Path, clobber: Clobber) -> Result<(), Failure> {
         Clobber::Refuse => match renameat_with(CWD, part, CWD, output, RenameFlags::NOREPLACE) {
             // The file system does not support the flag; creating a hard link does not replace either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                fs::hard_link(part, output).and_then(|()| {
+                match fs::hard_link(part, output) {
                     // A part file with two names would be no part file for the next transfer.
-                    fs::remove_file(part).inspect_err(|_| drop(fs::remove_file(output)))
-                })
+                    Ok(()) => fs::remove_file(part).inspect_err(|_| drop(fs::remove_file(output))),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+                    // Without hard links either, an empty file holds the name against others until it is replaced.
+                    Err(_) => sidecar::create(output, 0o600).and_then(|_| {
+                        fs::rename(part, output).inspect_err(|_| drop(fs::remove_file(output)))
+                    }),
+                }
             }
             result => result.map_err(io::Error::from),
         },

@@ -1,12 +1,16 @@
 //! Resuming a part file: the blocks that are in place, and the journal for the others.
 
+use std::{fs, io};
+
+use super::copy::PrivateCopy;
+use super::lock::{ClaimedFile, Exclusion, create_locked};
 use super::{PartFile, PartState};
 use crate::digest::RangeDigest;
-use crate::failure::Failure;
+use crate::failure::{Failure, is_disk_full};
 use crate::manifest::{ByteRange, Manifest};
 use crate::sink::journal::{
-    self, Journal, Outcome, PartIdentity, Recovered, ResumeDecision, SourceIdentity, StaleJournal, Trust,
-    Watch, check_journal, recover,
+    self, Journal, Outcome, Recovered, ResumeDecision, SourceIdentity, StaleJournal, Trust, Watch,
+    check_journal, recover,
 };
 use crate::sink::sidecar::is_named;
 
@@ -47,7 +51,7 @@ impl PartFile {
         let part = journal::part_identity(&self.file)
             .map_err(|source| Failure::local("inspect", &self.path, 0, source))?;
         match check_journal(stale.contents(), source_identity, part, journal::boot_id()) {
-            ResumeDecision::Resume(trust) => self.resume(source_identity, part, stale, trust, watch),
+            ResumeDecision::Resume(trust) => self.resume(source_identity, stale, trust, watch),
             ResumeDecision::SourceChanged => Err(BeginError::SourceChanged),
             ResumeDecision::Restart(reason) => self.restart(source_identity, reason),
         }
@@ -82,28 +86,47 @@ impl PartFile {
     fn resume(
         &mut self,
         source_identity: &SourceIdentity,
-        part: PartIdentity,
         stale: StaleJournal,
         trust: Trust,
         watch: &mut Watch<'_>,
     ) -> Result<Begun, BeginError> {
         let part_error = |source| Failure::local("read back", &self.path, 0, source);
         let size = source_identity.manifest.size();
-        if self.file.metadata().map_err(part_error)?.len() > size {
+        let copy = match self.exclusion {
+            Exclusion::Locked => None,
+            // The transfer that has written it may go on writing to it.
+            Exclusion::Absent => {
+                let copied =
+                    PrivateCopy::of_blocks(&self.file, (&self.path, &self.output), stale.contents(), watch)?;
+                Some(copied.ok_or(Failure::Cancelled)?)
+            }
+        };
+        let (file, trust) = match &copy {
+            None => (&self.file, trust),
+            Some(copy) => (copy.file(), Trust::AfterRehash),
+        };
+        let recovered = recover(stale.contents(), file, trust, watch);
+        let (recovered, is_less) = recovered.map_err(part_error)?.ok_or(Failure::Cancelled)?;
+        if is_less && recovered.bytes == 0 {
+            drop(copy);
+            return self.restart(source_identity, "no block of the partial file is intact");
+        }
+        if let Some(copy) = copy {
+            self.file = copy.replace(&self.path)?;
+        } else if self.file.metadata().map_err(part_error)?.len() > size {
             self.file.set_len(size).map_err(part_error)?;
         }
-        let recovered = recover(stale.contents(), &self.file, trust, watch);
-        let (recovered, is_less) = recovered.map_err(part_error)?.ok_or(Failure::Cancelled)?;
-        // The journal must forget invalid blocks before the file is extended over them again.
-        let journal = if is_less || trust == Trust::AfterRehash {
-            Journal::replace(
-                &self.journal,
-                source_identity,
-                part,
-                &recovered.records(&source_identity.manifest),
-            )
-        } else {
-            Journal::resume(stale, &self.journal)
+        let part = journal::part_identity(&self.file)
+            .map_err(|source| Failure::local("inspect", &self.path, 0, source))?;
+        let records = recovered.records(&source_identity.manifest);
+        let journal = match Journal::replace(&self.journal, source_identity, part, &records) {
+            // The journal must forget invalid blocks before the file is extended over them again. If there is nothing to forget,
+            // the old one will do on a full disk.
+            Err(error) if is_disk_full(&error) && !is_less && trust == Trust::Full => {
+                Journal::resume(stale, &self.journal)
+            }
+            // Whoever has lost the part file to this transfer finds that out by the new journal.
+            replaced => replaced,
         }
         .map_err(|source| self.journal_error("resume", source))?;
         self.state = PartState::Journaled(journal.clone());
@@ -128,13 +151,22 @@ impl PartFile {
         }
     }
 
-    /// Fails if another process has truncated the file, in which all blocks were verified. Rehashes blocks next to holes.
+    /// Fails if another process has changed the file, in which all blocks were verified.
+    ///
+    /// Rehashes blocks next to holes, and all blocks if another transfer has taken over the part file, and may write to it.
     pub(crate) fn check_intact(
         &self,
         manifest: &Manifest,
         digests: &[Option<RangeDigest>],
     ) -> Result<(), Failure> {
-        let is_intact = journal::is_intact(&self.file, manifest, digests);
+        let is_intact = match &self.state {
+            PartState::Journaled(journal) if !journal.is_current() => {
+                journal::has_all_blocks(&self.file, manifest, digests)
+            }
+            PartState::Journaled(_) | PartState::Stale | PartState::Empty | PartState::Published => {
+                journal::is_intact(&self.file, manifest, digests)
+            }
+        };
         if is_intact.map_err(|source| Failure::local("read back", &self.path, 0, source))? {
             Ok(())
         } else {
@@ -151,16 +183,52 @@ impl PartFile {
     }
 
     /// Removes all blocks and the journal, for a transfer from the start, perhaps without a journal.
+    ///
+    /// It gets a new file: where locks do not keep it away, the transfer that has written the old one may go on writing to it.
     pub(crate) fn clear(&mut self) -> Result<(), Failure> {
-        // In this order: a record without its bytes would be wrong.
-        journal::remove_all(&self.journal).map_err(|source| self.journal_error("remove", source))?;
-        self.state = PartState::Empty;
-        self.file.set_len(0).map_err(|source| Failure::local("empty", &self.path, 0, source))
+        if let PartState::Empty = self.state {
+            return Ok(());
+        }
+        self.remove_journal()?;
+        let created = |source| Failure::local("create", &self.path, 0, source);
+        if !is_named(&self.file, &self.path) {
+            return Err(self.changed_by_other("start over with"));
+        }
+        fs::remove_file(&self.path).map_err(|source| Failure::local("remove", &self.path, 0, source))?;
+        let claimed = match create_locked(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(created(error)),
+            created => created.ok().flatten(),
+        };
+        let Some(ClaimedFile { file, exclusion }) = claimed else {
+            return Err(Failure::OutputInUse { path: self.output.clone() });
+        };
+        (self.file, self.exclusion) = (file, exclusion);
+        self.prepare().map_err(|error| Failure::local("prepare", &self.path, 0, error))
+    }
+
+    /// As [`clear`](Self::clear), unless a block of an earlier transfer would be lost.
+    pub(crate) fn clear_unless_saved(&mut self) -> Result<(), Failure> {
+        if let PartState::Stale = self.state
+            && let Ok(Some(stale)) = StaleJournal::read(&self.journal)
+            && !stale.contents().records.is_empty()
+        {
+            let text = "it holds verified blocks, which protocol 1 cannot resume; use protocol 2, or start over with --no-resume";
+            let source = io::Error::other(text);
+            return Err(Failure::LocalFile { action: "replace", path: self.path.clone(), source });
+        }
+        self.clear()
     }
 
     /// Removes the part file and its journal in any state.
     pub(crate) fn discard(mut self) -> Result<(), Failure> {
-        self.clear()
+        self.remove_journal()
+    }
+
+    /// Removes the journal first: a record without its bytes would be wrong.
+    fn remove_journal(&mut self) -> Result<(), Failure> {
+        journal::remove_all(&self.journal).map_err(|source| self.journal_error("remove", source))?;
+        self.state = PartState::Empty;
+        Ok(())
     }
 
     fn journal_error(&self, action: &'static str, source: std::io::Error) -> Failure {

@@ -42,6 +42,39 @@ fn output_changes_only_when_published() {
     assert_eq!(names(folder.path()), ["out"]);
 }
 
+/// A file that is called like a part file is none once it is complete.
+#[test]
+fn finished_output_is_not_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("x.dtpart");
+    publish(PartFile::create(&output, Clobber::Replace).unwrap(), b"finished").unwrap();
+    assert!(PartFile::create(&folder.path().join("x"), Clobber::Replace).is_err());
+    assert_eq!(fs::read(&output).unwrap(), b"finished");
+}
+
+#[test]
+fn output_is_published_where_locks_are_absent() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let unlocked = |clobber| {
+        let mut part = PartFile::create(&output, clobber).unwrap();
+        part.exclusion = Exclusion::Absent;
+        part
+    };
+    publish(unlocked(Clobber::Refuse), b"first").unwrap();
+    assert_eq!(
+        (fs::read(&output).unwrap(), names(folder.path())),
+        (b"first".to_vec(), vec!["out".to_owned()])
+    );
+    let other = folder.path().join("other");
+    let part = unlocked(Clobber::Replace);
+    fs::write(&other, "of another transfer").unwrap();
+    fs::rename(&other, &part.path).unwrap();
+    copy::rename_own(&part.file, &part.path, &output, Clobber::Replace).unwrap_err();
+    assert_eq!(fs::read(&output).unwrap(), b"first", "only its own file is published");
+    assert_eq!(fs::read(&part.path).unwrap(), b"of another transfer");
+}
+
 #[test]
 fn second_transfer_to_the_same_output_is_rejected() {
     let folder = tempfile::tempdir().unwrap();

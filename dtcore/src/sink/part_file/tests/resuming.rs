@@ -132,6 +132,7 @@ fn part_file_of_another_remote_file_or_block_size_restarts() {
     for change in [
         |source_identity: &mut SourceIdentity| {
             source_identity.remote = SourceIdentity::remote("host:1", b"other");
+            source_identity.version = SourceVersion([3; 16]);
         },
         |source_identity: &mut SourceIdentity| {
             let block = BlockSize::new(2 * BLOCK).unwrap();
@@ -141,20 +142,82 @@ fn part_file_of_another_remote_file_or_block_size_restarts() {
         let folder = Folder::after_kill();
         let mut changed = source_identity();
         change(&mut changed);
+        let old = File::open(folder.part()).unwrap();
+        let before = fs::read(folder.part()).unwrap();
         let mut part = folder.lock();
         let (_, recovered) = begin(&mut part, &changed).unwrap();
         assert!(is_restarted(recovered.outcome));
+        // Whoever still has the old file open neither writes into the new one nor finds its bytes changed.
+        assert_ne!(old.metadata().unwrap().ino(), part.file.metadata().unwrap().ino());
+        let mut kept = vec![0; before.len()];
+        std::os::unix::fs::FileExt::read_exact_at(&old, &mut kept, 0).unwrap();
+        assert_eq!(kept, before);
         assert_eq!((recovered.bytes, recovered.done.len()), (0, 0));
         assert_eq!(part.file.metadata().unwrap().len(), 0);
     }
+}
 
-    let folder = Folder::after_kill();
-    fs::rename(folder.part(), folder.dir.path().join("kept")).unwrap();
-    fs::copy(folder.dir.path().join("kept"), folder.part()).unwrap();
-    mark(&File::open(folder.part()).unwrap());
-    fs::remove_file(folder.dir.path().join("kept")).unwrap();
-    let (done, outcome) = folder.finish();
-    assert!(done.is_empty() && is_restarted(outcome), "a journal describes one file, not a name");
+/// A file system may give a file another inode number each time it is mounted: then the bytes decide.
+#[test]
+fn part_file_with_another_inode_number_is_rehashed() {
+    let replaced_by = |change: &dyn Fn(&Path)| {
+        let folder = Folder::after_kill();
+        let copy = folder.dir.path().join("copy");
+        fs::copy(folder.part(), &copy).unwrap();
+        // It is not marked, as on a file system without extended attributes.
+        let _ = rustix::fs::fremovexattr(File::open(&copy).unwrap(), "user.dt.part");
+        change(&copy);
+        fs::rename(copy, folder.part()).unwrap();
+        folder
+    };
+    assert_eq!(replaced_by(&|_| {}).finish(), (vec![0, 2], Outcome::Resumed));
+    let damaged = replaced_by(&|copy| {
+        let copy = OpenOptions::new().write(true).open(copy).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&copy, b"damaged", 9).unwrap();
+    });
+    assert_eq!(damaged.finish(), (vec![2], Outcome::Resumed));
+    let folder = replaced_by(&|_| {});
+    assert!(
+        PartFile::lock(&folder.output, Clobber::Replace, Resume::Refused).is_ok(),
+        "it is ours to remove"
+    );
+    let foreign = replaced_by(&|copy| fs::write(copy, vec![7; 3 << 16]).unwrap());
+    assert!(PartFile::lock(&foreign.output, Clobber::Replace, Resume::Refused).is_err());
+}
+
+/// Where locks exclude nobody, a resumed transfer gets a file of its own, and each publishes only its own.
+#[test]
+fn file_that_is_not_locked_has_one_writer() {
+    let folder = Folder::new();
+    let (first, _) = folder.received(Engine::Map, &[0, 2]);
+    rustix::fs::flock(&first.file, rustix::fs::FlockOperation::Unlock).unwrap();
+    let mut second = folder.lock();
+    second.exclusion = Exclusion::Absent;
+    let (_, recovered) = begin(&mut second, &source_identity()).unwrap();
+    assert_eq!(indices(&recovered.done), [0, 2]);
+    assert_ne!(first.file.metadata().unwrap().ino(), second.file.metadata().unwrap().ino());
+    first.check_name().unwrap_err();
+    assert!(!first.is_resumable());
+    first.publish(1, Durability::Cached).unwrap_err();
+    assert_eq!(folder.names(), ["out.dtjournal", "out.dtpart"]);
+    drop(second);
+    assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
+}
+
+/// A lock that another machine does not see: the part file is shared, and read back before it is published.
+#[test]
+fn part_file_taken_over_by_another_transfer_is_verified() {
+    let folder = Folder::new();
+    let manifest = source_identity().manifest;
+    let digests: Vec<_> = manifest.blocks().map(|block| Some(digest_of(block))).collect();
+    let (first, _) = folder.received(Engine::Write, &[0, 1, 2, 3]);
+    first.check_intact(&manifest, &digests).unwrap();
+    rustix::fs::flock(&first.file, rustix::fs::FlockOperation::Unlock).unwrap();
+    let (second, _) = folder.received(Engine::Write, &[]);
+    first.check_intact(&manifest, &digests).unwrap();
+    folder.flip_byte(BLOCK + 3);
+    first.check_intact(&manifest, &digests).unwrap_err();
+    drop((first, second));
 }
 
 #[test]
