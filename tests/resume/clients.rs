@@ -96,7 +96,7 @@ fn one_of_many_clients_resumes() {
     scene.workspace.assert_outputs(&["out"]);
 }
 
-/// Protocol 1 cannot resume, so it does not start where blocks would be lost, unless it is told to.
+/// Protocol 1 cannot resume, so it does not start where blocks would be lost, without `--no-resume`.
 #[test]
 fn legacy_protocol_keeps_saved_blocks() {
     let scene = Scene::new(6 * MIB);

@@ -1,4 +1,4 @@
-//! Where locks do not exclude: a file that no other transfer has open, to resume in and to publish.
+//! Where locks do not exclude: a file that no other transfer has open, to resume in.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::lock::{ClaimedFile, copy_permissions, create_locked};
-use super::{Clobber, rename};
 use crate::failure::Failure;
 use crate::manifest::ByteRange;
+use crate::num::to_u64;
 use crate::sink::journal::{Checked, JournalContents, Watch, recorded_ranges};
-use crate::sink::sidecar::{is_named, mark};
+use crate::sink::sidecar::mark;
 use crate::sys::{PIECE, PieceReader};
 
 /// A copy of a part file under a name that no other transfer uses; removed if it is dropped.
@@ -85,36 +85,15 @@ fn copy_range(from: &File, to: &File, range: ByteRange) -> io::Result<()> {
     let mut at = range.start();
     let mut pieces = PieceReader::new(range, |buffer, offset| from.read_at(buffer, offset));
     loop {
-        let piece = match pieces.next(&mut buffer) {
-            Ok(piece @ [_, ..]) => piece,
-            // What cannot be read is fetched again.
-            Ok([]) | Err(_) => return Ok(()),
-        };
+        // What cannot be read is fetched again.
+        let Ok(piece @ [_, ..]) = pieces.next(&mut buffer) else { return Ok(()) };
         to.write_all_at(piece, at)?;
-        at += crate::num::to_u64(piece.len());
+        at += to_u64(piece.len());
     }
 }
 
-/// Renames the part file to `output`, although another transfer may give its name to another file at any moment.
-pub(super) fn rename_own(file: &File, part: &Path, output: &Path, clobber: Clobber) -> Result<(), Failure> {
-    let failed = |source| Failure::local("rename into place", output, 0, source);
-    let private = private_path(part).map_err(failed)?;
-    fs::rename(part, &private).map_err(failed)?;
-    // What has the private name keeps it.
-    let renamed = if is_named(file, &private) {
-        rename(&private, output, clobber)
-    } else {
-        let text = "another process has replaced its partial file";
-        Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, text)))
-    };
-    renamed.inspect_err(|_| {
-        // It is not this transfer's, or is to be resumed.
-        let _ = rename(&private, part, Clobber::Refuse);
-    })
-}
-
 /// A name next to the part file's that no file has, and as long, as that may have the maximum length.
-fn private_path(part: &Path) -> io::Result<PathBuf> {
+pub(super) fn private_path(part: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 3];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let path = part.with_extension(random.map(|byte| format!("{byte:02x}")).concat());

@@ -38,7 +38,7 @@ fn claim(file: File, path: &Path) -> io::Result<Option<ClaimedFile>> {
     Ok(sidecar::is_named(&file, path).then_some(ClaimedFile { file, exclusion }))
 }
 
-/// Whether the lock on the file at `path`, which this transfer holds, is refused to whoever opens the file again.
+/// Whether the lock on the file at `path`, which this transfer holds, is refused to another process that opens the file.
 fn is_refused_to_others(path: &Path) -> bool {
     // For writing, as NFS requires. A file that cannot be opened again cannot be locked by others either.
     sidecar::open_existing_for_writing(path)

@@ -6,6 +6,7 @@
 mod copy;
 mod lock;
 mod naming;
+mod publish;
 mod resume;
 #[cfg(test)]
 mod tests;
@@ -15,14 +16,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, fsync, renameat_with, syncfs};
-use rustix::io::Errno;
-
 use crate::failure::Failure;
 use crate::sink::journal::{self, Journal};
-use crate::sink::sidecar::{self, is_named, mark, unmark};
-use crate::sys::filesystem;
-use copy::rename_own;
+use crate::sink::sidecar::{is_named, mark};
 use lock::{ClaimedFile, Exclusion, StalePartFile, copy_permissions, create_locked, is_locked};
 use naming::{folder_of, journal_path, part_path, resolve};
 pub(crate) use resume::BeginError;
@@ -76,9 +72,6 @@ enum PartState {
 
 impl PartFile {
     /// Creates the part file for `output`, and removes the one of an earlier transfer.
-    ///
-    /// # Errors
-    /// [`Failure::OutputExists`], [`Failure::OutputInUse`], or a local file error.
     #[cfg(test)]
     pub(crate) fn create(output: &Path, clobber: Clobber) -> Result<Self, Failure> {
         Self::lock(output, clobber, Resume::Refused)
@@ -151,45 +144,8 @@ impl PartFile {
     /// Truncates the file to `len` bytes and renames it to the output, atomically.
     ///
     /// With [`Durability::Synced`] the bytes and the name are on the disk when this returns.
-    pub(crate) fn publish(mut self, len: u64, durability: Durability) -> Result<PathBuf, Failure> {
-        let local = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| Failure::local(action, path, len, source)
-        };
-        if self.file.metadata().map_err(local("inspect", &self.path))?.len() < len {
-            return Err(self.changed_by_other("publish"));
-        }
-        self.file.set_len(len).map_err(local("truncate", &self.path))?;
-        // Some file systems report a full disk or a quota only on write-back.
-        if durability == Durability::Synced
-            || filesystem::defers_errors(&self.file).map_err(local("inspect", &self.path))?
-        {
-            self.file.sync_all().map_err(local("sync", &self.path))?;
-        }
-        // The open file was verified, but another one may have its name.
-        if !is_named(&self.file, &self.path) {
-            return Err(self.changed_by_other("publish"));
-        }
-        match self.exclusion {
-            Exclusion::Locked => rename(&self.path, &self.output, self.clobber)?,
-            Exclusion::Absent => rename_own(&self.file, &self.path, &self.output, self.clobber)?,
-        }
-        if !is_named(&self.file, &self.output) {
-            return Err(self.changed_by_other("publish"));
-        }
-        let state = std::mem::replace(&mut self.state, PartState::Published);
-        // With the mark, the output would be taken for a part file if its name is that of one.
-        unmark(&self.file);
-        let synced = match durability {
-            Durability::Synced => sync_name(&self.file, folder_of(&self.output)),
-            Durability::Cached => Ok(()),
-        };
-        if let PartState::Journaled(journal) = state {
-            // A journal that cannot be removed describes no part file, and the next transfer removes it.
-            let _ = journal.remove();
-        }
-        synced.map_err(local("sync", folder_of(&self.output)))?;
-        Ok(self.output.clone())
+    pub(crate) fn publish(self, len: u64, durability: Durability) -> Result<PathBuf, Failure> {
+        publish::publish(self, len, durability)
     }
 
     /// Fails if the part file was removed or renamed, or another file has its name.
@@ -225,48 +181,6 @@ impl Drop for PartFile {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-/// Writes the name of `file` in `folder` to the disk, where that is possible.
-fn sync_name(file: &File, folder: &Path) -> io::Result<()> {
-    match File::open(folder) {
-        Ok(folder) => match fsync(&folder) {
-            // The file system cannot sync folders; the name is written when it decides.
-            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => Ok(()),
-            result => Ok(result?),
-        },
-        // A folder that cannot be read is synced with its file system.
-        Err(_) => Ok(syncfs(file)?),
-    }
-}
-
-/// Renames `part` to `output`, atomically, and never over an output that must stay.
-fn rename(part: &Path, output: &Path, clobber: Clobber) -> Result<(), Failure> {
-    let result = match clobber {
-        Clobber::Replace => fs::rename(part, output),
-        Clobber::Refuse => match renameat_with(CWD, part, CWD, output, RenameFlags::NOREPLACE) {
-            // The file system does not support the flag; creating a hard link does not replace either.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                match fs::hard_link(part, output) {
-                    // A part file with two names would be no part file for the next transfer.
-                    Ok(()) => fs::remove_file(part).inspect_err(|_| drop(fs::remove_file(output))),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-                    // Without hard links either, an empty file holds the name against others until it is replaced.
-                    Err(_) => sidecar::create(output, 0o600).and_then(|_| {
-                        fs::rename(part, output).inspect_err(|_| drop(fs::remove_file(output)))
-                    }),
-                }
-            }
-            result => result.map_err(io::Error::from),
-        },
-    };
-    result.map_err(|source| {
-        if source.kind() == io::ErrorKind::AlreadyExists {
-            Failure::OutputExists { path: output.to_owned() }
-        } else {
-            Failure::local("rename into place", output, 0, source)
-        }
-    })
 }
 
 /// Whether a published output is on the disk when the transfer reports success.

@@ -1,5 +1,6 @@
 //! Resuming a part file: the blocks that are in place, and the journal for the others.
 
+use std::path::Path;
 use std::{fs, io};
 
 use super::copy::PrivateCopy;
@@ -46,7 +47,8 @@ impl PartFile {
         watch: &mut Watch<'_>,
     ) -> Result<Begun, BeginError> {
         let PartState::Stale = self.state else { return self.start_fresh(source_identity, Outcome::Fresh) };
-        let stale = StaleJournal::read(&self.journal).map_err(|source| self.journal_error("read", source))?;
+        let stale = StaleJournal::read(&self.journal)
+            .map_err(|source| journal_error(&self.journal, "read", source))?;
         let Some(stale) = stale else { return self.restart(source_identity, "the journal is damaged") };
         let part = journal::part_identity(&self.file)
             .map_err(|source| Failure::local("inspect", &self.path, 0, source))?;
@@ -74,7 +76,7 @@ impl PartFile {
         let journal = if source_identity.manifest.n_blocks() > 1 {
             let journal = journal::part_identity(&self.file)
                 .and_then(|part| Journal::create(&self.journal, source_identity, part))
-                .map_err(|source| self.journal_error("create", source))?;
+                .map_err(|source| journal_error(&self.journal, "create", source))?;
             self.state = PartState::Journaled(journal.clone());
             Some(journal)
         } else {
@@ -125,10 +127,10 @@ impl PartFile {
             Err(error) if is_disk_full(&error) && !is_less && trust == Trust::Full => {
                 Journal::resume(stale, &self.journal)
             }
-            // Whoever has lost the part file to this transfer finds that out by the new journal.
+            // A transfer that has lost the part file to this one finds that out by the new journal.
             replaced => replaced,
         }
-        .map_err(|source| self.journal_error("resume", source))?;
+        .map_err(|source| journal_error(&self.journal, "resume", source))?;
         self.state = PartState::Journaled(journal.clone());
         Ok((Some(journal), recovered))
     }
@@ -190,30 +192,18 @@ impl PartFile {
             return Ok(());
         }
         self.remove_journal()?;
-        let created = |source| Failure::local("create", &self.path, 0, source);
         if !is_named(&self.file, &self.path) {
             return Err(self.changed_by_other("start over with"));
         }
-        fs::remove_file(&self.path).map_err(|source| Failure::local("remove", &self.path, 0, source))?;
-        let claimed = match create_locked(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(created(error)),
-            created => created.ok().flatten(),
-        };
-        let Some(ClaimedFile { file, exclusion }) = claimed else {
-            return Err(Failure::OutputInUse { path: self.output.clone() });
-        };
+        let ClaimedFile { file, exclusion } = replaced(&self.path, &self.output)?;
         (self.file, self.exclusion) = (file, exclusion);
         self.prepare().map_err(|error| Failure::local("prepare", &self.path, 0, error))
     }
 
     /// As [`clear`](Self::clear), unless a block of an earlier transfer would be lost.
     pub(crate) fn clear_unless_saved(&mut self) -> Result<(), Failure> {
-        if let PartState::Stale = self.state
-            && let Ok(Some(stale)) = StaleJournal::read(&self.journal)
-            && !stale.contents().records.is_empty()
-        {
-            let text = "it holds verified blocks, which protocol 1 cannot resume; use protocol 2, or start over with --no-resume";
-            let source = io::Error::other(text);
+        if matches!(self.state, PartState::Stale) && has_records(&self.journal) {
+            let source = io::Error::other(SAVED);
             return Err(Failure::LocalFile { action: "replace", path: self.path.clone(), source });
         }
         self.clear()
@@ -226,12 +216,34 @@ impl PartFile {
 
     /// Removes the journal first: a record without its bytes would be wrong.
     fn remove_journal(&mut self) -> Result<(), Failure> {
-        journal::remove_all(&self.journal).map_err(|source| self.journal_error("remove", source))?;
+        journal::remove_all(&self.journal)
+            .map_err(|source| journal_error(&self.journal, "remove", source))?;
         self.state = PartState::Empty;
         Ok(())
     }
+}
 
-    fn journal_error(&self, action: &'static str, source: std::io::Error) -> Failure {
-        Failure::local(action, &self.journal, 0, source)
-    }
+/// Why protocol 1 does not start over.
+const SAVED: &str = "it holds verified blocks, which protocol 1 cannot resume; use protocol 2, or start over with --no-resume";
+
+/// Whether the journal at `path` records a block.
+fn has_records(path: &Path) -> bool {
+    StaleJournal::read(path)
+        .is_ok_and(|stale| stale.is_some_and(|stale| !stale.contents().records.is_empty()))
+}
+
+/// Removes the part file at `path`, and creates and locks a new one.
+fn replaced(path: &Path, output: &Path) -> Result<ClaimedFile, Failure> {
+    fs::remove_file(path).map_err(|source| Failure::local("remove", path, 0, source))?;
+    let claimed = match create_locked(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Failure::local("create", path, 0, error));
+        }
+        created => created.ok().flatten(),
+    };
+    claimed.ok_or_else(|| Failure::OutputInUse { path: output.to_owned() })
+}
+
+fn journal_error(path: &Path, action: &'static str, source: io::Error) -> Failure {
+    Failure::local(action, path, 0, source)
 }

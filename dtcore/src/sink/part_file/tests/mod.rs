@@ -42,7 +42,7 @@ fn output_changes_only_when_published() {
     assert_eq!(names(folder.path()), ["out"]);
 }
 
-/// A file that is called like a part file is none once it is complete.
+/// A complete file may be called like a part file.
 #[test]
 fn finished_output_is_not_marked() {
     let folder = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ fn output_is_published_where_locks_are_absent() {
     let part = unlocked(Clobber::Replace);
     fs::write(&other, "of another transfer").unwrap();
     fs::rename(&other, &part.path).unwrap();
-    copy::rename_own(&part.file, &part.path, &output, Clobber::Replace).unwrap_err();
+    publish::rename_own(&part.file, &part.path, &output, Clobber::Replace).unwrap_err();
     assert_eq!(fs::read(&output).unwrap(), b"first", "only its own file is published");
     assert_eq!(fs::read(&part.path).unwrap(), b"of another transfer");
 }

@@ -147,7 +147,7 @@ fn part_file_of_another_remote_file_or_block_size_restarts() {
         let mut part = folder.lock();
         let (_, recovered) = begin(&mut part, &changed).unwrap();
         assert!(is_restarted(recovered.outcome));
-        // Whoever still has the old file open neither writes into the new one nor finds its bytes changed.
+        // A process that still has the old file open neither writes into the new one nor finds its bytes changed.
         assert_ne!(old.metadata().unwrap().ino(), part.file.metadata().unwrap().ino());
         let mut kept = vec![0; before.len()];
         std::os::unix::fs::FileExt::read_exact_at(&old, &mut kept, 0).unwrap();
