@@ -249,7 +249,8 @@ fn failed_call_of_a_server() {
         for (call, errors) in OF_A_SERVER {
             for error in errors {
                 let n = (1..MOST).take_while(|k| check_server(&scene, protocol, call, error, *k)).count();
-                let is_used = ["accept4", "openat2", "sendfile", "statx"].contains(&call);
+                // To a client on the same machine the server sends from a mapping, and calls sendfile only where it cannot map.
+                let is_used = ["accept4", "openat2", "statx"].contains(&call);
                 assert!(n > 0 || !is_used, "{call} is never called");
             }
         }
