@@ -114,15 +114,14 @@ impl InOrderReader {
     ///
     /// It is an error of the thread if they are not `size` bytes.
     pub(crate) fn close(&self, size: u64) {
-        self.shared.set(ReaderState::Closed { size });
+        self.shared.queue.lock().state = ReaderState::Closed { size };
+        self.shared.changed.notify_one();
     }
-}
 
-impl InOrderReader {
     /// Makes the thread stop after the piece that it works on.
     pub(crate) fn abandon(&self) {
-        self.shared.queue.lock().segments.clear();
-        self.shared.set(ReaderState::Abandoned);
+        *self.shared.queue.lock() = Queue { state: ReaderState::Abandoned, ..Queue::default() };
+        self.shared.changed.notify_one();
     }
 }
 
@@ -138,13 +137,6 @@ struct ReadQueue {
     changed: Condvar,
     position: AtomicU64,
     moved: Notify,
-}
-
-impl ReadQueue {
-    fn set(&self, state: ReaderState) {
-        self.queue.lock().state = state;
-        self.changed.notify_one();
-    }
 }
 
 #[derive(Debug, Default)]

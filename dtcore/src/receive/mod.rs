@@ -218,8 +218,13 @@ async fn prepare<S: Source>(
     place_freed: &Arc<Notify>,
     cancel: &CancellationToken,
 ) -> Result<(Sink, FileSink, Recovered), Failure> {
+    let permit = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(Failure::Cancelled),
+        permit = PREPARING.acquire() => permit.map_err(|_| Failure::thread_died("prepare the output"))?,
+    };
     let (mut sink, identity, name) = (sink, offered.identity.clone(), source.name().clone());
-    let (events, cancel, cancelled) = (events.clone(), cancel.clone(), cancel);
+    let (events, cancel) = (events.clone(), cancel.clone());
     let (engine, n_streams) = (settings.engine, settings.streams.value());
     let place_freed = Arc::clone(place_freed);
     let mut reported: Option<Instant> = None;
@@ -229,11 +234,6 @@ async fn prepare<S: Source>(
             events.try_emit(Event::Checking { bytes: checked.bytes, of: checked.of });
         }
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let permit = tokio::select! {
-        biased;
-        () = cancelled.cancelled() => return Err(Failure::Cancelled),
-        permit = PREPARING.acquire() => permit.map_err(|_| Failure::thread_died("prepare the output"))?,
     };
     let preparing = spawn_blocking(move || {
         let _permit = permit;

@@ -122,7 +122,7 @@ pub(super) fn outcome<S: Source>(
     if let Some(error) = transfer.completion.take_failure() {
         return Err(error);
     }
-    let scheduler = transfer.scheduler();
+    let scheduler = transfer.scheduler.lock();
     let Some(expected) = transfer.file_digest.expected().filter(|_| scheduler.is_complete()) else {
         return Ok(None);
     };
@@ -138,7 +138,7 @@ pub(super) fn check_streams<S: Source>(
     checked: &mut Duration,
     now: Duration,
 ) -> Result<(), Failure> {
-    let mut scheduler = transfer.scheduler();
+    let mut scheduler = transfer.scheduler.lock();
     if now.saturating_sub(*checked) > STOPPED {
         // The program was stopped, and so waited for nothing.
         scheduler.reset_timers(now);

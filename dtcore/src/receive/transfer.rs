@@ -5,8 +5,8 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -123,17 +123,13 @@ impl<S: Source> ActiveTransfer<S> {
         self.started.elapsed()
     }
 
-    pub(super) fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
-        self.scheduler.lock()
-    }
-
     /// Queues on `stream` what it should request now.
     pub(super) fn request_on(&self, id: StreamId, stream: &mut S::Stream) -> NextStep {
         if self.completion.has_failed() || self.completion.is_accepted() {
             return NextStep::Over;
         }
         let now = self.now();
-        let mut scheduler = self.scheduler();
+        let mut scheduler = self.scheduler.lock();
         while let NextRun::Request(run) = scheduler.next_run(id, now) {
             // The scheduler has fewer in flight than may be unanswered.
             if !stream.request(run) {
@@ -154,7 +150,7 @@ impl<S: Source> ActiveTransfer<S> {
     pub(super) fn opened(&self, id: StreamId, rtt: Duration, pushed: Option<BlockRun>) {
         let now = self.now();
         self.streams.opened();
-        let mut scheduler = self.scheduler();
+        let mut scheduler = self.scheduler.lock();
         scheduler.opened(id, rtt, now);
         if let Some(run) = pushed {
             scheduler.assign_pushed(id, run, now);
@@ -172,7 +168,7 @@ impl<S: Source> ActiveTransfer<S> {
     /// The connection of a stream has ended.
     pub(super) fn closed(&self, id: StreamId) {
         self.streams.closed(id);
-        self.scheduler().lost(id, self.now());
+        self.scheduler.lock().lost(id, self.now());
         self.file_digest.lost(id);
         if self.manifest.n_blocks() > 1 {
             self.file_digest.need();
@@ -181,7 +177,7 @@ impl<S: Source> ActiveTransfer<S> {
 
     /// Whether a stream that was closed with nothing to do should be open again. Its wake signals when that changes.
     pub(super) fn is_stream_needed(&self) -> bool {
-        let scheduler = self.scheduler();
+        let scheduler = self.scheduler.lock();
         let is_digest_needed = self.file_digest.is_to_request() && scheduler.is_all_assigned();
         let is_complete = scheduler.is_complete();
         let is_anything_to_request = scheduler.is_anything_to_request();
@@ -191,7 +187,7 @@ impl<S: Source> ActiveTransfer<S> {
 
     /// Whether nothing is left to do, or nothing can succeed any more.
     pub(super) fn is_over(&self) -> bool {
-        let is_complete = self.scheduler().is_complete();
+        let is_complete = self.scheduler.lock().is_complete();
         self.is_over_with(is_complete)
     }
 
@@ -203,19 +199,19 @@ impl<S: Source> ActiveTransfer<S> {
     pub(super) fn progressed(&self, id: StreamId, n: usize) {
         self.counters.received.fetch_add(to_u64(n), Ordering::Relaxed);
         let now = self.now();
-        if self.scheduler().received(id, to_u64(n), now) {
+        if self.scheduler.lock().received(id, to_u64(n), now) {
             self.streams.keep(id);
         }
     }
 
     /// Whether nobody has a verified copy of `block` yet.
     pub(super) fn is_wanted(&self, block: BlockId) -> bool {
-        self.scheduler().is_wanted(block)
+        self.scheduler.lock().is_wanted(block)
     }
 
     /// `block` arrived on a stream and was discarded, because another copy was faster.
     pub(super) fn skipped(&self, id: StreamId, block: BlockId) {
-        self.scheduler().skipped(id, block, self.now());
+        self.scheduler.lock().skipped(id, block, self.now());
         self.counters.wasted(self.manifest.range(block).len());
     }
 
@@ -229,7 +225,7 @@ impl<S: Source> ActiveTransfer<S> {
     /// Puts a verified block into its place and on record.
     pub(super) async fn store(&self, id: StreamId, verified: Verified) -> Result<(), Failure> {
         let (block, digest) = (verified.block(), verified.digest());
-        if !self.scheduler().record_proof(block, digest) {
+        if !self.scheduler.lock().record_proof(block, digest) {
             return Err(self.source.name().source_changed());
         }
         let placed = self.commit(verified).await.map_err(|error| self.local("write", error))?;
@@ -239,7 +235,7 @@ impl<S: Source> ActiveTransfer<S> {
             return Ok(());
         }
         let now = self.now();
-        let mut scheduler = self.scheduler();
+        let mut scheduler = self.scheduler.lock();
         let copy = scheduler.verified(id, block, now);
         let is_complete = scheduler.is_complete();
         drop(scheduler);
@@ -284,7 +280,7 @@ impl<S: Source> ActiveTransfer<S> {
         let range = self.manifest.range(block);
         self.counters.wasted(range.len());
         self.counters.repaired_blocks.fetch_add(1, Ordering::Relaxed);
-        let verdict = self.scheduler().corrupt(id, block, self.now());
+        let verdict = self.scheduler.lock().corrupt(id, block, self.now());
         if self.manifest.n_blocks() > 1 {
             self.file_digest.need();
         }
@@ -307,7 +303,7 @@ impl<S: Source> ActiveTransfer<S> {
         let Some(reader) = &self.reader else { return };
         let mut readable = self.readable.lock();
         // Under the lock, so that ranges are handed over in order.
-        let frontier = self.scheduler().frontier();
+        let frontier = self.scheduler.lock().frontier();
         if frontier > *readable {
             reader.push(&self.sink.store, ByteRange::new(*readable, frontier));
             *readable = frontier;
@@ -326,19 +322,19 @@ impl<S: Source> ActiveTransfer<S> {
     /// The reader has consumed bytes, so that more may be requested.
     pub(super) fn consumed(&self) {
         if let Some(reader) = &self.reader {
-            self.scheduler().consumed(reader.position());
+            self.scheduler.lock().consumed(reader.position());
             self.streams.wake_all();
         }
     }
 
     /// The digests of the blocks that are there.
     pub(super) fn block_digests(&self) -> Vec<Option<RangeDigest>> {
-        self.scheduler().digests().to_vec()
+        self.scheduler.lock().digests().to_vec()
     }
 
     /// How many bytes are verified.
     pub(super) fn verified_bytes(&self) -> u64 {
-        self.manifest.size() - self.scheduler().missing()
+        self.manifest.size() - self.scheduler.lock().missing()
     }
 
     /// Reports how far the transfer is.

@@ -24,32 +24,37 @@ const UNSENT: u32 = 256 << 10;
 ///
 /// It is reset when it is closed by a dropped task or by the system after a kill, until [`finish`](Self::finish) is called.
 #[derive(Debug)]
-pub(crate) struct TcpConnection(Arc<TcpStream>);
+pub(crate) struct TcpConnection {
+    socket: Arc<TcpStream>,
+    is_local: bool,
+}
 
 impl TcpConnection {
     pub(crate) fn new(socket: Arc<TcpStream>) -> Self {
         // It can fail only on a connection that is gone already.
         let _ = socket.set_zero_linger();
-        Self(socket)
+        // Asked once: it decides how each run is sent.
+        let is_local = socket.peer_addr().is_ok_and(|peer| {
+            peer.ip().is_loopback() || socket.local_addr().is_ok_and(|local| local.ip() == peer.ip())
+        });
+        Self { socket, is_local }
     }
 
     /// Whether the peer runs on this machine, as far as its address shows it.
     pub(crate) fn is_local(&self) -> bool {
-        self.0.peer_addr().is_ok_and(|peer| {
-            peer.ip().is_loopback() || self.0.local_addr().is_ok_and(|local| local.ip() == peer.ip())
-        })
+        self.is_local
     }
 
     /// Prepares the connection for frames and long data. It is only advice: without it the kernel buffers more.
     pub(crate) fn expect_bulk_data(&self) {
-        let _ = self.0.set_nodelay(true);
-        let _ = SockRef::from(&*self.0).set_tcp_notsent_lowat(UNSENT);
+        let _ = self.socket.set_nodelay(true);
+        let _ = SockRef::from(&*self.socket).set_tcp_notsent_lowat(UNSENT);
     }
 
     /// Writes as much of `bytes` as there is room for; if `more` follows, they wait in the kernel to share a segment with it.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         let flags = SendFlags::NOSIGNAL | if more { SendFlags::MORE } else { SendFlags::empty() };
-        Ok(retry_on_intr(|| rustix::net::send(self.0.as_fd(), bytes, flags))?)
+        Ok(retry_on_intr(|| rustix::net::send(self.socket.as_fd(), bytes, flags))?)
     }
 
     /// Sends a FIN after the data; from here on, closing loses nothing.
@@ -57,11 +62,11 @@ impl TcpConnection {
     /// The kernel continues to send until the peer has acknowledged nothing for `stall_timeout`, or for as long as it waits
     /// by default.
     pub(crate) fn finish(&self, stall_timeout: Duration) -> io::Result<()> {
-        let socket = SockRef::from(&*self.0);
+        let socket = SockRef::from(&*self.socket);
         // Only advice: a complete stream must end in order also where this option is missing.
         let _ = socket.set_tcp_user_timeout(Some(stall_timeout.min(LONGEST_WAIT)));
         socket.set_linger(None)?;
-        shut_down_sending(&self.0)
+        shut_down_sending(&self.socket)
     }
 }
 
@@ -69,7 +74,7 @@ impl Deref for TcpConnection {
     type Target = TcpStream;
 
     fn deref(&self) -> &TcpStream {
-        &self.0
+        &self.socket
     }
 }
 

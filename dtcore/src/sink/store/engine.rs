@@ -78,7 +78,8 @@ pub(crate) fn open_for_blocks(
     let buffers = block * u64::from(n_streams);
     let engine = match engine {
         Engine::Auto
-            if buffers <= BUFFERS
+            if len >= MAP_FROM
+                && buffers <= BUFFERS
                 && (filesystem::is_tmpfs(file)? || len <= filesystem::unthrottled_bytes()) =>
         {
             Engine::Write
