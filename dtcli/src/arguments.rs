@@ -17,7 +17,8 @@ use crate::switch;
 /// Help or version was requested, or an argument is invalid. If the invalid value may come from a variable, the error
 /// names it.
 pub fn arguments<T: CommandFactory + FromArgMatches>() -> Result<T, clap::Error> {
-    let mut command = without_unset(T::command());
+    // A variable may hold what a passer-by should not read in the help.
+    let mut command = without_unset(T::command()).mut_args(|arg| arg.hide_env_values(true));
     let read = command.try_get_matches_from_mut(env::args_os()).and_then(|mut matches| {
         T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
     });

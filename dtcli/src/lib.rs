@@ -1,5 +1,5 @@
 //! The command-line parts that `dtserver` and `dtclient` share: environment variables, numbers, durations, rates, signals,
-//! limits, and one-line errors.
+//! limits, standard output, and one-line errors.
 
 mod arguments;
 mod duration;
@@ -8,6 +8,7 @@ mod open_files;
 mod rate;
 mod report;
 mod signals;
+mod standard_output;
 
 pub use arguments::arguments;
 pub use duration::{duration, timeout};
@@ -16,3 +17,4 @@ pub use open_files::raise_open_files;
 pub use rate::rate;
 pub use report::{fail, one_line, reason, say, usage};
 pub use signals::Signals;
+pub use standard_output::StandardOutput;

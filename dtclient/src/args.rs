@@ -24,7 +24,7 @@ Exit codes:
   3 no such file, unreadable 11 the source changed
   4 cannot connect, or lost  12 protocol error
   6 digest mismatch          13 the output exists or is in use
-  7 disk full, file too big 130 interrupted";
+  7 disk full, file too big 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM";
 
 /// Downloads a file from dtserver over parallel streams, and verifies it.
 #[derive(Parser, Debug)]

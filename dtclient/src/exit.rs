@@ -15,29 +15,32 @@ use crate::resume;
 pub(crate) enum Failure {
     /// The transfer failed.
     #[error(transparent)]
-    Transfer(TransferError),
-    /// The user has interrupted the transfer.
+    Transfer(#[from] TransferError),
+    /// A signal has ended the transfer.
     #[error("interrupted")]
-    Interrupted,
+    Interrupted {
+        /// The exit code of a program that such a signal kills.
+        exit: u8,
+    },
+    /// Standard output does not take what belongs there.
+    #[error("cannot write to standard output")]
+    StandardOutput(#[source] io::Error),
     /// The system did not provide what the program itself needs.
     #[error("cannot {action}")]
     System { action: &'static str, source: io::Error },
     /// The user did not wait for an interrupted transfer to clean up, or that took too long.
     #[error("interrupted during cleanup; a part file may be left, which the next run reuses")]
-    Abandoned,
+    Abandoned { exit: u8 },
     /// Both would go to standard output.
     #[error("the argument '--json' cannot be used with standard output as OUTPUT; try 'dtclient --help'")]
     JsonAndOutput,
 }
 
-impl From<TransferError> for Failure {
-    fn from(error: TransferError) -> Self {
-        if error.kind() == ErrorKind::Cancelled { Self::Interrupted } else { Self::Transfer(error) }
-    }
-}
-
 /// The exit code of an invalid command line.
 pub(crate) const USAGE: u8 = 2;
+
+/// The exit code of an output that cannot be written.
+const LOCAL_FILE: u8 = 8;
 
 /// How the program ends.
 pub(crate) struct Outcome {
@@ -58,7 +61,10 @@ pub(crate) fn fail(failure: &Failure) -> ExitCode {
 pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
     let (exit, code, advice) = match failure {
         Failure::Transfer(error) => (exit_code(error.kind()), error.code(), advice(error)),
-        Failure::Interrupted | Failure::Abandoned => (130, ErrorKind::Cancelled.code(), None),
+        Failure::Interrupted { exit } | Failure::Abandoned { exit } => {
+            (*exit, ErrorKind::Cancelled.code(), None)
+        }
+        Failure::StandardOutput(_) => (LOCAL_FILE, ErrorKind::LocalFile.code(), None),
         Failure::System { .. } => (1, ErrorKind::System.code(), None),
         Failure::JsonAndOutput => (USAGE, "usage", None),
     };
@@ -74,8 +80,8 @@ pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
             let advice = advice.map(str::to_owned).into_iter().chain([resume]);
             line(failure, Some(&advice.collect::<Vec<_>>().join("; ")))
         }
-        (Resumable::Nothing, Failure::Interrupted) => line(failure, Some(NOTHING_SAVED)),
-        (Resumable::Unchanged, Failure::Interrupted) => {
+        (Resumable::Nothing, Failure::Interrupted { .. }) => line(failure, Some(NOTHING_SAVED)),
+        (Resumable::Unchanged, Failure::Interrupted { .. }) => {
             line(failure, Some("nothing was received yet; run the command again"))
         }
         (Resumable::Nothing | Resumable::Unchanged, _) => line(failure, advice),
@@ -99,7 +105,7 @@ fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Unreachable | ErrorKind::ConnectionLost | ErrorKind::StreamsBlocked => 4,
         ErrorKind::DigestMismatch | ErrorKind::ChecksumMismatch | ErrorKind::CorruptBlock => 6,
         ErrorKind::DiskFull | ErrorKind::TooLarge => 7,
-        ErrorKind::LocalFile => 8,
+        ErrorKind::LocalFile => LOCAL_FILE,
         ErrorKind::Unauthorized => 9,
         ErrorKind::TimedOut => 10,
         ErrorKind::SourceChanged | ErrorKind::SourceReplaced => 11,
@@ -195,9 +201,9 @@ mod tests {
 
     #[test]
     fn interrupted_transfer_says_what_is_saved() {
-        let interrupted = |resumable| outcome(&Failure::Interrupted, &resumable);
+        let interrupted = |resumable| outcome(&Failure::Interrupted { exit: 143 }, &resumable);
         let nothing = interrupted(Resumable::Nothing);
-        assert_eq!((nothing.exit, nothing.code), (130, "cancelled"));
+        assert_eq!((nothing.exit, nothing.code), (143, "cancelled"));
         assert_eq!(nothing.line, "interrupted; nothing was saved; run the command again");
         assert_eq!(
             interrupted(Resumable::Unchanged).line,

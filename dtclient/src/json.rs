@@ -4,22 +4,65 @@
 
 use std::io::{self, Write};
 
+use dtcli::StandardOutput;
 use dtcore::{Event, Progress, Report};
 use serde_json::{Value, json};
 
 /// The version of the objects.
 const VERSION: u32 = 1;
 
-/// Prints `event`.
-pub(crate) fn print_event(event: &Event) {
-    if let Some(object) = of_event(event) {
-        print(object);
+/// Where the events go.
+#[derive(Debug)]
+pub(crate) struct EventPrinter {
+    out: StandardOutput,
+    /// The first error that lost an event.
+    lost: Option<io::Error>,
+}
+
+impl EventPrinter {
+    /// # Errors
+    /// Standard output is closed.
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self { out: StandardOutput::open()?, lost: None })
+    }
+
+    /// Prints `event`.
+    pub(crate) fn event(&mut self, event: &Event) {
+        if let Some(object) = of_event(event) {
+            self.print(object);
+        }
+    }
+
+    /// Prints the last object of a transfer that succeeded.
+    ///
+    /// # Errors
+    /// The one that lost an event, this one or an earlier one.
+    pub(crate) fn finished(mut self, report: &Report) -> io::Result<()> {
+        self.print(of_report(report));
+        self.lost.map_or(Ok(()), Err)
+    }
+
+    /// Prints the last object of a transfer that failed; `code` names the kind of the error.
+    pub(crate) fn failed(mut self, exit: u8, code: &str, error: &str) {
+        self.print(json!({"event": "failed", "exit": exit, "code": code, "error": error}));
+    }
+
+    fn print(&mut self, mut object: Value) {
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("v".to_owned(), VERSION.into());
+        }
+        match self.out.write_all(format!("{object}\n").as_bytes()) {
+            // A reader that has closed the pipe has seen enough; the exit code still reports the outcome.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe && self.lost.is_none() => {
+                self.lost = Some(error);
+            }
+            _ => {}
+        }
     }
 }
 
-/// Prints the last object of a transfer that succeeded.
-pub(crate) fn finished(report: &Report) {
-    print(json!({
+fn of_report(report: &Report) -> Value {
+    json!({
         "event": "finished",
         "output": report.output.as_ref().map(|path| path.to_string_lossy()),
         "protocol": report.protocol,
@@ -33,12 +76,7 @@ pub(crate) fn finished(report: &Report) {
         "repaired_blocks": report.recovery.repaired_blocks,
         "wasted_bytes": report.recovery.wasted_bytes,
         "streams_lost": report.recovery.streams_lost,
-    }));
-}
-
-/// Prints the last object of a transfer that failed; `code` names the kind of the error.
-pub(crate) fn failed(exit: u8, code: &str, error: &str) {
-    print(json!({"event": "failed", "exit": exit, "code": code, "error": error}));
+    })
 }
 
 fn of_event(event: &Event) -> Option<Value> {
@@ -76,13 +114,4 @@ fn of_progress(progress: &Progress) -> Value {
         "verified": progress.verified,
         "open_streams": progress.open_streams,
     })
-}
-
-fn print(mut object: Value) {
-    if let Some(fields) = object.as_object_mut() {
-        fields.insert("v".to_owned(), VERSION.into());
-    }
-    // A reader that has closed the pipe has seen enough; the exit code still reports the outcome.
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{object}").and_then(|()| out.flush());
 }

@@ -9,20 +9,19 @@ mod progress;
 mod resume;
 
 use std::convert::Infallible;
-use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dtcli::Signals;
-use dtcore::{CancelHandle, Client, Event, Events, Report, Transfer, TransferError};
+use dtcli::{Signals, StandardOutput};
+use dtcore::{CancelHandle, Client, ErrorKind, Event, Events, Report, Transfer, TransferError};
 use tokio::time::{sleep, timeout};
 
 use args::Args;
-use exit::Failure;
+use exit::{Failure, Outcome};
+use json::EventPrinter;
 use progress::{Display, Resumable};
 
 /// How long a cancelled transfer may clean up before a second signal counts.
@@ -47,17 +46,25 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(source) => return exit::fail(&Failure::System { action: "start the event loop", source }),
     };
+    let mut printer = match args.json.then(EventPrinter::open).transpose() {
+        Ok(printer) => printer,
+        Err(error) => return exit::fail(&Failure::StandardOutput(error)),
+    };
     let mut resumable = Resumable::Unchanged;
-    let result = runtime.block_on(run(&args, &mut resumable));
+    let result = runtime.block_on(run(&args, &mut printer, &mut resumable));
     runtime.shutdown_background();
-    match result {
+    let outcome = result.and_then(|report| match printer.take() {
+        Some(printer) => printer.finished(&report).map_err(Failure::StandardOutput),
+        None => Ok(()),
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let outcome = exit::outcome(&error, &resumable);
-            if args.json && outcome.exit != exit::USAGE {
-                json::failed(outcome.exit, outcome.code, &outcome.line);
+            let Outcome { exit, code, line } = exit::outcome(&error, &resumable);
+            if let Some(printer) = printer.filter(|_| exit != exit::USAGE) {
+                printer.failed(exit, code, &line);
             }
-            dtcli::fail("dtclient", &outcome.line, outcome.exit)
+            dtcli::fail("dtclient", &line, exit)
         }
     }
 }
@@ -77,7 +84,11 @@ impl Running {
 }
 
 /// Runs the transfer; when it fails, `resumable` says what it leaves to resume.
-async fn run(args: &Args, resumable: &mut Resumable) -> Result<(), Failure> {
+async fn run(
+    args: &Args,
+    printer: &mut Option<EventPrinter>,
+    resumable: &mut Resumable,
+) -> Result<Report, Failure> {
     // Before the first file is touched: a signal from now on cleans up.
     let caught = Signals::new().map_err(|source| Failure::System { action: "catch signals", source });
     let mut signals = caught?;
@@ -86,7 +97,7 @@ async fn run(args: &Args, resumable: &mut Resumable) -> Result<(), Failure> {
     let watch = async {
         if let Some(events) = &mut events {
             while let Some(event) = events.next().await {
-                show(args, &mut display, &event);
+                show(printer, &mut display, &event);
             }
         }
         std::future::pending::<Infallible>().await
@@ -94,29 +105,26 @@ async fn run(args: &Args, resumable: &mut Resumable) -> Result<(), Failure> {
     let outcome = tokio::select! {
         biased;
         outcome = &mut outcome => outcome.map_err(Failure::from),
-        _ = signals.next() => {
+        exit = signals.next() => {
             cancel.cancel();
-            finish_cancelled(outcome, &mut signals).await
+            finish_cancelled(outcome, &mut signals, u8::try_from(exit).unwrap_or(u8::MAX)).await
         }
         never = watch => match never {},
     };
     // What was sent right before the end.
     while let Some(event) = next_ready(&mut events).await {
-        show(args, &mut display, &event);
+        show(printer, &mut display, &event);
     }
     display.clear();
     *resumable = display.resumable();
     let report = outcome?;
-    if args.json {
-        json::finished(&report);
-    }
     display.finish(&report, &args.file.to_string_lossy());
-    Ok(())
+    Ok(report)
 }
 
-fn show(args: &Args, display: &mut Display, event: &Event) {
-    if args.json {
-        json::print_event(event);
+fn show(printer: &mut Option<EventPrinter>, display: &mut Display, event: &Event) {
+    if let Some(printer) = printer {
+        printer.event(event);
     }
     display.show(event);
 }
@@ -133,6 +141,7 @@ async fn next_ready(events: &mut Option<Events>) -> Option<Event> {
 async fn finish_cancelled(
     outcome: impl Future<Output = Result<Report, TransferError>>,
     signals: &mut Signals,
+    exit: u8,
 ) -> Result<Report, Failure> {
     let insisted = async {
         sleep(SIGNALS_IGNORED_FOR).await;
@@ -140,9 +149,11 @@ async fn finish_cancelled(
     };
     tokio::select! {
         biased;
-        outcome = outcome => Ok(outcome?),
-        () = insisted => Err(Failure::Abandoned),
-        () = sleep(CLEANUP_TIMEOUT) => Err(Failure::Abandoned),
+        outcome = outcome => outcome.map_err(|error| {
+            if error.kind() == ErrorKind::Cancelled { Failure::Interrupted { exit } } else { error.into() }
+        }),
+        () = insisted => Err(Failure::Abandoned { exit }),
+        () = sleep(CLEANUP_TIMEOUT) => Err(Failure::Abandoned { exit }),
     }
 }
 
@@ -172,14 +183,11 @@ fn start(args: &Args) -> Result<Running, Failure> {
         None => download,
     };
     Ok(if is_standard_output {
-        Running::new(download.to_writer(standard_output()?), |(report, _)| report)
+        Running::new(
+            download.to_writer(StandardOutput::open().map_err(Failure::StandardOutput)?),
+            |(report, _)| report,
+        )
     } else {
         Running::new(download.to_path(&args.output), |report| report)
     })
-}
-
-/// Standard output without the line buffer of `io::stdout`, which would cut big writes into small ones.
-fn standard_output() -> Result<File, Failure> {
-    let owned = io::stdout().as_fd().try_clone_to_owned();
-    owned.map(File::from).map_err(|source| Failure::System { action: "write to standard output", source })
 }

@@ -30,6 +30,53 @@ fn output_gets_the_usual_mode() {
     }
 }
 
+/// Runs a client with `redirection` of its standard output, as a shell does it.
+fn redirected(redirection: &str, args: &[&str]) -> Outcome {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("\"$@\" {redirection}"), "sh", PROGRAMS.client]).args(args);
+    Process::start(shell, "dtclient", None).finish_within(PATIENCE)
+}
+
+#[test]
+fn standard_output_that_loses_bytes_is_an_error() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let (addr, out) = (server.addr.to_string(), workspace.output("out"));
+    let fetch = [&addr, "4", "f", "-"];
+    let json = ["--json", &addr, "4", "f", out.to_str().expect("it is UTF-8")];
+    for (redirection, why) in [(">&-", "closed"), ("> /dev/full", "no space left")] {
+        for args in [&fetch[..], &json, &["--help"], &["--version"]] {
+            let outcome = redirected(redirection, args);
+            assert_eq!(outcome.code, Some(if why == "closed" || args != fetch { 8 } else { 7 }), "{outcome}");
+            outcome.assert_one_line("dtclient: ");
+            assert!(outcome.stderr.contains(why), "{redirection} {args:?}: {outcome}");
+        }
+    }
+    // The transfer itself has succeeded.
+    workspace.assert_outputs(&["out"]);
+    redirected("> /dev/null", &fetch).assert_success();
+}
+
+#[test]
+fn non_blocking_standard_output_gets_every_byte() {
+    let workspace = Workspace::new();
+    let content = workspace.serve_pattern("f", 1, 5 * MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    rustix::io::ioctl_fionbio(&writer, true).expect("it is set");
+    let mut command = Command::new(PROGRAMS.client);
+    command.args(["-q", &server.addr.to_string(), "4", "f", "-"]).stdout(writer);
+    let mut client = command.spawn().expect("it starts");
+    drop(command);
+    // Long enough for the pipe to be full.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut received = Vec::new();
+    std::io::Read::read_to_end(&mut reader, &mut received).expect("it is read");
+    assert!(client.wait().expect("it ends").success());
+    assert!(received == content);
+}
+
 #[test]
 fn output_without_a_folder_goes_into_the_current_one() {
     let workspace = Workspace::new();

@@ -16,7 +16,12 @@ use rustix::process::Signal;
 
 use crate::{BEFORE, MIB, PROGRAMS, original};
 
-const SIGNALS: [Signal; 2] = [Signal::INT, Signal::TERM];
+const SIGNALS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
+
+/// The exit code of a program that a signal ends, as a shell reports it.
+fn exit_code(signal: Signal) -> i32 {
+    128 + signal.as_raw()
+}
 
 /// Interrupts a client that cannot get any further; nothing of it may stay.
 fn check_interrupted(what: &str, workspace: &Workspace, run: &dyn Fn() -> Run, ready: &dyn Fn() -> bool) {
@@ -26,8 +31,8 @@ fn check_interrupted(what: &str, workspace: &Workspace, run: &dyn Fn() -> Run, r
         until_true(what, ready);
         client.signal(signal);
         let outcome = client.finish_within(Duration::from_secs(5));
-        assert_eq!(outcome.code, Some(130), "{what}, {signal:?}: {outcome}");
-        outcome.assert_failure(130);
+        assert_eq!(outcome.code, Some(exit_code(signal)), "{what}, {signal:?}: {outcome}");
+        outcome.assert_failure(exit_code(signal));
         workspace.assert_outputs(&["out"]);
         assert_eq!(fs::read(workspace.output("out")).expect("it is there"), BEFORE, "{what}");
     }
@@ -73,10 +78,11 @@ fn client_can_be_interrupted_at_once() {
         let client = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).start();
         let at_work = || !server.requests().is_empty() || !files_in(&workspace.outputs()).is_empty();
         until_true("the part file or the request", at_work);
-        client.signal(SIGNALS[round % 2]);
+        let signal = SIGNALS[round % SIGNALS.len()];
+        client.signal(signal);
         let outcome = client.finish_within(Duration::from_secs(5));
         let left = files_in(&workspace.outputs());
-        if outcome.code != Some(130) || !left.is_empty() {
+        if outcome.code != Some(exit_code(signal)) || !left.is_empty() {
             failures.push(format!("round {round}: {outcome}, remaining: {left:?}"));
         }
         for name in left {
@@ -97,7 +103,7 @@ fn client_writing_to_a_full_pipe_can_be_interrupted() {
         let client = PROGRAMS.fetch(server.addr, 4, "f", &fifo).start();
         pipe.first_byte();
         client.signal(signal);
-        client.finish_within(Duration::from_secs(5)).assert_failure(130);
+        client.finish_within(Duration::from_secs(5)).assert_failure(exit_code(signal));
         fs::remove_file(&fifo).expect("it is still there");
         workspace.assert_outputs(&[]);
     }

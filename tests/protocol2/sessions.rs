@@ -36,6 +36,24 @@ fn runs_of_all_lengths_are_served() {
     assert_eq!(rest.next(), None);
 }
 
+/// A client that is interrupted says so, and its session does not wait for it to return.
+#[test]
+fn interrupted_client_ends_its_session() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let workspace = Workspace::new();
+        workspace.serve_pattern("f", 1, 30 * MIB);
+        let server = PROGRAMS.serve(&workspace.root()).ready();
+        let run = PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out"));
+        let client = run.options(["--limit-rate", "4M"]).start();
+        until_true("blocks are saved", || {
+            std::fs::metadata(workspace.output("out.dtjournal")).is_ok_and(|journal| journal.len() > 500)
+        });
+        client.signal(signal);
+        client.finish_within(Duration::from_secs(5)).assert_failure(128 + signal.as_raw());
+        until_true("the server knows", || server.process().stderr().contains("the client gave up"));
+    }
+}
+
 #[test]
 fn invalid_request_is_refused() {
     let (_workspace, mut server, content) = served(3 * MIB + 777);
@@ -78,7 +96,7 @@ fn invalid_request_is_refused() {
         ("a digest with a count", frame::header(kind::DIGEST, 1, 1, 0, 0)),
         ("a digest with a length", frame::header(kind::DIGEST, 1, 0, 0, 48)),
         ("an end with a length", frame::header(kind::END, 0, 0, 0, 1)),
-        ("an end with a code", frame::header(kind::END, 1, 0, 0, 0)),
+        ("an end with an unknown code", frame::header(kind::END, 2, 0, 0, 0)),
         ("noise", pattern(3, 24)),
     ] {
         let mut stream = session.open(1);

@@ -30,7 +30,7 @@ fn interrupted_transfer_resumes() {
             scene.until_recorded(&mut client, 20);
             client.signal(signal);
             let outcome = client.finish_within(PATIENCE);
-            outcome.assert_failure(130);
+            outcome.assert_failure(128 + signal.as_raw());
             assert_eq!(fs::read(scene.output()).expect("it is there"), b"before", "{what}");
             fs::remove_file(scene.output()).expect("it is ours");
             scene.assert_saved();

@@ -39,6 +39,11 @@ pub(crate) trait Object: Send + Sync + Debug + 'static {
     /// The object's file, for `sendfile` and questions about the page cache; `None` if it is not a file.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Whether it had holes when it was opened. Where memory holds the file, a mapping would fill them.
+    fn is_sparse(&self) -> bool {
+        false
+    }
+
     /// The size in bytes when it was opened.
     fn size(&self) -> u64 {
         self.identity().size

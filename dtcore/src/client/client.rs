@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::manifest::StreamCount;
 use crate::num::bounded;
 use crate::proto::v2::{Push, SessionRequest};
-use crate::receive::RateLimit;
+use crate::receive::{EndNotice, RateLimit};
 
 /// A client of one server. Clones share its threads and its rate limit, as do all of its transfers.
 ///
@@ -117,7 +117,7 @@ async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
         return Err(Failure::Protocol { server: options.server.to_string(), what });
     };
     if let Some(stream) = stream {
-        stream.end_session();
+        stream.end_session(EndNotice::Complete);
     }
     let since_1970 = Duration::from_nanos(offer.modified.unsigned_abs());
     let modified = if offer.modified < 0 {

@@ -22,6 +22,7 @@ use crate::proto::v2::{
     FRAME_LEN, PAYLOAD_CHECK_LEN, Request, Response, SessionOffer, UPGRADE, checked_payload, reason_of,
 };
 use crate::proto::{SIZE_HEADER, TARGET_HEADER, Target, v1};
+use crate::receive::EndNotice;
 use crate::transport::{Connection, connect};
 
 /// The largest head of an answer, in bytes.
@@ -75,9 +76,9 @@ const NO_REASON: &str = "no reason given";
 
 impl UpgradedStream {
     /// Ends the session without using it.
-    pub(crate) fn end_session(self) {
+    pub(crate) fn end_session(self, notice: EndNotice) {
         // The server forgets an unused session by itself, only later.
-        if self.connection.try_write(&Request::End.encode()).is_ok() {
+        if self.connection.try_write(&Request::from(notice).encode()).is_ok() {
             let _ = self.connection.finish(LINGER);
         }
     }

@@ -16,7 +16,7 @@ use super::options::Options;
 use crate::failure::Failure;
 use crate::manifest::{BlockRun, StreamId};
 use crate::proto::v2::{Hello, Push, Replacing, SessionOffer, SessionRequest};
-use crate::receive::{DtStream, FrameReader, Opened, RemoteName, Source};
+use crate::receive::{DtStream, EndNotice, FrameReader, Opened, RemoteName, Source};
 use crate::sync::Lock;
 use crate::transport::Connection;
 
@@ -158,9 +158,9 @@ impl Source for DialledSource {
         Ok(())
     }
 
-    fn accepted(&self) {
+    fn over(&self, notice: EndNotice) {
         if let Some(first) = self.first() {
-            first.end_session();
+            first.end_session(notice);
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
+use super::source::EndNotice;
 use crate::failure::Failure;
 use crate::sync::Lock;
 
@@ -13,6 +14,7 @@ pub(super) struct Completion {
     failure: Lock<Option<Failure>>,
     has_failed: AtomicBool,
     is_accepted: AtomicBool,
+    is_left: AtomicBool,
     changed: Notify,
 }
 
@@ -29,17 +31,22 @@ impl Completion {
         self.changed.notify_one();
     }
 
-    /// Everything has arrived and matches; the sender is notified.
-    pub(super) fn accept(&self) {
-        self.is_accepted.store(true, Ordering::Release);
+    /// Nothing more is requested; the sender is notified.
+    pub(super) fn end(&self, notice: EndNotice) {
+        let flag = match notice {
+            EndNotice::Complete => &self.is_accepted,
+            EndNotice::Leaving => &self.is_left,
+        };
+        flag.store(true, Ordering::Release);
     }
 
     pub(super) fn is_accepted(&self) -> bool {
         self.is_accepted.load(Ordering::Acquire)
     }
 
-    pub(super) fn has_failed(&self) -> bool {
-        self.has_failed.load(Ordering::Acquire)
+    /// Whether it succeeded, failed, or was given up.
+    pub(super) fn is_ended(&self) -> bool {
+        [&self.has_failed, &self.is_accepted, &self.is_left].iter().any(|flag| flag.load(Ordering::Acquire))
     }
 
     /// The error, once.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::frame_reader::FrameReader;
-use super::source::{RangeStream, ReadInterrupt};
+use super::source::{EndNotice, RangeStream, ReadInterrupt};
 use super::wake::Wake;
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockRun, Manifest};
@@ -80,8 +80,8 @@ impl RangeStream for DtStream {
         true
     }
 
-    fn request_end(&mut self) {
-        self.queued.extend_from_slice(&Request::End.encode());
+    fn request_end(&mut self, notice: EndNotice) {
+        self.queued.extend_from_slice(&Request::from(notice).encode());
     }
 
     fn n_unanswered(&self) -> usize {

@@ -34,7 +34,7 @@ pub(crate) use dt_stream::DtStream;
 pub(crate) use frame_reader::FrameReader;
 pub(crate) use rate_limit::RateLimit;
 pub(crate) use settings::{ComputeMd5, Settings, Verification};
-pub(crate) use source::{Opened, RemoteName, Source};
+pub(crate) use source::{EndNotice, Opened, RemoteName, Source};
 pub(crate) use supervise::compare;
 
 use crate::digest::{Checksum, FileDigests, FileHasher};
@@ -54,7 +54,7 @@ use stream_set::StreamSet;
 use supervise::{PROGRESS_INTERVAL, part_file_removed, supervise};
 use transfer::{ActiveTransfer, Counters};
 
-/// How long the notice to the sender that everything has arrived may take: a socket takes that at once, unless its path is broken.
+/// How long the notice to the sender that the transfer is over may take: a socket takes that at once, unless its path is broken.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What is offered: which version of which file, and what is known of it.
@@ -82,7 +82,7 @@ pub(crate) async fn run<S: Source>(
     let manifest = offered.identity.manifest;
     let place_freed = Arc::new(Notify::new());
     let preparing = prepare(sink, &source, &offered, &settings, &events, &place_freed, &cancel);
-    let (mut sink, blocks, recovered) = preparing.await?;
+    let (mut sink, blocks, recovered) = preparing.await.inspect_err(|_| source.over(EndNotice::Leaving))?;
     let Recovered { done, digests, bytes: resumed, outcome } = recovered;
     events.emit(Event::Started {
         size: Some(manifest.size()),
@@ -319,13 +319,16 @@ async fn receive<S: Source>(
         error = task_panicked(&mut tasks) => Err(error),
         error = part_file_removed(sink) => Err(error),
     };
-    if matches!(result, Ok(_) | Err(Failure::DigestMismatch { origin: DigestOrigin::Caller, .. })) {
+    let notice = match result {
         // Both sides agree about the data, whatever the user expected.
-        transfer.completion.accept();
-        transfer.source.accepted();
-        transfer.streams.wake_all();
-        transfer.streams.all_closed(LINGER_TIMEOUT).await;
-    }
+        Ok(_) | Err(Failure::DigestMismatch { origin: DigestOrigin::Caller, .. }) => EndNotice::Complete,
+        // The sender need not wait for this side to return.
+        Err(_) => EndNotice::Leaving,
+    };
+    transfer.completion.end(notice);
+    transfer.source.over(notice);
+    transfer.streams.wake_all();
+    transfer.streams.all_closed(LINGER_TIMEOUT).await;
     tasks.shutdown().await;
     if result.is_err()
         && matches!(sink, Sink::File(_))

@@ -11,7 +11,7 @@ use super::wake::{Wake, Woken};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
 use crate::manifest::{BlockRun, StreamId};
-use crate::proto::v2::{ErrorCode, Incoming, Replacing, ReportedDigests, Violation, WholeDigests};
+use crate::proto::v2::{ErrorCode, Incoming, Replacing, ReportedDigests, Request, Violation, WholeDigests};
 use crate::sink::BlockLease;
 
 /// How errors name the other side and its file.
@@ -57,14 +57,32 @@ pub(crate) trait Source: Send + Sync + fmt::Debug + 'static {
     /// Why there is none, or that the file is another one now.
     fn renew(&self, epoch: u64) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Everything has arrived and matches, perhaps without any stream: the peer is notified on one that was open and is not used.
-    fn accepted(&self) {}
+    /// The transfer is over, perhaps without any stream: the peer is notified on one that was open and is not used.
+    fn over(&self, _ending: EndNotice) {}
 
     /// Takes another route from now on, because something in between answered instead of the peer.
     ///
     /// # Errors
     /// There is no other route.
     fn reroute(&self, epoch: u64) -> Result<(), Failure>;
+}
+
+/// How a transfer ends for the sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EndNotice {
+    /// Everything has arrived and matches.
+    Complete,
+    /// The receiver gives up.
+    Leaving,
+}
+
+impl From<EndNotice> for Request {
+    fn from(notice: EndNotice) -> Self {
+        match notice {
+            EndNotice::Complete => Self::End,
+            EndNotice::Leaving => Self::Leave,
+        }
+    }
 }
 
 /// A stream that was opened.
@@ -88,7 +106,7 @@ pub(crate) trait RangeStream: Send + fmt::Debug {
     fn request_digests(&mut self, which: WholeDigests) -> bool;
 
     /// Queues the notice that the transfer is over.
-    fn request_end(&mut self);
+    fn request_end(&mut self, notice: EndNotice);
 
     /// How many requests are unanswered.
     fn n_unanswered(&self) -> usize;

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::settings::Verification;
-use super::source::{RangeStream, ReadInterrupt, RemoteName, Source};
+use super::source::{EndNotice, RangeStream, ReadInterrupt, RemoteName, Source};
 use super::transfer::{ActiveTransfer, NextStep};
 use super::wake::{Wake, Woken};
 use crate::failure::Failure;
@@ -94,10 +94,11 @@ impl<'a, S: Source> StreamDriver<'a, S> {
     pub(super) async fn run(mut self, rtt: Duration, pushed: Option<BlockRun>) -> StreamOutcome {
         self.transfer.opened(self.id, rtt, pushed);
         let outcome = self.exchange().await;
-        if matches!(outcome, StreamOutcome::Over) && self.transfer.completion.is_accepted() {
-            self.stream.request_end();
-            // The transfer has succeeded, whatever becomes of these last bytes.
-            if self.stream.flush(self.wake).await.is_ok() {
+        if matches!(outcome, StreamOutcome::Over) {
+            let is_accepted = self.transfer.completion.is_accepted();
+            self.stream.request_end(if is_accepted { EndNotice::Complete } else { EndNotice::Leaving });
+            // The transfer is over, whatever becomes of these last bytes.
+            if self.stream.flush(self.wake).await.is_ok() && is_accepted {
                 self.stream.finish();
             }
         }
@@ -259,7 +260,7 @@ impl<'a, S: Source> StreamDriver<'a, S> {
     /// Checks in the middle of a response what has changed: it is not awaited when the transfer is over, and gives up the places
     /// of blocks of which another stream has a verified copy.
     fn check(&self, arrived: &mut VecDeque<Arrived>) -> Result<(), StreamOutcome> {
-        if self.transfer.completion.is_accepted() {
+        if self.transfer.completion.is_ended() {
             return Err(StreamOutcome::Over);
         }
         for block in arrived {

@@ -125,7 +125,7 @@ impl<S: Source> ActiveTransfer<S> {
 
     /// Queues on `stream` what it should request now.
     pub(super) fn request_on(&self, id: StreamId, stream: &mut S::Stream) -> NextStep {
-        if self.completion.has_failed() || self.completion.is_accepted() {
+        if self.completion.is_ended() {
             return NextStep::Over;
         }
         let now = self.now();
@@ -192,7 +192,7 @@ impl<S: Source> ActiveTransfer<S> {
     }
 
     fn is_over_with(&self, is_complete: bool) -> bool {
-        self.completion.has_failed() || is_complete && self.file_digest.expected().is_some()
+        self.completion.is_ended() || is_complete && self.file_digest.expected().is_some()
     }
 
     /// `n` more bytes of data arrived on a stream.

@@ -50,7 +50,7 @@ impl<'a> BodySender<'a> {
         stall_timeout: Duration,
     ) -> Self {
         let method = match (source.as_fd(), connection.as_fd()) {
-            (Some(_), Some(_)) if connection.is_local() => Method::Local,
+            (Some(_), Some(_)) if connection.is_local() && !source.is_sparse() => Method::Local,
             (Some(_), Some(_)) => Method::SendFile,
             _ => Method::Copy(Bytes::new()),
         };

@@ -77,8 +77,10 @@ pub enum StreamFailure {
 /// How a session ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SessionEnd {
-    /// The receiver ended it.
+    /// The receiver ended it, and has everything.
     Finished,
+    /// The receiver has given up.
+    Left,
     /// No stream was open for too long.
     Expired,
     /// It was ended by its host while no stream was open.

@@ -35,8 +35,10 @@ pub(crate) enum Opening {
 enum StreamEnd {
     /// The receiver has closed, or requested nothing for too long.
     Closed,
-    /// The receiver has ended the session.
+    /// The receiver has everything, which ends the session.
     Finished,
+    /// The receiver has given up, which ends the session.
+    Left,
     Drained,
     Refused(ErrorCode, String),
 }
@@ -63,14 +65,20 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
         () = guard.claim.stop.cancelled() => Err(StreamFailure::Aborted),
         outcome = stream.run(opening) => outcome,
     };
+    // A receiver that leaves does not take the rest of a run.
+    let outcome = match outcome {
+        Err(StreamFailure::Disconnected) if stream.has_left() => Ok(StreamEnd::Left),
+        outcome => outcome,
+    };
     let failure = match &outcome {
-        Ok(StreamEnd::Closed | StreamEnd::Finished | StreamEnd::Drained) => None,
+        Ok(StreamEnd::Closed | StreamEnd::Finished | StreamEnd::Left | StreamEnd::Drained) => None,
         Ok(StreamEnd::Refused(ErrorCode::SourceChanged, _)) => Some(StreamFailure::SourceChanged),
         Ok(StreamEnd::Refused(ErrorCode::SourceUnreadable, _)) => Some(StreamFailure::SourceUnreadable),
         Ok(StreamEnd::Refused(..)) => Some(StreamFailure::BrokenProtocol),
         Err(StreamFailure::Aborted) if guard.is_replaced() => Some(StreamFailure::Replaced),
         Err(StreamFailure::Aborted)
-            if session.streams.ended() == Some(SessionEnd::Finished) && !stream.is_mid_frame =>
+            if session.streams.ended() == Some(SessionEnd::Left)
+                || session.streams.ended() == Some(SessionEnd::Finished) && !stream.is_mid_frame =>
         {
             None
         }
@@ -78,8 +86,10 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
     };
     (session.spec.on_stream_end)(guard.claim.stream, stream.bytes, failure.map_or(Ok(()), Err));
     // Before the stream is free: a host that drains waits for nothing else, and would take this for a failure.
-    if matches!(outcome, Ok(StreamEnd::Finished)) {
-        session.end(SessionEnd::Finished);
+    match outcome {
+        Ok(StreamEnd::Finished) => drop(session.end(SessionEnd::Finished)),
+        Ok(StreamEnd::Left) => drop(session.end(SessionEnd::Left)),
+        _ => {}
     }
     drop(guard);
     if failure == Some(StreamFailure::Replaced) {
@@ -147,6 +157,7 @@ impl ServedStream {
                     self.flush().await?;
                     return Ok(StreamEnd::Finished);
                 }
+                Some(Step::Leave) => return Ok(StreamEnd::Left),
                 None => {
                     self.flush().await?;
                     if let Some(end) = self.wait().await? {
@@ -212,6 +223,12 @@ impl ServedStream {
             Read::End => Err(StreamFailure::Disconnected),
             Read::Some | Read::Nothing => Ok(None),
         }
+    }
+
+    /// Whether the receiver has given up, as far as its requests have arrived. The connection may be broken.
+    fn has_left(&mut self) -> bool {
+        while self.responder.room() > 0 && matches!(self.read_now(), Ok(Read::Some)) {}
+        self.responder.next() == Some(Step::Leave)
     }
 
     /// Reads what is there, without waiting.
@@ -286,7 +303,7 @@ impl ServedStream {
                 close(context, &self.connection).await;
             }
             Err(StreamFailure::Aborted) if !self.is_mid_frame => close(context, &self.connection).await,
-            Err(_) => {}
+            Ok(StreamEnd::Left) | Err(_) => {}
         }
     }
 }

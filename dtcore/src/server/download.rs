@@ -188,7 +188,7 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
     let end = session.run().await;
     let idle = match end {
         SessionEnd::Expired => context.options.session_expiry,
-        SessionEnd::Finished | SessionEnd::Evicted | SessionEnd::ShutDown => {
+        SessionEnd::Finished | SessionEnd::Left | SessionEnd::Evicted | SessionEnd::ShutDown => {
             session.idle_since().map(|since| since.elapsed()).unwrap_or_default()
         }
     };
@@ -209,6 +209,7 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
             let missing = usize::from(session.spec.streams.value());
             ServerEvent::TransferExpired { transfer, missing, bytes, idle }
         }
+        SessionEnd::Left => ServerEvent::TransferFailed { transfer, reason: TransferFailure::ClientLeft },
         SessionEnd::ShutDown => ServerEvent::TransferFailed { transfer, reason: TransferFailure::ShutDown },
     });
 }

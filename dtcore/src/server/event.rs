@@ -170,6 +170,9 @@ pub enum TransferFailure {
     /// The file changed after its digest had been sent, so no client can end with the right bytes.
     #[error("the file changed")]
     SourceChanged,
+    /// The client has given up.
+    #[error("the client gave up")]
+    ClientLeft,
     /// The server was shut down.
     #[error("the server is shutting down")]
     ShutDown,

@@ -99,6 +99,8 @@ impl Stream {
                     }
                 }
                 kind::DIGEST => self.send_digests(request[1]),
+                // The client gives up.
+                kind::END if request[1] == 1 => return,
                 kind::END => {
                     self.shared.ended.lock().expect("no holder panics").insert(self.session);
                     return;

@@ -14,15 +14,20 @@ use crate::backend::{Object, ObjectIdentity};
 pub(crate) struct SourceFile {
     file: File,
     identity: ObjectIdentity,
+    is_sparse: bool,
 }
+
+/// The unit in which the system counts what a file takes on the disk.
+const SECTOR: u64 = 512;
 
 impl SourceFile {
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let identity = identity_of(&file)?;
+        let is_sparse = file.metadata()?.blocks() * SECTOR < identity.size;
         // Every stream reads its part in order; on a cold disk this doubles the kernel's read-ahead. It is only
         // advice, and not every file system takes it.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        Ok(Self { file, identity })
+        Ok(Self { file, identity, is_sparse })
     }
 }
 
@@ -41,6 +46,10 @@ impl Object for SourceFile {
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.is_sparse
     }
 }
 

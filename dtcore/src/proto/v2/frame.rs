@@ -43,8 +43,10 @@ pub(crate) enum Request {
     Run(WireRun),
     /// Send the digests of the file.
     Digest(WholeDigests),
-    /// The transfer is over.
+    /// The transfer is over: everything has arrived and matches.
     End,
+    /// The receiver gives up: the transfer is over, and not complete.
+    Leave,
 }
 
 impl Request {
@@ -54,6 +56,7 @@ impl Request {
             Self::Run(run) => run.header(0x01),
             Self::Digest(which) => Header { kind: 0x02, code: which.encode(), ..Header::default() },
             Self::End => Header { kind: 0x03, ..Header::default() },
+            Self::Leave => Header { kind: 0x03, code: 1, ..Header::default() },
         }
         .encode()
     }
@@ -67,6 +70,7 @@ impl Request {
                 WholeDigests::decode(code).map(Self::Digest)
             }
             Header { kind: 0x03, code: 0, count: 0, first: 0, length: 0 } => Ok(Self::End),
+            Header { kind: 0x03, code: 1, count: 0, first: 0, length: 0 } => Ok(Self::Leave),
             _ => Err(InvalidFrame),
         }
     }
@@ -189,6 +193,7 @@ mod tests {
         for (bytes, expected) in [
             (Request::Digest(WholeDigests::Blake3AndMd5).encode(), (2, 3, zeros(0, 0))),
             (Request::End.encode(), (3, 0, zeros(0, 0))),
+            (Request::Leave.encode(), (3, 1, zeros(0, 0))),
             (Response::Offer(9).encode(), (0x80, 0, zeros(12, 9))),
             (Response::Digests(WholeDigests::Blake3).encode(), (0x82, 1, zeros(12, 48))),
             (Response::Wait { hashed: 9 }.encode(), (0x83, 0, zeros(4, 9))),

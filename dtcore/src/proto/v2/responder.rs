@@ -19,8 +19,10 @@ pub(crate) enum Step {
     Send(BlockRun),
     /// Send the digests of the file.
     Digests(WholeDigests),
-    /// The transfer is over.
+    /// The transfer is over, and complete.
     End,
+    /// The transfer is over, and not complete; what was requested before is of no use.
+    Leave,
     /// The receiver violated the protocol: report this reason to it, and close.
     Refuse(&'static str),
 }
@@ -65,7 +67,10 @@ impl Responder {
             if self.n_partial == FRAME_LEN {
                 self.n_partial = 0;
                 let step = self.step();
-                self.is_over = matches!(step, Step::End | Step::Refuse(_));
+                self.is_over = matches!(step, Step::End | Step::Leave | Step::Refuse(_));
+                if step == Step::Leave {
+                    self.steps.clear();
+                }
                 self.steps.push_back(step);
             }
         }
@@ -81,7 +86,7 @@ impl Responder {
     pub(crate) fn upcoming(&self) -> Option<BlockRun> {
         match self.steps.front() {
             Some(Step::Send(run)) => Some(*run),
-            Some(Step::Digests(_) | Step::End | Step::Refuse(_)) | None => None,
+            Some(Step::Digests(_) | Step::End | Step::Leave | Step::Refuse(_)) | None => None,
         }
     }
 
@@ -99,6 +104,7 @@ impl Responder {
         match Request::decode(&self.partial) {
             Err(_) => Step::Refuse("invalid frame"),
             Ok(Request::End) => Step::End,
+            Ok(Request::Leave) => Step::Leave,
             Ok(Request::Digest(which)) => Step::Digests(which),
             Ok(Request::Run(WireRun { first, count, length })) => {
                 let run = self.manifest.run(first, count);
@@ -167,6 +173,8 @@ mod tests {
         let block = manifest(2048).run(0, 1).unwrap();
         let steps = steps(2048, &[run(0, 1, 2048), digest, Request::End, run(0, 1, 2048)]);
         assert_eq!(steps, [Step::Send(block), Step::Digests(WholeDigests::Blake3), Step::End]);
+        let steps = self::steps(2048, &[run(0, 1, 2048), digest, Request::Leave, run(0, 1, 2048)]);
+        assert_eq!(steps, [Step::Leave], "what was requested before is of no use");
         let mut responder = Responder::new(manifest(2048));
         assert_eq!(responder.take(&[7; 100]), FRAME_LEN);
         assert_eq!((responder.room(), responder.take(&run(0, 1, 2048).encode())), (0, 0));

@@ -15,7 +15,7 @@ use crate::proto::v2::{ErrorCode, FRAME_LEN, Request, Response, TRAILER_LEN, Wir
 use crate::receive::stream_driver::{StreamDriver, StreamOutcome};
 use crate::receive::supervise::outcome;
 use crate::receive::transfer::ActiveTransfer;
-use crate::receive::{DtStream, FrameReader};
+use crate::receive::{DtStream, EndNotice, FrameReader};
 use crate::transport::Connection;
 
 async fn drive(transfer: &ActiveTransfer<ReadyMade>, number: u64, connection: Connection) -> StreamOutcome {
@@ -54,7 +54,7 @@ async fn accepted(transfer: &ActiveTransfer<ReadyMade>) {
     while outcome(transfer).unwrap().is_none() {
         transfer.completion.changed().await;
     }
-    transfer.completion.accept();
+    transfer.completion.end(EndNotice::Complete);
     transfer.streams.wake_all();
     transfer.streams.all_closed(LONG).await;
 }
@@ -221,7 +221,7 @@ async fn response_under_way_is_not_awaited_when_the_transfer_is_over() {
             while transfer.counters.received() == 0 {
                 tokio::task::yield_now().await;
             }
-            transfer.completion.accept();
+            transfer.completion.end(EndNotice::Complete);
             transfer.streams.wake_all();
             for _ in 0..2 {
                 request(&mut peer).await;
@@ -234,7 +234,7 @@ async fn response_under_way_is_not_awaited_when_the_transfer_is_over() {
 }
 
 #[tokio::test]
-async fn failed_transfer_does_not_report_the_end() {
+async fn failed_transfer_says_that_it_leaves() {
     let transfer = small();
     let (connection, mut peer) = connected().await;
     let failing = async {
@@ -243,6 +243,7 @@ async fn failed_transfer_does_not_report_the_end() {
         }
         transfer.completion.fail(Failure::Cancelled);
         transfer.streams.wake_all();
+        assert_eq!(request(&mut peer).await, Request::Leave);
         let error = peer.read(&mut [0]).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     };
