@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use dtcli::{count, rate, switch, timeout};
+use dtcli::{count, duration, rate, switch, timeout};
 use dtcore::{Checksum, Engine, ProtocolChoice, ServerAddress, StreamCount};
 
 const EXAMPLES: &str = "\
@@ -22,9 +22,10 @@ Exit codes:
   1 other error               9 authentication required
   2 usage                    10 timed out
   3 no such file, unreadable 11 the source changed
-  4 cannot connect, or lost  12 protocol error
-  6 digest mismatch          13 the output exists or is in use
-  7 disk full, file too big 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM";
+  4 cannot connect, or lost  12 protocol error, no dtserver
+  5 the server is busy       13 the output exists or is in use
+  6 digest mismatch          129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM
+  7 disk full, file too big";
 
 /// Downloads a file from dtserver over parallel streams, and verifies it.
 #[derive(Parser, Debug)]
@@ -95,11 +96,15 @@ pub(crate) struct Args {
     #[arg(long, env = "DT_RETRIES", value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) retries: Option<u32>,
 
+    /// How long to keep trying without progress, from the start on, in place of --retries; 0 is without limit
+    #[arg(long, env = "DT_RETRY_TIME", value_name = "DUR", value_parser = duration, allow_negative_numbers = true)]
+    pub(crate) retry_time: Option<Duration>,
+
     /// Timeout for establishing a connection
     #[arg(long, env = "DT_CONNECT_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) connect_timeout: Duration,
 
-    /// Timeout for receiving data [default: 60s; 1h for the answer of a server that hashes the file first]
+    /// Timeout for receiving data [default: 60s; 1h for the answer with --protocol 1, where the server hashes the file first]
     #[arg(long, env = "DT_STALL_TIMEOUT", value_name = "DUR", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) stall_timeout: Option<Duration>,
 }

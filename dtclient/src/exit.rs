@@ -84,6 +84,9 @@ pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
         (Resumable::Unchanged, Failure::Interrupted { .. }) => {
             line(failure, Some("nothing was received yet; run the command again"))
         }
+        (Resumable::Unchanged, Failure::Transfer(error)) if error.kind() == ErrorKind::TimedOut => {
+            line(failure, Some(NOT_ANSWERED))
+        }
         (Resumable::Nothing | Resumable::Unchanged, _) => line(failure, advice),
     };
     Outcome { exit, code, line }
@@ -91,6 +94,10 @@ pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
 
 /// The advice where what was received is gone.
 const NOTHING_SAVED: &str = "nothing was saved; run the command again";
+
+/// The advice about a server that has not answered.
+const NOT_ANSWERED: &str = "check the server and the network, and run the command again; an original server, which hashes the \
+                            file first, may need --protocol 1";
 
 /// Whether the same command cannot succeed, because its arguments forbid it.
 fn is_final(kind: ErrorKind) -> bool {
@@ -102,14 +109,18 @@ fn is_final(kind: ErrorKind) -> bool {
 fn exit_code(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::NotFound | ErrorKind::Forbidden | ErrorKind::Unreadable => 3,
-        ErrorKind::Unreachable | ErrorKind::ConnectionLost | ErrorKind::StreamsBlocked => 4,
+        ErrorKind::Unreachable
+        | ErrorKind::UnknownHost
+        | ErrorKind::ConnectionLost
+        | ErrorKind::StreamsBlocked => 4,
+        ErrorKind::Busy => 5,
         ErrorKind::DigestMismatch | ErrorKind::ChecksumMismatch | ErrorKind::CorruptBlock => 6,
         ErrorKind::DiskFull | ErrorKind::TooLarge => 7,
         ErrorKind::LocalFile => LOCAL_FILE,
         ErrorKind::Unauthorized => 9,
         ErrorKind::TimedOut => 10,
         ErrorKind::SourceChanged | ErrorKind::SourceReplaced => 11,
-        ErrorKind::Protocol => 12,
+        ErrorKind::Protocol | ErrorKind::NotDtserver => 12,
         ErrorKind::OutputExists | ErrorKind::OutputInUse => 13,
         ErrorKind::Cancelled => 130,
         _ => 1,
@@ -124,7 +135,9 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         ErrorKind::NotFound => "names are relative to the directory that the server serves",
         ErrorKind::Forbidden => "make it readable for the server's user",
         ErrorKind::Unreadable => "check the server's disk, and the file on it",
-        ErrorKind::Refused if error.is_retryable() => "try again later",
+        ErrorKind::Busy => "try again later, or keep trying with --retry-time",
+        ErrorKind::UnknownHost => "check the name, and that this machine can resolve names",
+        ErrorKind::NotDtserver => "check the address and the port",
         ErrorKind::Unreachable => {
             "check that dtserver is running there, on this port, and that no firewall is in between"
         }
@@ -141,14 +154,16 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         ErrorKind::TimedOut => "check the server and the network, and run the command again",
         // What is saved is of the old version, so the next run would not resume.
         ErrorKind::SourceChanged => "to start over once nobody writes to it, add --no-resume",
-        ErrorKind::Protocol => "check that it is a dtserver",
+        ErrorKind::Protocol => "check that it is a dtserver of this version",
         ErrorKind::DiskFull => "free some space or choose another output",
         ErrorKind::TooLarge => {
             "raise the limit (ulimit -f), or choose a file system that supports files of this size"
         }
         ErrorKind::OutputExists => "remove it, or omit --no-clobber",
         ErrorKind::OutputInUse => "wait for it, or choose another output",
-        ErrorKind::ChecksumMismatch => "the received file is the server's; correct --checksum, or omit it",
+        ErrorKind::ChecksumMismatch => {
+            "it arrived as the server has it, so it is not the file that you expect: check where it is from"
+        }
         ErrorKind::SourceReplaced => "to start over with the new version, add --no-resume",
         ErrorKind::CorruptBlock => {
             "the file, the server's memory or the network is faulty; run the command again"
@@ -218,6 +233,9 @@ mod tests {
         for (kind, exit) in [
             (ErrorKind::StreamsBlocked, 4),
             (ErrorKind::Refused, 1),
+            (ErrorKind::Busy, 5),
+            (ErrorKind::UnknownHost, 4),
+            (ErrorKind::NotDtserver, 12),
             (ErrorKind::ChecksumMismatch, 6),
             (ErrorKind::Unauthorized, 9),
             (ErrorKind::Cancelled, 130),

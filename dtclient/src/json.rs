@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 
 use dtcli::StandardOutput;
-use dtcore::{Event, Progress, Report};
+use dtcore::{Event, Outage, Progress, Report};
 use serde_json::{Value, json};
 
 /// The version of the objects.
@@ -26,9 +26,9 @@ impl EventPrinter {
         Ok(Self { out: StandardOutput::open()?, lost: None })
     }
 
-    /// Prints `event`.
-    pub(crate) fn event(&mut self, event: &Event) {
-        if let Some(object) = of_event(event) {
+    /// Prints `event`; data arrives at `rate`, in bytes a second.
+    pub(crate) fn event(&mut self, event: &Event, rate: Option<f64>) {
+        if let Some(object) = of_event(event, rate) {
             self.print(object);
         }
     }
@@ -79,7 +79,7 @@ fn of_report(report: &Report) -> Value {
     })
 }
 
-fn of_event(event: &Event) -> Option<Value> {
+fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
     Some(match event {
         Event::Connected { server, .. } => json!({"event": "connected", "server": server.to_string()}),
         Event::Checking { bytes, of, .. } => json!({"event": "checking", "bytes": bytes, "of": of}),
@@ -91,21 +91,36 @@ fn of_event(event: &Event) -> Option<Value> {
             "block": block,
             "resumed": resumed,
         }),
-        Event::Progress(progress) => of_progress(progress),
+        Event::Progress(progress) => of_progress(progress, rate),
         Event::StreamLost { stream, reason, .. } => {
             json!({"event": "stream_lost", "stream": stream.byte(), "reason": reason})
         }
         Event::BlockCorrupt { block, stream, .. } => {
             json!({"event": "block_corrupt", "block": block, "stream": stream.byte()})
         }
-        Event::StartedOver { .. } | Event::Resumable { .. } => {
-            json!({"event": "notice", "what": crate::progress::notice(event)?})
+        Event::Retrying { outage, pause, reason, .. } => json!({
+            "event": "retrying",
+            "attempt": outage.attempt,
+            "of": outage.limit,
+            "pause": pause.as_secs_f64(),
+            "reason": reason,
+        }),
+        Event::StartedOver { .. } => {
+            json!({"event": "notice", "kind": "started_over", "what": crate::progress::notice(event)?})
+        }
+        Event::Resumable { bytes, .. } => {
+            let what = crate::progress::notice(event)?;
+            json!({"event": "notice", "kind": "resumable", "bytes": bytes, "what": what})
         }
         _ => return None,
     })
 }
 
-fn of_progress(progress: &Progress) -> Value {
+fn of_outage(outage: Outage) -> Value {
+    json!({"attempt": outage.attempt, "of": outage.limit})
+}
+
+fn of_progress(progress: &Progress, rate: Option<f64>) -> Value {
     json!({
         "event": "progress",
         "seconds": progress.elapsed.as_secs_f64(),
@@ -113,5 +128,7 @@ fn of_progress(progress: &Progress) -> Value {
         "received": progress.received,
         "verified": progress.verified,
         "open_streams": progress.open_streams,
+        "rate": rate.map(f64::round),
+        "retrying": progress.outage.map(of_outage),
     })
 }

@@ -5,11 +5,13 @@
 mod args;
 mod exit;
 mod json;
-mod progress;
-mod resume;
 
-use std::convert::Infallible;
-use std::io::{self, IsTerminal};
+mod progress;
+mod progress_line;
+mod resume;
+mod summary;
+mod units;
+
 use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use dtcli::{Signals, StandardOutput};
 use dtcore::{CancelHandle, Client, ErrorKind, Event, Events, Report, Transfer, TransferError};
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use args::Args;
 use exit::{Failure, Outcome};
@@ -29,6 +31,9 @@ const SIGNALS_IGNORED_FOR: Duration = Duration::from_millis(500);
 
 /// How long a cancelled transfer may clean up at most.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the display shows how long something takes.
+const DISPLAY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the last events of a transfer are awaited.
 const LAST_EVENTS_TIMEOUT: Duration = Duration::from_millis(200);
@@ -93,14 +98,15 @@ async fn run(
     let caught = Signals::new().map_err(|source| Failure::System { action: "catch signals", source });
     let mut signals = caught?;
     let Running { mut outcome, mut events, cancel } = start(args)?;
-    let mut display = Display::new(args.verbosity(), args.streams, io::stderr().is_terminal());
+    let mut display = Display::new(args);
     let watch = async {
-        if let Some(events) = &mut events {
-            while let Some(event) = events.next().await {
-                show(printer, &mut display, &event);
+        let mut ticks = interval(DISPLAY_INTERVAL);
+        loop {
+            tokio::select! {
+                Some(event) = next(&mut events) => show(printer, &mut display, &event),
+                _ = ticks.tick() => display.update(),
             }
         }
-        std::future::pending::<Infallible>().await
     };
     let outcome = tokio::select! {
         biased;
@@ -109,7 +115,7 @@ async fn run(
             cancel.cancel();
             finish_cancelled(outcome, &mut signals, u8::try_from(exit).unwrap_or(u8::MAX)).await
         }
-        never = watch => match never {},
+        never = watch => never,
     };
     // What was sent right before the end.
     while let Some(event) = next_ready(&mut events).await {
@@ -118,21 +124,26 @@ async fn run(
     display.clear();
     *resumable = display.resumable();
     let report = outcome?;
-    display.finish(&report, &args.file.to_string_lossy());
+    display.finish(&report);
     Ok(report)
 }
 
-fn show(printer: &mut Option<EventPrinter>, display: &mut Display, event: &Event) {
-    if let Some(printer) = printer {
-        printer.event(event);
-    }
+fn show(printer: &mut Option<EventPrinter>, display: &mut Display<'_>, event: &Event) {
     display.show(event);
+    if let Some(printer) = printer {
+        printer.event(event, display.rate());
+    }
+}
+
+/// The next event of a transfer, if there is one.
+async fn next(events: &mut Option<Events>) -> Option<Event> {
+    events.as_mut()?.next().await
 }
 
 /// The next event of a transfer that has ended, if any; awaited for a short time only, because a transfer that was abandoned
 /// may still hold its end.
 async fn next_ready(events: &mut Option<Events>) -> Option<Event> {
-    timeout(LAST_EVENTS_TIMEOUT, events.as_mut()?.next()).await.ok()?
+    timeout(LAST_EVENTS_TIMEOUT, next(events)).await.ok()?
 }
 
 /// Waits until a cancelled transfer has cleaned up, or until a second signal or the timeout.
@@ -169,6 +180,9 @@ fn start(args: &Args) -> Result<Running, Failure> {
     let mut builder = builder.connect_timeout(args.connect_timeout);
     if let Some(rate) = args.limit_rate {
         builder = builder.rate_limit(rate);
+    }
+    if let Some(limit) = args.retry_time {
+        builder = builder.retry_time(limit);
     }
     if let Some(rounds) = args.retries {
         builder = builder.retries(rounds);

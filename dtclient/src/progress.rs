@@ -1,18 +1,28 @@
-//! The display of a running transfer: a bar on a terminal, elsewhere a plain line every few seconds.
+//! The display of a running transfer: a bar on a terminal that can show one, elsewhere a plain line every few seconds.
 
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use dtcli::{one_line, say};
-use dtcore::{Event, Progress, Report, StreamCount};
+use dtcore::{Event, Outage, Progress, Report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::args::Verbosity;
+use crate::args::{Args, Verbosity};
+use crate::progress_line::{ProgressLine, SILENCE, retrying};
+use crate::summary::summary;
+use crate::units::{bytes, float, percent};
 
-/// How often a plain line is printed without a terminal.
+/// How often a plain line is printed without a bar.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// After this time a line says how long something is awaited.
+const LONG: Duration = Duration::from_secs(2);
 
 /// How much of the shown rate is replaced by what each progress event measures: the last second or so counts.
 const SMOOTHING: f64 = 0.15;
+
+/// The columns of a plain line, which nobody cuts off.
+const PLAIN_COLUMNS: usize = 200;
 
 /// What a failed transfer leaves to resume.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,45 +35,64 @@ pub(crate) enum Resumable {
     Bytes(String),
 }
 
+/// What a transfer does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Phase {
+    /// It waits for this, since then.
+    Waiting(String, Instant),
+    /// It reads what is there.
+    Checking(u64),
+    /// Data arrives, or is to.
+    Transferring(Progress),
+}
+
 /// Shows a transfer on standard error.
-pub(crate) struct Display {
-    verbosity: Verbosity,
-    streams: StreamCount,
+pub(crate) struct Display<'a> {
+    args: &'a Args,
+    name: String,
     bar: Option<ProgressBar>,
+    phase: Phase,
     started: Instant,
     rate: Rate,
     last_plain: Instant,
     resumable: Resumable,
 }
 
-impl Display {
-    pub(crate) fn new(verbosity: Verbosity, streams: StreamCount, terminal: bool) -> Self {
-        let bar = (terminal && verbosity > Verbosity::Quiet).then(|| {
+impl<'a> Display<'a> {
+    pub(crate) fn new(args: &'a Args) -> Self {
+        let bar = (args.verbosity() > Verbosity::Quiet && can_show_a_bar()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style("{spinner} {wide_msg}"));
             bar
         });
         let now = Instant::now();
-        let rate = Rate::default();
-        Self { verbosity, streams, bar, started: now, rate, last_plain: now, resumable: Resumable::Unchanged }
+        let name = one_line(&args.file.to_string_lossy());
+        Self {
+            args,
+            name: name.rsplit('/').next().unwrap_or_default().to_owned(),
+            bar,
+            phase: Phase::Waiting(format!("connecting to {}", args.address), now),
+            started: now,
+            rate: Rate::default(),
+            last_plain: now,
+            resumable: Resumable::Unchanged,
+        }
     }
 
     pub(crate) fn show(&mut self, event: &Event) {
         match event {
             Event::Connected { server, .. } => {
                 self.say_verbose(&format!("connected to {server}, waiting for an answer"));
-                if let Some(bar) = &self.bar {
-                    bar.set_message("waiting for the server (in protocol 1 it hashes the file first)");
-                    bar.enable_steady_tick(Duration::from_millis(200));
-                }
+                self.wait_for(format!("waiting for an answer from {server}"));
             }
-            Event::Checking { bytes, of, .. } => {
-                let text = format!("verifying the partial file: {}%", percent(*bytes, *of));
-                match &self.bar {
-                    Some(bar) => bar.set_message(text),
-                    None => self.say_periodically(&text),
+            Event::Retrying { outage, pause, reason, .. } => {
+                let text = retrying_in(*outage, *pause, reason);
+                if self.bar.is_none() {
+                    self.say_normal(&text);
                 }
+                self.wait_for(text);
             }
+            Event::Checking { bytes, of, .. } => self.phase = Phase::Checking(percent(*bytes, *of)),
             Event::Started { size, streams, protocol, resumed, .. } => {
                 self.started(*resumed);
                 let size_text = size.map_or_else(|| "unknown size".to_owned(), bytes);
@@ -72,12 +101,14 @@ impl Display {
                     self.say_normal(&format!("resuming: {} are there", bytes(*resumed)));
                 }
                 if let (Some(bar), Some(size)) = (&self.bar, size) {
-                    bar.disable_steady_tick();
                     bar.set_length(*size);
-                    bar.set_style(style("{bar:16} {wide_msg}"));
+                    bar.set_style(style(&format!("{{bar:{}}} {{wide_msg}}", bar_columns())));
                 }
             }
-            Event::Progress(progress) => self.progress(progress),
+            Event::Progress(progress) => {
+                self.rate.update(progress);
+                self.phase = Phase::Transferring(*progress);
+            }
             Event::StreamLost { stream, reason, .. } => {
                 self.say_verbose(&format!("stream {stream} lost, reconnecting: {}", one_line(reason)));
             }
@@ -94,6 +125,38 @@ impl Display {
             }
             _ => {}
         }
+        self.update();
+    }
+
+    /// Shows how far the transfer is, or how long it has waited. To be called every second.
+    pub(crate) fn update(&mut self) {
+        let text = match &self.phase {
+            Phase::Waiting(what, since) if since.elapsed() >= LONG => {
+                format!("{what}, {} s", since.elapsed().as_secs())
+            }
+            Phase::Waiting(what, _) => what.clone(),
+            Phase::Checking(percent) => format!("verifying the partial file: {percent}%"),
+            Phase::Transferring(progress) => {
+                let columns = self.bar.as_ref().map_or(PLAIN_COLUMNS, |_| columns() - bar_columns() - 1);
+                let (name, rate, silent) = (&self.name, self.rate.bytes_per_second, self.rate.silent());
+                ProgressLine { name, progress, rate, silent, streams: self.args.streams }.within(columns)
+            }
+        };
+        match (&self.bar, &self.phase) {
+            (Some(bar), Phase::Transferring(progress)) => {
+                bar.set_position(progress.received);
+                bar.set_message(text);
+            }
+            (Some(bar), _) => {
+                bar.set_message(text);
+                bar.tick();
+            }
+            (None, _) => self.say_periodically(&text),
+        }
+    }
+
+    fn wait_for(&mut self, what: String) {
+        self.phase = Phase::Waiting(what, Instant::now());
     }
 
     /// Bytes arrive from now on.
@@ -102,20 +165,14 @@ impl Display {
         self.rate = Rate::starting_at(resumed, self.started.elapsed());
     }
 
-    fn progress(&mut self, progress: &Progress) {
-        self.rate.update(progress);
-        let text = line(progress, self.rate.bytes_per_second, self.streams);
-        if let Some(bar) = &self.bar {
-            bar.set_position(progress.received);
-            bar.set_message(text);
-        } else {
-            self.say_periodically(&text);
-        }
+    /// The rate in bytes a second, if data arrives.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        (self.rate.silent() < SILENCE).then_some(self.rate.bytes_per_second)
     }
 
-    /// Prints a line without a terminal, unless the last one was just printed.
+    /// Prints a line without a bar, unless the last one was just printed.
     fn say_periodically(&mut self, text: &str) {
-        if self.verbosity > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
+        if self.args.verbosity() > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
             self.last_plain = Instant::now();
             say(text);
         }
@@ -129,11 +186,12 @@ impl Display {
     }
 
     /// Prints the last line: the size, the time it took, and the digests.
-    pub(crate) fn finish(&self, report: &Report, name: &str) {
-        if self.verbosity > Verbosity::Quiet {
-            say(&summary(report, name));
+    pub(crate) fn finish(&self, report: &Report) {
+        let verbosity = self.args.verbosity();
+        if verbosity > Verbosity::Quiet {
+            say(&summary(report, &self.args.file.to_string_lossy()));
         }
-        if self.verbosity == Verbosity::Verbose {
+        if verbosity == Verbosity::Verbose {
             let lag = report.elapsed.saturating_sub(report.received_after);
             let (received, lag) = (report.received_after.as_secs_f64(), lag.as_secs_f64());
             say(&format!("last byte received after {received:.2} s; verified and in place {lag:.2} s later"));
@@ -146,13 +204,13 @@ impl Display {
     }
 
     fn say_verbose(&self, text: &str) {
-        if self.verbosity == Verbosity::Verbose {
+        if self.args.verbosity() == Verbosity::Verbose {
             self.say(text);
         }
     }
 
     fn say_normal(&self, text: &str) {
-        if self.verbosity > Verbosity::Quiet {
+        if self.args.verbosity() > Verbosity::Quiet {
             self.say(text);
         }
     }
@@ -175,6 +233,33 @@ pub(crate) fn notice(event: &Event) -> Option<String> {
     }
 }
 
+/// `host:9000 refused the request (503): busy; retrying (1 of 10) in 0.4 s`
+fn retrying_in(outage: Outage, pause: Duration, reason: &str) -> String {
+    let pause = format!("{:.1}", pause.as_secs_f64());
+    format!("{}; {} in {} s", one_line(reason), retrying(outage), pause.trim_end_matches(".0"))
+}
+
+/// Whether standard error is a terminal that can draw over what it has drawn.
+fn can_show_a_bar() -> bool {
+    io::stderr().is_terminal()
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb" && !term.is_empty())
+}
+
+/// How many columns the terminal has.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80).max(20)
+}
+
+/// How many of them the bar takes.
+fn bar_columns() -> usize {
+    match columns() {
+        0..40 => 4,
+        40..80 => 8,
+        _ => 16,
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -182,20 +267,35 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// The rate of the recent past.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rate {
     bytes_per_second: f64,
     /// Bytes that were there when it was last measured, and when that was.
     last: (u64, Duration),
+    /// When bytes arrived last.
+    moved: Instant,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self::starting_at(0, Duration::ZERO)
+    }
 }
 
 impl Rate {
     /// Measured from now on: what was there before has not arrived in this time.
     fn starting_at(received: u64, elapsed: Duration) -> Self {
-        Self { bytes_per_second: 0.0, last: (received, elapsed) }
+        Self { bytes_per_second: 0.0, last: (received, elapsed), moved: Instant::now() }
     }
 
     fn update(&mut self, progress: &Progress) {
+        if progress.received > self.last.0 {
+            if self.silent() >= SILENCE {
+                // The rate of before is not that of now.
+                *self = Self::starting_at(self.last.0, self.last.1);
+            }
+            self.moved = Instant::now();
+        }
         let (received, elapsed) = std::mem::replace(&mut self.last, (progress.received, progress.elapsed));
         let seconds = progress.elapsed.saturating_sub(elapsed).as_secs_f64();
         if seconds > 0.0 {
@@ -204,152 +304,27 @@ impl Rate {
             self.bytes_per_second += weight * (rate - self.bytes_per_second);
         }
     }
-}
 
-/// `62%  6.2/10.0 GiB  1.18 GiB/s  ETA 0:03  8/8 streams  verified 61%`
-fn line(progress: &Progress, rate: f64, streams: StreamCount) -> String {
-    let open = format!("{}/{} streams", progress.open_streams, streams);
-    let speed = format!("{}/s", bytes_float(rate));
-    let Some(size) = progress.size else {
-        return format!(
-            "{}  {speed}  {open}  verified {}",
-            bytes(progress.received),
-            bytes(progress.verified)
-        );
-    };
-    let (divisor, unit) = unit(float(size));
-    let done = format!("{:.1}/{:.1} {unit}", float(progress.received) / divisor, float(size) / divisor);
-    let verified = percent(progress.verified, size);
-    if progress.received >= size {
-        return format!("100%  {done}  verifying {verified}%");
+    /// For how long no bytes have arrived.
+    fn silent(&self) -> Duration {
+        self.moved.elapsed()
     }
-    let eta = eta(size - progress.received, rate);
-    format!("{}%  {done}  {speed}  ETA {eta}  {open}  verified {verified}%", percent(progress.received, size))
-}
-
-fn summary(report: &Report, name: &str) -> String {
-    let seconds = report.elapsed.as_secs_f64();
-    let fetched = report.bytes.saturating_sub(report.resumed);
-    let rate = if seconds > 0.0 { float(fetched) / seconds } else { 0.0 };
-    let name = one_line(name);
-    let blake3 = report.blake3.map_or_else(String::new, |blake3| format!(", blake3 {blake3}"));
-    let md5 = report.md5.map_or_else(String::new, |md5| format!(", md5 {md5}"));
-    let (n, size, rate) = (report.bytes, bytes(report.bytes), bytes_float(rate));
-    let resumed = match report.resumed {
-        0 => String::new(),
-        resumed => format!(", {} resumed", bytes(resumed)),
-    };
-    let recovery = recovery(report);
-    format!("{name}: {n} bytes ({size}) in {seconds:.2} s, {rate}/s{resumed}{blake3}{md5} verified{recovery}")
-}
-
-/// What was lost and repaired; nothing if nothing was.
-fn recovery(report: &Report) -> String {
-    let counted = |n: u64, one: &str, many: &str| match n {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        n => Some(format!("{n} {many}")),
-    };
-    let recovery = report.recovery;
-    let parts = [
-        counted(recovery.streams_lost, "stream lost", "streams lost"),
-        counted(recovery.retries, "retry", "retries"),
-        counted(recovery.repaired_blocks, "block repaired", "blocks repaired"),
-        (recovery.wasted_bytes > 0).then(|| format!("{} wasted", bytes(recovery.wasted_bytes))),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() { String::new() } else { format!("; recovered: {}", parts.join(", ")) }
-}
-
-fn percent(part: u64, whole: u64) -> u64 {
-    let percent = u128::from(part) * 100 / u128::from(whole.max(1));
-    u64::try_from(percent).unwrap_or(100)
-}
-
-/// Minutes and seconds, with hours before them if there are any.
-fn eta(left: u64, rate: f64) -> String {
-    let Ok(left) = Duration::try_from_secs_f64(float(left) / rate) else { return "-:--".to_owned() };
-    let seconds = left.as_secs();
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    if hours > 999 {
-        "-:--".to_owned()
-    } else if hours > 0 {
-        format!("{hours}:{minutes:02}:{:02}", seconds % 60)
-    } else {
-        format!("{minutes}:{:02}", seconds % 60)
-    }
-}
-
-fn bytes(n: u64) -> String {
-    if n < 1024 { format!("{n} B") } else { bytes_float(float(n)) }
-}
-
-fn bytes_float(n: f64) -> String {
-    let (divisor, unit) = unit(n);
-    format!("{:.2} {unit}", n / divisor)
-}
-
-/// The unit in which `n` bytes are at least 1, if there is one.
-fn unit(n: f64) -> (f64, &'static str) {
-    let mut divisor = 1.0;
-    for unit in ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] {
-        if n < divisor * 1024.0 {
-            return (divisor, unit);
-        }
-        divisor *= 1024.0;
-    }
-    (divisor, "EiB")
-}
-
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "shown with three digits")]
-fn float(n: u64) -> f64 {
-    n as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn progress(size: Option<u64>, received: u64, verified: u64) -> Progress {
+    fn received(received: u64) -> Progress {
         let mut progress = Progress::default();
-        (progress.size, progress.received, progress.verified, progress.open_streams) =
-            (size, received, verified, 8);
+        progress.received = received;
         progress
-    }
-
-    #[test]
-    fn line_shows_size_rate_and_remaining_time() {
-        let gib = 1 << 30;
-        let streams = StreamCount::default();
-        for (progress, expected) in [
-            (
-                progress(Some(10 * gib), 6_657_199_309, 6_551_000_000),
-                "62%  6.2/10.0 GiB  1.18 GiB/s  ETA 0:03  8/8 streams  verified 61%",
-            ),
-            (progress(Some(gib), gib, gib / 2), "100%  1.0/1.0 GiB  verifying 50%"),
-            (progress(None, gib, 0), "1.00 GiB  1.18 GiB/s  8/8 streams  verified 0 B"),
-        ] {
-            assert_eq!(line(&progress, 1.18 * 1_073_741_824.0, streams), expected);
-        }
-    }
-
-    #[test]
-    fn remaining_time_is_readable() {
-        for (left, rate, expected) in [
-            (90, 1.0, "1:30"),
-            (3 * 3600 + 62, 1.0, "3:01:02"),
-            (1, 0.0, "-:--"),
-            (u64::MAX, 1.0, "-:--"),
-            (0, 1.0, "0:00"),
-        ] {
-            assert_eq!(eta(left, rate), expected);
-        }
     }
 
     #[test]
     fn rate_follows_the_recent_past() {
         let mut rate = Rate::default();
-        let mut at = progress(None, 0, 0);
+        let mut at = received(0);
         for step in 1..=100 {
             at.elapsed = Duration::from_millis(100 * step);
             at.received = 1_000_000 * step;
@@ -362,13 +337,19 @@ mod tests {
     fn resumed_bytes_do_not_count_as_rate() {
         let (resumed, elapsed) = (50 << 30, Duration::from_secs(3));
         let mut rate = Rate::starting_at(resumed, elapsed);
-        let mut at = progress(None, resumed + 1_000_000, resumed);
+        let mut at = received(resumed + 1_000_000);
         at.elapsed = elapsed + Duration::from_millis(100);
         rate.update(&at);
         assert!((rate.bytes_per_second - 10_000_000.0).abs() < 1.0, "{rate:?}");
+    }
 
-        let mut display = Display::new(Verbosity::Quiet, StreamCount::default(), false);
-        display.started(resumed);
-        assert_eq!(display.rate.last.0, resumed);
+    #[test]
+    fn pause_before_an_attempt_is_shown() {
+        let mut outage = Outage::default();
+        (outage.attempt, outage.limit) = (1, Some(10));
+        for (pause, shown) in [(400, "0.4"), (7000, "7")] {
+            let text = retrying_in(outage, Duration::from_millis(pause), "h:1 is busy");
+            assert_eq!(text, format!("h:1 is busy; retrying (1 of 10) in {shown} s"));
+        }
     }
 }

@@ -38,8 +38,14 @@ pub enum ErrorKind {
     Unreadable,
     /// The server requires authentication.
     Unauthorized,
-    /// The server refused the request for another reason, such as too many transfers.
+    /// The server, or a proxy before it, cannot serve the request now: it has too many transfers, or is restarting.
+    Busy,
+    /// The server refused the request for another reason.
     Refused,
+    /// Something else than a server of this program answered.
+    NotDtserver,
+    /// The server's name has no address.
+    UnknownHost,
     /// No connection could be made.
     Unreachable,
     /// A proxy between client and server does not carry streams.
@@ -84,7 +90,10 @@ impl ErrorKind {
             Self::Forbidden => "forbidden",
             Self::Unreadable => "unreadable",
             Self::Unauthorized => "unauthorized",
+            Self::Busy => "busy",
             Self::Refused => "refused",
+            Self::NotDtserver => "not_dtserver",
+            Self::UnknownHost => "unknown_host",
             Self::Unreachable => "unreachable",
             Self::StreamsBlocked => "streams_blocked",
             Self::ConnectionLost => "connection_lost",
@@ -140,11 +149,15 @@ impl TransferError {
     fn about(&self) -> About<'_> {
         use ErrorKind as Kind;
         match &*self.0 {
-            Failure::NotFound { server, name } => About::entry(Kind::NotFound, server, name),
-            Failure::Forbidden { server, name } => About::entry(Kind::Forbidden, server, name),
+            Failure::NotFound { server, name, .. } => About::entry(Kind::NotFound, server, name),
+            Failure::Forbidden { server, name, .. } => About::entry(Kind::Forbidden, server, name),
             Failure::Unreadable { server, name, .. } => About::entry(Kind::Unreadable, server, name),
             Failure::Unauthorized { server } => About::peer(Kind::Unauthorized, server),
-            Failure::Refused { server, .. } => About::peer(Kind::Refused, server),
+            failure @ Failure::Refused { server, .. } => {
+                About::peer(if failure.is_busy() { Kind::Busy } else { Kind::Refused }, server)
+            }
+            Failure::NotDtserver { server, .. } => About::peer(Kind::NotDtserver, server),
+            Failure::Unresolved { server, .. } => About::peer(Kind::UnknownHost, server),
             Failure::Unreachable { server, .. } => About::peer(Kind::Unreachable, server),
             Failure::StreamsBlocked { server } => About::peer(Kind::StreamsBlocked, server),
             Failure::ConnectionLost { server, .. } => About::peer(Kind::ConnectionLost, server),

@@ -18,18 +18,28 @@ use crate::sync::Lock;
 
 /// An event of a transfer.
 ///
-/// The grammar is `Connected Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt)*`, cut off anywhere by a
+/// The grammar is `(Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt)*`, cut off anywhere by a
 /// failure, and then perhaps `Resumable`; the outcome itself is what the transfer returns.
 ///
 /// Guaranteed events are always delivered. The others are left out when events are not read as fast as they occur.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The server was reached, and the file requested. Guaranteed, once.
+    /// The server was reached, and the file requested. Guaranteed the first time; again for each further attempt.
     #[non_exhaustive]
     Connected {
         /// The address that was reached.
         server: SocketAddr,
+    },
+    /// The request cannot be served now, and is repeated after a pause. Not guaranteed.
+    #[non_exhaustive]
+    Retrying {
+        /// How often it has failed, and may.
+        outage: Outage,
+        /// The pause.
+        pause: Duration,
+        /// The reason, for people.
+        reason: String,
     },
     /// What an earlier run left is read back and compared with its digests, because the machine was restarted since. Not
     /// guaranteed; before the first block, and repeatedly.
@@ -100,8 +110,20 @@ pub struct Progress {
     pub verified: u64,
     /// Streams that are open and not at their end.
     pub open_streams: u8,
+    /// The server is lost: no stream is open, and all of them have failed to reconnect at least once.
+    pub outage: Option<Outage>,
     /// Time since the transfer was started.
     pub elapsed: Duration,
+}
+
+/// How often a server that was lost has been tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Outage {
+    /// The number of the attempt, counted from 1; one of all streams together counts as one.
+    pub attempt: u32,
+    /// How many there are at most, unless only the time is limited.
+    pub limit: Option<u32>,
 }
 
 /// What a finished transfer delivered.

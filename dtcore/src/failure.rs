@@ -10,11 +10,21 @@ use crate::digest::Checksum;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The server has no such file, or it is not a regular file.
-    #[error("{server} has no file {name:?}")]
-    NotFound { server: String, name: String },
+    #[error("{server} has no file {name:?}{}", after_colon(reason))]
+    NotFound {
+        server: String,
+        name: String,
+        /// The server's words, without control characters; empty if they add nothing.
+        reason: String,
+    },
     /// The server may not read the file.
-    #[error("permission denied: {server} may not read {name:?}")]
-    Forbidden { server: String, name: String },
+    #[error("permission denied: {server} may not read {name:?}{}", after_colon(reason))]
+    Forbidden {
+        server: String,
+        name: String,
+        /// As of [`NotFound`](Self::NotFound).
+        reason: String,
+    },
     /// The server found the file and could not read all of it.
     #[error("{server} cannot read {name:?}{}", after_colon(reason))]
     Unreadable {
@@ -34,7 +44,15 @@ pub(crate) enum Failure {
         status: u16,
         /// The server's words, without control characters.
         reason: String,
+        /// After which time the server wants to be asked again, if it says so.
+        retry_after: Option<Duration>,
     },
+    /// The server's name has no address, as far as this system knows.
+    #[error("cannot find the address of {server}")]
+    Unresolved { server: String, source: io::Error },
+    /// Something else than this program's server is there.
+    #[error("{server} is no dtserver: {what}")]
+    NotDtserver { server: String, what: String },
     /// No connection could be made.
     #[error("cannot connect to {server}")]
     Unreachable { server: String, source: io::Error },
@@ -95,7 +113,7 @@ pub(crate) enum Failure {
         needed: u64,
     },
     /// The file is larger than the caller allows.
-    #[error("file too large: {size} bytes, and the limit is {limit}")]
+    #[error("file too large: {}, and the limit is {limit}", count(*size, "byte"))]
     OverLimit { size: u64, limit: u64 },
     /// An operation on a local file failed.
     #[error("cannot {action} {}", path.display())]
@@ -168,11 +186,16 @@ impl Failure {
         matches!(
             self,
             Self::Unreachable { .. }
+                | Self::Unresolved { .. }
                 | Self::ConnectionLost { .. }
                 | Self::TimedOut { .. }
                 | Self::SourceChanged { .. }
-                | Self::Refused { status: 429 | 502..=504, .. }
-        )
+        ) || self.is_busy()
+    }
+
+    /// Whether the server, or a proxy before it, cannot serve the request now.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { status: 429 | 502..=504, .. })
     }
 
     /// The error of something of this program that ended and should not have.
@@ -206,8 +229,8 @@ impl Failure {
 
 fn lost_connection(stream: Option<u8>, received: u64) -> String {
     match stream {
-        Some(stream) => format!("stream {stream} ended early, after {received} bytes"),
-        None => "it ended before the server answered".to_owned(),
+        Some(stream) => format!("stream {stream} ended early, after {}", count(received, "byte")),
+        None => "it ended before the server had answered".to_owned(),
     }
 }
 
@@ -216,7 +239,12 @@ fn after_colon(reason: &str) -> String {
 }
 
 fn bytes_needed(needed: u64) -> String {
-    if needed == 0 { String::new() } else { format!(": {needed} bytes needed") }
+    if needed == 0 { String::new() } else { format!(": {} needed", count(needed, "byte")) }
+}
+
+/// A number of things: `1 byte`, `2 bytes`.
+fn count(n: u64, thing: &str) -> String {
+    if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
 }
 
 /// A duration in seconds, without the zeros at its end.

@@ -136,7 +136,7 @@ pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, Invalid
 #[cfg(feature = "client")]
 pub use error::{ErrorKind, TransferError};
 #[cfg(feature = "client")]
-pub use event::{Event, Events, Progress, RecoveryStats, Report};
+pub use event::{Event, Events, Outage, Progress, RecoveryStats, Report};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
 #[cfg(feature = "server")]
 pub use send::{StreamFailure, StreamRefusal};

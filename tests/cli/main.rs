@@ -5,6 +5,7 @@ mod messages;
 mod outputs;
 mod signals;
 mod usage;
+mod waiting;
 
 use dt_testkit::original_server::{OriginalServer, Script};
 use dt_testkit::programs;

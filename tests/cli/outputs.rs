@@ -155,7 +155,7 @@ fn no_resume_command_is_printed_if_it_cannot_succeed() {
         fs::remove_file(workspace.output("out")).expect("it is ours");
     };
     let wrong = format!("blake3={}", "0".repeat(64));
-    check(&fetch().options(["--checksum", &wrong]).run(), 6, "correct --checksum, or omit it");
+    check(&fetch().options(["--checksum", &wrong]).run(), 6, "not the file that you expect");
     let client = fetch().options(["--no-clobber", "--limit-rate", "12M"]).start();
     until_true("the journal", || files_in(&workspace.outputs()).contains(&"out.dtjournal".to_owned()));
     fs::write(workspace.output("out"), BEFORE).expect("it is written");

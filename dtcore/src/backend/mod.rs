@@ -101,6 +101,8 @@ impl ObjectIdentity {
 pub(crate) enum OpenError {
     #[error("no such file")]
     NotFound,
+    #[error("it is a directory")]
+    Directory,
     #[error("not a regular file")]
     NotRegular,
     #[error("outside the served folder")]

@@ -1,6 +1,7 @@
 //! Where a server is, as a person writes it.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// The port that is meant when none is given.
@@ -57,7 +58,12 @@ impl FromStr for ServerAddress {
                 )
             }
             // More than one colon is an IPv6 address without brackets, which leaves no room for a port.
-            None if text.matches(':').count() > 1 => (text, None),
+            None if text.matches(':').count() > 1 => {
+                if has_port_without_brackets(text) {
+                    return Err(InvalidAddress);
+                }
+                (text, None)
+            }
             None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
         };
         let port = match port {
@@ -69,6 +75,14 @@ impl FromStr for ServerAddress {
         };
         Self::new(host, port)
     }
+}
+
+/// Whether `text` is an IPv6 address with what looks like a port after it. It may be a part of the address as well; a guess would be
+/// wrong for someone.
+fn has_port_without_brackets(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(address, port)| {
+        address.parse::<Ipv6Addr>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 impl fmt::Display for ServerAddress {
@@ -83,7 +97,7 @@ impl fmt::Display for ServerAddress {
 
 /// Text that is not a server's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("an address is written HOST:PORT, such as files.example:9000 or [2001:db8::7]:9000")]
+#[error("an address is written HOST:PORT, and IPv6 in brackets: files.example:9000, [2001:db8::7]:9000")]
 pub struct InvalidAddress;
 
 #[cfg(test)]
@@ -99,6 +113,8 @@ mod tests {
             ("[::1]:80", "[::1]:80"),
             ("[fe80::1%eth0]", "[fe80::1%eth0]:9000"),
             ("::1", "[::1]:9000"),
+            ("2001:db8::7", "[2001:db8::7]:9000"),
+            ("[::1:9000]", "[::1:9000]:9000"),
             ("http://host:9001/", "host:9001"),
         ] {
             assert_eq!(
@@ -119,6 +135,8 @@ mod tests {
             "[::1",
             "[::1]80",
             "http://",
+            "::1:9000",
+            "2001:db8::7:80",
         ] {
             assert!(text.parse::<ServerAddress>().is_err(), "{text}");
         }

@@ -19,6 +19,7 @@ use crate::manifest::StreamCount;
 use crate::num::bounded;
 use crate::proto::v2::{Push, SessionRequest};
 use crate::receive::{EndNotice, RateLimit};
+use crate::schedule::RetryLimit;
 
 /// A client of one server. Clones share its threads and its rate limit, as do all of its transfers.
 ///
@@ -108,10 +109,10 @@ impl Client {
 }
 
 async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
-    let control = Control::open(&options.server, options.connect_timeout).await?;
+    let control = Control::open(&options.server, options.connect_timeout, &[]).await?;
     let (streams, push) = (StreamCount::ONE, Push::default());
     let body = SessionRequest { streams, digests: options.settings.digests(), push }.encode();
-    let answer = control.request(&name, &body, AskUpgrade::Yes, options.settings.answer_timeout).await?;
+    let answer = control.request(&name, &body, AskUpgrade::Yes, options.first_answer_timeout()).await?;
     let ServerAnswer::V2 { offer, stream } = answer else {
         let what = "it speaks protocol 1 only".to_owned();
         return Err(Failure::Protocol { server: options.server.to_string(), what });
@@ -153,9 +154,18 @@ impl ClientBuilder {
 
     /// How many rounds of reconnecting may fail in a row, with no block verified in between, and no progress of the server with
     /// the file's digests; 10 by default. A round is over when every stream has failed: while one of them is open, the others
-    /// only retry with longer and longer pauses. Protocol 1 never reconnects.
+    /// only retry with longer and longer pauses. A request that a busy server refuses (429, 502 to 504) is repeated as often. Protocol 1
+    /// never reconnects.
     pub fn retries(mut self, rounds: u32) -> Self {
-        self.options.settings.retries = rounds;
+        self.options.settings.retries.rounds = Some(rounds);
+        self
+    }
+
+    /// How long retrying may go on without progress, in place of a number of rounds; [`Duration::ZERO`] is without limit. The server is
+    /// then also tried again if it cannot be reached at the start. To limit both, call [`retries`](Self::retries) after this.
+    pub fn retry_time(mut self, limit: Duration) -> Self {
+        let time = Some(bounded(limit)).filter(|limit| !limit.is_zero());
+        self.options.settings.retries = RetryLimit { rounds: None, time };
         self
     }
 
@@ -172,9 +182,10 @@ impl ClientBuilder {
         self
     }
 
-    /// How long the server's answer may take, and in protocol 2 how long it may make no progress with the file's digests in the
-    /// end; an hour by default, because a server of protocol 1 hashes the complete file before it answers, and in both
-    /// protocols other files may be hashed first.
+    /// How long the server's answer may take if protocol 1 was chosen, and in protocol 2 how long it may make no progress with the
+    /// file's digests in the end; an hour by default, because a server of protocol 1 hashes the complete file before it answers, and in
+    /// both protocols other files may be hashed first. With the other choices of the protocol the first answer may take the stall
+    /// timeout.
     pub fn answer_timeout(mut self, limit: Duration) -> Self {
         self.options.settings.answer_timeout = bounded(limit);
         self

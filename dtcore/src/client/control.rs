@@ -17,19 +17,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::ServerAddress;
+use super::answer::{self, LegacyOffer, Parsed};
 use crate::failure::{Awaited, Failure};
 use crate::proto::v2::{
     FRAME_LEN, PAYLOAD_CHECK_LEN, Request, Response, SessionOffer, UPGRADE, checked_payload, reason_of,
 };
-use crate::proto::{SIZE_HEADER, TARGET_HEADER, Target, v1};
+use crate::proto::{TARGET_HEADER, Target, v1};
 use crate::receive::EndNotice;
 use crate::transport::{Connection, connect};
-
-/// The largest head of an answer, in bytes.
-const MAX_HEAD: usize = 16 << 10;
-
-/// The most header lines of an answer.
-const MAX_HEADERS: usize = 64;
 
 /// How long the system tries to deliver the end of a session that was not used.
 const LINGER: Duration = Duration::from_secs(10);
@@ -71,9 +66,6 @@ pub(crate) struct UpgradedStream {
     pub(crate) rtt: Duration,
 }
 
-/// The reason of a refusal that is no server's of this program.
-const NO_REASON: &str = "no reason given";
-
 impl UpgradedStream {
     /// Ends the session without using it.
     pub(crate) fn end_session(self, notice: EndNotice) {
@@ -84,21 +76,15 @@ impl UpgradedStream {
     }
 }
 
-/// A transfer of protocol 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct LegacyOffer {
-    pub(crate) answer: v1::LegacyAnswer,
-    /// The file's size, which an original server does not report.
-    pub(crate) size: Option<u64>,
-    /// Where the streams are served.
-    pub(crate) data: SocketAddr,
-}
-
 impl Control {
-    /// Connects to `server`.
-    pub(crate) async fn open(server: &ServerAddress, limit: Duration) -> Result<Self, Failure> {
+    /// Connects to `server`, at an address that is not in `avoid`.
+    pub(crate) async fn open(
+        server: &ServerAddress,
+        limit: Duration,
+        avoid: &[SocketAddr],
+    ) -> Result<Self, Failure> {
         let begun = Instant::now();
-        let stream = connect(server.host(), server.port(), &server.to_string(), limit).await?;
+        let stream = connect(server.host(), server.port(), &server.to_string(), limit, avoid).await?;
         let rtt = begun.elapsed();
         let unreachable = |source| Failure::Unreachable { server: server.to_string(), source };
         let peer = stream.peer_addr().map_err(unreachable)?;
@@ -127,10 +113,10 @@ impl Control {
             // Proxies such as nginx insist on a target that begins with a slash. Without one it is the name as protocol 1 has it, and
             // to a server of protocol 2 both are the same file.
             Err(Failure::Refused { status: 400, reason, .. })
-                if reason == NO_REASON && !name.as_bytes().starts_with(b"/") =>
+                if reason == answer::NO_REASON && !name.as_bytes().starts_with(b"/") =>
             {
                 let name = OsString::from_vec([b"/", name.as_bytes()].concat());
-                let control = Self::open(&server, limit).await?;
+                let control = Self::open(&server, limit, &[]).await?;
                 control.exchange(&name, body, upgrade, limit).await
             }
             answer => answer,
@@ -160,11 +146,17 @@ impl Control {
             }
         };
         let received = timeout_at(deadline, exchange).await.map_err(|_| late(&self.server))??;
-        match self.parse(name, &received)? {
-            Parsed::ServerAnswer(answer) => {
-                // From now on an end is an end.
-                let _ = socket2::SockRef::from(&self.stream).set_linger(None);
-                Ok(answer)
+        if received.is_empty() {
+            return Err(self.lost(None));
+        }
+        match answer::parse(&self.server.to_string(), self.peer, name, &received)? {
+            Parsed::V1(offer) => {
+                self.end_orderly();
+                Ok(ServerAnswer::V1(offer))
+            }
+            Parsed::V2(offer) => {
+                self.end_orderly();
+                Ok(ServerAnswer::V2 { offer, stream: None })
             }
             Parsed::Switched(early) => {
                 let server = self.server.clone();
@@ -194,7 +186,7 @@ impl Control {
     async fn read(&mut self) -> io::Result<Vec<u8>> {
         let mut received = Vec::with_capacity(1 << 10);
         loop {
-            if received.len() > MAX_HEAD + v1::MAX_BODY || is_complete(&received) {
+            if received.len() > answer::MAX_HEAD + v1::MAX_BODY || answer::is_complete(&received) {
                 return Ok(received);
             }
             match self.stream.read_buf(&mut received).await {
@@ -207,52 +199,9 @@ impl Control {
         }
     }
 
-    fn parse(&self, name: &OsStr, received: &[u8]) -> Result<Parsed, Failure> {
-        let server = || self.server.to_string();
-        let invalid = |what: &str| Failure::Protocol { server: server(), what: what.to_owned() };
-        if received.is_empty() {
-            return Err(self.lost(None));
-        }
-        if let Some(Ok(Response::Refused(..))) = received.first_chunk().map(Response::decode) {
-            // The server has read nothing, as it cannot serve another connection now.
-            let reason = "too many connections".to_owned();
-            return Err(Failure::Refused { server: server(), status: 503, reason });
-        }
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut head = httparse::Response::new(&mut headers);
-        let body = match head.parse(received) {
-            Ok(httparse::Status::Complete(len)) => received.get(len..).unwrap_or_default(),
-            Ok(httparse::Status::Partial) => return Err(invalid("its answer is cut off or endless")),
-            Err(_) => return Err(invalid("its answer is not HTTP")),
-        };
-        let name = || name.to_string_lossy().into_owned();
-        match head.code.unwrap_or(0) {
-            101 => return Ok(Parsed::Switched(body.to_vec())),
-            200 => {}
-            401 => return Err(Failure::Unauthorized { server: server() }),
-            403 => return Err(Failure::Forbidden { server: server(), name: name() }),
-            404 => return Err(Failure::NotFound { server: server(), name: name() }),
-            409 => return Err(Failure::SourceChanged { server: server(), name: name() }),
-            status => {
-                let reason = v1::decode_refusal(body).unwrap_or_else(|| NO_REASON.to_owned());
-                return Err(Failure::Refused { server: server(), status, reason });
-            }
-        }
-        if SessionOffer::is_claimed(body) {
-            let offer = SessionOffer::decode(body).map_err(|error| invalid(&error.to_string()))?;
-            return Ok(Parsed::ServerAnswer(ServerAnswer::V2 { offer, stream: None }));
-        }
-        let answer = v1::LegacyAnswer::decode(body).map_err(|error| invalid(&error.to_string()))?;
-        let size = match header(head.headers, SIZE_HEADER) {
-            None => None,
-            Some(value) => {
-                Some(value.parse().map_err(|_| invalid("the size that it reports is not a number"))?)
-            }
-        };
-        // The complete address with another port: a link-local one has a scope too.
-        let mut data = self.peer;
-        data.set_port(answer.port);
-        Ok(Parsed::ServerAnswer(ServerAnswer::V1(LegacyOffer { answer, size, data })))
+    /// From now on an end is an end.
+    fn end_orderly(&self) {
+        let _ = socket2::SockRef::from(&self.stream).set_linger(None);
     }
 
     /// Reads the offer, the first frame after the switch of protocols.
@@ -280,7 +229,7 @@ impl Control {
         let payload = checked_payload(&header, payload).map_err(|_| damaged(&self))?;
         if refusal.is_some() {
             let (server, reason) = (self.server.to_string(), reason_of(payload));
-            return Err(Failure::Refused { server, status: 503, reason });
+            return Err(Failure::Refused { server, status: 503, reason, retry_after: None });
         }
         let offer = SessionOffer::decode(payload).map_err(|error| Failure::Protocol {
             server: self.server.to_string(),
@@ -305,61 +254,5 @@ impl Control {
 
     fn lost(&self, source: Option<io::Error>) -> Failure {
         Failure::ConnectionLost { server: self.server.to_string(), stream: None, received: 0, source }
-    }
-}
-
-/// What an answer was, as HTTP.
-enum Parsed {
-    ServerAnswer(ServerAnswer),
-    /// Frames follow, of which these bytes were read already.
-    Switched(Vec<u8>),
-}
-
-/// Whether more bytes could not change what the answer says.
-fn is_complete(received: &[u8]) -> bool {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut head = httparse::Response::new(&mut headers);
-    match head.parse(received) {
-        Ok(httparse::Status::Complete(_)) if head.code == Some(101) => true,
-        Ok(httparse::Status::Complete(len)) => {
-            let body = received.get(len..).unwrap_or_default();
-            match header(head.headers, "content-length").map(str::parse::<usize>) {
-                Some(Ok(length)) => body.len() >= length,
-                _ => v1::LegacyAnswer::decode(body).is_ok(),
-            }
-        }
-        Ok(httparse::Status::Partial) => received.len() > MAX_HEAD,
-        Err(_) => true,
-    }
-}
-
-fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
-    let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-    str::from_utf8(found.value).ok().map(str::trim)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answer_is_complete_by_length_or_by_content() {
-        let json = r#"{"hash": "bf02e98e522704c376e82dfef2cfb240", "port": 36931}"#;
-        for (received, expected) in [
-            (String::new(), false),
-            ("HTTP/1.0 200 OK\r\nServer: x\r\n".to_owned(), false),
-            ("HTTP/1.0 200 OK\r\nServer: x\r\n\r\n".to_owned(), false),
-            (format!("HTTP/1.0 200 OK\r\n\r\n{}", &json[..40]), false),
-            (format!("HTTP/1.0 200 OK\r\n\r\n{json}"), true),
-            (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len() + 1), false),
-            (format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}", json.len()), true),
-            ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(), true),
-            ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: dt2\r\n\r\n".to_owned(), true),
-            ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: dt2\r\n".to_owned(), false),
-            ("220 ftp.example ready\r\n".to_owned(), true),
-            (format!("HTTP/1.0 200 OK\r\nX: {}", "x".repeat(MAX_HEAD)), true),
-        ] {
-            assert_eq!(is_complete(received.as_bytes()), expected, "{received}");
-        }
     }
 }

@@ -140,7 +140,7 @@ impl Source for DialledSource {
             return Ok(());
         }
         let Options { server, name, connect_timeout, settings, .. } = &self.options;
-        let control = Control::open(server, *connect_timeout).await?;
+        let control = Control::open(server, *connect_timeout, &[]).await?;
         let peer = control.peer;
         let body = SessionRequest { push: Push::default(), ..self.request }.encode();
         // Protocol 2 hashes nothing before it answers, so a server that takes longer has stalled.

@@ -1,6 +1,8 @@
 //! Who dials: a client that downloads files from a server.
 
 mod address;
+mod answer;
+mod attempts;
 #[expect(clippy::module_inception, reason = "the client itself, among what it consists of")]
 mod client;
 mod control;

@@ -1,17 +1,17 @@
 //! Starts every transfer: opens the output, requests the file, and lets the protocol that the server chose take over.
 
-use std::io;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::attempts::Attempts;
 use super::control::{AskUpgrade, Control, ServerAnswer};
 use super::dialled_source::{DialledSource, EarlyConnections};
 use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
-use crate::event::{Event, EventSender, Report};
+use crate::event::{EventSender, Report};
 use crate::failure::Failure;
 use crate::manifest::ByteRange;
 use crate::proto::v1;
@@ -26,9 +26,6 @@ const PUSH: u64 = 512 << 10;
 /// The other streams are dialled before the offer where connecting took longer than this. On a shorter path that gains nothing, and
 /// small files cost one connection.
 const DIAL_EARLY_FROM: Duration = Duration::from_millis(5);
-
-/// How often a request is repeated whose offer was damaged on its way.
-const ATTEMPTS: u64 = 3;
 
 /// Runs one transfer to its end, or until `cancel`.
 pub(super) async fn run(
@@ -103,31 +100,29 @@ async fn negotiate(
         }
         ProtocolChoice::V2 | ProtocolChoice::Auto => (request.encode(), AskUpgrade::Yes),
     };
-    let mut attempt = 1;
+    let mut attempts = Attempts::new(options, events);
     loop {
-        let control = Control::open(&options.server, options.connect_timeout).await?;
+        let opened = Control::open(&options.server, options.connect_timeout, &attempts.silent).await;
+        let control = match opened {
+            Ok(control) => control,
+            Err(error) => {
+                attempts.not_connected(error).await?;
+                continue;
+            }
+        };
         let peer = control.peer;
-        if attempt == 1 {
-            events.emit(Event::Connected { server: peer });
-        }
+        attempts.connected(peer);
         let n_others = usize::from(options.settings.streams.value()) - 1;
         let early = if upgrade == AskUpgrade::Yes && control.rtt > DIAL_EARLY_FROM {
             EarlyConnections::dial(peer, n_others, options.connect_timeout)
         } else {
             EarlyConnections::default()
         };
-        match control.request(&options.name, &body, upgrade, options.settings.answer_timeout).await {
+        match control.request(&options.name, &body, upgrade, options.first_answer_timeout()).await {
             Ok(answer) => return Ok(Negotiated { peer, answer, early }),
-            Err(error) if is_damaged(&error) && attempt < ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error),
+            Err(error) => attempts.failed(peer, error).await?,
         }
     }
-}
-
-/// Whether the offer was damaged on its way.
-fn is_damaged(error: &Failure) -> bool {
-    matches!(error, Failure::ConnectionLost { source: Some(source), .. }
-        if source.kind() == io::ErrorKind::InvalidData)
 }
 
 /// The request for a session, for a receiver that lacks the bytes of `gap`, and perhaps others after it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::client::address::ServerAddress;
 use crate::manifest::StreamCount;
 use crate::receive::{ComputeMd5, Settings, Verification};
+use crate::schedule::RetryLimit;
 use crate::sink::{Clobber, Durability, Engine, Resume};
 
 /// How many rounds of reconnecting may fail in a row by default: with the pauses between them about twenty seconds, which is
@@ -39,6 +40,16 @@ pub enum ProtocolChoice {
 }
 
 impl Options {
+    /// How long the answer to the first request may take. Protocol 2 hashes nothing before it, and a server of protocol 1 that hashes a
+    /// file of this length is a rare one.
+    pub(super) fn first_answer_timeout(&self) -> Duration {
+        let Settings { answer_timeout, stall_timeout, .. } = self.settings;
+        match self.protocol {
+            ProtocolChoice::V1 => answer_timeout,
+            ProtocolChoice::V2 | ProtocolChoice::Auto => answer_timeout.min(stall_timeout),
+        }
+    }
+
     /// The defaults, for a server.
     pub(super) fn new(server: ServerAddress) -> Self {
         Self {
@@ -56,7 +67,7 @@ impl Options {
                 engine: Engine::default(),
                 durability: Durability::default(),
                 rate_limit: None,
-                retries: RETRIES,
+                retries: RetryLimit::rounds(RETRIES),
                 stall_timeout: Duration::from_secs(60),
                 answer_timeout: Duration::from_secs(3600),
             },

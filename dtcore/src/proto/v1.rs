@@ -98,7 +98,7 @@ pub(crate) fn decode_refusal(body: &[u8]) -> Option<String> {
 }
 
 /// Text from a peer as it may be shown to a user: at most 200 characters, without control characters.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 

@@ -68,7 +68,8 @@ async fn reconnecting<S: Source>(
                 transfer.lost(stream, format!("protocol error: {what}"));
                 let server = transfer.source.name().peer.clone();
                 let error = Failure::Protocol { server, what };
-                let pause = transfer.streams.violated().and_then(|()| transfer.streams.retry(stream));
+                let pause =
+                    transfer.streams.violated().and_then(|()| transfer.streams.retry(stream, transfer.now()));
                 transfer.counters.retried();
                 sleep(pause.map_err(|_| error)?).await;
             }
@@ -110,7 +111,7 @@ async fn pause<S: Source>(
     if !is_temporary {
         return Err(error);
     }
-    let pause: Duration = transfer.streams.retry(stream).map_err(|_| error)?;
+    let pause: Duration = transfer.streams.retry(stream, transfer.now()).map_err(|_| error)?;
     transfer.counters.retried();
     sleep(pause).await;
     Ok(())

@@ -6,6 +6,7 @@ use super::rate_limit::RateLimit;
 use crate::digest::Checksum;
 use crate::manifest::StreamCount;
 use crate::proto::v2::WholeDigests;
+use crate::schedule::RetryLimit;
 use crate::sink::{Durability, Engine};
 
 /// The settings of one transfer.
@@ -20,8 +21,8 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     /// Shared with other transfers, perhaps.
     pub(crate) rate_limit: Option<RateLimit>,
-    /// How many rounds of reconnecting may fail in a row.
-    pub(crate) retries: u32,
+    /// How long reconnecting may go on without progress.
+    pub(crate) retries: RetryLimit,
     /// How long no data may arrive on any stream.
     pub(crate) stall_timeout: Duration,
     /// How long the sender's answer may take, and how long it may make no progress with the digests of the file.

@@ -7,8 +7,9 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::wake::Wake;
+use crate::event::Outage;
 use crate::manifest::{StreamCount, StreamId};
-use crate::schedule::{Backoff, Exhausted, Fault, Retries};
+use crate::schedule::{Backoff, Exhausted, Fault, Retries, RetryLimit};
 use crate::sync::Lock;
 
 /// How many streams may violate the protocol, without a verified block in between, before the transfer fails: more than
@@ -38,8 +39,8 @@ struct SetState {
 }
 
 impl StreamSet {
-    /// Streams of which `n_useful` are opened, and that may fail `retries` times in a row.
-    pub(super) fn new(streams: StreamCount, n_useful: usize, retries: u32) -> Self {
+    /// Streams of which `n_useful` are opened, and that may fail up to `retries`.
+    pub(super) fn new(streams: StreamCount, n_useful: usize, retries: RetryLimit) -> Self {
         let state = SetState {
             backoffs: streams.ids().map(Backoff::new).collect(),
             retries: Retries::new(retries, n_useful),
@@ -125,8 +126,8 @@ impl StreamSet {
     ///
     /// # Errors
     /// [`Exhausted`] if all streams have tried often enough.
-    pub(super) fn retry(&self, stream: StreamId) -> Result<Duration, Exhausted> {
-        self.state.lock().retries.failed(stream)?;
+    pub(super) fn retry(&self, stream: StreamId, now: Duration) -> Result<Duration, Exhausted> {
+        self.state.lock().retries.failed(stream, now)?;
         Ok(self.backoff(stream))
     }
 
@@ -155,6 +156,14 @@ impl StreamSet {
 
     pub(super) fn n_open(&self) -> u8 {
         self.state.lock().n_open
+    }
+
+    /// How often reconnecting has failed, while no stream is open.
+    pub(super) fn outage(&self) -> Option<Outage> {
+        let state = self.state.lock();
+        let retries = &state.retries;
+        let is_out = state.n_open == 0 && retries.rounds() > 0;
+        is_out.then(|| Outage { attempt: retries.rounds(), limit: retries.limit() })
     }
 
     /// Waits until no connection is used any more, at most until `limit` has passed.

@@ -346,6 +346,7 @@ impl<S: Source> ActiveTransfer<S> {
             received: there.saturating_sub(recovery.wasted_bytes).min(self.manifest.size()),
             verified: self.verified_bytes(),
             open_streams: self.streams.n_open(),
+            outage: self.streams.outage(),
             elapsed: self.now(),
         });
     }

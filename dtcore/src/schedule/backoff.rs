@@ -50,6 +50,22 @@ impl Backoff {
     }
 }
 
+/// How long retrying may go on without progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RetryLimit {
+    /// So many rounds; `None` for any number.
+    pub(crate) rounds: Option<u32>,
+    /// So long after the first round has failed; `None` for any time.
+    pub(crate) time: Option<Duration>,
+}
+
+impl RetryLimit {
+    /// So many rounds, whatever time they take.
+    pub(crate) fn rounds(n: u32) -> Self {
+        Self { rounds: Some(n), time: None }
+    }
+}
+
 /// How often all streams together have failed without progress, counted in rounds.
 ///
 /// A round is over when every stream has failed in it: a server that is down fails eight streams at once, which is one
@@ -58,9 +74,11 @@ impl Backoff {
 /// the transfer.
 #[derive(Debug)]
 pub(crate) struct Retries {
-    limit: u32,
+    limit: RetryLimit,
     /// The rounds since the last progress.
     rounds: u32,
+    /// When the first of them had failed.
+    since: Option<Duration>,
     /// The streams that have failed in the current round.
     failed: BTreeSet<StreamId>,
     n_streams: usize,
@@ -71,34 +89,42 @@ pub(crate) struct Retries {
 pub(crate) struct Exhausted;
 
 impl Retries {
-    /// Allows `n_streams` streams `limit` rounds of failures without progress.
-    pub(crate) fn new(limit: u32, n_streams: usize) -> Self {
-        Self { limit, rounds: 0, failed: BTreeSet::new(), n_streams }
+    /// Allows `n_streams` streams failures without progress up to `limit`.
+    pub(crate) fn new(limit: RetryLimit, n_streams: usize) -> Self {
+        Self { limit, rounds: 0, since: None, failed: BTreeSet::new(), n_streams }
     }
 
     /// The stream's connection ended or could not be established.
     ///
     /// # Errors
     /// [`Exhausted`] if the stream must not try again.
-    pub(crate) fn failed(&mut self, stream: StreamId) -> Result<(), Exhausted> {
+    pub(crate) fn failed(&mut self, stream: StreamId, now: Duration) -> Result<(), Exhausted> {
         self.failed.insert(stream);
         if self.failed.len() >= self.n_streams {
             self.failed.clear();
-            self.rounds += 1;
+            self.rounds = self.rounds.saturating_add(1);
+            self.since.get_or_insert(now);
         }
-        if self.rounds > self.limit { Err(Exhausted) } else { Ok(()) }
+        let is_too_often = self.limit.rounds.is_some_and(|limit| self.rounds > limit);
+        let is_too_late = |since| self.limit.time.is_some_and(|limit| now.saturating_sub(since) >= limit);
+        if is_too_often || self.since.is_some_and(is_too_late) { Err(Exhausted) } else { Ok(()) }
     }
 
     /// A stream made progress: all rounds are available again.
     pub(crate) fn progressed(&mut self) {
         self.rounds = 0;
+        self.since = None;
         self.failed.clear();
     }
 
     /// How many rounds were used since the last progress.
-    #[cfg(test)]
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds
+    }
+
+    /// How many may be, if that is limited.
+    pub(crate) fn limit(&self) -> Option<u32> {
+        self.limit.rounds
     }
 }
 
@@ -106,6 +132,8 @@ impl Retries {
 mod tests {
     use super::*;
     use crate::manifest::StreamCount;
+
+    const NOW: Duration = Duration::from_secs(7);
 
     fn streams(n: u64) -> StreamCount {
         StreamCount::new(n).unwrap()
@@ -143,47 +171,66 @@ mod tests {
 
     #[test]
     fn failure_of_all_streams_costs_one_round() {
-        let mut retries = Retries::new(2, 8);
+        let mut retries = Retries::new(RetryLimit::rounds(2), 8);
         for round in 1..=2 {
             for stream in streams(8).ids() {
-                assert_eq!(retries.failed(stream), Ok(()));
+                assert_eq!(retries.failed(stream, NOW), Ok(()));
             }
             assert_eq!(retries.rounds(), round);
         }
-        let results: Vec<_> = streams(8).ids().map(|stream| retries.failed(stream)).collect();
+        let results: Vec<_> = streams(8).ids().map(|stream| retries.failed(stream, NOW)).collect();
         assert_eq!(results[..7], [Ok(()); 7]);
         assert_eq!(results[7], Err(Exhausted));
     }
 
     #[test]
     fn refused_streams_use_no_round_while_another_is_open() {
-        let mut retries = Retries::new(2, 3);
+        let mut retries = Retries::new(RetryLimit::rounds(2), 3);
         let [first, second, third] = [0, 1, 2].map(|id| streams(3).stream(id).unwrap());
         for _ in 0..1_000 {
-            assert_eq!(retries.failed(first), Ok(()));
-            assert_eq!(retries.failed(second), Ok(()));
+            assert_eq!(retries.failed(first, NOW), Ok(()));
+            assert_eq!(retries.failed(second, NOW), Ok(()));
         }
         // When the last one fails too, it has as many rounds as a single stream.
-        assert_eq!((retries.failed(third), retries.rounds()), (Ok(()), 1));
+        assert_eq!((retries.failed(third, NOW), retries.rounds()), (Ok(()), 1));
         for round in 2..=3 {
-            assert_eq!(retries.failed(third), Ok(()));
-            assert_eq!(retries.failed(second), Ok(()));
-            assert_eq!(retries.failed(first).is_err(), round == 3);
+            assert_eq!(retries.failed(third, NOW), Ok(()));
+            assert_eq!(retries.failed(second, NOW), Ok(()));
+            assert_eq!(retries.failed(first, NOW).is_err(), round == 3);
         }
     }
 
     #[test]
     fn progress_restores_all_rounds() {
-        let mut retries = Retries::new(1, 2);
+        let mut retries = Retries::new(RetryLimit::rounds(1), 2);
         let [one, two] = [0, 1].map(|id| streams(2).stream(id).unwrap());
         for _ in 0..10 {
-            assert_eq!((retries.failed(one), retries.failed(two)), (Ok(()), Ok(())));
-            assert_eq!(retries.failed(one), Ok(()));
+            assert_eq!((retries.failed(one, NOW), retries.failed(two, NOW)), (Ok(()), Ok(())));
+            assert_eq!(retries.failed(one, NOW), Ok(()));
             retries.progressed();
         }
-        assert_eq!((retries.failed(one), retries.failed(two)), (Ok(()), Ok(())));
-        assert_eq!((retries.failed(one), retries.failed(two)), (Ok(()), Err(Exhausted)));
-        let mut none = Retries::new(0, 1);
-        assert_eq!(none.failed(streams(1).stream(0).unwrap()), Err(Exhausted));
+        assert_eq!((retries.failed(one, NOW), retries.failed(two, NOW)), (Ok(()), Ok(())));
+        assert_eq!((retries.failed(one, NOW), retries.failed(two, NOW)), (Ok(()), Err(Exhausted)));
+        let mut none = Retries::new(RetryLimit::rounds(0), 1);
+        assert_eq!(none.failed(streams(1).stream(0).unwrap(), NOW), Err(Exhausted));
+    }
+
+    #[test]
+    fn time_counts_from_the_first_round_that_failed() {
+        let seconds = Duration::from_secs;
+        let limit = RetryLimit { rounds: None, time: Some(seconds(10)) };
+        let mut retries = Retries::new(limit, 2);
+        let [one, two] = [0, 1].map(|id| streams(2).stream(id).unwrap());
+        for now in 0..50 {
+            assert_eq!(retries.failed(one, seconds(now)), Ok(()), "the other may be at work");
+        }
+        assert_eq!(retries.failed(two, seconds(50)), Ok(()));
+        assert_eq!(retries.failed(one, seconds(59)), Ok(()));
+        assert_eq!(retries.failed(one, seconds(60)), Err(Exhausted));
+        retries.progressed();
+        assert_eq!(retries.failed(one, seconds(61)), Ok(()));
+        let mut unlimited = Retries::new(RetryLimit { rounds: None, time: None }, 1);
+        assert!((0..10_000).all(|now| unlimited.failed(one, seconds(now)).is_ok()));
+        assert_eq!((unlimited.rounds(), unlimited.limit()), (10_000, None));
     }
 }

@@ -21,7 +21,7 @@ mod tests;
 mod throughput;
 mod watchdog;
 
-pub(crate) use backoff::{Backoff, Exhausted, Retries};
+pub(crate) use backoff::{Backoff, Exhausted, Retries, RetryLimit};
 pub(crate) use scheduler::Scheduler;
 
 use std::time::Duration;

@@ -61,9 +61,11 @@ impl From<InvalidRequestLine> for Refusal {
 impl From<OpenError> for Refusal {
     fn from(error: OpenError) -> Self {
         let status = match &error {
-            OpenError::NotFound | OpenError::NotRegular | OpenError::Outside | OpenError::TooLong => {
-                StatusCode::NOT_FOUND
-            }
+            OpenError::NotFound
+            | OpenError::Directory
+            | OpenError::NotRegular
+            | OpenError::Outside
+            | OpenError::TooLong => StatusCode::NOT_FOUND,
             OpenError::Denied | OpenError::Unreadable => StatusCode::FORBIDDEN,
             OpenError::Io(error) => return Self::of_opening(error),
         };

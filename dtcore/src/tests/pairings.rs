@@ -181,7 +181,7 @@ async fn receive(source: impl Source, folder: &Path) -> Report {
         engine: Engine::Auto,
         durability: Durability::Cached,
         rate_limit: None,
-        retries: 3,
+        retries: crate::schedule::RetryLimit::rounds(3),
         stall_timeout: TIMEOUT,
         answer_timeout: TIMEOUT,
     };

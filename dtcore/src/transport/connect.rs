@@ -4,41 +4,76 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rustix::io::Errno;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::failure::{Awaited, Failure};
 
-/// Connects to the server, trying its addresses in the resolver's order.
+/// How long an address is tried alone before the next one is tried too, as in RFC 8305.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Connects to the server at one of its addresses that is not in `avoid`: they are tried in the resolver's order, with the families in
+/// turn, and the first that connects counts.
 ///
 /// # Errors
-/// [`Failure::Unreachable`] with the last address' error, [`Failure::TimedOut`] after `limit`.
+/// [`Failure::Unresolved`]; [`Failure::Unreachable`] with the last address' error; [`Failure::TimedOut`] after `limit`.
+///
+/// # Cancel safety
+/// Connections that are being made are closed.
 pub(crate) async fn connect(
     host: &str,
     port: u16,
     server: &str,
     limit: Duration,
+    avoid: &[SocketAddr],
 ) -> Result<TcpStream, Failure> {
     let deadline = Instant::now() + limit;
     let timed_out =
-        || Failure::TimedOut { server: server.to_string(), awaited: Awaited::Connection, waited: limit };
-    let unreachable = |source| failed(server.to_string(), source);
+        |_| Failure::TimedOut { server: server.to_string(), awaited: Awaited::Connection, waited: limit };
+    let resolved = timeout_at(deadline, lookup_host((host, port))).await.map_err(timed_out)?;
+    let resolved = resolved.map_err(|source| Failure::Unresolved { server: server.to_string(), source })?;
+    let addresses = in_turn(resolved.filter(|address| !avoid.contains(address)).collect());
+    let connected = timeout_at(deadline, first_of(addresses)).await.map_err(timed_out)?;
+    connected.and_then(prepared).map_err(|source| failed(server.to_string(), source))
+}
 
-    let resolved = timeout_at(deadline, lookup_host((host, port))).await;
-    let addresses: Vec<SocketAddr> = resolved.map_err(|_| timed_out())?.map_err(unreachable)?.collect();
-    let mut last = None;
-    for (tried, address) in addresses.iter().enumerate() {
-        // An unreachable address must not use up the time of the others: each gets an equal share of the rest.
-        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        let share = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
-        last = Some(match timeout_at(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return prepared(stream).map_err(unreachable),
-            Ok(Err(error)) => unreachable(error),
-            Err(_) => timed_out(),
-        });
+/// The addresses with the families in turn, beginning with that of the first.
+fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(is_first_ipv6) = addresses.first().map(SocketAddr::is_ipv6) else { return addresses };
+    let (one, other): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == is_first_ipv6);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut all = Vec::new();
+    loop {
+        let next = [one.next(), other.next()];
+        if next == [None, None] {
+            return all;
+        }
+        all.extend(next.into_iter().flatten());
     }
-    Err(last.unwrap_or_else(|| unreachable(io::Error::other("the name has no address"))))
+}
+
+/// The first connection that succeeds, or the last error.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut untried = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut last = io::Error::other("the name has no other address");
+    loop {
+        attempts.extend(untried.next().map(TcpStream::connect));
+        let is_last = untried.len() == 0;
+        tokio::select! {
+            biased;
+            connected = attempts.next() => match connected {
+                Some(Ok(stream)) => return Ok(stream),
+                Some(Err(error)) => last = error,
+                None => return Err(last),
+            },
+            () = sleep(ATTEMPT_DELAY), if !is_last => {}
+        }
+    }
 }
 
 /// How long a refused data connection is retried: the original server starts to listen a moment after it has sent its
@@ -95,4 +130,65 @@ pub(crate) fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
         .with_interval(Duration::from_secs(15));
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn families_are_tried_in_turn() {
+        let in_turn_of = |texts: &[&str]| in_turn(texts.iter().map(|text| address(text)).collect());
+        let mixed = in_turn_of(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "1.1.1.2:1"]);
+        assert_eq!(mixed, ["[::1]:1", "1.1.1.1:1", "[::2]:1", "1.1.1.2:1", "[::3]:1"].map(address));
+        let first = in_turn_of(&["1.1.1.1:1", "[::1]:1", "[::2]:1"]);
+        assert_eq!(first, ["1.1.1.1:1", "[::1]:1", "[::2]:1"].map(address));
+        assert_eq!(in_turn(Vec::new()), []);
+    }
+
+    /// A listener whose queue is full: it neither accepts nor refuses.
+    async fn unanswering() -> (std::net::TcpListener, Vec<TcpStream>) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&address("127.0.0.1:0").into()).unwrap();
+        socket.listen(0).unwrap();
+        let listener = std::net::TcpListener::from(socket);
+        let mut queued = Vec::new();
+        while let Ok(Ok(stream)) = tokio::time::timeout(
+            Duration::from_millis(200),
+            TcpStream::connect(listener.local_addr().unwrap()),
+        )
+        .await
+        {
+            queued.push(stream);
+        }
+        (listener, queued)
+    }
+
+    #[tokio::test]
+    async fn address_that_does_not_answer_delays_the_next_by_a_moment() {
+        let (silent, _queued) = unanswering().await;
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = vec![silent.local_addr().unwrap(), good.local_addr().unwrap()];
+        let begun = Instant::now();
+        let stream = first_of(addresses).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good.local_addr().unwrap());
+        assert!((ATTEMPT_DELAY..Duration::from_secs(5)).contains(&begun.elapsed()));
+    }
+
+    #[tokio::test]
+    async fn refused_address_delays_nothing_and_the_last_error_counts() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let begun = Instant::now();
+        assert!(first_of(vec![closed, closed, good.local_addr().unwrap()]).await.is_ok());
+        assert!(begun.elapsed() < ATTEMPT_DELAY);
+        let error = first_of(vec![closed]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(first_of(Vec::new()).await.unwrap_err().to_string().contains("no other address"));
+    }
 }

@@ -165,7 +165,10 @@ async fn bytes_are_limited() {
         if let Some(limit) = size.checked_sub(1) {
             let error = client.download("f").bytes(limit).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::TooLarge);
-            let expected = format!("file too large: {size} bytes, and the limit is {limit}");
+            let expected = format!(
+                "file too large: {size} byte{}, and the limit is {limit}",
+                if size == 1 { "" } else { "s" }
+            );
             assert_eq!(error.to_string(), expected);
         }
     }

@@ -54,7 +54,7 @@ impl Root {
 
     /// Opens the regular file `name` for reading; leading slashes mean the folder itself.
     fn open_file(&self, name: &[u8]) -> Result<SourceFile, OpenError> {
-        let start = name.iter().position(|byte| *byte != b'/').ok_or(OpenError::NotRegular)?;
+        let start = name.iter().position(|byte| *byte != b'/').ok_or(OpenError::Directory)?;
         let name = name.get(start..).unwrap_or_default();
         // The kernel would accept `a/../b`, but no honest client needs it, and so attempts show in the log.
         if name.split(|byte| *byte == b'/').any(|part| part == b"..") {
@@ -64,8 +64,9 @@ impl Root {
         // The type is checked before the file is opened for reading, as opening a FIFO can hang and opening a device can
         // start it. The file opened then is the file checked, whatever happens to its name.
         let place = File::from(place);
-        if !place.metadata().map_err(OpenError::Io)?.is_file() {
-            return Err(OpenError::NotRegular);
+        let kind = place.metadata().map_err(OpenError::Io)?.file_type();
+        if !kind.is_file() {
+            return Err(if kind.is_dir() { OpenError::Directory } else { OpenError::NotRegular });
         }
         let file = reopen(&place, OFlags::empty()).map_err(|error| match error {
             Errno::ACCESS | Errno::PERM => OpenError::Unreadable,
@@ -195,11 +196,11 @@ mod tests {
             ("link", "7 bytes"),
             ("sub/up-and-inside", "7 bytes"),
             ("..dots", "0 bytes"),
-            ("", "not a regular file"),
-            ("/", "not a regular file"),
-            (".", "not a regular file"),
-            ("sub", "not a regular file"),
-            ("sub/", "not a regular file"),
+            ("", "it is a directory"),
+            ("/", "it is a directory"),
+            (".", "it is a directory"),
+            ("sub", "it is a directory"),
+            ("sub/", "it is a directory"),
             ("fifo", "not a regular file"),
             ("missing", "no such file"),
             ("f/", "no such file"),

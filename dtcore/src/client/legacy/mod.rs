@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use super::control::LegacyOffer;
+use super::answer::LegacyOffer;
 use super::options::Options;
 use crate::digest::{Checksum, FileDigests, FileHasher};
 use crate::event::{Event, EventSender, Progress, RecoveryStats, Report};
@@ -169,6 +169,7 @@ impl LegacyDownload {
 
     fn report(&self, size: Option<u64>) {
         self.events.progress(Progress {
+            outage: None,
             size,
             received: self.parts.received(),
             verified: self.reader.position(),

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::manifest::{BlockId, BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
-use crate::schedule::{Backoff, Corrupt, Fault, NextRun, Policy, Retries, Scheduler, VerifiedCopy};
+use crate::schedule::{
+    Backoff, Corrupt, Fault, NextRun, Policy, Retries, RetryLimit, Scheduler, VerifiedCopy,
+};
 
 /// The virtual time that passes in one step.
 const STEP: Duration = Duration::from_millis(1);
@@ -98,7 +100,7 @@ impl Simulation {
             rtt,
             delivered: vec![0; paths.len()],
             simulated: paths.into_iter().zip(streams.ids()).map(stream_of).collect(),
-            retries: Retries::new(8, usize::from(streams.value())),
+            retries: Retries::new(RetryLimit::rounds(8), usize::from(streams.value())),
             slow_start: false,
             corrupts: Box::new(|_, _| false),
             consumer: None,
@@ -181,7 +183,7 @@ impl Simulation {
         let simulated = &mut self.simulated[stream.index()];
         simulated.responses.clear();
         simulated.dialled = Some(self.now + simulated.backoff.failed() + self.rtt);
-        assert_eq!(self.retries.failed(stream), Ok(()));
+        assert_eq!(self.retries.failed(stream, self.now), Ok(()));
         self.scheduler.lost(stream, self.now);
     }
 

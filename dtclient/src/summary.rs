@@ -1,0 +1,46 @@
+//! The last line of a transfer: the size, the time it took, the digests, and what was repaired.
+
+use dtcli::one_line;
+use dtcore::Report;
+
+use crate::units::{bytes, count, float, per_second};
+
+/// The line of a transfer that succeeded.
+pub(crate) fn summary(report: &Report, name: &str) -> String {
+    let seconds = report.elapsed.as_secs_f64();
+    let fetched = report.bytes.saturating_sub(report.resumed);
+    // Of nothing there is no rate.
+    let rate = match float(fetched) / seconds {
+        rate if rate >= 1.0 && rate.is_finite() => format!(", {}", per_second(rate)),
+        _ => String::new(),
+    };
+    let name = one_line(name);
+    let blake3 = report.blake3.map_or_else(String::new, |blake3| format!(", blake3 {blake3}"));
+    let md5 = report.md5.map_or_else(String::new, |md5| format!(", md5 {md5}"));
+    let n = count(report.bytes, "byte");
+    let size = if report.bytes < 1024 { String::new() } else { format!(" ({})", bytes(report.bytes)) };
+    let resumed = match report.resumed {
+        0 => String::new(),
+        resumed => format!(", {} resumed", bytes(resumed)),
+    };
+    let recovery = recovery(report);
+    format!("{name}: {n}{size} in {seconds:.2} s{rate}{resumed}{blake3}{md5} verified{recovery}")
+}
+
+/// What was lost and repaired; nothing if nothing was.
+fn recovery(report: &Report) -> String {
+    let counted = |n: u64, one: &str, many: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        n => Some(format!("{n} {many}")),
+    };
+    let recovery = report.recovery;
+    let parts = [
+        counted(recovery.streams_lost, "stream lost", "streams lost"),
+        counted(recovery.retries, "retry", "retries"),
+        counted(recovery.repaired_blocks, "block repaired", "blocks repaired"),
+        (recovery.wasted_bytes > 0).then(|| format!("{} wasted", bytes(recovery.wasted_bytes))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!("; recovered: {}", parts.join(", ")) }
+}

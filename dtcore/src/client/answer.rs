@@ -1,0 +1,214 @@
+//! What an answer to the request is: an offer, a refusal, or something that no server of this program sends.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::failure::Failure;
+use crate::proto::v2::{Response, SessionOffer};
+use crate::proto::{SIZE_HEADER, v1};
+
+/// The largest head of an answer, in bytes.
+pub(super) const MAX_HEAD: usize = 16 << 10;
+
+/// The most header lines of an answer.
+const MAX_HEADERS: usize = 64;
+
+/// The reason of a refusal that is no server's of this program.
+pub(super) const NO_REASON: &str = "no reason given";
+
+/// What an answer was, as HTTP.
+#[derive(Debug)]
+pub(super) enum Parsed {
+    V1(LegacyOffer),
+    V2(SessionOffer),
+    /// Frames follow, of which these bytes were read already.
+    Switched(Vec<u8>),
+}
+
+/// A transfer of protocol 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LegacyOffer {
+    pub(crate) answer: v1::LegacyAnswer,
+    /// The file's size, which an original server does not report.
+    pub(crate) size: Option<u64>,
+    /// Where the streams are served.
+    pub(crate) data: SocketAddr,
+}
+
+/// Reads the answer of `server`, which is at `peer`, to a request of `name`.
+pub(super) fn parse(
+    server: &str,
+    peer: SocketAddr,
+    name: &OsStr,
+    received: &[u8],
+) -> Result<Parsed, Failure> {
+    let server = || server.to_owned();
+    let invalid = |what: &str| Failure::Protocol { server: server(), what: what.to_owned() };
+    let stranger = |what: String| Failure::NotDtserver { server: server(), what };
+    if let Some(Ok(Response::Refused(..))) = received.first_chunk().map(Response::decode) {
+        // The server has read nothing, as it cannot serve another connection now.
+        let reason = "too many connections".to_owned();
+        return Err(Failure::Refused { server: server(), status: 503, reason, retry_after: None });
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let body = match head.parse(received) {
+        Ok(httparse::Status::Complete(len)) => received.get(len..).unwrap_or_default(),
+        Ok(httparse::Status::Partial) => return Err(invalid("its answer is cut off or endless")),
+        Err(_) => return Err(stranger(banner(received))),
+    };
+    let name = || name.to_string_lossy().into_owned();
+    let status = head.code.unwrap_or(0);
+    let reason = v1::decode_refusal(body);
+    let more = |obvious: &str| reason.clone().filter(|reason| reason != obvious).unwrap_or_default();
+    match status {
+        101 => return Ok(Parsed::Switched(body.to_vec())),
+        200 => {}
+        401 => return Err(Failure::Unauthorized { server: server() }),
+        403 => {
+            let reason = more("permission denied");
+            return Err(Failure::Forbidden { server: server(), name: name(), reason });
+        }
+        404 => {
+            return Err(Failure::NotFound { server: server(), name: name(), reason: more("no such file") });
+        }
+        409 => return Err(Failure::SourceChanged { server: server(), name: name() }),
+        300..=399 | 405 | 407 | 501 if reason.is_none() => {
+            let phrase = v1::printable(head.reason.unwrap_or_default());
+            let location = header(head.headers, "location").map(|to| format!(", to {}", v1::printable(to)));
+            let location = location.unwrap_or_default();
+            let proxy = if status == 407 { "; a proxy requires authentication" } else { "" };
+            return Err(stranger(format!("it answered with status {status} {phrase}{location}{proxy}")));
+        }
+        status => {
+            let reason = reason.unwrap_or_else(|| NO_REASON.to_owned());
+            let retry_after = header(head.headers, "retry-after").and_then(|seconds| seconds.parse().ok());
+            let retry_after = retry_after.map(Duration::from_secs);
+            return Err(Failure::Refused { server: server(), status, reason, retry_after });
+        }
+    }
+    if SessionOffer::is_claimed(body) {
+        let offer = SessionOffer::decode(body).map_err(|error| invalid(&error.to_string()))?;
+        return Ok(Parsed::V2(offer));
+    }
+    if let Some(kind) = header(head.headers, "content-type").filter(|kind| kind.contains("html")) {
+        return Err(stranger(format!("it answered with a page ({})", v1::printable(kind))));
+    }
+    let answer = v1::LegacyAnswer::decode(body).map_err(|error| invalid(&error.to_string()))?;
+    let size = match header(head.headers, SIZE_HEADER) {
+        None => None,
+        Some(value) => Some(value.parse().map_err(|_| invalid("the size that it reports is not a number"))?),
+    };
+    // The complete address with another port: a link-local one has a scope too.
+    let mut data = peer;
+    data.set_port(answer.port);
+    Ok(Parsed::V1(LegacyOffer { answer, size, data }))
+}
+
+/// What begins with `received` and is no HTTP.
+fn banner(received: &[u8]) -> String {
+    let known = match received {
+        [0x15 | 0x16, 0x03, ..] => Some("TLS"),
+        _ if received.starts_with(b"SSH-") => Some("SSH"),
+        _ if received.starts_with(b"@RSYNCD") => Some("rsync"),
+        _ if received.starts_with(b"220") => Some("FTP or SMTP"),
+        _ => None,
+    };
+    known.map_or_else(|| "its answer is not HTTP".to_owned(), |known| format!("it speaks {known}"))
+}
+
+/// Whether more bytes could not change what the answer says.
+pub(super) fn is_complete(received: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    match head.parse(received) {
+        Ok(httparse::Status::Complete(_)) if head.code == Some(101) => true,
+        Ok(httparse::Status::Complete(len)) => {
+            let body = received.get(len..).unwrap_or_default();
+            match header(head.headers, "content-length").map(str::parse::<usize>) {
+                Some(Ok(length)) => body.len() >= length,
+                _ => v1::LegacyAnswer::decode(body).is_ok(),
+            }
+        }
+        Ok(httparse::Status::Partial) => received.len() > MAX_HEAD,
+        Err(_) => true,
+    }
+}
+
+fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
+    let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+    str::from_utf8(found.value).ok().map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_is_complete_by_length_or_by_content() {
+        let json = r#"{"hash": "bf02e98e522704c376e82dfef2cfb240", "port": 36931}"#;
+        for (received, expected) in [
+            (String::new(), false),
+            ("HTTP/1.0 200 OK\r\nServer: x\r\n".to_owned(), false),
+            ("HTTP/1.0 200 OK\r\nServer: x\r\n\r\n".to_owned(), false),
+            (format!("HTTP/1.0 200 OK\r\n\r\n{}", &json[..40]), false),
+            (format!("HTTP/1.0 200 OK\r\n\r\n{json}"), true),
+            (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len() + 1), false),
+            (format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}", json.len()), true),
+            ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(), true),
+            ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: dt2\r\n\r\n".to_owned(), true),
+            ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: dt2\r\n".to_owned(), false),
+            ("220 ftp.example ready\r\n".to_owned(), true),
+            (format!("HTTP/1.0 200 OK\r\nX: {}", "x".repeat(MAX_HEAD)), true),
+        ] {
+            assert_eq!(is_complete(received.as_bytes()), expected, "{received}");
+        }
+    }
+
+    #[test]
+    fn answer_of_something_else_is_called_that() {
+        let peer = "127.0.0.1:9000".parse().unwrap();
+        for (received, expected) in [
+            ("SSH-2.0-OpenSSH_9.6\r\n", "it speaks SSH"),
+            ("\x15\x03\x01\0\x02\x02\x46", "it speaks TLS"),
+            ("220 mail.example ESMTP\r\n", "it speaks FTP or SMTP"),
+            ("@RSYNCD: 31.0\n", "it speaks rsync"),
+            ("RFB 003.008\n", "its answer is not HTTP"),
+            (
+                "HTTP/1.0 501 Unsupported method ('POST')\r\n\r\n<html>",
+                "it answered with status 501 Unsupported method ('POST')",
+            ),
+            (
+                "HTTP/1.1 302 Found\r\nLocation: https://login.example/\r\nContent-Length: 0\r\n\r\n",
+                "it answered with status 302 Found, to https://login.example/",
+            ),
+            (
+                "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+                "it answered with status 407 Proxy Authentication Required; a proxy requires authentication",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<!doctype html>",
+                "it answered with a page (text/html; charset=utf-8)",
+            ),
+        ] {
+            let error = parse("host:9000", peer, OsStr::new("f"), received.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), format!("host:9000 is no dtserver: {expected}"));
+        }
+    }
+
+    #[test]
+    fn reason_and_patience_of_a_refusal_are_kept() {
+        let peer = "127.0.0.1:9000".parse().unwrap();
+        let refused = |head: &str, body: &str| {
+            let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            parse("host:9000", peer, OsStr::new("d"), answer.as_bytes()).unwrap_err()
+        };
+        let directory = refused("404 Not Found", "{\"error\":\"it is a directory\"}");
+        assert_eq!(directory.to_string(), "host:9000 has no file \"d\": it is a directory");
+        let missing = refused("404 Not Found", "{\"error\":\"no such file\"}");
+        assert_eq!(missing.to_string(), "host:9000 has no file \"d\"");
+        let busy = refused("429 Too Many Requests\r\nRetry-After: 7", "");
+        assert!(matches!(busy, Failure::Refused { retry_after: Some(after), .. } if after.as_secs() == 7));
+    }
+}
