@@ -1,6 +1,7 @@
 //! The command lines: exit codes, messages, signals, and the files that remain.
 
 mod exit_codes;
+mod limits;
 mod messages;
 mod outputs;
 mod signals;

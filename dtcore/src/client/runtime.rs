@@ -6,12 +6,16 @@ use std::thread::available_parallelism;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::failure::Failure;
+use crate::sys::available_threads;
 
 /// More threads than this gain nothing: the work of streams is moving memory.
 const MAX_THREADS: usize = 8;
 
 /// How many outputs may be opened, read back or published at once; more wait for their turn.
 const MAX_BLOCKING_THREADS: usize = 32;
+
+/// How many of them, and of those that read in order, a transfer may need at once.
+const BLOCKING_THREADS: usize = 3;
 
 /// Where transfers run.
 #[derive(Clone, Debug)]
@@ -29,10 +33,16 @@ pub(super) struct OwnThreads(Option<Runtime>);
 impl Threads {
     /// As many threads as there are cores, eight at most.
     pub(super) fn start() -> Result<Self, Failure> {
-        let n_cores = available_parallelism().map_or(1, usize::from);
+        let n_workers = available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let wanted = n_workers + BLOCKING_THREADS;
+        let (n_workers, n_blocking) = match available_threads(wanted) {
+            0 | 1 => return Err(Failure::no_threads()),
+            n if n < wanted => (n_workers.min(n - 1), (n - 1).saturating_sub(n_workers).max(1)),
+            _ => (n_workers, MAX_BLOCKING_THREADS),
+        };
         let runtime = Builder::new_multi_thread()
-            .worker_threads(n_cores.min(MAX_THREADS))
-            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .worker_threads(n_workers)
+            .max_blocking_threads(n_blocking)
             .thread_name("dt-transfer")
             .enable_all()
             .build()
