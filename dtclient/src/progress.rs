@@ -118,7 +118,7 @@ impl<'a> Display<'a> {
                 ));
             }
             Event::Resumable { bytes: n, .. } => self.resumable = Resumable::Bytes(bytes(*n)),
-            Event::StartedOver { .. } => {
+            Event::StartedOver { .. } | Event::InPlace { .. } => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
                 }
@@ -228,6 +228,10 @@ impl<'a> Display<'a> {
 pub(crate) fn notice(event: &Event) -> Option<String> {
     match event {
         Event::StartedOver { reason, .. } => Some(format!("starting over: {reason}")),
+        Event::InPlace { .. } => Some(
+            "the output is a mount point: it is written in place at the end, not replaced in one step"
+                .to_owned(),
+        ),
         Event::Resumable { bytes: n, .. } => Some(format!("{} saved", bytes(*n))),
         _ => None,
     }

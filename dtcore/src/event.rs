@@ -18,7 +18,7 @@ use crate::sync::Lock;
 
 /// An event of a transfer.
 ///
-/// The grammar is `(Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt)*`, cut off anywhere by a
+/// The grammar is `InPlace? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt)*`, cut off anywhere by a
 /// failure, and then perhaps `Resumable`; the outcome itself is what the transfer returns.
 ///
 /// Guaranteed events are always delivered. The others are left out when events are not read as fast as they occur.
@@ -63,6 +63,14 @@ pub enum Event {
         block: Option<u64>,
         /// Bytes that an earlier run has left, verified.
         resumed: u64,
+    },
+    /// The output is a mount point, as files that are mounted into a container are. Nothing can be renamed to it, so it is written in
+    /// place when everything is verified: if that is interrupted, it has parts of both files until the transfer is started again.
+    /// Guaranteed, at most once, as the first event.
+    #[non_exhaustive]
+    InPlace {
+        /// The part file that is copied over it.
+        path: PathBuf,
     },
     /// There was a part file that cannot be resumed. Guaranteed, at most once.
     #[non_exhaustive]

@@ -3,6 +3,7 @@
 mod exit_codes;
 mod limits;
 mod messages;
+mod odd_outputs;
 mod outputs;
 mod signals;
 mod usage;

@@ -11,7 +11,7 @@ use super::control::{AskUpgrade, Control, ServerAnswer};
 use super::dialled_source::{DialledSource, EarlyConnections};
 use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
-use crate::event::{EventSender, Report};
+use crate::event::{Event, EventSender, Report};
 use crate::failure::Failure;
 use crate::manifest::ByteRange;
 use crate::proto::v1;
@@ -43,6 +43,9 @@ pub(super) async fn run(
     });
     // Not cut off by `cancel`: what it creates must be known here to be removed.
     let (sink, gap) = opening.await.map_err(|_| Failure::thread_died("open the output"))??;
+    if sink.is_in_place() {
+        events.emit(Event::InPlace { path: sink.path().to_owned() });
+    }
     let request = request(&options, gap);
     let negotiated = tokio::select! {
         biased;

@@ -5,7 +5,7 @@ use std::thread::{Builder, scope};
 
 /// How many of `wanted` threads this process can start now, by the limits of its user (`ulimit -u`) and its container.
 ///
-/// A runtime of tokio panics where it cannot start its threads; this tells before how many it may have.
+/// A runtime of tokio panics where it cannot start its threads; ask this before.
 ///
 /// ```
 /// assert_eq!(dtcore::available_threads(2), 2);
