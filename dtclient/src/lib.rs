@@ -186,7 +186,8 @@ async fn finish_cancelled(
 fn start(args: &Args) -> Result<Running, Failure> {
     // The others are names of the same descriptor; opened by name, it would be written from its beginning.
     let standard_output_names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
-    let is_standard_output = standard_output_names.iter().any(|name| args.output == Path::new(name));
+    let output = args.output().ok_or(Failure::NoName)?;
+    let is_standard_output = standard_output_names.iter().any(|name| output == Path::new(name));
     if is_standard_output && args.json {
         return Err(Failure::JsonAndOutput);
     }
@@ -206,6 +207,7 @@ fn start(args: &Args) -> Result<Running, Failure> {
     }
     let download = builder.build()?.download(&args.file).engine(args.engine).md5(args.md5);
     let download = download.overwrite(!args.no_clobber).resume(!args.no_resume).fsync(args.sync);
+    let download = download.preserve_times(!args.no_preserve).preserve_mode(args.preserve_mode);
     let download = match args.checksum {
         Some(checksum) => download.checksum(checksum),
         None => download,
@@ -216,6 +218,6 @@ fn start(args: &Args) -> Result<Running, Failure> {
             |(report, _)| report,
         )
     } else {
-        Running::new(download.to_path(&args.output), |report| report)
+        Running::new(download.to_path(output), |report| report)
     })
 }

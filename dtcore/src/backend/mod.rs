@@ -39,6 +39,11 @@ pub(crate) trait Object: Send + Sync + Debug + 'static {
     /// The object's file, for `sendfile` and questions about the page cache; `None` if it is not a file.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 
+    /// The permission bits when it was opened, without setuid and the like.
+    fn mode(&self) -> Option<u32> {
+        None
+    }
+
     /// Whether it had holes when it was opened. Where memory holds the file, a mapping would fill them.
     fn is_sparse(&self) -> bool {
         false

@@ -20,6 +20,7 @@ use crate::num::bounded;
 use crate::proto::v2::{Push, SessionRequest};
 use crate::receive::{EndNotice, RateLimit};
 use crate::schedule::RetryLimit;
+use crate::sink::system_time;
 
 /// A client of one server. Clones share its threads and its rate limit, as do all of its transfers.
 ///
@@ -120,12 +121,7 @@ async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
     if let Some(stream) = stream {
         stream.end_session(EndNotice::Complete);
     }
-    let since_1970 = Duration::from_nanos(offer.modified.unsigned_abs());
-    let modified = if offer.modified < 0 {
-        SystemTime::UNIX_EPOCH - since_1970
-    } else {
-        SystemTime::UNIX_EPOCH + since_1970
-    };
+    let modified = system_time(offer.modified);
     Ok(RemoteFile { size: offer.manifest.size(), modified, blake3: offer.blake3, md5: offer.md5 })
 }
 

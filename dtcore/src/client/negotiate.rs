@@ -17,7 +17,7 @@ use crate::manifest::ByteRange;
 use crate::proto::v1;
 use crate::proto::v2::{Push, ReportedDigests, SessionOffer, SessionRequest};
 use crate::receive::{self, Offered};
-use crate::sink::{Output, Sink, SourceIdentity};
+use crate::sink::{Attributes, Output, Sink, SourceIdentity};
 
 /// How many bytes the server may send with its offer: one block of the commonest size. What fits arrives after two round trips,
 /// without another connection.
@@ -145,5 +145,9 @@ fn offered(options: &Options, offer: &SessionOffer) -> Offered {
     };
     let known = [offer.blake3.map(Checksum::Blake3), offer.md5.map(Checksum::Md5)];
     let digests = offer.blake3.map(|blake3| ReportedDigests { blake3, md5: offer.md5 });
-    Offered { identity, digests, known: known.into_iter().flatten().collect(), pushed: None }
+    let attributes = Attributes {
+        modified: Some(offer.modified).filter(|_| options.preserve.times),
+        mode: offer.mode.filter(|_| options.preserve.mode),
+    };
+    Offered { identity, digests, known: known.into_iter().flatten().collect(), pushed: None, attributes }
 }

@@ -16,7 +16,7 @@ use super::file::FileSink;
 use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
 use super::memory::MemoryWriter;
 use super::ordered::ReorderBuffer;
-use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume, folder_of};
+use super::part_file::{Attributes, BeginError, Clobber, Durability, PartFile, Resume, folder_of, publish};
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
@@ -306,9 +306,14 @@ impl Sink {
     }
 
     /// Puts the complete and verified file of `len` bytes in its place.
-    pub(crate) fn publish(self, len: u64, durability: Durability) -> Result<Option<PathBuf>, Failure> {
+    pub(crate) fn publish(
+        self,
+        len: u64,
+        durability: Durability,
+        attributes: Attributes,
+    ) -> Result<Option<PathBuf>, Failure> {
         match self {
-            Self::File(part) => part.publish(len, durability).map(Some),
+            Self::File(part) => publish(part, len, durability, attributes).map(Some),
             Self::Ordered { .. } | Self::Memory(..) => Ok(None),
         }
     }

@@ -15,6 +15,7 @@ pub(crate) struct SourceFile {
     file: File,
     identity: ObjectIdentity,
     is_sparse: bool,
+    mode: u32,
 }
 
 /// The unit in which the system counts what a file takes on the disk.
@@ -23,11 +24,12 @@ const SECTOR: u64 = 512;
 impl SourceFile {
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let identity = identity_of(&file)?;
-        let is_sparse = file.metadata()?.blocks() * SECTOR < identity.size;
+        let metadata = file.metadata()?;
+        let (is_sparse, mode) = (metadata.blocks() * SECTOR < identity.size, metadata.mode() & 0o777);
         // Every stream reads its part in order; on a cold disk this doubles the kernel's read-ahead. It is only
         // advice, and not every file system takes it.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        Ok(Self { file, identity, is_sparse })
+        Ok(Self { file, identity, is_sparse, mode })
     }
 }
 
@@ -46,6 +48,10 @@ impl Object for SourceFile {
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
+    }
+
+    fn mode(&self) -> Option<u32> {
+        Some(self.mode)
     }
 
     fn is_sparse(&self) -> bool {

@@ -3,6 +3,7 @@
 //! The part file's name is derived from the output's, so that a later transfer finds it and resumes it or removes it, and part
 //! files do not pile up. Its lock excludes a second transfer to the same output.
 
+mod attributes;
 mod copy;
 mod lock;
 mod naming;
@@ -20,9 +21,11 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::sink::journal::{self, Journal};
 use crate::sink::sidecar::{is_named, mark};
+pub(crate) use attributes::{Attributes, system_time};
 use lock::{ClaimedFile, Exclusion, StalePartFile, copy_permissions, create_locked, is_locked};
 pub(crate) use naming::folder_of;
 use naming::{journal_path, part_path, resolve};
+pub(crate) use publish::publish;
 pub(crate) use resume::BeginError;
 
 /// Whether an existing output is replaced.
@@ -141,13 +144,6 @@ impl PartFile {
     fn prepare(&self) -> io::Result<()> {
         mark(&self.file);
         copy_permissions(&self.output, &self.file)
-    }
-
-    /// Truncates the file to `len` bytes and renames it to the output, atomically.
-    ///
-    /// With [`Durability::Synced`] the bytes and the name are on the disk when this returns.
-    pub(crate) fn publish(self, len: u64, durability: Durability) -> Result<PathBuf, Failure> {
-        publish::publish(self, len, durability)
     }
 
     /// Fails if the part file was removed or renamed, or another file has its name.

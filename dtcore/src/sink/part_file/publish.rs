@@ -10,13 +10,20 @@ use rustix::io::Errno;
 use super::copy::private_path;
 use super::lock::Exclusion;
 use super::naming::folder_of;
-use super::{Clobber, Durability, PartFile, PartState};
+use super::{Attributes, Clobber, Durability, PartFile, PartState};
 use crate::failure::Failure;
 use crate::sink::sidecar::{self, is_named, unmark};
 use crate::sys::filesystem;
 
-/// As [`PartFile::publish`].
-pub(super) fn publish(mut part: PartFile, len: u64, durability: Durability) -> Result<PathBuf, Failure> {
+/// Truncates the part file to `len` bytes, gives it these attributes, and renames it to the output, atomically.
+///
+/// With [`Durability::Synced`] the bytes and the name are on the disk when this returns.
+pub(crate) fn publish(
+    mut part: PartFile,
+    len: u64,
+    durability: Durability,
+    attributes: Attributes,
+) -> Result<PathBuf, Failure> {
     let local = |action, path: &Path| {
         let path = path.to_owned();
         move |source| Failure::local(action, path, len, source)
@@ -36,11 +43,12 @@ pub(super) fn publish(mut part: PartFile, len: u64, durability: Durability) -> R
         return Err(part.changed_by_other("publish"));
     }
     if let Some(output) = part.in_place.take() {
-        return write_in_place(part, output, len, durability);
+        return write_in_place(part, output, len, durability, attributes);
     }
     if !part.output.exists() {
         sidecar::apply_umask(&part.file).map_err(local("set the mode of", &part.path))?;
     }
+    attributes.apply(&part.file).map_err(local("set the mode of", &part.path))?;
     match part.exclusion {
         Exclusion::Locked => rename(&part.path, &part.output, part.clobber)?,
         Exclusion::Absent => rename_own(&part.file, &part.path, &part.output, part.clobber)?,
@@ -70,6 +78,7 @@ fn write_in_place(
     mut output: File,
     len: u64,
     durability: Durability,
+    attributes: Attributes,
 ) -> Result<PathBuf, Failure> {
     let failed = |source| Failure::local("write", &part.output, len, source);
     let copied = part.file.try_clone().and_then(|mut file| {
@@ -80,6 +89,7 @@ fn write_in_place(
         return Err(part.changed_by_other("publish"));
     }
     output.set_len(len).map_err(failed)?;
+    attributes.apply(&output).map_err(failed)?;
     if durability == Durability::Synced || filesystem::defers_errors(&output).map_err(failed)? {
         output.sync_all().map_err(failed)?;
     }
