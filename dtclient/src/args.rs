@@ -74,6 +74,10 @@ pub(crate) struct Args {
     #[arg(long, env = "DT_NO_PRESERVE", value_parser = switch)]
     pub(crate) no_preserve: bool,
 
+    /// Fail if FILE grows meanwhile, rather than deliver the bytes that it had at the start
+    #[arg(long, env = "DT_NO_GROWTH", value_parser = switch)]
+    pub(crate) no_growth: bool,
+
     /// Print events on standard output, one JSON object per line
     #[arg(long, env = "DT_JSON", value_parser = switch)]
     pub(crate) json: bool,

@@ -18,7 +18,7 @@ use crate::sync::Lock;
 
 /// An event of a transfer.
 ///
-/// The grammar is `InPlace? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt)*`, cut off anywhere by a
+/// The grammar is `InPlace? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt | Grown)*`, cut off anywhere by a
 /// failure, and then perhaps `Resumable`; the outcome itself is what the transfer returns.
 ///
 /// Guaranteed events are always delivered. The others are left out when events are not read as fast as they occur.
@@ -77,6 +77,12 @@ pub enum Event {
     StartedOver {
         /// The reason, for people.
         reason: &'static str,
+    },
+    /// The remote file has grown since the transfer started. What is delivered are the bytes that it had then. Guaranteed, at most once.
+    #[non_exhaustive]
+    Grown {
+        /// The size that is delivered.
+        delivered: u64,
     },
     /// The transfer fails, and what is verified is saved: the same transfer, started again, resumes it. Guaranteed, at most
     /// once, as the last event.

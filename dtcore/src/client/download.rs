@@ -80,6 +80,17 @@ impl Download {
         self
     }
 
+    /// Whether a remote file that only grows during the transfer, as a log does, is delivered at the length that it had at the start,
+    /// which is the default; [`Event::Grown`](crate::Event::Grown) reports it. Else the transfer fails with
+    /// [`ErrorKind::SourceChanged`](crate::ErrorKind::SourceChanged), as it does for every other change.
+    ///
+    /// Every block is compared with a digest of what was sent, and in the end the whole with a digest for which the server reads the file
+    /// again. Bytes that were overwritten in the meantime are noticed by that; those overwritten before they were sent are not.
+    pub fn growth(mut self, allowed: bool) -> Self {
+        self.options.may_grow = allowed;
+        self
+    }
+
     /// Whether the output gets the modification time of the remote file, which is the default. Protocol 1 does not report it.
     pub fn preserve_times(mut self, preserve: bool) -> Self {
         self.options.preserve.times = preserve;

@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) clobber: Clobber,
     pub(crate) resume: Resume,
     pub(crate) preserve: Preserve,
+    /// Whether the remote file may grow during the transfer.
+    pub(crate) may_grow: bool,
     pub(crate) connect_timeout: Duration,
     pub(crate) settings: Settings,
 }
@@ -67,6 +69,7 @@ impl Options {
             clobber: Clobber::default(),
             resume: Resume::Allowed,
             preserve: Preserve { times: true, mode: false },
+            may_grow: true,
             connect_timeout: Duration::from_secs(10),
             settings: Settings {
                 streams: StreamCount::default(),
