@@ -10,6 +10,7 @@ mod watch;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -17,9 +18,8 @@ use dtcli::{raise_open_files, reason};
 use dtcore::{Server, ServerError, available_threads};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
-use args::Args;
+use args::{Args, LogFormat};
 use watch::Watch;
 
 /// How many threads the server may use besides one for each core: to read from disks, and for its log.
@@ -46,17 +46,18 @@ pub fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Failure> {
     log::start(args);
     let n_streams = raise_open_files().map_err(Failure::System)?;
+    let mut shortages = Vec::new();
     if n_streams < u64::try_from(args.max_streams.get()).unwrap_or(u64::MAX) {
-        warn!(streams = n_streams, "no more files may be open (ulimit -n): fewer streams than --max-streams");
+        shortages.push(format!("only {n_streams} streams: no more files may be open (ulimit -n)"));
     }
-    let runtime = runtime().map_err(Failure::System)?;
-    let result = runtime.block_on(serve(args));
+    let runtime = runtime(&mut shortages).map_err(Failure::System)?;
+    let result = runtime.block_on(serve(args, shortages));
     runtime.shutdown_timeout(LAST_WAIT);
     result
 }
 
 /// As many threads as there are cores, or as there may be.
-fn runtime() -> io::Result<Runtime> {
+fn runtime(shortages: &mut Vec<String>) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     let n_cores = available_parallelism().map_or(1, usize::from);
     let wanted = n_cores + SPARE_THREADS;
@@ -65,7 +66,7 @@ fn runtime() -> io::Result<Runtime> {
         return Err(io::Error::other(format!("only {n} threads may be started; raise ulimit -u")));
     }
     if n < wanted {
-        warn!(threads = n, "no more threads may be started (ulimit -u)");
+        shortages.push(format!("only {n} threads: no more may be started (ulimit -u)"));
         // One is the log's.
         builder
             .worker_threads(n_cores.min(n - 2))
@@ -74,13 +75,15 @@ fn runtime() -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-async fn serve(args: &Args) -> Result<(), Failure> {
+async fn serve(args: &Args, shortages: Vec<String>) -> Result<(), Failure> {
     // Before the line that says that the server is ready: a signal that is sent after it must find its handler.
     let shutdown = CancellationToken::new();
-    let _watch = Watch::begin(shutdown.clone(), |code| std::process::exit(code)).map_err(Failure::System)?;
+    let signal = Arc::<OnceLock<_>>::default();
+    let exit = |code| std::process::exit(code);
+    let _watch = Watch::begin(shutdown.clone(), Arc::clone(&signal), exit).map_err(Failure::System)?;
     let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
-    let log = log::follow(server.events()).map_err(Failure::System)?;
-    announce(&server);
+    let log = log::follow(server.events(), shortages, signal).map_err(Failure::System)?;
+    announce(&server, args.log_format);
     server.run(shutdown.cancelled()).await;
     // For its last lines; a blocked stderr must not delay the end.
     let _ = tokio::time::timeout(LAST_WAIT, log).await;
@@ -88,11 +91,18 @@ async fn serve(args: &Args) -> Result<(), Failure> {
 }
 
 /// Prints on stdout that the server is ready; scripts that start it can wait for this line.
-fn announce(server: &Server) {
+fn announce(server: &Server, format: LogFormat) {
+    let (address, root) = (server.local_addr(), server.root().display());
+    let line = match format {
+        LogFormat::Text => format!("listening on {address}, serving {root}"),
+        LogFormat::Json => {
+            let (address, root) = (address.to_string(), root.to_string());
+            serde_json::json!({"event": "listening", "address": address, "root": root}).to_string()
+        }
+    };
     let mut stdout = io::stdout().lock();
     // A reader that has gone away does not keep the server from serving.
-    let _ = writeln!(stdout, "listening on {}, serving {}", server.local_addr(), server.root().display());
-    let _ = stdout.flush();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 /// Why the program ends with an exit code other than 0.

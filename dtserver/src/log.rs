@@ -1,18 +1,21 @@
-//! The log on stderr: the server's events as lines for people or for programs.
+//! The log on stderr: the server's events as lines of logfmt or JSON, with an `event` and typed fields.
 //!
-//! Names are chosen by peers, so they are written in their debug form: quoted, with control characters escaped.
+//! Names are chosen by peers; both formats quote them and escape their control characters.
 
-use std::ffi::OsStr;
-use std::fmt;
-use std::io::{self, IsTerminal};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
-use dtcore::{ServerEvent, ServerEvents, StreamFailure, StreamRefusal};
+use dtcore::{ServerEvent, ServerEvents, StreamFailure, StreamRefusal, TransferFailure};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, debug, enabled, error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Args, LogFormat};
 use crate::throttle::LogThrottle;
@@ -24,54 +27,70 @@ pub(crate) fn start(args: &Args) {
         (false, true) => Level::DEBUG,
         (false, false) => Level::INFO,
     };
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // A full or closed stderr must not become a panic.
-        .log_internal_errors(false)
-        .with_max_level(level);
-    // A second log in one process (a test that calls `main` twice) leaves the first one in place.
+    let registry = tracing_subscriber::registry().with(LevelFilter::from_level(level));
+    // A full or closed stderr must not become a panic. A second log in one process (a test that calls `main` twice) leaves the first one
+    // in place.
     let _ = match args.log_format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let logfmt = tracing_logfmt::builder().with_target(false).layer();
+            registry.with(logfmt.with_writer(io::stderr).log_internal_errors(false)).try_init()
+        }
+        LogFormat::Json => {
+            let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
+            registry.with(json.with_writer(io::stderr).log_internal_errors(false)).try_init()
+        }
     };
 }
 
-/// Writes events until the server has ended; then the returned channel ends too.
+/// Writes what is short and then events, until the server has ended; then the returned channel ends too. The `signal` that ended it is
+/// known by then.
 ///
 /// It has its own thread, because a stderr that blocks must not block a thread that serves; and its own runtime, whose
 /// clock continues when the server's has ended.
-pub(crate) fn follow(events: ServerEvents) -> io::Result<oneshot::Receiver<()>> {
+pub(crate) fn follow(
+    events: ServerEvents,
+    shortages: Vec<String>,
+    signal: Arc<OnceLock<&'static str>>,
+) -> io::Result<oneshot::Receiver<()>> {
     let (over, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = thread::Builder::new().name("dt-log".to_owned());
     thread.spawn(move || {
+        info!(event = "starting", version = env!("CARGO_PKG_VERSION"), "dtserver has started");
+        for shortage in shortages {
+            warn!(event = "shortage", "{shortage}");
+        }
         runtime.block_on(write(events));
+        info!(event = "stopping", signal = signal.get(), "dtserver ends");
         // If it took too long, the program no longer waits.
         let _ = over.send(());
     })?;
     Ok(ended)
 }
 
-/// The kinds of events that are summed up: a client that is refused can retry at once, any number of times.
-#[derive(PartialEq, Eq, Debug)]
+/// The kinds of events that are summed up: a client that is refused can retry at once, any number of times. Every client and every name
+/// that it has asked for is in a line, within the bounds of [`LogThrottle`].
+#[derive(PartialEq, Eq, Hash, Clone, Debug)]
 enum Kind {
     /// By the status of the answer.
-    RequestRefused(u16),
-    ConnectionRefused(StreamRefusal),
+    RequestRefused(u16, IpAddr, Option<PathBuf>),
+    ConnectionRefused(StreamRefusal, IpAddr),
     StreamFailed(StreamFailure),
 }
 
 impl Kind {
-    /// The kind of `event`, if it has one; a log of every stream throttle up nothing.
+    /// The kind of `event`, if it has one; a log of every stream sums up nothing.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the number of transfers bounds all others")]
     fn of(event: &ServerEvent) -> Option<Self> {
         match event {
             _ if enabled!(Level::DEBUG) => None,
-            ServerEvent::RequestRefused { status, .. } => Some(Self::RequestRefused(*status)),
+            ServerEvent::RequestRefused { status, peer, path, .. } => {
+                Some(Self::RequestRefused(*status, peer.ip(), path.clone()))
+            }
             ServerEvent::StreamFailed { reason, .. } => Some(Self::StreamFailed(*reason)),
-            ServerEvent::ConnectionRefused { reason, .. } => Some(Self::ConnectionRefused(*reason)),
+            ServerEvent::ConnectionRefused { reason, peer, .. } => {
+                Some(Self::ConnectionRefused(*reason, peer.ip()))
+            }
             _ => None,
         }
     }
@@ -99,8 +118,20 @@ async fn write(mut events: ServerEvents) {
             Err(_) => {}
         }
         throttle.take(Instant::now()).for_each(|(event, n)| write_one(&event, n));
+        report_untold(throttle.untold(Instant::now()));
     }
     throttle.rest().for_each(|(event, n)| write_one(&event, n));
+}
+
+/// Reports what was not summed up, because there were too many kinds of it.
+fn report_untold(n: u64) {
+    if n > 0 {
+        warn!(
+            event = "log_overflow",
+            lost = n,
+            "too many different refusals in a second for a line about each"
+        );
+    }
 }
 
 /// Writes a line about `event`, and how many more of its kind it stands for.
@@ -108,67 +139,94 @@ fn write_one(event: &ServerEvent, n: u64) {
     let times = Some(n).filter(|n| *n > 1);
     match event {
         ServerEvent::TransferStarted { transfer, protocol, peer, path, size, streams, port, .. } => {
-            let path = Name(path);
-            info!(%transfer, protocol, %peer, ?path, size, %streams, port, "transfer started");
+            let (transfer, streams) = (transfer.value(), streams.value());
+            let (peer, path) = (peer.to_string(), shown(path));
+            let event = "transfer_started";
+            info!(event, transfer, protocol, peer, path, size, streams, port, "transfer started");
         }
-        ServerEvent::TransferFinished { transfer, peer, path, bytes, elapsed, .. } => {
-            let path = Name(path);
-            info!(%transfer, %peer, ?path, bytes, seconds = elapsed.as_secs_f64(), "transfer finished");
+        ServerEvent::TransferFinished { transfer, peer, path, size, bytes, elapsed, .. } => {
+            let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
+            let (event, transfer, outcome) = ("transfer_finished", transfer.value(), "finished");
+            info!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, "transfer finished");
         }
-        ServerEvent::TransferExpired { transfer, missing, bytes, idle, .. } => {
-            warn!(%transfer, missing, bytes, "transfer expired: no open stream for {idle:?}");
+        ServerEvent::TransferExpired { transfer, peer, path, size, bytes, elapsed, idle, .. } => {
+            let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
+            let (event, transfer, outcome) = ("transfer_expired", transfer.value(), "expired");
+            let idle = rounded(*idle);
+            let text = "transfer expired: no stream was open for too long";
+            warn!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, idle, "{text}");
         }
-        ServerEvent::TransferFailed { transfer, reason, .. } => {
-            warn!(%transfer, %reason, "transfer failed");
+        ServerEvent::TransferFailed { transfer, peer, path, size, bytes, elapsed, reason, .. } => {
+            let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
+            let (event, transfer, outcome) = ("transfer_failed", transfer.value(), outcome_of(*reason));
+            let text = format!("transfer failed: {reason}");
+            warn!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, "{text}");
         }
         ServerEvent::StreamOpened { transfer, stream, peer, .. } => {
-            debug!(%transfer, %stream, %peer, "stream opened");
+            let (transfer, stream, peer) = (transfer.value(), stream.byte(), peer.to_string());
+            debug!(event = "stream_opened", transfer, stream, peer, "stream opened");
         }
         ServerEvent::StreamFinished { transfer, stream, bytes, .. } => {
-            debug!(%transfer, %stream, bytes, "stream finished");
+            let (transfer, stream) = (transfer.value(), stream.byte());
+            debug!(event = "stream_finished", transfer, stream, bytes, "stream finished");
         }
         ServerEvent::StreamFailed { transfer, stream, bytes, reason, .. } => {
-            warn!(times, %transfer, %stream, bytes, %reason, "stream failed");
+            let (transfer, stream, reason) = (transfer.value(), stream.byte(), reason.to_string());
+            warn!(event = "stream_failed", times, transfer, stream, bytes, reason, "stream failed");
         }
         ServerEvent::StreamRefused { transfer, peer, reason, .. } => {
-            debug!(%transfer, %peer, %reason, "stream refused");
-        }
-        ServerEvent::ConnectionRefused {
-            peer,
-            reason: reason @ (StreamRefusal::Tls | StreamRefusal::NoCapacity),
-            ..
-        } => {
-            info!(times, %peer, %reason, "connection refused");
+            let (transfer, peer, reason) = (transfer.value(), peer.to_string(), reason.to_string());
+            debug!(event = "stream_refused", transfer, peer, reason, "stream refused");
         }
         ServerEvent::ConnectionRefused { peer, reason, .. } => {
-            debug!(%peer, %reason, "connection refused");
+            let (event, peer, text) = ("connection_refused", peer.to_string(), reason.to_string());
+            if matches!(reason, StreamRefusal::Tls | StreamRefusal::NoCapacity) {
+                info!(event, times, peer, reason = text, "connection refused");
+            } else {
+                debug!(event, peer, reason = text, "connection refused");
+            }
         }
         ServerEvent::RequestRefused { peer, status, reason, path, .. } => {
-            let path = path.as_deref().map(Name);
-            info!(times, %peer, status, reason, path = path.map(tracing::field::debug), "request refused");
+            let (event, peer, path) = ("request_refused", peer.to_string(), path.as_deref().map(shown));
+            info!(event, times, peer, status, reason, path, "request refused");
         }
         ServerEvent::AcceptFailed { reason, .. } => {
-            error!(reason, "cannot accept connections; retrying");
+            error!(event = "accept_failed", reason, "cannot accept connections; retrying");
         }
-        _ => debug!(?event, "event"),
+        _ => {}
+    }
+}
+
+/// What every line about the end of a transfer has: the client, the file, the seconds, and the rate in bytes a second.
+fn ended(peer: &SocketAddr, path: &Path, bytes: u64, elapsed: Duration) -> (String, String, f64, u64) {
+    let rate = u128::from(bytes) * 1_000_000_000 / elapsed.as_nanos().max(1);
+    (peer.to_string(), shown(path), rounded(elapsed), u64::try_from(rate).unwrap_or(u64::MAX))
+}
+
+/// Seconds with three digits after the point.
+fn rounded(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// How a transfer ended, as one word for programs.
+fn outcome_of(reason: TransferFailure) -> &'static str {
+    match reason {
+        TransferFailure::SourceChanged => "source_changed",
+        TransferFailure::ClientLeft => "client_left",
+        TransferFailure::ShutDown => "shut_down",
+        _ => "failed",
     }
 }
 
 /// How many bytes of a name are written: a request may hold 16 KiB, and a log is for people.
 const LONGEST_NAME: usize = 256;
 
-/// A name from a peer, in its debug form and not too long.
-struct Name<'a>(&'a Path);
-
-impl fmt::Debug for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.0.as_os_str().as_bytes();
-        match bytes.get(..LONGEST_NAME) {
-            Some(beginning) if beginning.len() < bytes.len() => {
-                write!(f, "{:?}...", OsStr::from_bytes(beginning))
-            }
-            Some(_) | None => self.0.fmt(f),
-        }
+/// A name from a peer as text, not too long. Both formats escape its control characters.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    match text.char_indices().map(|(at, _)| at).find(|at| *at >= LONGEST_NAME) {
+        Some(end) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.into_owned(),
     }
 }
 
@@ -177,13 +235,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_name_is_cut() {
-        for (len, expected) in [(1, 3), (256, 258), (257, 261), (16 << 10, 261)] {
-            let name = "x".repeat(len);
-            assert_eq!(format!("{:?}", Name(Path::new(&name))).len(), expected, "{len}");
+    fn long_name_is_cut_between_characters() {
+        for (len, expected) in [(1, 1), (256, 256), (257, 259), (16 << 10, 259)] {
+            assert_eq!(shown(Path::new(&"x".repeat(len))).len(), expected, "{len}");
         }
-        // In the middle of a character.
-        let name = "ü".repeat(200).replacen('ü', "x", 1);
-        assert!(format!("{:?}", Name(Path::new(&name))).ends_with("\\xC3\"..."));
+        assert_eq!(shown(Path::new(&format!("x{}", "ü".repeat(200)))).len(), 257 + 3);
+    }
+
+    #[test]
+    fn times_are_not_invented() {
+        assert_eq!(
+            (rounded(Duration::from_nanos(21_392)), rounded(Duration::from_micros(12_345_678))),
+            (0.0, 12.346)
+        );
     }
 }

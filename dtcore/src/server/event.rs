@@ -111,10 +111,18 @@ pub enum ServerEvent {
     TransferExpired {
         /// The transfer.
         transfer: TransferId,
+        /// The client.
+        peer: SocketAddr,
+        /// The file's name as it was found below the root.
+        path: PathBuf,
+        /// The file's size in bytes.
+        size: u64,
         /// How many streams were not complete; in protocol 2 all of them.
         missing: usize,
         /// How many bytes of the file were sent.
         bytes: u64,
+        /// The time since it was started.
+        elapsed: Duration,
         /// For how long no stream was open.
         idle: Duration,
     },
@@ -123,6 +131,16 @@ pub enum ServerEvent {
     TransferFailed {
         /// The transfer.
         transfer: TransferId,
+        /// The client.
+        peer: SocketAddr,
+        /// The file's name as it was found below the root.
+        path: PathBuf,
+        /// The file's size in bytes.
+        size: u64,
+        /// How many bytes of the file were sent.
+        bytes: u64,
+        /// The time since it was started.
+        elapsed: Duration,
         /// Why.
         reason: TransferFailure,
     },

@@ -101,23 +101,18 @@ fn admit(
 
 fn last_event(transfer: &LegacyTransfer, end: &TransferEnd) -> ServerEvent {
     let (id, missing) = (transfer.id, transfer.slots.n_missing());
+    let (peer, path, size) = (transfer.peer, transfer.path.clone(), transfer.split.size());
+    let (bytes, elapsed) = (transfer.bytes_sent.load(Ordering::Relaxed), transfer.started.elapsed());
     match end {
         TransferEnd::Failed(reason) if missing > 0 => {
-            ServerEvent::TransferFailed { transfer: id, reason: *reason }
+            ServerEvent::TransferFailed { transfer: id, peer, path, size, bytes, elapsed, reason: *reason }
         }
-        TransferEnd::Expired => ServerEvent::TransferExpired {
-            transfer: id,
-            missing,
-            bytes: transfer.bytes_sent.load(Ordering::Relaxed),
-            idle: transfer.context.options.transfer_expiry,
-        },
-        TransferEnd::Finished | TransferEnd::Failed(_) => ServerEvent::TransferFinished {
-            transfer: id,
-            peer: transfer.peer,
-            path: transfer.path.clone(),
-            size: transfer.split.size(),
-            bytes: transfer.split.size(),
-            elapsed: transfer.started.elapsed(),
-        },
+        TransferEnd::Expired => {
+            let idle = transfer.context.options.transfer_expiry;
+            ServerEvent::TransferExpired { transfer: id, peer, path, size, missing, bytes, elapsed, idle }
+        }
+        TransferEnd::Finished | TransferEnd::Failed(_) => {
+            ServerEvent::TransferFinished { transfer: id, peer, path, size, bytes: size, elapsed }
+        }
     }
 }
