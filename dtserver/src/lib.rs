@@ -9,6 +9,7 @@ mod watch;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
@@ -37,21 +38,24 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return dtcli::usage("dtserver", &error),
     };
-    match run(&args) {
+    match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => dtcli::fail("dtserver", &failure.to_string(), failure.exit_code()),
     }
 }
 
-fn run(args: &Args) -> Result<(), Failure> {
-    log::start(args);
+fn run(mut args: Args) -> Result<(), Failure> {
+    log::start(&args);
     let n_streams = raise_open_files().map_err(Failure::System)?;
     let mut shortages = Vec::new();
-    if n_streams < u64::try_from(args.max_streams.get()).unwrap_or(u64::MAX) {
+    // A quarter is for connections that are to be refused: what is not accepted waits, and its client does not learn why.
+    let n_streams = usize::try_from(n_streams - n_streams / 4).unwrap_or(usize::MAX);
+    if let Some(n_streams) = NonZeroUsize::new(n_streams).filter(|n| *n < args.max_streams) {
+        args.max_streams = n_streams;
         shortages.push(format!("only {n_streams} streams: no more files may be open (ulimit -n)"));
     }
     let runtime = runtime(&mut shortages).map_err(Failure::System)?;
-    let result = runtime.block_on(serve(args, shortages));
+    let result = runtime.block_on(serve(&args, shortages));
     runtime.shutdown_timeout(LAST_WAIT);
     result
 }
@@ -75,13 +79,19 @@ fn runtime(shortages: &mut Vec<String>) -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-async fn serve(args: &Args, shortages: Vec<String>) -> Result<(), Failure> {
+async fn serve(args: &Args, mut shortages: Vec<String>) -> Result<(), Failure> {
     // Before the line that says that the server is ready: a signal that is sent after it must find its handler.
     let shutdown = CancellationToken::new();
     let signal = Arc::<OnceLock<_>>::default();
     let exit = |code| std::process::exit(code);
     let _watch = Watch::begin(shutdown.clone(), Arc::clone(&signal), exit).map_err(Failure::System)?;
     let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
+    let port = server.local_addr().port();
+    if args.transfer_ports.is_some_and(|ports| (ports.first()..=ports.last()).contains(&port)) {
+        shortages.push(format!(
+            "port {port} of --transfer-ports is the server's own: it carries no transfer of protocol 1"
+        ));
+    }
     let log = log::follow(server.events(), shortages, signal).map_err(Failure::System)?;
     announce(&server, args.log_format);
     server.run(shutdown.cancelled()).await;

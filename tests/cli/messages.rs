@@ -159,6 +159,21 @@ fn aborted_transfers_are_logged_with_what_was_sent() {
     }
 }
 
+/// A port that the server itself holds carries no transfer, which is found out at the start and not at a busy hour.
+#[test]
+fn own_port_among_the_transfer_ports_is_reported() {
+    let workspace = Workspace::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port")
+        .port();
+    let range = format!("{port}-{}", port.saturating_add(1));
+    let server = PROGRAMS.serve(&workspace.root()).options(["--transfer-ports", &range]).ready_on(port);
+    until("a notice", || {
+        server.process().stderr().contains("of --transfer-ports is the server's own").then_some(())
+    });
+}
+
 /// Every client and every name stays findable, for programs that block clients which ask for what is not there.
 #[test]
 fn refusals_of_different_names_are_all_logged() {

@@ -131,7 +131,7 @@ pub(crate) enum OpenError {
     Denied,
     #[error("permission denied")]
     Unreadable,
-    #[error("its size is not known, and it has over 16 MiB or no end")]
+    #[error("its size is not known, and it has over 1 MiB or no end")]
     Endless,
     #[error(transparent)]
     Io(#[from] io::Error),

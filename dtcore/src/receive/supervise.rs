@@ -67,7 +67,10 @@ fn compare_all<S: Source>(
     {
         let md5 = reported.md5.map(Checksum::Md5);
         for expected in [Some(Checksum::Blake3(reported.blake3)), md5].into_iter().flatten() {
-            compare(name, digests, DigestOrigin::Server, expected)?;
+            compare(name, digests, DigestOrigin::Server, expected).map_err(|error| {
+                // What was sent was overwritten, besides that the file has grown.
+                if transfer.counters.has_grown() { transfer.source.name().source_changed() } else { error }
+            })?;
         }
     }
     match transfer.settings.checksum {

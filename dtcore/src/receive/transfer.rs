@@ -88,6 +88,11 @@ impl Counters {
         self.wasted.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Whether the file was seen to have grown.
+    pub(super) fn has_grown(&self) -> bool {
+        self.has_grown.load(Ordering::Relaxed)
+    }
+
     pub(super) fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }

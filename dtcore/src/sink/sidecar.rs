@@ -18,12 +18,18 @@ const OWNER: u32 = 0o600;
 
 /// Creates a file that must not exist. Whatever the umask, its owner can open it again.
 pub(super) fn create(path: &Path, mode: u32) -> io::Result<File> {
+    create_and_compare(path, mode).map(|(file, _)| file)
+}
+
+/// As [`create`]; also returns whether the umask would take something from the owner.
+pub(super) fn create_and_compare(path: &Path, mode: u32) -> io::Result<(File, bool)> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
     let mode = file.metadata()?.permissions().mode();
-    if mode & OWNER != OWNER {
+    let is_masked = mode & OWNER != OWNER;
+    if is_masked {
         file.set_permissions(Permissions::from_mode(mode | OWNER))?;
     }
-    Ok(file)
+    Ok((file, is_masked))
 }
 
 /// Takes from a new file what the umask takes from its owner.

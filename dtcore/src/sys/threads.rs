@@ -3,6 +3,11 @@
 use std::sync::Mutex;
 use std::thread::{Builder, scope};
 
+use rustix::process::{Resource, getrlimit};
+
+/// A limit of so many threads is no limit for this crate.
+const MANY: u64 = 1024;
+
 /// How many of `wanted` threads this process can start now, by the limits of its user (`ulimit -u`) and its container.
 ///
 /// A runtime of tokio panics where it cannot start its threads; ask this before.
@@ -11,6 +16,10 @@ use std::thread::{Builder, scope};
 /// assert_eq!(dtcore::available_threads(2), 2);
 /// ```
 pub fn available_threads(wanted: usize) -> usize {
+    // To start threads takes longer than to ask.
+    if !are_limited() {
+        return wanted;
+    }
     let gate = Mutex::new(());
     scope(|scope| {
         // Those that were started wait here until the last one is.
@@ -20,4 +29,12 @@ pub fn available_threads(wanted: usize) -> usize {
         drop(closed);
         n
     })
+}
+
+/// Whether there is a limit that matters.
+fn are_limited() -> bool {
+    let is_low = |limit: u64| limit < MANY;
+    getrlimit(Resource::Nproc).current.is_some_and(is_low)
+        || std::fs::read_to_string("/sys/fs/cgroup/pids.max")
+            .is_ok_and(|limit| limit.trim().parse().is_ok_and(is_low))
 }

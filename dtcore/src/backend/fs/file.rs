@@ -25,8 +25,8 @@ pub(crate) struct SourceFile {
 /// The largest file that may have less or more bytes than its size says, as those have that the kernel makes up.
 const MAX_MADE_UP: u64 = 64 << 10;
 
-/// The most that is read of a file whose size is wrong.
-const MAX_CONTENT: u64 = 16 << 20;
+/// The most that is read of a file whose size is wrong. Each transfer of such a file holds it in memory.
+const MAX_CONTENT: u64 = 1 << 20;
 
 /// The unit in which the system counts what a file takes on the disk.
 const SECTOR: u64 = 512;

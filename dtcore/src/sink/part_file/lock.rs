@@ -25,6 +25,8 @@ pub(super) enum Exclusion {
 pub(super) struct ClaimedFile {
     pub(super) file: File,
     pub(super) exclusion: Exclusion,
+    /// Whether the umask may take something from the owner of a file of this mode.
+    pub(super) may_be_masked: bool,
 }
 
 /// Locks the file that `path` names, where that is possible; `None` if another transfer has locked or removed it.
@@ -35,7 +37,7 @@ fn claim(file: File, path: &Path) -> io::Result<Option<ClaimedFile>> {
         Err(Errno::WOULDBLOCK) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    Ok(sidecar::is_named(&file, path).then_some(ClaimedFile { file, exclusion }))
+    Ok(sidecar::is_named(&file, path).then_some(ClaimedFile { file, exclusion, may_be_masked: true }))
 }
 
 /// Whether the lock on the file at `path`, which this transfer holds, is refused to another process that opens the file.
@@ -47,11 +49,12 @@ fn is_refused_to_others(path: &Path) -> bool {
 
 /// Creates and locks a file at `path`; `None` if another transfer removed or locked it in between.
 pub(super) fn create_locked(path: &Path) -> io::Result<Option<ClaimedFile>> {
-    let claimed = claim(sidecar::create(path, 0o666)?, path);
+    let (file, may_be_masked) = sidecar::create_and_compare(path, 0o666)?;
+    let claimed = claim(file, path);
     if claimed.is_err() {
         fs::remove_file(path)?;
     }
-    claimed
+    claimed.map(|claimed| claimed.map(|claimed| ClaimedFile { may_be_masked, ..claimed }))
 }
 
 /// The part file of an earlier transfer, locked where that is possible.
@@ -224,7 +227,7 @@ mod tests {
         let stale = lock(&path);
         assert!(fcntl_getfl(&stale.claimed.file).unwrap().contains(OFlags::RDWR));
         // The same open file is returned, so that no other transfer can lock it in between.
-        let ClaimedFile { file, exclusion } = stale.take_over().unwrap().unwrap();
+        let ClaimedFile { file, exclusion, .. } = stale.take_over().unwrap().unwrap();
         assert_eq!(exclusion, Exclusion::Locked);
         assert_eq!(flock(&file, FlockOperation::NonBlockingLockExclusive), Ok(()));
         assert!(is_locked(&path));

@@ -61,6 +61,8 @@ pub(crate) struct PartFile {
     /// The output, if it is a mount point and so written in place at the end.
     pub(crate) in_place: Option<File>,
     exclusion: Exclusion,
+    /// Whether a new output may have to lose rights to the umask.
+    may_be_masked: bool,
     state: PartState,
 }
 
@@ -123,10 +125,19 @@ impl PartFile {
                 }
                 Err(error) => return Err(Failure::local("create", path, 0, error)),
             };
-            let Some((ClaimedFile { file, exclusion }, state)) = locked else { continue };
+            let Some((ClaimedFile { file, exclusion, may_be_masked }, state)) = locked else { continue };
             let in_place = in_place.take();
-            let part =
-                Self { file, path, journal: journal.clone(), output, clobber, in_place, exclusion, state };
+            let part = Self {
+                file,
+                path,
+                journal: journal.clone(),
+                output,
+                clobber,
+                in_place,
+                exclusion,
+                may_be_masked,
+                state,
+            };
             // The previous holder of the lock may have published in the meantime.
             if clobber == Clobber::Refuse && fs::symlink_metadata(&part.output).is_ok() {
                 return Err(Failure::OutputExists { path: part.output.clone() });

@@ -45,7 +45,7 @@ pub(crate) fn publish(
     if let Some(output) = part.in_place.take() {
         return write_in_place(part, output, len, durability, attributes);
     }
-    if !part.output.exists() {
+    if part.may_be_masked && !part.output.exists() {
         sidecar::apply_umask(&part.file).map_err(local("set the mode of", &part.path))?;
     }
     attributes.apply(&part.file).map_err(local("set the mode of", &part.path))?;

@@ -195,8 +195,8 @@ impl PartFile {
         if !is_named(&self.file, &self.path) {
             return Err(self.changed_by_other("start over with"));
         }
-        let ClaimedFile { file, exclusion } = replaced(&self.path, &self.output)?;
-        (self.file, self.exclusion) = (file, exclusion);
+        let ClaimedFile { file, exclusion, may_be_masked } = replaced(&self.path, &self.output)?;
+        (self.file, self.exclusion, self.may_be_masked) = (file, exclusion, may_be_masked);
         self.prepare().map_err(|error| Failure::local("prepare", &self.path, 0, error))
     }
 
