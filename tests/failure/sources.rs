@@ -94,3 +94,39 @@ fn source_replaced_after_the_answer() {
     assert!(offer.download() == content);
     assert!(Ask::new(server.addr, "f", 8).offer().download() == replacement);
 }
+
+/// Files whose size does not say how many bytes they have, as kernels and FUSE programs make them.
+#[test]
+fn pseudo_files_arrive_as_reading_gives_them() {
+    let workspace = Workspace::new();
+    let server = PROGRAMS.serve(Path::new("/")).ready();
+    for name in ["/proc/version", "/proc/self/limits", "/sys/kernel/mm/transparent_hugepage/enabled"] {
+        let Ok(expected) = fs::read(name) else {
+            eprintln!("skipped: this system has no {name}");
+            continue;
+        };
+        for protocol in ["1", "2"] {
+            let run = PROGRAMS.fetch(server.addr, 4, name, workspace.output("out"));
+            run.options(["--protocol", protocol]).run().assert_success();
+            let published = fs::read(workspace.output("out")).expect("it is there");
+            // `self` is the server there.
+            let is_same = published == expected || name.contains("self");
+            assert!(!published.is_empty() && is_same, "{name}, protocol {protocol}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_is_named_in_the_refusal() {
+    let workspace = Workspace::new();
+    fs::create_dir(workspace.root().join("folder")).expect("it is made");
+    let _socket =
+        std::os::unix::net::UnixListener::bind(workspace.root().join("socket")).expect("it is bound");
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    for (name, what) in [("folder", "it is a directory"), ("socket", "it is a socket")] {
+        let outcome = PROGRAMS.fetch(server.addr, 4, name, workspace.output("out")).run();
+        outcome.assert_failure(3);
+        assert!(outcome.error().contains(what), "{outcome}");
+    }
+    workspace.assert_outputs(&[]);
+}

@@ -59,7 +59,7 @@ impl Object for SourceFile {
     }
 }
 
-fn identity_of(file: &File) -> io::Result<ObjectIdentity> {
+pub(super) fn identity_of(file: &File) -> io::Result<ObjectIdentity> {
     let metadata = file.metadata()?;
     let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
     Ok(ObjectIdentity {

@@ -2,6 +2,7 @@
 
 mod file;
 mod root;
+mod snapshot;
 
 pub(crate) use file::SourceFile;
 pub(crate) use root::{Root, RootError};
