@@ -112,6 +112,9 @@ fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
         Event::StartedOver { .. } => {
             json!({"event": "notice", "kind": "started_over", "what": crate::progress::notice(event)?})
         }
+        Event::SourceGrown => {
+            json!({"event": "notice", "kind": "source_grown", "what": crate::progress::notice(event)?})
+        }
         Event::Resumable { bytes, .. } => {
             let what = crate::progress::notice(event)?;
             json!({"event": "notice", "kind": "resumable", "bytes": bytes, "what": what})

@@ -118,7 +118,7 @@ impl<'a> Display<'a> {
                 ));
             }
             Event::Resumable { bytes: n, .. } => self.resumable = Resumable::Bytes(bytes(*n)),
-            Event::StartedOver { .. } | Event::InPlace { .. } => {
+            Event::StartedOver { .. } | Event::InPlace { .. } | Event::SourceGrown => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
                 }
@@ -232,6 +232,9 @@ pub(crate) fn notice(event: &Event) -> Option<String> {
             "the output is a mount point: it is written in place at the end, not replaced in one step"
                 .to_owned(),
         ),
+        Event::SourceGrown => {
+            Some("the remote file is growing: it is delivered as long as it was at the start".to_owned())
+        }
         Event::Resumable { bytes: n, .. } => Some(format!("{} saved", bytes(*n))),
         _ => None,
     }

@@ -72,6 +72,9 @@ pub enum Event {
         /// The part file that is copied over it.
         path: PathBuf,
     },
+    /// Bytes are being added to the remote file. What is delivered is the file as long as it was at the start. Guaranteed, at most
+    /// once.
+    SourceGrown,
     /// There was a part file that cannot be resumed. Guaranteed, at most once.
     #[non_exhaustive]
     StartedOver {

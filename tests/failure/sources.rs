@@ -40,16 +40,12 @@ fn source_removed_after_the_answer() {
 #[test]
 fn source_changed_after_the_answer() {
     type Change = fn(&Path);
-    let append: Change = |path| {
-        let mut file = OpenOptions::new().append(true).open(path).expect("it opens");
-        file.write_all(b"more").expect("it grows");
-    };
     let overwrite: Change = |path| drop(write_pattern(path, 2, 3 * MIB));
     let shrink: Change = |path| {
         let file = OpenOptions::new().write(true).open(path).expect("it opens");
         file.set_len(1000).expect("it shrinks");
     };
-    for (what, change) in [("appended", append), ("overwritten", overwrite), ("cut off", shrink)] {
+    for (what, change) in [("overwritten", overwrite), ("cut off", shrink)] {
         let workspace = Workspace::new();
         workspace.serve_pattern("f", 1, 3 * MIB);
         fs::write(workspace.output("out"), BEFORE).expect("it is written");
@@ -79,6 +75,24 @@ fn source_changed_after_the_answer() {
         PROGRAMS.fetch(server.addr, 8, "f", workspace.output("out")).run().assert_success();
         dt_testkit::content::assert_same_file(&workspace.root().join("f"), &workspace.output("out"));
         server.assert_alive();
+    }
+}
+
+/// The digest is of the bytes that were there when it was requested.
+#[test]
+fn source_that_grows_after_the_answer_arrives_as_it_was() {
+    for protocol in ["1", "2"] {
+        let workspace = Workspace::new();
+        let content = workspace.serve_pattern("f", 1, 3 * MIB);
+        let server = PROGRAMS.serve(&workspace.root()).ready();
+        let source = workspace.root().join("f");
+        let proxy = meddle(server.addr, move || {
+            let mut file = OpenOptions::new().append(true).open(source).expect("it opens");
+            file.write_all(b"more").expect("it grows");
+        });
+        let run = PROGRAMS.fetch(proxy.addr, 8, "f", workspace.output("out"));
+        run.options(["--protocol", protocol]).run().assert_success();
+        assert!(fs::read(workspace.output("out")).expect("it is there") == content, "protocol {protocol}");
     }
 }
 

@@ -21,6 +21,7 @@ use crate::event::Report;
 use crate::failure::Failure;
 use crate::manifest::StreamCount;
 use crate::num::to_u64;
+use crate::proto::v2::Growth;
 use crate::receive::ComputeMd5;
 use crate::sink::{Clobber, Durability, Engine, Output, ReorderBuffer, Resume};
 
@@ -77,6 +78,13 @@ impl Download {
     /// Whether what an earlier transfer left is resumed, which is the default.
     pub fn resume(mut self, resume: bool) -> Self {
         self.options.resume = if resume { Resume::Allowed } else { Resume::Refused };
+        self
+    }
+
+    /// Whether a file that is appended to meanwhile is delivered as it was at the start, which is the default. Otherwise the
+    /// transfer fails, as it does after every other change. Protocol 1 delivers it always.
+    pub fn growth(mut self, growth: bool) -> Self {
+        self.options.growth = if growth { Growth::Accepted } else { Growth::Rejected };
         self
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::client::address::ServerAddress;
 use crate::manifest::StreamCount;
+use crate::proto::v2::Growth;
 use crate::receive::{ComputeMd5, Settings, Verification};
 use crate::schedule::RetryLimit;
 use crate::sink::{Clobber, Durability, Engine, Resume};
@@ -24,6 +25,7 @@ pub(crate) struct Options {
     pub(crate) resume: Resume,
     pub(crate) preserve: Preserve,
     pub(crate) connect_timeout: Duration,
+    pub(crate) growth: Growth,
     pub(crate) settings: Settings,
 }
 
@@ -68,6 +70,7 @@ impl Options {
             resume: Resume::Allowed,
             preserve: Preserve { times: true, mode: false },
             connect_timeout: Duration::from_secs(10),
+            growth: Growth::Accepted,
             settings: Settings {
                 streams: StreamCount::default(),
                 md5: ComputeMd5::No,

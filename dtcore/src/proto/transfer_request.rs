@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::v1;
 use crate::proto::v1::InvalidRequest;
-use crate::proto::v2::{Push, SessionRequest, WholeDigests};
+use crate::proto::v2::{Growth, Push, SessionRequest, WholeDigests};
 
 /// A request, in the protocol that it is to be answered in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +34,12 @@ impl TransferRequest {
                     Some(None) => Err(InvalidRequest::Push),
                 };
                 let push = Push { from: number("from")?, length: number("push")? };
-                Ok(Self::V2(SessionRequest { streams: v1.streams, digests, push }))
+                let growth = match value.get("growth") {
+                    None | Some(Value::Bool(false)) => Growth::Rejected,
+                    Some(Value::Bool(true)) => Growth::Accepted,
+                    Some(_) => return Err(InvalidRequest::Growth),
+                };
+                Ok(Self::V2(SessionRequest { streams: v1.streams, digests, push, growth }))
             }
         }
     }
@@ -49,7 +54,12 @@ mod tests {
     fn protocol_is_the_highest_that_both_sides_know() {
         let streams = StreamCount::default();
         let (v1, v2) = (TransferRequest::V1(v1::LegacyRequest { streams }), |digests| {
-            Ok(TransferRequest::V2(SessionRequest { streams, digests, push: Push::default() }))
+            Ok(TransferRequest::V2(SessionRequest {
+                streams,
+                digests,
+                push: Push::default(),
+                growth: Growth::Rejected,
+            }))
         });
         for (rest, expected) in [
             ("", Ok(v1)),
@@ -60,6 +70,7 @@ mod tests {
             (r#", "protocol": 2, "md5": true, "x": []"#, v2(WholeDigests::Blake3AndMd5)),
             (r#", "protocol": 2, "md5": 1"#, Err(InvalidRequest::Md5)),
             (r#", "protocol": 2, "push": -1"#, Err(InvalidRequest::Push)),
+            (r#", "protocol": 2, "growth": "yes""#, Err(InvalidRequest::Growth)),
             (r#", "protocol": 2, "from": "0""#, Err(InvalidRequest::Push)),
             (r#", "protocol": 0"#, Err(InvalidRequest::Protocol)),
             (r#", "protocol": "2""#, Err(InvalidRequest::Protocol)),

@@ -52,6 +52,8 @@ pub(crate) enum InvalidRequest {
     Md5,
     #[error("\"from\" and \"push\" must be whole numbers, at least 0")]
     Push,
+    #[error("\"growth\" must be true or false")]
+    Growth,
 }
 
 /// `{"hash": "<md5>", "port": P}`: the digest of the file, and the port of its streams.

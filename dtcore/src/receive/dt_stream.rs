@@ -29,6 +29,8 @@ pub(crate) struct DtStream {
     queued: Vec<u8>,
     /// The header of the response that is being received.
     header: [u8; FRAME_LEN],
+    /// Whether the sender has reported that the file has grown.
+    has_grown: bool,
     /// Whether nothing has arrived yet.
     is_unanswered: bool,
     /// How many bytes follow the data of the run that is being received: its trailer and the next header.
@@ -43,6 +45,7 @@ impl DtStream {
             requester: Requester::new(manifest),
             queued: hello.to_vec(),
             header: [0; FRAME_LEN],
+            has_grown: false,
             is_unanswered: true,
             follows: 0,
         }
@@ -139,9 +142,14 @@ impl RangeStream for DtStream {
         if head.result.is_err() && digests.iter().any(|byte| *byte != 0) {
             return Err(invalid());
         }
+        self.has_grown |= head.has_grown;
         self.requester.run_answered();
         let (digests, _) = digests.as_chunks::<{ RangeDigest::LEN }>();
         Ok(head.result.map(|()| digests.iter().copied().map(RangeDigest).collect()))
+    }
+
+    fn has_grown(&self) -> bool {
+        self.has_grown
     }
 
     async fn digests(&mut self, which: WholeDigests, wake: &Wake) -> Result<ReportedDigests, ReadInterrupt> {

@@ -153,6 +153,9 @@ pub(crate) trait RangeStream: Send + fmt::Debug {
         wake: &Wake,
     ) -> impl Future<Output = Result<Result<Vec<RangeDigest>, ErrorCode>, ReadInterrupt>> + Send;
 
+    /// Whether the sender has reported that the file has grown since it was offered.
+    fn has_grown(&self) -> bool;
+
     /// Receives the digests of the file.
     ///
     /// # Cancel safety

@@ -8,6 +8,7 @@ use super::settings::Verification;
 use super::source::{EndNotice, RangeStream, ReadInterrupt, RemoteName, Source};
 use super::transfer::{ActiveTransfer, NextStep};
 use super::wake::{Wake, Woken};
+use crate::event::Event;
 use crate::failure::Failure;
 use crate::manifest::{BlockId, BlockRun, StreamId};
 use crate::num::to_u64;
@@ -151,7 +152,12 @@ impl<'a, S: Source> StreamDriver<'a, S> {
             Err(outcome) => Err(outcome),
         };
         let digests = match digests {
-            Ok(Ok(digests)) => digests,
+            Ok(Ok(digests)) => {
+                if self.stream.has_grown() && self.transfer.counters.source_grown() {
+                    self.transfer.events.emit(Event::SourceGrown);
+                }
+                digests
+            }
             Ok(Err(code)) => return Err(StreamOutcome::Failed(self.problem(code, String::new()))),
             Err(outcome) => {
                 let lens = arrived.iter().map(|block| self.transfer.manifest.range(block.id()).len());

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -59,6 +59,7 @@ pub(super) struct Counters {
     retries: AtomicU64,
     repaired_blocks: AtomicU64,
     streams_lost: AtomicU64,
+    source_grown: AtomicBool,
     /// When the last block was verified, in nanoseconds since the start.
     received_after: AtomicU64,
 }
@@ -71,6 +72,11 @@ impl Counters {
 
     pub(super) fn resumed(&self) -> u64 {
         self.resumed
+    }
+
+    /// The source has grown; `true` the first time.
+    pub(super) fn source_grown(&self) -> bool {
+        !self.source_grown.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn received(&self) -> u64 {

@@ -151,6 +151,7 @@ fn create_session(
         source,
         manifest,
         streams: wanted.streams,
+        growth: wanted.growth,
         on_stream_end: Box::new(move |stream, bytes, result| {
             let event = match result {
                 Ok(()) => ServerEvent::StreamFinished { transfer, stream, bytes },

@@ -19,6 +19,17 @@ pub(crate) struct SessionRequest {
     pub(crate) digests: WholeDigests,
     /// What the sender may send with the offer.
     pub(crate) push: Push,
+    pub(crate) growth: Growth,
+}
+
+/// What it means that bytes are added to the file while it is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Growth {
+    /// The first bytes, as many as were offered, are sent and verified.
+    Accepted,
+    /// The file has changed.
+    #[default]
+    Rejected,
 }
 
 /// What a sender may send with its offer, without a request.
@@ -48,7 +59,11 @@ impl SessionRequest {
             Push { length: 0, .. } => String::new(),
             Push { from, length } => format!(", \"from\": {from}, \"push\": {length}"),
         };
-        format!("{{\"threads\": {}, \"protocol\": {VERSION}{digests}{push}}}", self.streams)
+        let growth = match self.growth {
+            Growth::Accepted => ", \"growth\": true",
+            Growth::Rejected => "",
+        };
+        format!("{{\"threads\": {}, \"protocol\": {VERSION}{digests}{push}{growth}}}", self.streams)
     }
 }
 
@@ -221,9 +236,12 @@ mod tests {
     fn request_is_understood_by_both_protocols() {
         let (streams, digests) = (StreamCount::default(), WholeDigests::Blake3AndMd5);
         let push = Push { from: 0, length: 524_288 };
-        let request = SessionRequest { streams, digests, push };
+        let request = SessionRequest { streams, digests, push, growth: Growth::Accepted };
         let text = request.encode();
-        assert_eq!(text, r#"{"threads": 8, "protocol": 2, "md5": true, "from": 0, "push": 524288}"#);
+        assert_eq!(
+            text,
+            r#"{"threads": 8, "protocol": 2, "md5": true, "from": 0, "push": 524288, "growth": true}"#
+        );
         assert_eq!(TransferRequest::decode(text.as_bytes()), Ok(TransferRequest::V2(request)));
         assert_eq!(v1::LegacyRequest::decode(text.as_bytes()), Ok(v1::LegacyRequest { streams }));
     }
