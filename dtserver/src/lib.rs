@@ -4,12 +4,14 @@
 
 mod args;
 mod log;
+mod record;
 mod throttle;
 mod watch;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -17,9 +19,10 @@ use dtcli::{raise_open_files, reason};
 use dtcore::{Server, ServerError, available_threads};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use args::Args;
+use log::Log;
+use record::{Level, Record};
 use watch::Watch;
 
 /// How many threads the server may use besides one for each core: to read from disks, and for its log.
@@ -44,19 +47,22 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    log::start(args);
     let n_streams = raise_open_files().map_err(Failure::System)?;
     if n_streams < u64::try_from(args.max_streams.get()).unwrap_or(u64::MAX) {
-        warn!(streams = n_streams, "no more files may be open (ulimit -n): fewer streams than --max-streams");
+        let reason = "no more files may be open (ulimit -n): fewer streams than --max-streams";
+        log::write(
+            args,
+            &Record::new(Level::Warn, "few_files").with("streams", n_streams).with("reason", reason),
+        );
     }
-    let runtime = runtime().map_err(Failure::System)?;
+    let runtime = runtime(args).map_err(Failure::System)?;
     let result = runtime.block_on(serve(args));
     runtime.shutdown_timeout(LAST_WAIT);
     result
 }
 
 /// As many threads as there are cores, or as there may be.
-fn runtime() -> io::Result<Runtime> {
+fn runtime(args: &Args) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     let n_cores = available_parallelism().map_or(1, usize::from);
     let wanted = n_cores + SPARE_THREADS;
@@ -65,7 +71,8 @@ fn runtime() -> io::Result<Runtime> {
         return Err(io::Error::other(format!("only {n} threads may be started; raise ulimit -u")));
     }
     if n < wanted {
-        warn!(threads = n, "no more threads may be started (ulimit -u)");
+        let reason = "no more threads may be started (ulimit -u)";
+        log::write(args, &Record::new(Level::Warn, "few_threads").with("threads", n).with("reason", reason));
         // One is the log's.
         builder
             .worker_threads(n_cores.min(n - 2))
@@ -77,14 +84,33 @@ fn runtime() -> io::Result<Runtime> {
 async fn serve(args: &Args) -> Result<(), Failure> {
     // Before the line that says that the server is ready: a signal that is sent after it must find its handler.
     let shutdown = CancellationToken::new();
-    let _watch = Watch::begin(shutdown.clone(), |code| std::process::exit(code)).map_err(Failure::System)?;
+    let signal = Arc::default();
+    let exit = |code| std::process::exit(code);
+    let _watch = Watch::begin(shutdown.clone(), Arc::clone(&signal), exit).map_err(Failure::System)?;
     let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
-    let log = log::follow(server.events()).map_err(Failure::System)?;
+    let log = Log::new(args, server.local_addr(), server.root());
+    let log = log.follow(server.events(), signal).map_err(Failure::System)?;
+    report_taken_port(args, server.local_addr().port());
     announce(&server);
     server.run(shutdown.cancelled()).await;
     // For its last lines; a blocked stderr must not delay the end.
     let _ = tokio::time::timeout(LAST_WAIT, log).await;
     Ok(())
+}
+
+/// Says at the start what protocol 1 would find out at a busy hour: that a port of its range is the server's own.
+fn report_taken_port(args: &Args, port: u16) {
+    let Some(ports) = args.transfer_ports.filter(|ports| (ports.first()..=ports.last()).contains(&port))
+    else {
+        return;
+    };
+    let n = ports.last() - ports.first();
+    let reason = match n {
+        0 => "the only port of --transfer-ports is the server's own: requests of protocol 1 will be refused",
+        _ => "a port of --transfer-ports is the server's own: one transfer of protocol 1 fewer at once",
+    };
+    let record = Record::new(Level::Warn, "transfer_port_taken").with("port", port);
+    log::write(args, &record.with("free", n).with("reason", reason));
 }
 
 /// Prints on stdout that the server is ready; scripts that start it can wait for this line.

@@ -45,13 +45,22 @@ impl<K: PartialEq, T> LogThrottle<K, T> {
         }
     }
 
+    /// How many kinds there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// When the next line is due, if something is pending.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         self.0.iter().filter_map(|sum| sum.due(now)).min()
     }
 
     /// What is due now: the last one of each kind, and how many there were of it.
+    ///
+    /// Kinds of which nothing has happened lately are forgotten.
     pub(crate) fn take(&mut self, now: Instant) -> impl Iterator<Item = (T, u64)> {
+        self.0
+            .retain(|sum| sum.pending.is_some() || sum.logged.is_some_and(|logged| now < logged + INTERVAL));
         let due = self.0.iter_mut().filter(move |sum| sum.due(now).is_some_and(|due| due <= now));
         due.filter_map(move |sum| {
             sum.logged = Some(now);

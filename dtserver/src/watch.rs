@@ -1,6 +1,7 @@
 //! The signals that end the server, on their own thread.
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use dtcli::Signals;
@@ -14,12 +15,13 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Cancels `shutdown` at the first signal, and calls `exit` at the second one with the code of a program that it kills.
+    /// Cancels `shutdown` at the first signal, puts the code of a program that it kills into `first`, and calls `exit` at the second one with its code.
     ///
     /// The signals are caught when this returns. The thread has its own runtime: when all threads of the server wait
     /// for a disk that does not answer, their runtime sees no signal.
     pub(crate) fn begin(
         shutdown: CancellationToken,
+        first: Arc<OnceLock<i32>>,
         exit: impl FnOnce(i32) + Send + 'static,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -30,7 +32,8 @@ impl Watch {
         let over = CancellationToken::new();
         let ended = over.clone();
         let watching = async move {
-            signals.next().await;
+            // Set before anybody who is woken looks.
+            let _ = first.set(signals.next().await);
             shutdown.cancel();
             exit(signals.next().await);
         };
@@ -63,7 +66,9 @@ mod tests {
     fn signals_are_seen_without_any_other_runtime() {
         let shutdown = CancellationToken::new();
         let (sender, exit) = mpsc::channel();
-        let _watch = Watch::begin(shutdown.clone(), move |code| sender.send(code).unwrap()).unwrap();
+        let first = Arc::default();
+        let exit_with = move |code| sender.send(code).unwrap();
+        let _watch = Watch::begin(shutdown.clone(), Arc::clone(&first), exit_with).unwrap();
         let terminate = || {
             let kill = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
             assert!(kill.unwrap().success());
@@ -72,7 +77,7 @@ mod tests {
         while !shutdown.is_cancelled() {
             std::thread::yield_now();
         }
-        assert!(exit.try_recv().is_err());
+        assert!(exit.try_recv().is_err() && first.get() == Some(&143));
         terminate();
         assert_eq!(exit.recv_timeout(Duration::from_secs(30)), Ok(143));
     }

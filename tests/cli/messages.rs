@@ -82,6 +82,45 @@ fn server_logs_its_transfers() {
     );
 }
 
+/// Programs read who fetched what, how much and how fast, and who was refused; and what began and ended the server.
+#[test]
+fn log_has_a_line_for_each_transfer_with_types() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("a b", 1, MIB);
+    for format in ["json", "text"] {
+        let server = PROGRAMS.serve(&workspace.root()).options(["--log-format", format]).ready();
+        PROGRAMS.fetch(server.addr, 2, "a b", workspace.output("out")).run().assert_success();
+        for name in ["missing%20", "m=1"] {
+            PROGRAMS.fetch(server.addr, 2, name, workspace.output("no")).run().assert_failure(3);
+        }
+        let outcome = server.stop(Signal::TERM, PATIENCE);
+        outcome.assert_success();
+        for line in outcome.stderr.lines() {
+            assert!(!line.contains(['{', '}']) || format == "json", "{line}");
+            assert!(line.contains("event") && !line.contains("Some("), "{line}");
+        }
+        if format == "text" {
+            let has = |text| assert!(outcome.stderr.contains(text), "{text}: {outcome}");
+            ["event=transfer_finished", "path=\"a b\" ", " bytes=1048576 ", " outcome=finished"].map(has);
+            ["event=listening", "event=stopped signal=SIGTERM", "path=\"m=1\""].map(has);
+            continue;
+        }
+        let lines = outcome.stderr.lines().map(|line| serde_json::from_str(line).expect("it is JSON"));
+        let lines: Vec<serde_json::Value> = lines.collect();
+        let line = |event: &str| lines.iter().find(|line| line["event"] == event).expect("it is logged");
+        assert_eq!(line("listening")["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(line("stopped")["signal"], "SIGTERM");
+        let finished = line("transfer_finished");
+        assert_eq!((&finished["path"], finished["bytes"].as_u64()), (&"a b".into(), Some(1 << 20)));
+        assert!(finished["seconds"].is_f64() && finished["rate"].as_u64() > Some(0), "{finished}");
+        let peer: std::net::SocketAddr =
+            finished["peer"].as_str().expect("text").parse().expect("an address");
+        assert!(peer.ip().is_loopback(), "{peer}");
+        let refused = lines.iter().filter(|line| line["event"] == "request_refused");
+        assert_eq!(refused.count(), 2, "each name is found: {outcome}");
+    }
+}
+
 /// One address can be refused a thousand times a second.
 #[test]
 fn flood_of_refusals_is_summed_up() {

@@ -196,7 +196,8 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
     // Before the event: an observer may send the next request at once.
     context.sessions.remove(session.spec.id);
     let transfer = TransferId(session.spec.share.session);
-    let bytes = session.bytes_sent();
+    let (bytes, elapsed) = (session.bytes_sent(), session.started.elapsed());
+    let failed = |path, reason| ServerEvent::TransferFailed { transfer, peer, path, bytes, elapsed, reason };
     context.emit(match end {
         SessionEnd::Finished => ServerEvent::TransferFinished {
             transfer,
@@ -204,14 +205,14 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
             path,
             size: session.spec.manifest.size(),
             bytes,
-            elapsed: session.started.elapsed(),
+            elapsed,
         },
         SessionEnd::Expired | SessionEnd::Evicted => {
             let missing = usize::from(session.spec.streams.value());
-            ServerEvent::TransferExpired { transfer, missing, bytes, idle }
+            ServerEvent::TransferExpired { transfer, peer, path, missing, bytes, idle, elapsed }
         }
-        SessionEnd::Left => ServerEvent::TransferFailed { transfer, reason: TransferFailure::ClientLeft },
-        SessionEnd::ShutDown => ServerEvent::TransferFailed { transfer, reason: TransferFailure::ShutDown },
+        SessionEnd::Left => failed(path, TransferFailure::ClientLeft),
+        SessionEnd::ShutDown => failed(path, TransferFailure::ShutDown),
     });
 }
 

@@ -111,18 +111,32 @@ pub enum ServerEvent {
     TransferExpired {
         /// The transfer.
         transfer: TransferId,
+        /// The client.
+        peer: SocketAddr,
+        /// The file's name as it was found below the root.
+        path: PathBuf,
         /// How many streams were not complete; in protocol 2 all of them.
         missing: usize,
         /// How many bytes of the file were sent.
         bytes: u64,
         /// For how long no stream was open.
         idle: Duration,
+        /// The time since it was started.
+        elapsed: Duration,
     },
     /// A transfer was aborted.
     #[non_exhaustive]
     TransferFailed {
         /// The transfer.
         transfer: TransferId,
+        /// The client.
+        peer: SocketAddr,
+        /// The file's name as it was found below the root.
+        path: PathBuf,
+        /// How many bytes of the file were sent.
+        bytes: u64,
+        /// The time since it was started.
+        elapsed: Duration,
         /// Why.
         reason: TransferFailure,
     },
@@ -135,7 +149,7 @@ pub enum ServerEvent {
         status: u16,
         /// The reason in the answer.
         reason: String,
-        /// The target of the request as it was received, if it was.
+        /// The name that was requested, without percent-encoding, if it was received.
         path: Option<PathBuf>,
     },
     /// A connection could not be accepted; the server retries after a pause.

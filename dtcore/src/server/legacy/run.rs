@@ -101,23 +101,28 @@ fn admit(
 
 fn last_event(transfer: &LegacyTransfer, end: &TransferEnd) -> ServerEvent {
     let (id, missing) = (transfer.id, transfer.slots.n_missing());
+    let (peer, path, elapsed) = (transfer.peer, transfer.path.clone(), transfer.started.elapsed());
+    let bytes = transfer.bytes_sent.load(Ordering::Relaxed);
     match end {
         TransferEnd::Failed(reason) if missing > 0 => {
-            ServerEvent::TransferFailed { transfer: id, reason: *reason }
+            ServerEvent::TransferFailed { transfer: id, peer, path, bytes, elapsed, reason: *reason }
         }
         TransferEnd::Expired => ServerEvent::TransferExpired {
             transfer: id,
+            peer,
+            path,
             missing,
-            bytes: transfer.bytes_sent.load(Ordering::Relaxed),
+            bytes,
             idle: transfer.context.options.transfer_expiry,
+            elapsed,
         },
         TransferEnd::Finished | TransferEnd::Failed(_) => ServerEvent::TransferFinished {
             transfer: id,
-            peer: transfer.peer,
-            path: transfer.path.clone(),
+            peer,
+            path,
             size: transfer.split.size(),
             bytes: transfer.split.size(),
-            elapsed: transfer.started.elapsed(),
+            elapsed,
         },
     }
 }
