@@ -66,10 +66,6 @@ pub(crate) struct Args {
     #[arg(long, env = "DT_NO_RESUME", value_parser = switch)]
     pub(crate) no_resume: bool,
 
-    /// Fail (11) if FILE grows meanwhile, instead of fetching it as long as it was at the start
-    #[arg(long, env = "DT_NO_GROWTH", value_parser = switch)]
-    pub(crate) no_growth: bool,
-
     /// Give the output the permissions of FILE too, not only its modification time
     #[arg(short = 'p', long, env = "DT_PRESERVE_MODE", value_parser = switch, conflicts_with = "no_preserve")]
     pub(crate) preserve_mode: bool,
@@ -77,6 +73,10 @@ pub(crate) struct Args {
     /// Give the output neither the modification time nor the permissions of FILE
     #[arg(long, env = "DT_NO_PRESERVE", value_parser = switch)]
     pub(crate) no_preserve: bool,
+
+    /// Fail if FILE grows meanwhile, rather than deliver the bytes that it had at the start
+    #[arg(long, env = "DT_NO_GROWTH", value_parser = switch)]
+    pub(crate) no_growth: bool,
 
     /// Print events on standard output, one JSON object per line
     #[arg(long, env = "DT_JSON", value_parser = switch)]

@@ -105,15 +105,16 @@ fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
             "pause": pause.as_secs_f64(),
             "reason": reason,
         }),
+        Event::Grown { delivered, .. } => {
+            let what = crate::progress::notice(event)?;
+            json!({"event": "notice", "kind": "grown", "delivered": delivered, "what": what})
+        }
         Event::InPlace { path, .. } => {
             let what = crate::progress::notice(event)?;
             json!({"event": "notice", "kind": "in_place", "part_file": path.to_string_lossy(), "what": what})
         }
         Event::StartedOver { .. } => {
             json!({"event": "notice", "kind": "started_over", "what": crate::progress::notice(event)?})
-        }
-        Event::SourceGrown => {
-            json!({"event": "notice", "kind": "source_grown", "what": crate::progress::notice(event)?})
         }
         Event::Resumable { bytes, .. } => {
             let what = crate::progress::notice(event)?;

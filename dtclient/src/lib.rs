@@ -207,8 +207,8 @@ fn start(args: &Args) -> Result<Running, Failure> {
     }
     let download = builder.build()?.download(&args.file).engine(args.engine).md5(args.md5);
     let download = download.overwrite(!args.no_clobber).resume(!args.no_resume).fsync(args.sync);
-    let download = download.growth(!args.no_growth);
-    let download = download.preserve_times(!args.no_preserve).preserve_mode(args.preserve_mode);
+    let download =
+        download.preserve_times(!args.no_preserve).preserve_mode(args.preserve_mode).growth(!args.no_growth);
     let download = match args.checksum {
         Some(checksum) => download.checksum(checksum),
         None => download,

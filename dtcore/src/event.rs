@@ -18,7 +18,7 @@ use crate::sync::Lock;
 
 /// An event of a transfer.
 ///
-/// The grammar is `InPlace? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt)*`, cut off anywhere by a
+/// The grammar is `InPlace? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt | Grown)*`, cut off anywhere by a
 /// failure, and then perhaps `Resumable`; the outcome itself is what the transfer returns.
 ///
 /// Guaranteed events are always delivered. The others are left out when events are not read as fast as they occur.
@@ -72,14 +72,17 @@ pub enum Event {
         /// The part file that is copied over it.
         path: PathBuf,
     },
-    /// Bytes are being added to the remote file. What is delivered is the file as long as it was at the start. Guaranteed, at most
-    /// once.
-    SourceGrown,
     /// There was a part file that cannot be resumed. Guaranteed, at most once.
     #[non_exhaustive]
     StartedOver {
         /// The reason, for people.
         reason: &'static str,
+    },
+    /// The remote file has grown since the transfer started. What is delivered are the bytes that it had then. Guaranteed, at most once.
+    #[non_exhaustive]
+    Grown {
+        /// The size that is delivered.
+        delivered: u64,
     },
     /// The transfer fails, and what is verified is saved: the same transfer, started again, resumes it. Guaranteed, at most
     /// once, as the last event.

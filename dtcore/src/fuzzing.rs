@@ -6,9 +6,9 @@
 use crate::digest::{Blake3Digest, RangeDigest};
 use crate::manifest::Manifest;
 use crate::proto::v2::{
-    FRAME_LEN, HELLO_LEN, Hello, MAX_REASON, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Response,
-    SessionOffer, TRAILER_LEN, TrailerHead, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload,
-    encode_grown_trailer, encode_trailer, reason_of,
+    FRAME_LEN, Growth, HELLO_LEN, Hello, MAX_REASON, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Response,
+    SessionOffer, TRAILER_LEN, TrailerHead, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, encode_trailer,
+    reason_of,
 };
 use crate::proto::{Marking, RequestLine, Target, TransferRequest, v1};
 use crate::sink::JournalContents;
@@ -87,11 +87,8 @@ pub fn trailer(bytes: &[u8]) {
         && count == trailer.count
     {
         let digests: Vec<RangeDigest> = digests.iter().copied().map(RangeDigest).collect();
-        let again = if trailer.has_grown {
-            encode_grown_trailer(&digests, count)
-        } else {
-            encode_trailer(trailer.result.map(|()| digests.as_slice()), count)
-        };
+        let growth = trailer.result.unwrap_or(Growth::None);
+        let again = encode_trailer(trailer.result.map(|_| digests.as_slice()), growth, count);
         assert_eq!(again.first_chunk(), Some(head));
         assert_eq!(again.len(), TRAILER_LEN + digests.len() * RangeDigest::LEN);
     }

@@ -4,14 +4,13 @@
 
 mod args;
 mod log;
-mod record;
 mod throttle;
 mod watch;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -20,9 +19,7 @@ use dtcore::{Server, ServerError, available_threads};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use args::Args;
-use log::Log;
-use record::{Level, Record};
+use args::{Args, LogFormat};
 use watch::Watch;
 
 /// How many threads the server may use besides one for each core: to read from disks, and for its log.
@@ -47,22 +44,20 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    log::start(args);
     let n_streams = raise_open_files().map_err(Failure::System)?;
+    let mut shortages = Vec::new();
     if n_streams < u64::try_from(args.max_streams.get()).unwrap_or(u64::MAX) {
-        let reason = "no more files may be open (ulimit -n): fewer streams than --max-streams";
-        log::write(
-            args,
-            &Record::new(Level::Warn, "few_files").with("streams", n_streams).with("reason", reason),
-        );
+        shortages.push(format!("only {n_streams} streams: no more files may be open (ulimit -n)"));
     }
-    let runtime = runtime(args).map_err(Failure::System)?;
-    let result = runtime.block_on(serve(args));
+    let runtime = runtime(&mut shortages).map_err(Failure::System)?;
+    let result = runtime.block_on(serve(args, shortages));
     runtime.shutdown_timeout(LAST_WAIT);
     result
 }
 
 /// As many threads as there are cores, or as there may be.
-fn runtime(args: &Args) -> io::Result<Runtime> {
+fn runtime(shortages: &mut Vec<String>) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     let n_cores = available_parallelism().map_or(1, usize::from);
     let wanted = n_cores + SPARE_THREADS;
@@ -71,8 +66,7 @@ fn runtime(args: &Args) -> io::Result<Runtime> {
         return Err(io::Error::other(format!("only {n} threads may be started; raise ulimit -u")));
     }
     if n < wanted {
-        let reason = "no more threads may be started (ulimit -u)";
-        log::write(args, &Record::new(Level::Warn, "few_threads").with("threads", n).with("reason", reason));
+        shortages.push(format!("only {n} threads: no more may be started (ulimit -u)"));
         // One is the log's.
         builder
             .worker_threads(n_cores.min(n - 2))
@@ -81,44 +75,34 @@ fn runtime(args: &Args) -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-async fn serve(args: &Args) -> Result<(), Failure> {
+async fn serve(args: &Args, shortages: Vec<String>) -> Result<(), Failure> {
     // Before the line that says that the server is ready: a signal that is sent after it must find its handler.
     let shutdown = CancellationToken::new();
-    let signal = Arc::default();
+    let signal = Arc::<OnceLock<_>>::default();
     let exit = |code| std::process::exit(code);
     let _watch = Watch::begin(shutdown.clone(), Arc::clone(&signal), exit).map_err(Failure::System)?;
     let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
-    let log = Log::new(args, server.local_addr(), server.root());
-    let log = log.follow(server.events(), signal).map_err(Failure::System)?;
-    report_taken_port(args, server.local_addr().port());
-    announce(&server);
+    let log = log::follow(server.events(), shortages, signal).map_err(Failure::System)?;
+    announce(&server, args.log_format);
     server.run(shutdown.cancelled()).await;
     // For its last lines; a blocked stderr must not delay the end.
     let _ = tokio::time::timeout(LAST_WAIT, log).await;
     Ok(())
 }
 
-/// Says at the start what protocol 1 would find out at a busy hour: that a port of its range is the server's own.
-fn report_taken_port(args: &Args, port: u16) {
-    let Some(ports) = args.transfer_ports.filter(|ports| (ports.first()..=ports.last()).contains(&port))
-    else {
-        return;
-    };
-    let n = ports.last() - ports.first();
-    let reason = match n {
-        0 => "the only port of --transfer-ports is the server's own: requests of protocol 1 will be refused",
-        _ => "a port of --transfer-ports is the server's own: one transfer of protocol 1 fewer at once",
-    };
-    let record = Record::new(Level::Warn, "transfer_port_taken").with("port", port);
-    log::write(args, &record.with("free", n).with("reason", reason));
-}
-
 /// Prints on stdout that the server is ready; scripts that start it can wait for this line.
-fn announce(server: &Server) {
+fn announce(server: &Server, format: LogFormat) {
+    let (address, root) = (server.local_addr(), server.root().display());
+    let line = match format {
+        LogFormat::Text => format!("listening on {address}, serving {root}"),
+        LogFormat::Json => {
+            let (address, root) = (address.to_string(), root.to_string());
+            serde_json::json!({"event": "listening", "address": address, "root": root}).to_string()
+        }
+    };
     let mut stdout = io::stdout().lock();
     // A reader that has gone away does not keep the server from serving.
-    let _ = writeln!(stdout, "listening on {}, serving {}", server.local_addr(), server.root().display());
-    let _ = stdout.flush();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 /// Why the program ends with an exit code other than 0.

@@ -1,235 +1,233 @@
-//! The log on stderr: the server's events as lines for people or for programs.
+//! The log on stderr: the server's events as lines of logfmt or JSON, with an `event` and typed fields.
+//!
+//! Names are chosen by peers; both formats quote them and escape their control characters.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
-use dtcore::{ServerEvent, ServerEvents, StreamFailure, StreamRefusal, TransferId};
+use dtcore::{ServerEvent, ServerEvents, StreamFailure, StreamRefusal, TransferFailure};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, debug, enabled, error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Args, LogFormat};
-use crate::record::{Level, Record};
 use crate::throttle::LogThrottle;
 
-/// Writes a line before the log has its thread.
-pub(crate) fn write(args: &Args, record: &Record) {
-    write_line(level(args), args.log_format, record);
-}
-
-/// Which lines are written.
-fn level(args: &Args) -> Level {
-    match (args.quiet, args.verbose) {
-        (true, _) => Level::Error,
-        (false, true) => Level::Debug,
-        (false, false) => Level::Info,
-    }
-}
-
-fn write_line(level: Level, format: LogFormat, record: &Record) {
-    if record.level <= level {
-        // A full or closed stderr must not end the server.
-        let _ = writeln!(io::stderr().lock(), "{}", record.line(format));
-    }
-}
-
-/// The log of a server.
-#[derive(Debug)]
-pub(crate) struct Log {
-    level: Level,
-    format: LogFormat,
-    address: SocketAddr,
-    root: PathBuf,
-}
-
-impl Log {
-    /// The log of a server that listens on `address`.
-    pub(crate) fn new(args: &Args, address: SocketAddr, root: &Path) -> Self {
-        Self { level: level(args), format: args.log_format, address, root: root.to_owned() }
-    }
-
-    /// Writes events until the server has ended; then the returned channel ends too. `signal` is what ended it.
-    ///
-    /// It has its own thread, because a stderr that blocks must not block a thread that serves; and its own runtime, whose
-    /// clock continues when the server's has ended.
-    pub(crate) fn follow(
-        self,
-        events: ServerEvents,
-        signal: Arc<OnceLock<i32>>,
-    ) -> io::Result<oneshot::Receiver<()>> {
-        let (over, ended) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let thread = thread::Builder::new().name("dt-log".to_owned());
-        thread.spawn(move || {
-            let listening = Record::new(Level::Info, "listening").with("address", self.address.to_string());
-            let listening = listening.with("root", self.root.to_string_lossy());
-            self.write(listening.with("version", env!("CARGO_PKG_VERSION")));
-            runtime.block_on(self.write_events(events));
-            let name = match signal.get() {
-                Some(130) => "SIGINT",
-                Some(129) => "SIGHUP",
-                Some(_) => "SIGTERM",
-                None => "none",
-            };
-            self.write(Record::new(Level::Info, "stopped").with("signal", name));
-            // If it took too long, the program no longer waits.
-            let _ = over.send(());
-        })?;
-        Ok(ended)
-    }
-
-    async fn write_events(&self, mut events: ServerEvents) {
-        let mut missed = 0;
-        let mut throttle = LogThrottle::new();
-        loop {
-            let next = match throttle.due(Instant::now()) {
-                Some(due) => timeout_at(due, events.next()).await,
-                None => Ok(events.next().await),
-            };
-            if events.missed() > missed {
-                self.write(Record::new(Level::Warn, "events_lost").with("lost", events.missed() - missed));
-                missed = events.missed();
-            }
-            match next {
-                Ok(Some(event)) => match Kind::of(&event) {
-                    Some(kind) if self.level < Level::Debug => {
-                        throttle.add(kind.bounded(throttle.len()), event);
-                    }
-                    Some(_) | None => self.write(record(&event, 1)),
-                },
-                Ok(None) => break,
-                // A line is due.
-                Err(_) => {}
-            }
-            throttle.take(Instant::now()).for_each(|(event, n)| self.write(record(&event, n)));
+/// Sets up the log of the process.
+pub(crate) fn start(args: &Args) {
+    let level = match (args.quiet, args.verbose) {
+        (true, _) => Level::ERROR,
+        (false, true) => Level::DEBUG,
+        (false, false) => Level::INFO,
+    };
+    let registry = tracing_subscriber::registry().with(LevelFilter::from_level(level));
+    // A full or closed stderr must not become a panic. A second log in one process (a test that calls `main` twice) leaves the first one
+    // in place.
+    let _ = match args.log_format {
+        LogFormat::Text => {
+            let logfmt = tracing_logfmt::builder().with_target(false).layer();
+            registry.with(logfmt.with_writer(io::stderr).log_internal_errors(false)).try_init()
         }
-        throttle.rest().for_each(|(event, n)| self.write(record(&event, n)));
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "a record is made to be written")]
-    fn write(&self, record: Record) {
-        write_line(self.level, self.format, &record);
-    }
+        LogFormat::Json => {
+            let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
+            registry.with(json.with_writer(io::stderr).log_internal_errors(false)).try_init()
+        }
+    };
 }
 
-/// What is summed up together: a client that is refused can retry at once, any number of times.
-#[derive(PartialEq, Eq, Debug)]
-struct Kind {
-    what: What,
-    /// So that a program that bans addresses finds every one of them.
-    peer: Option<IpAddr>,
-    path: Option<PathBuf>,
+/// Writes what is short and then events, until the server has ended; then the returned channel ends too. The `signal` that ended it is
+/// known by then.
+///
+/// It has its own thread, because a stderr that blocks must not block a thread that serves; and its own runtime, whose
+/// clock continues when the server's has ended.
+pub(crate) fn follow(
+    events: ServerEvents,
+    shortages: Vec<String>,
+    signal: Arc<OnceLock<&'static str>>,
+) -> io::Result<oneshot::Receiver<()>> {
+    let (over, ended) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = thread::Builder::new().name("dt-log".to_owned());
+    thread.spawn(move || {
+        info!(event = "starting", version = env!("CARGO_PKG_VERSION"), "dtserver has started");
+        for shortage in shortages {
+            warn!(event = "shortage", "{shortage}");
+        }
+        runtime.block_on(write(events));
+        info!(event = "stopping", signal = signal.get(), "dtserver ends");
+        // If it took too long, the program no longer waits.
+        let _ = over.send(());
+    })?;
+    Ok(ended)
 }
 
-#[derive(PartialEq, Eq, Debug)]
-enum What {
+/// The kinds of events that are summed up: a client that is refused can retry at once, any number of times. Every client and every name
+/// that it has asked for is in a line, within the bounds of [`LogThrottle`].
+#[derive(PartialEq, Eq, Hash, Clone, Debug)]
+enum Kind {
     /// By the status of the answer.
-    RequestRefused(u16),
-    ConnectionRefused(StreamRefusal),
-    StreamFailed(StreamFailure, TransferId),
+    RequestRefused(u16, IpAddr, Option<PathBuf>),
+    ConnectionRefused(StreamRefusal, IpAddr),
+    StreamFailed(StreamFailure),
 }
-
-/// How many sums name a path, and how many a peer at least. Beyond them only the kind counts: a flood of names from a flood of
-/// addresses must not fill the disk.
-const MAX_PATHS: usize = 64;
-const MAX_PEERS: usize = 512;
 
 impl Kind {
-    /// The kind of `event`, if it is summed up.
+    /// The kind of `event`, if it has one; a log of every stream sums up nothing.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the number of transfers bounds all others")]
     fn of(event: &ServerEvent) -> Option<Self> {
-        let of_peer = |what, peer: &SocketAddr, path: &Option<PathBuf>| {
-            Some(Self { what, peer: Some(peer.ip().to_canonical()), path: path.clone() })
-        };
         match event {
+            _ if enabled!(Level::DEBUG) => None,
             ServerEvent::RequestRefused { status, peer, path, .. } => {
-                of_peer(What::RequestRefused(*status), peer, path)
+                Some(Self::RequestRefused(*status, peer.ip(), path.clone()))
             }
+            ServerEvent::StreamFailed { reason, .. } => Some(Self::StreamFailed(*reason)),
             ServerEvent::ConnectionRefused { reason, peer, .. } => {
-                of_peer(What::ConnectionRefused(*reason), peer, &None)
-            }
-            ServerEvent::StreamFailed { reason, transfer, .. } => {
-                Some(Self { what: What::StreamFailed(*reason, *transfer), peer: None, path: None })
+                Some(Self::ConnectionRefused(*reason, peer.ip()))
             }
             _ => None,
         }
     }
+}
 
-    /// A wider kind if there are `n` already.
-    fn bounded(mut self, n: usize) -> Self {
-        self.path = self.path.filter(|_| n < MAX_PATHS);
-        self.peer = self.peer.filter(|_| n < MAX_PEERS);
-        self
+async fn write(mut events: ServerEvents) {
+    let mut missed = 0;
+    let mut throttle = LogThrottle::new();
+    loop {
+        let next = match throttle.due(Instant::now()) {
+            Some(due) => timeout_at(due, events.next()).await,
+            None => Ok(events.next().await),
+        };
+        if events.missed() > missed {
+            warn!(lost = events.missed() - missed, "the log was too slow for the events");
+            missed = events.missed();
+        }
+        match next {
+            Ok(Some(event)) => match Kind::of(&event) {
+                Some(kind) => throttle.add(kind, event),
+                None => write_one(&event, 1),
+            },
+            Ok(None) => break,
+            // A line is due.
+            Err(_) => {}
+        }
+        throttle.take(Instant::now()).for_each(|(event, n)| write_one(&event, n));
+        report_untold(throttle.untold(Instant::now()));
+    }
+    throttle.rest().for_each(|(event, n)| write_one(&event, n));
+}
+
+/// Reports what was not summed up, because there were too many kinds of it.
+fn report_untold(n: u64) {
+    if n > 0 {
+        warn!(
+            event = "log_overflow",
+            lost = n,
+            "too many different refusals in a second for a line about each"
+        );
     }
 }
 
-/// The line about `event`, which stands for `n` of its kind.
-fn record(event: &ServerEvent, n: u64) -> Record {
-    use Level::{Debug, Error, Info, Warn};
-    let record = match event {
+/// Writes a line about `event`, and how many more of its kind it stands for.
+fn write_one(event: &ServerEvent, n: u64) {
+    let times = Some(n).filter(|n| *n > 1);
+    match event {
         ServerEvent::TransferStarted { transfer, protocol, peer, path, size, streams, port, .. } => {
-            let record = Record::new(Info, "transfer_started").with("transfer", transfer.value());
-            let record = record.with("protocol", *protocol).peer(*peer).path(path).with("size", *size);
-            record.with("streams", streams.value()).with("port", *port)
+            let (transfer, streams) = (transfer.value(), streams.value());
+            let (peer, path) = (peer.to_string(), shown(path));
+            let event = "transfer_started";
+            info!(event, transfer, protocol, peer, path, size, streams, port, "transfer started");
         }
         ServerEvent::TransferFinished { transfer, peer, path, size, bytes, elapsed, .. } => {
-            let record = Record::new(Info, "transfer_finished").with("transfer", transfer.value());
-            record
-                .peer(*peer)
-                .path(path)
-                .with("size", *size)
-                .amount(*bytes, *elapsed)
-                .with("outcome", "finished")
+            let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
+            let (event, transfer, outcome) = ("transfer_finished", transfer.value(), "finished");
+            info!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, "transfer finished");
         }
-        ServerEvent::TransferExpired { transfer, peer, path, missing, bytes, idle, elapsed, .. } => {
-            let record = Record::new(Warn, "transfer_expired").with("transfer", transfer.value());
-            let record = record.peer(*peer).path(path).amount(*bytes, *elapsed).with("outcome", "expired");
-            record.with("missing", *missing).with("idle_seconds", idle.as_secs())
+        ServerEvent::TransferExpired { transfer, peer, path, size, bytes, elapsed, idle, .. } => {
+            let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
+            let (event, transfer, outcome) = ("transfer_expired", transfer.value(), "expired");
+            let idle = rounded(*idle);
+            let text = "transfer expired: no stream was open for too long";
+            warn!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, idle, "{text}");
         }
-        ServerEvent::TransferFailed { transfer, peer, path, bytes, elapsed, reason, .. } => {
-            let record = Record::new(Warn, "transfer_failed").with("transfer", transfer.value());
-            let record = record.peer(*peer).path(path).amount(*bytes, *elapsed).with("outcome", "failed");
-            record.with("reason", reason.to_string())
+        ServerEvent::TransferFailed { transfer, peer, path, size, bytes, elapsed, reason, .. } => {
+            let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
+            let (event, transfer, outcome) = ("transfer_failed", transfer.value(), outcome_of(*reason));
+            let text = format!("transfer failed: {reason}");
+            warn!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, "{text}");
         }
         ServerEvent::StreamOpened { transfer, stream, peer, .. } => {
-            let record = Record::new(Debug, "stream_opened").with("transfer", transfer.value());
-            record.with("stream", stream.byte()).peer(*peer)
+            let (transfer, stream, peer) = (transfer.value(), stream.byte(), peer.to_string());
+            debug!(event = "stream_opened", transfer, stream, peer, "stream opened");
         }
         ServerEvent::StreamFinished { transfer, stream, bytes, .. } => {
-            let record = Record::new(Debug, "stream_finished").with("transfer", transfer.value());
-            record.with("stream", stream.byte()).with("bytes", *bytes)
+            let (transfer, stream) = (transfer.value(), stream.byte());
+            debug!(event = "stream_finished", transfer, stream, bytes, "stream finished");
         }
         ServerEvent::StreamFailed { transfer, stream, bytes, reason, .. } => {
-            let record = Record::new(Warn, "stream_failed").with("transfer", transfer.value());
-            record.with("stream", stream.byte()).with("bytes", *bytes).with("reason", reason.to_string())
+            let (transfer, stream, reason) = (transfer.value(), stream.byte(), reason.to_string());
+            warn!(event = "stream_failed", times, transfer, stream, bytes, reason, "stream failed");
         }
         ServerEvent::StreamRefused { transfer, peer, reason, .. } => {
-            let record = Record::new(Debug, "stream_refused").with("transfer", transfer.value());
-            record.peer(*peer).with("reason", reason.to_string())
+            let (transfer, peer, reason) = (transfer.value(), peer.to_string(), reason.to_string());
+            debug!(event = "stream_refused", transfer, peer, reason, "stream refused");
         }
         ServerEvent::ConnectionRefused { peer, reason, .. } => {
-            let level = match reason {
-                StreamRefusal::Tls | StreamRefusal::NoCapacity => Info,
-                _ => Debug,
-            };
-            Record::new(level, "connection_refused").peer(*peer).with("reason", reason.to_string())
-        }
-        ServerEvent::RequestRefused { peer, status, reason, path, .. } => {
-            let record = Record::new(Info, "request_refused").peer(*peer).with("status", *status);
-            let record = record.with("reason", reason.as_str());
-            match path {
-                Some(path) => record.path(path),
-                None => record,
+            let (event, peer, text) = ("connection_refused", peer.to_string(), reason.to_string());
+            if matches!(reason, StreamRefusal::Tls | StreamRefusal::NoCapacity) {
+                info!(event, times, peer, reason = text, "connection refused");
+            } else {
+                debug!(event, peer, reason = text, "connection refused");
             }
         }
-        ServerEvent::AcceptFailed { reason, .. } => {
-            Record::new(Error, "accept_failed").with("reason", reason.as_str())
+        ServerEvent::RequestRefused { peer, status, reason, path, .. } => {
+            let (event, peer, path) = ("request_refused", peer.to_string(), path.as_deref().map(shown));
+            info!(event, times, peer, status, reason, path, "request refused");
         }
-        _ => Record::new(Debug, "other"),
-    };
-    if n > 1 { record.with("times", n) } else { record }
+        ServerEvent::AcceptFailed { reason, .. } => {
+            error!(event = "accept_failed", reason, "cannot accept connections; retrying");
+        }
+        _ => {}
+    }
+}
+
+/// What every line about the end of a transfer has: the client, the file, the seconds, and the rate in bytes a second.
+fn ended(peer: &SocketAddr, path: &Path, bytes: u64, elapsed: Duration) -> (String, String, f64, u64) {
+    let rate = u128::from(bytes) * 1_000_000_000 / elapsed.as_nanos().max(1);
+    (peer.to_string(), shown(path), rounded(elapsed), u64::try_from(rate).unwrap_or(u64::MAX))
+}
+
+/// Seconds with three digits after the point.
+fn rounded(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// How a transfer ended, as one word for programs.
+fn outcome_of(reason: TransferFailure) -> &'static str {
+    match reason {
+        TransferFailure::SourceChanged => "source_changed",
+        TransferFailure::ClientLeft => "client_left",
+        TransferFailure::ShutDown => "shut_down",
+        _ => "failed",
+    }
+}
+
+/// How many bytes of a name are written: a request may hold 16 KiB, and a log is for people.
+const LONGEST_NAME: usize = 256;
+
+/// A name from a peer as text, not too long. Both formats escape its control characters.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    match text.char_indices().map(|(at, _)| at).find(|at| *at >= LONGEST_NAME) {
+        Some(end) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.into_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -237,18 +235,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_bounded() {
-        let kind = || Kind {
-            what: What::RequestRefused(404),
-            peer: Some(IpAddr::from([10, 0, 0, 1])),
-            path: Some(PathBuf::from("f")),
-        };
-        let kept = |n| {
-            let kind = kind().bounded(n);
-            (kind.peer.is_some(), kind.path.is_some())
-        };
-        assert_eq!(kept(0), (true, true));
-        assert_eq!(kept(MAX_PATHS), (true, false));
-        assert_eq!(kept(MAX_PEERS), (false, false));
+    fn long_name_is_cut_between_characters() {
+        for (len, expected) in [(1, 1), (256, 256), (257, 259), (16 << 10, 259)] {
+            assert_eq!(shown(Path::new(&"x".repeat(len))).len(), expected, "{len}");
+        }
+        assert_eq!(shown(Path::new(&format!("x{}", "ü".repeat(200)))).len(), 257 + 3);
+    }
+
+    #[test]
+    fn times_are_not_invented() {
+        assert_eq!(
+            (rounded(Duration::from_nanos(21_392)), rounded(Duration::from_micros(12_345_678))),
+            (0.0, 12.346)
+        );
     }
 }

@@ -15,13 +15,14 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Cancels `shutdown` at the first signal, puts the code of a program that it kills into `first`, and calls `exit` at the second one with its code.
+    /// Cancels `shutdown` at the first signal, whose name is in `received` then, and calls `exit` at the second one with the code of a
+    /// program that it kills.
     ///
     /// The signals are caught when this returns. The thread has its own runtime: when all threads of the server wait
     /// for a disk that does not answer, their runtime sees no signal.
     pub(crate) fn begin(
         shutdown: CancellationToken,
-        first: Arc<OnceLock<i32>>,
+        received: Arc<OnceLock<&'static str>>,
         exit: impl FnOnce(i32) + Send + 'static,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -32,8 +33,13 @@ impl Watch {
         let over = CancellationToken::new();
         let ended = over.clone();
         let watching = async move {
-            // Set before anybody who is woken looks.
-            let _ = first.set(signals.next().await);
+            let signal = match signals.next().await {
+                129 => "SIGHUP",
+                130 => "SIGINT",
+                _ => "SIGTERM",
+            };
+            // It is first there, and not written here: a log that nobody reads would block this thread.
+            let _ = received.set(signal);
             shutdown.cancel();
             exit(signals.next().await);
         };
@@ -66,9 +72,9 @@ mod tests {
     fn signals_are_seen_without_any_other_runtime() {
         let shutdown = CancellationToken::new();
         let (sender, exit) = mpsc::channel();
-        let first = Arc::default();
-        let exit_with = move |code| sender.send(code).unwrap();
-        let _watch = Watch::begin(shutdown.clone(), Arc::clone(&first), exit_with).unwrap();
+        let received = Arc::<OnceLock<_>>::default();
+        let signal = Arc::clone(&received);
+        let _watch = Watch::begin(shutdown.clone(), signal, move |code| sender.send(code).unwrap()).unwrap();
         let terminate = || {
             let kill = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
             assert!(kill.unwrap().success());
@@ -77,7 +83,8 @@ mod tests {
         while !shutdown.is_cancelled() {
             std::thread::yield_now();
         }
-        assert!(exit.try_recv().is_err() && first.get() == Some(&143));
+        assert!(exit.try_recv().is_err());
+        assert_eq!(received.get(), Some(&"SIGTERM"));
         terminate();
         assert_eq!(exit.recv_timeout(Duration::from_secs(30)), Ok(143));
     }

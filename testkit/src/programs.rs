@@ -218,10 +218,13 @@ impl Run {
             (line.is_some() || has_ended).then_some(line)
         });
         let Some(line) = line else { return Err(process.finish_within(limit)) };
-        let addr = line
-            .strip_prefix("listening on ")
-            .and_then(|rest| rest.split_once(", serving "))
-            .and_then(|(addr, _)| addr.parse().ok())
+        // As text, or as JSON.
+        let json = serde_json::from_str(&line).unwrap_or(serde_json::Value::Null);
+        let text = || Some(line.strip_prefix("listening on ")?.split_once(", serving ")?.0);
+        let addr = json["address"]
+            .as_str()
+            .or_else(text)
+            .and_then(|addr| addr.parse().ok())
             .unwrap_or_else(|| panic!("unexpected ready line {line:?}"));
         Ok(Server { process, addr, line })
     }

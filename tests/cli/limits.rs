@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use dt_testkit::process::Outcome;
 use dt_testkit::programs::Run;
+use dt_testkit::wait::until_true;
 use dt_testkit::workspace::Workspace;
 
 use crate::{MIB, PROGRAMS};
@@ -52,7 +53,7 @@ fn server_carries_on_with_few_descriptors() {
         let server = limited(PROGRAMS.serve(&workspace.root()), &format!("-n {files}")).ready();
         let outcome = PROGRAMS.fetch(server.addr, 255, "f", workspace.output("out")).run();
         check_fetched(&outcome, &workspace, &content);
-        assert!(server.process().stderr().contains("no more files may be open"));
+        until_true("a notice", || server.process().stderr().contains("no more files may be open"));
     }
 }
 

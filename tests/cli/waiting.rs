@@ -24,7 +24,7 @@ fn long_wait_is_shown_every_ten_seconds_and_has_an_end() {
     assert_eq!(outcome.code, Some(10), "{outcome}");
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     let [waiting, error] = lines[..] else { panic!("{outcome}") };
-    assert!(waiting.starts_with(&format!("waiting for an answer from {}, 1", mute.addr)), "{outcome}");
+    assert!(waiting.starts_with(&format!("waiting for an answer from {}, ", mute.addr)), "{outcome}");
     assert!(error.contains("no answer") && error.contains("--protocol 1"), "{outcome}");
 }
 

@@ -320,7 +320,7 @@ fn repeated_invalid_frames_are_a_protocol_error() {
     for (what, lie) in [
         ("a trailer with an unknown code", Lie::Trailer(BLOCK, 9)),
         ("a trailer with a code and digests", Lie::TrailerByte(BLOCK, 0, 3)),
-        ("a trailer with a byte that must be 0", Lie::TrailerByte(BLOCK, 1, 1)),
+        ("a trailer with a byte that must be 0 or 1", Lie::TrailerByte(BLOCK, 1, 2)),
         ("a trailer with another count", Lie::TrailerByte(BLOCK, 4, 17)),
     ] {
         check_lie(what, &lie, &[12], &[]);

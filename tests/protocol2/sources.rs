@@ -41,83 +41,21 @@ fn overwrite_the_end(path: &Path) {
 fn source_modified_in_place_ends_the_transfer() {
     for engine in ENGINES {
         let check = |what: &str, how: &dyn Fn(&Path)| {
-            assert_eq!(change(what, &["--engine", engine], how), (Some(11), false), "{what}, {engine}");
+            let options = ["--engine", engine, "--no-growth"];
+            assert_eq!(change(what, &options, how), (Some(11), false), "{what}, {engine}");
         };
         check("overwritten with as many bytes", &overwrite_the_end);
         check("written again", &|path| drop(write_pattern(path, 2, LEN)));
+        check("appended to", &|path| {
+            let mut file = File::options().append(true).open(path).expect("it opens");
+            file.write_all(b"more").expect("it is written");
+        });
         check("cut short", &|path| {
             File::options().write(true).open(path).expect("it opens").set_len(5000).expect("it is cut");
         });
     }
     let (code, _) = change("with MD5", &["--md5"], &overwrite_the_end);
     assert_eq!(code, Some(11));
-}
-
-fn append(path: &Path) {
-    let mut file = File::options().append(true).open(path).expect("it opens");
-    file.write_all(b"more").expect("it is written");
-}
-
-/// A log never stops growing: what was there at the start is delivered, and verified as that.
-#[test]
-fn growing_source_arrives_as_long_as_it_was() {
-    for engine in ENGINES {
-        for options in [&["--engine", engine][..], &["--engine", engine, "--md5"]] {
-            assert_eq!(change("appended to", options, &append), (Some(0), true), "{options:?}");
-        }
-    }
-    assert_eq!(change("appended to", &["--no-growth"], &append), (Some(11), false));
-    assert_eq!(change("appended to", &["--no-growth", "--md5"], &append), (Some(11), false));
-}
-
-/// Bytes at the end do not hide that others have changed.
-#[test]
-fn source_that_grows_and_changes_is_never_published() {
-    let check = |what: &str, how: &dyn Fn(&Path)| {
-        let (code, is_published) = change(what, &[], how);
-        assert!(!is_published && code == Some(11), "{what}: {code:?}");
-    };
-    // These bytes have arrived already.
-    check("overwritten and appended to", &|path| {
-        let file = File::options().write(true).open(path).expect("it opens");
-        file.write_all_at(b"other", 0).expect("it is written");
-        append(path);
-    });
-    check("written again, and longer", &|path| drop(write_pattern(path, 2, LEN + MIB)));
-    check("cut short and appended to", &|path| {
-        let file = File::options().write(true).open(path).expect("it opens");
-        file.set_len(5000).expect("it is cut");
-        file.set_len(u64::try_from(LEN + MIB).expect("it fits")).expect("it grows");
-    });
-}
-
-/// A source that is appended to all the time, as logs are; and one that fits into one answer.
-#[test]
-fn source_that_never_stops_growing_arrives() {
-    for len in [1000, LEN] {
-        let (workspace, server, content) = served(len);
-        let source = workspace.root().join("f");
-        let over = std::sync::atomic::AtomicBool::new(false);
-        let outcome = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    append(&source);
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            });
-            let outcome = fetch(server.addr, 4, &workspace).options(["--limit-rate", "30M"]).run();
-            over.store(true, std::sync::atomic::Ordering::Relaxed);
-            outcome
-        });
-        outcome.assert_success();
-        let published = fs::read(workspace.output("out")).expect("it is there");
-        // What was appended before the request is part of it.
-        let (beginning, rest) = published.split_at(len);
-        assert!(
-            beginning == content && rest.chunks(4).all(|chunk| b"more".starts_with(chunk)),
-            "{len} bytes"
-        );
-    }
 }
 
 /// A stream that has the old file open may finish with it; one that opens it again must notice.

@@ -3,27 +3,28 @@
 //! All calls may wait for a disk: make them on a thread that may block.
 
 pub(crate) mod fs;
+mod growing;
 mod reader;
 
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 
+pub(crate) use growing::GrowingObject;
 pub(crate) use reader::read_through;
-
-/// The largest content that is sent of a file whose size is unknown until it is read: it is kept in memory.
-pub(crate) const MAX_SNAPSHOT: usize = 16 << 20;
 
 /// A set of objects with names, such as a directory.
 pub(crate) trait Backend: Send + Sync + Debug + 'static {
+    /// What a name opens.
+    type Object: Object;
+
     /// Opens the first of `names` that exists, and returns it with its name.
     ///
     /// # Errors
     /// An object that exists but cannot be read ends the search: the next name is a different object, and serving that
     /// instead would be a mistake that nobody notices. Otherwise the most informative error is returned.
-    fn open(&self, names: &[Vec<u8>]) -> Result<(Arc<dyn Object>, PathBuf), OpenError>;
+    fn open(&self, names: &[Vec<u8>]) -> Result<(Self::Object, PathBuf), OpenError>;
 }
 
 /// One version of a sequence of bytes, open for reading.
@@ -39,6 +40,11 @@ pub(crate) trait Object: Send + Sync + Debug + 'static {
 
     /// The object's file, for `sendfile` and questions about the page cache; `None` if it is not a file.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether it may grow, and was seen to have.
+    fn has_grown(&self) -> bool {
+        false
+    }
 
     /// The permission bits when it was opened, without setuid and the like.
     fn mode(&self) -> Option<u32> {
@@ -59,12 +65,6 @@ pub(crate) trait Object: Send + Sync + Debug + 'static {
     fn is_unchanged(&self) -> bool {
         self.current_identity().is_ok_and(|now| self.identity().same_content(&now))
     }
-
-    /// Whether the bytes that were opened can still be there: nothing has changed, or bytes have been added.
-    fn can_be_prefix(&self) -> bool {
-        self.current_identity()
-            .is_ok_and(|now| self.identity().same_content(&now) || self.identity().has_grown(&now))
-    }
 }
 
 /// Distinguishes one version of one object from all others; times in nanoseconds since 1970.
@@ -80,17 +80,6 @@ pub(crate) struct ObjectIdentity {
 }
 
 impl ObjectIdentity {
-    /// The identity of a content with that size and digest, which this object had when it was read.
-    ///
-    /// The times of pseudo files do not change with their content, so the digest stands for the version.
-    pub(crate) fn of_snapshot(self, size: u64, digest: &[u8; 32]) -> Self {
-        let number = |at: usize| {
-            let bytes = digest.get(at..).and_then(|rest| rest.first_chunk::<8>());
-            bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
-        };
-        Self { device: number(0), inode: number(8), size, ..self }
-    }
-
     /// The object's number in its file system.
     pub(crate) fn inode(&self) -> u64 {
         self.inode
@@ -111,18 +100,17 @@ impl ObjectIdentity {
         self.changed
     }
 
+    /// This version, of which only the beginning counts, up to the size of `former`: the content is that of `former`, and everything that
+    /// shows a change is of now.
+    fn as_prefix_of(self, former: &Self) -> Self {
+        Self { size: former.size, modified: former.modified, ..self }
+    }
+
     /// Whether both identities belong to the same content.
     ///
     /// The change time does not count: removing or renaming a file changes it, and the content stays.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         (self.size, self.modified) == (other.size, other.modified)
-    }
-
-    /// Whether `now` is the same object with more bytes, as a log is that is appended to.
-    ///
-    /// Nothing here shows whether the earlier bytes are still the same: only reading them again does.
-    pub(crate) fn has_grown(&self, now: &Self) -> bool {
-        (self.device, self.inode) == (now.device, now.inode) && now.size > self.size
     }
 }
 
@@ -131,12 +119,10 @@ impl ObjectIdentity {
 pub(crate) enum OpenError {
     #[error("no such file")]
     NotFound,
-    #[error("it is {0}")]
-    NotRegular(&'static str),
-    #[error("its size is unknown until it is read, and it has more than {} MiB", MAX_SNAPSHOT >> 20)]
-    Unsized,
-    #[error("too many files of unknown size are being sent")]
-    TooManySnapshots,
+    #[error("it is a directory")]
+    Directory,
+    #[error("not a regular file")]
+    NotRegular,
     #[error("outside the served folder")]
     Outside,
     #[error("the name is too long")]
@@ -145,6 +131,8 @@ pub(crate) enum OpenError {
     Denied,
     #[error("permission denied")]
     Unreadable,
+    #[error("its size is not known, and it has over 16 MiB or no end")]
+    Endless,
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -112,8 +112,8 @@ impl Client {
 async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
     let control = Control::open(&options.server, options.connect_timeout, &[]).await?;
     let (streams, push) = (StreamCount::ONE, Push::default());
-    let body = SessionRequest { streams, digests: options.settings.digests(), push, growth: options.growth }
-        .encode();
+    let body =
+        SessionRequest { streams, digests: options.settings.digests(), push, may_grow: false }.encode();
     let answer = control.request(&name, &body, AskUpgrade::Yes, options.first_answer_timeout()).await?;
     let ServerAnswer::V2 { offer, stream } = answer else {
         let what = "it speaks protocol 1 only".to_owned();

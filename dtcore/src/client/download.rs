@@ -21,7 +21,6 @@ use crate::event::Report;
 use crate::failure::Failure;
 use crate::manifest::StreamCount;
 use crate::num::to_u64;
-use crate::proto::v2::Growth;
 use crate::receive::ComputeMd5;
 use crate::sink::{Clobber, Durability, Engine, Output, ReorderBuffer, Resume};
 
@@ -81,10 +80,14 @@ impl Download {
         self
     }
 
-    /// Whether a file that is appended to meanwhile is delivered as it was at the start, which is the default. Otherwise the
-    /// transfer fails, as it does after every other change. Protocol 1 delivers it always.
-    pub fn growth(mut self, growth: bool) -> Self {
-        self.options.growth = if growth { Growth::Accepted } else { Growth::Rejected };
+    /// Whether a remote file that only grows during the transfer, as a log does, is delivered at the length that it had at the start,
+    /// which is the default; [`Event::Grown`](crate::Event::Grown) reports it. Else the transfer fails with
+    /// [`ErrorKind::SourceChanged`](crate::ErrorKind::SourceChanged), as it does for every other change.
+    ///
+    /// Every block is compared with a digest of what was sent, and in the end the whole with a digest for which the server reads the file
+    /// again. Bytes that were overwritten in the meantime are noticed by that; those overwritten before they were sent are not.
+    pub fn growth(mut self, allowed: bool) -> Self {
+        self.options.may_grow = allowed;
         self
     }
 

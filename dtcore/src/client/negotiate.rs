@@ -131,8 +131,8 @@ async fn negotiate(
 /// The request for a session, for a receiver that lacks the bytes of `gap`, and perhaps others after it.
 fn request(options: &Options, gap: ByteRange) -> SessionRequest {
     let push = Push { from: gap.start(), length: gap.len().min(PUSH) };
-    let streams = options.settings.streams;
-    SessionRequest { streams, digests: options.settings.digests(), push, growth: options.growth }
+    let (streams, digests) = (options.settings.streams, options.settings.digests());
+    SessionRequest { streams, digests, push, may_grow: options.may_grow }
 }
 
 /// What the engine needs to know of an offer.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::client::address::ServerAddress;
 use crate::manifest::StreamCount;
-use crate::proto::v2::Growth;
 use crate::receive::{ComputeMd5, Settings, Verification};
 use crate::schedule::RetryLimit;
 use crate::sink::{Clobber, Durability, Engine, Resume};
@@ -24,8 +23,9 @@ pub(crate) struct Options {
     pub(crate) clobber: Clobber,
     pub(crate) resume: Resume,
     pub(crate) preserve: Preserve,
+    /// Whether the remote file may grow during the transfer.
+    pub(crate) may_grow: bool,
     pub(crate) connect_timeout: Duration,
-    pub(crate) growth: Growth,
     pub(crate) settings: Settings,
 }
 
@@ -69,8 +69,8 @@ impl Options {
             clobber: Clobber::default(),
             resume: Resume::Allowed,
             preserve: Preserve { times: true, mode: false },
+            may_grow: true,
             connect_timeout: Duration::from_secs(10),
-            growth: Growth::Accepted,
             settings: Settings {
                 streams: StreamCount::default(),
                 md5: ComputeMd5::No,

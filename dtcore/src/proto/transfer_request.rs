@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::v1;
 use crate::proto::v1::InvalidRequest;
-use crate::proto::v2::{Growth, Push, SessionRequest, WholeDigests};
+use crate::proto::v2::{Push, SessionRequest, WholeDigests};
 
 /// A request, in the protocol that it is to be answered in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,12 +34,12 @@ impl TransferRequest {
                     Some(None) => Err(InvalidRequest::Push),
                 };
                 let push = Push { from: number("from")?, length: number("push")? };
-                let growth = match value.get("growth") {
-                    None | Some(Value::Bool(false)) => Growth::Rejected,
-                    Some(Value::Bool(true)) => Growth::Accepted,
+                let may_grow = match value.get("growth") {
+                    None | Some(Value::Bool(false)) => false,
+                    Some(Value::Bool(true)) => true,
                     Some(_) => return Err(InvalidRequest::Growth),
                 };
-                Ok(Self::V2(SessionRequest { streams: v1.streams, digests, push, growth }))
+                Ok(Self::V2(SessionRequest { streams: v1.streams, digests, push, may_grow }))
             }
         }
     }
@@ -58,7 +58,7 @@ mod tests {
                 streams,
                 digests,
                 push: Push::default(),
-                growth: Growth::Rejected,
+                may_grow: false,
             }))
         });
         for (rest, expected) in [
@@ -69,8 +69,8 @@ mod tests {
             (r#", "protocol": 99, "md5": false"#, v2(WholeDigests::Blake3)),
             (r#", "protocol": 2, "md5": true, "x": []"#, v2(WholeDigests::Blake3AndMd5)),
             (r#", "protocol": 2, "md5": 1"#, Err(InvalidRequest::Md5)),
+            (r#", "protocol": 2, "growth": 1"#, Err(InvalidRequest::Growth)),
             (r#", "protocol": 2, "push": -1"#, Err(InvalidRequest::Push)),
-            (r#", "protocol": 2, "growth": "yes""#, Err(InvalidRequest::Growth)),
             (r#", "protocol": 2, "from": "0""#, Err(InvalidRequest::Push)),
             (r#", "protocol": 0"#, Err(InvalidRequest::Protocol)),
             (r#", "protocol": "2""#, Err(InvalidRequest::Protocol)),

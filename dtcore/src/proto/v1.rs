@@ -50,10 +50,10 @@ pub(crate) enum InvalidRequest {
     Protocol,
     #[error("\"md5\" must be true or false")]
     Md5,
-    #[error("\"from\" and \"push\" must be whole numbers, at least 0")]
-    Push,
     #[error("\"growth\" must be true or false")]
     Growth,
+    #[error("\"from\" and \"push\" must be whole numbers, at least 0")]
+    Push,
 }
 
 /// `{"hash": "<md5>", "port": P}`: the digest of the file, and the port of its streams.

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::frame_reader::FrameReader;
-use super::source::{EndNotice, RangeStream, ReadInterrupt};
+use super::source::{EndNotice, RangeStream, ReadInterrupt, Trailer};
 use super::wake::Wake;
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockRun, Manifest};
 use crate::num::to_usize;
 use crate::proto::v2::{
-    ErrorCode, FRAME_LEN, Incoming, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Requester, TRAILER_LEN,
-    TrailerHead, Violation, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, reason_of,
+    FRAME_LEN, Incoming, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Requester, TRAILER_LEN, TrailerHead,
+    Violation, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, reason_of,
 };
 use crate::sink::BlockLease;
 
@@ -29,8 +29,6 @@ pub(crate) struct DtStream {
     queued: Vec<u8>,
     /// The header of the response that is being received.
     header: [u8; FRAME_LEN],
-    /// Whether the sender has reported that the file has grown.
-    has_grown: bool,
     /// Whether nothing has arrived yet.
     is_unanswered: bool,
     /// How many bytes follow the data of the run that is being received: its trailer and the next header.
@@ -45,7 +43,6 @@ impl DtStream {
             requester: Requester::new(manifest),
             queued: hello.to_vec(),
             header: [0; FRAME_LEN],
-            has_grown: false,
             is_unanswered: true,
             follows: 0,
         }
@@ -128,11 +125,7 @@ impl RangeStream for DtStream {
         self.reader.discard(remaining, limit, wake).await
     }
 
-    async fn trailer(
-        &mut self,
-        run: BlockRun,
-        wake: &Wake,
-    ) -> Result<Result<Vec<RangeDigest>, ErrorCode>, ReadInterrupt> {
+    async fn trailer(&mut self, run: BlockRun, wake: &Wake) -> Result<Trailer, ReadInterrupt> {
         self.reader.ensure(trailer_len(run), wake).await?;
         let head = TrailerHead::decode(&self.reader.take_array()).map_err(|_| invalid())?;
         let digests = self.reader.take(trailer_len(run) - TRAILER_LEN);
@@ -142,14 +135,10 @@ impl RangeStream for DtStream {
         if head.result.is_err() && digests.iter().any(|byte| *byte != 0) {
             return Err(invalid());
         }
-        self.has_grown |= head.has_grown;
         self.requester.run_answered();
         let (digests, _) = digests.as_chunks::<{ RangeDigest::LEN }>();
-        Ok(head.result.map(|()| digests.iter().copied().map(RangeDigest).collect()))
-    }
-
-    fn has_grown(&self) -> bool {
-        self.has_grown
+        let digests = digests.iter().copied().map(RangeDigest).collect();
+        Ok(head.result.map(|growth| (growth, digests)))
     }
 
     async fn digests(&mut self, which: WholeDigests, wake: &Wake) -> Result<ReportedDigests, ReadInterrupt> {

@@ -5,14 +5,13 @@ use std::io;
 use std::time::Duration;
 
 use super::settings::Verification;
-use super::source::{EndNotice, RangeStream, ReadInterrupt, RemoteName, Source};
+use super::source::{EndNotice, RangeStream, ReadInterrupt, RemoteName, Source, Trailer};
 use super::transfer::{ActiveTransfer, NextStep};
 use super::wake::{Wake, Woken};
-use crate::event::Event;
 use crate::failure::Failure;
 use crate::manifest::{BlockId, BlockRun, StreamId};
 use crate::num::to_u64;
-use crate::proto::v2::{ErrorCode, Incoming, WholeDigests};
+use crate::proto::v2::{ErrorCode, Growth, Incoming, WholeDigests};
 use crate::schedule::Fault;
 use crate::sink::{BlockLease, Received};
 
@@ -152,9 +151,9 @@ impl<'a, S: Source> StreamDriver<'a, S> {
             Err(outcome) => Err(outcome),
         };
         let digests = match digests {
-            Ok(Ok(digests)) => {
-                if self.stream.has_grown() && self.transfer.counters.source_grown() {
-                    self.transfer.events.emit(Event::SourceGrown);
+            Ok(Ok((growth, digests))) => {
+                if growth == Growth::Grown {
+                    self.transfer.grown();
                 }
                 digests
             }
@@ -281,7 +280,7 @@ impl<'a, S: Source> StreamDriver<'a, S> {
         &mut self,
         run: BlockRun,
         arrived: &mut VecDeque<Arrived>,
-    ) -> Result<Result<Vec<crate::digest::RangeDigest>, ErrorCode>, StreamOutcome> {
+    ) -> Result<Trailer, StreamOutcome> {
         loop {
             match self.stream.trailer(run, self.wake).await {
                 Ok(trailer) => return Ok(trailer),

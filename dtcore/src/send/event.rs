@@ -3,7 +3,7 @@
 use crate::manifest::StreamId;
 
 /// Why a connection became no stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamRefusal {
     /// It is from another address than the request (protocol 1).
@@ -45,7 +45,7 @@ pub enum StreamRefusal {
 }
 
 /// Why a stream broke.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamFailure {
     /// The receiver was gone.

@@ -6,11 +6,12 @@ use tokio::time::timeout;
 
 use super::event::StreamFailure;
 use super::run_digests::{RunDigests, RunPiece};
-use super::session::{Content, Session};
+use super::session::Session;
 use super::write::write_zeros;
 use super::{BodySender, Prefetcher};
+use crate::backend::Object;
 use crate::manifest::{BlockRun, ByteRange};
-use crate::proto::v2::{ErrorCode, encode_grown_trailer, encode_trailer};
+use crate::proto::v2::{ErrorCode, Growth, encode_trailer};
 use crate::transport::Connection;
 
 /// Sends runs of a session's file on one stream.
@@ -45,21 +46,17 @@ impl RunSender {
         let mut body = BodySender::new(source, connection, range, stall_timeout);
         let sent = self.send_pieces(&mut body, upcoming, &mut digests).await;
         session.add_bytes_sent(body.position() - range.start());
-        let code =
-            match sent {
-                Ok(()) => match digests.finish().await {
-                    Ok((digests, Content::Grown)) => return Ok(encode_grown_trailer(&digests, run.count)),
-                    Ok((digests, _)) => return Ok(encode_trailer(Ok(&digests), run.count)),
-                    Err(code) => code,
-                },
-                // A file that ends early and says that it has not changed has not as many bytes as it says.
-                Err(StreamFailure::SourceUnreadable | StreamFailure::SourceChanged) => {
-                    if source.is_unchanged() { ErrorCode::SourceUnreadable } else { ErrorCode::SourceChanged }
-                }
-                Err(failure) => return Err(failure),
-            };
+        let code = match sent {
+            Ok(()) => match digests.finish().await {
+                Ok(digests) => return Ok(encode_trailer(Ok(&digests), growth_of(&**source), run.count)),
+                Err(code) => code,
+            },
+            Err(StreamFailure::SourceUnreadable) if source.is_unchanged() => ErrorCode::SourceUnreadable,
+            Err(StreamFailure::SourceUnreadable | StreamFailure::SourceChanged) => ErrorCode::SourceChanged,
+            Err(failure) => return Err(failure),
+        };
         write_zeros(connection, range.end() - body.position(), stall_timeout).await?;
-        Ok(encode_trailer(Err(code), run.count))
+        Ok(encode_trailer(Err(code), Growth::None, run.count))
     }
 
     async fn send_pieces(
@@ -92,4 +89,8 @@ impl RunSender {
         }
         Ok(())
     }
+}
+
+fn growth_of(source: &dyn Object) -> Growth {
+    if source.has_grown() { Growth::Grown } else { Growth::None }
 }

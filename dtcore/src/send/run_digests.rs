@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::event::StreamFailure;
-use super::session::{Content, Session};
-use crate::backend::ObjectIdentity;
+use super::session::Session;
 use crate::digest::{RangeDigest, RangeHasher};
 use crate::manifest::{BlockId, BlockRun, ByteRange};
 use crate::proto::v2::ErrorCode;
@@ -88,23 +87,24 @@ impl RunDigests {
     }
 
     /// The digests of what was sent, if the file is still what it was.
-    pub(crate) async fn finish(mut self) -> Result<(Vec<RangeDigest>, Content), ErrorCode> {
+    pub(crate) async fn finish(mut self) -> Result<Vec<RangeDigest>, ErrorCode> {
         let source = &self.session.spec.source;
         let digests = &self.session.context.digests;
-        let (mut content, mut now) = content(&self.session)?;
+        let mut now = source.current_identity().map_err(|_| ErrorCode::SourceUnreadable)?;
+        if !source.identity().same_content(&now) {
+            return Err(ErrorCode::SourceChanged);
+        }
         if now != source.identity() {
-            // Size and time can be as they were in a file that was written to, and one that has grown can have changed before its
-            // end: only its bytes show it.
+            // Size and time can be as they were in a file that was written to: only its bytes show it.
             for block in &mut self.blocks {
-                if block.computed.is_none() || content == Content::Grown {
-                    let former = block.computed.or(block.known);
+                if block.computed.is_none() {
                     hash_again(&self.session, block).await?;
-                    if content == Content::Grown && former != block.computed {
-                        return Err(ErrorCode::SourceChanged);
-                    }
                 }
             }
-            (content, now) = self::content(&self.session)?;
+            now = source.current_identity().map_err(|_| ErrorCode::SourceUnreadable)?;
+            if !source.identity().same_content(&now) {
+                return Err(ErrorCode::SourceChanged);
+            }
         }
         if self
             .blocks
@@ -122,21 +122,7 @@ impl RunDigests {
             (None, Some(known)) => Ok(known),
             (None, None) => Err(ErrorCode::SourceChanged),
         };
-        let sent: Vec<_> = self.blocks.iter().map(digest_of).collect::<Result<_, _>>()?;
-        for (block, digest) in self.blocks.iter().zip(&sent) {
-            if !self.session.note_sent(block.id, *digest) && content == Content::Grown {
-                return Err(ErrorCode::SourceChanged);
-            }
-        }
-        Ok((sent, content))
-    }
-}
-
-/// What has become of the content that was offered, if it can still be sent.
-fn content(session: &Session) -> Result<(Content, ObjectIdentity), ErrorCode> {
-    match session.content().map_err(|_| ErrorCode::SourceUnreadable)? {
-        (Content::Changed, _) => Err(ErrorCode::SourceChanged),
-        valid => Ok(valid),
+        self.blocks.iter().map(digest_of).collect()
     }
 }
 

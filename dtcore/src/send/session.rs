@@ -1,7 +1,5 @@
 //! A session: one transfer's conversation, from its offer to its end.
 
-use std::collections::HashMap;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +14,10 @@ use super::event::{SessionEnd, StreamFailure, StreamRefusal};
 use super::fair_queue::FairPermit;
 use super::stream_table::{Places, StreamClaim, StreamTable};
 use crate::backend::{Object, ObjectIdentity};
-use crate::digest::{Blake3Digest, Md5Digest, RangeDigest};
+use crate::digest::{Blake3Digest, Md5Digest};
 use crate::manifest::{BlockId, BlockSet, Manifest, StreamCount, StreamId};
 use crate::proto::v2::{
-    Growth, Replacing, ReportedDigests, Secret, SessionId, SessionOffer, SourceVersion, WholeDigests,
+    Replacing, ReportedDigests, Secret, SessionId, SessionOffer, SourceVersion, WholeDigests,
 };
 use crate::sync::Lock;
 
@@ -31,7 +29,6 @@ pub(crate) struct SessionSpec {
     pub(crate) source: Arc<dyn Object>,
     pub(crate) manifest: Manifest,
     pub(crate) streams: StreamCount,
-    pub(crate) growth: Growth,
     pub(crate) on_stream_end: OnStreamEnd,
 }
 
@@ -50,15 +47,6 @@ pub(crate) struct Share {
 /// disk busy until its session expires.
 const ABSENCE: Duration = Duration::from_secs(1);
 
-/// What has become of the content that a session offered, as far as size and times show it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Content {
-    Unchanged,
-    /// There are more bytes, and the receiver accepts that.
-    Grown,
-    Changed,
-}
-
 /// What all streams of a session share.
 pub(crate) struct Session {
     pub(crate) context: Arc<Context>,
@@ -66,8 +54,6 @@ pub(crate) struct Session {
     pub(super) streams: StreamTable,
     /// The blocks whose remembered digests were sent to the receiver; made when there is one.
     remembered: Lock<Option<BlockSet>>,
-    /// The digests that were sent, if the file may grow: they show whether its first bytes have changed.
-    sent: Lock<HashMap<BlockId, RangeDigest>>,
     bytes_sent: AtomicU64,
     pub(crate) started: Instant,
     md5: OnceCell<Md5Digest>,
@@ -82,7 +68,6 @@ impl Session {
             spec,
             streams: StreamTable::new(&context.tasks.aborted),
             remembered: Lock::default(),
-            sent: Lock::default(),
             bytes_sent: AtomicU64::new(0),
             started: Instant::now(),
             md5: OnceCell::new(),
@@ -199,39 +184,7 @@ impl Session {
             WholeDigests::Blake3AndMd5 => Some(self.md5().await?),
         };
         // What was remembered is of the content that was opened.
-        match self.content().map_err(|_| DigestError::Unreadable)?.0 {
-            Content::Unchanged => {}
-            Content::Grown if self.sent_file().is_none_or(|sent| sent == blake3) => {}
-            Content::Grown | Content::Changed => return Err(DigestError::Changed),
-        }
-        Ok(ReportedDigests { blake3, md5 })
-    }
-
-    /// What has become of the content that was offered, and its identity now.
-    pub(crate) fn content(&self) -> io::Result<(Content, ObjectIdentity)> {
-        let (opened, now) = (self.spec.source.identity(), self.spec.source.current_identity()?);
-        let content = if opened.same_content(&now) {
-            Content::Unchanged
-        } else if self.spec.growth == Growth::Accepted && opened.has_grown(&now) {
-            Content::Grown
-        } else {
-            Content::Changed
-        };
-        Ok((content, now))
-    }
-
-    /// Notes the digest that is sent of a block; `false` if another one was sent before.
-    pub(crate) fn note_sent(&self, block: BlockId, digest: RangeDigest) -> bool {
-        self.spec.growth == Growth::Rejected
-            || self.sent.lock().insert(block, digest).is_none_or(|former| former == digest)
-    }
-
-    /// The BLAKE3 hash of what was sent, if that is the complete file.
-    fn sent_file(&self) -> Option<Blake3Digest> {
-        let sent = self.sent.lock();
-        let digests: Option<Vec<_>> =
-            self.spec.manifest.blocks().map(|block| sent.get(&block).copied()).collect();
-        Blake3Digest::of_blocks(&self.spec.manifest, &digests?)
+        if source.is_unchanged() { Ok(ReportedDigests { blake3, md5 }) } else { Err(DigestError::Changed) }
     }
 
     async fn md5(&self) -> Result<Md5Digest, DigestError> {

@@ -19,7 +19,6 @@ use super::{
 use crate::backend::fs::SourceFile;
 use crate::manifest::{BlockSize, Manifest, StreamCount};
 use crate::num::{to_u64, to_usize};
-use crate::proto::v2::Growth;
 use crate::proto::v2::{
     ErrorCode, FRAME_LEN, PAYLOAD_CHECK_LEN, Push, Replacing, Request, Response, Secret, SessionId,
     SessionOffer, TRAILER_LEN,
@@ -57,7 +56,6 @@ fn spec(content: &[u8]) -> (SessionSpec, Ends) {
         source: Arc::new(SourceFile::new(file).unwrap()),
         manifest: Manifest::new(to_u64(content.len()), BlockSize::new(BlockSize::MIN).unwrap()).unwrap(),
         streams: StreamCount::default(),
-        growth: Growth::Accepted,
         on_stream_end: Box::new(move |stream, bytes, result| {
             observed.lock().unwrap().push((stream.byte(), bytes, result));
         }),

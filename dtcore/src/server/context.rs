@@ -17,7 +17,6 @@ use super::refusal::Refusal;
 use super::sessions::Sessions;
 use super::stats::ServerStats;
 use crate::backend::fs::Root;
-use crate::proto::{Marking, Target};
 use crate::send::digest_cache::DigestCache;
 use crate::send::{self, FairQueue, Tasks, Timeouts};
 
@@ -34,12 +33,6 @@ pub(crate) struct ServerContext {
     pub(crate) stats: ServerStats,
     pub(crate) events: broadcast::Sender<ServerEvent>,
     n_transfers: AtomicU64,
-}
-
-/// The name that a target means if it is percent-encoded, which names without a percent sign are too.
-fn decoded(target: &[u8]) -> PathBuf {
-    let names = Target::names(target, Marking::of(None));
-    PathBuf::from(OsStr::from_bytes(names.last().map_or(target, |name| &**name)))
 }
 
 impl ServerContext {
@@ -84,7 +77,7 @@ impl ServerContext {
             peer,
             status: refusal.status.as_u16(),
             reason: refusal.reason.clone(),
-            path: target.map(|target| decoded(target)),
+            path: target.map(|target| PathBuf::from(OsStr::from_bytes(target))),
         });
     }
 

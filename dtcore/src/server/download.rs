@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::io::Interest;
 
-use crate::backend::Object;
+use crate::backend::{GrowingObject, Object};
 use crate::manifest::{BlockSize, Manifest};
 use crate::num::to_u64;
 use crate::proto::v2::{Replacing, Secret, SessionId, SessionRequest, WholeDigests};
@@ -137,6 +137,7 @@ fn create_session(
     (source, path): (Arc<dyn Object>, PathBuf),
     permit: Permit,
 ) -> Result<Arc<Session>, Refusal> {
+    let source = if wanted.may_grow { Arc::new(GrowingObject::new(source)) } else { source };
     let size = source.size();
     let manifest = Manifest::new(size, BlockSize::for_file(size))
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
@@ -151,7 +152,6 @@ fn create_session(
         source,
         manifest,
         streams: wanted.streams,
-        growth: wanted.growth,
         on_stream_end: Box::new(move |stream, bytes, result| {
             let event = match result {
                 Ok(()) => ServerEvent::StreamFinished { transfer, stream, bytes },
@@ -196,20 +196,15 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
     // Before the event: an observer may send the next request at once.
     context.sessions.remove(session.spec.id);
     let transfer = TransferId(session.spec.share.session);
-    let (bytes, elapsed) = (session.bytes_sent(), session.started.elapsed());
-    let failed = |path, reason| ServerEvent::TransferFailed { transfer, peer, path, bytes, elapsed, reason };
+    let (size, bytes) = (session.spec.manifest.size(), session.bytes_sent());
+    let elapsed = session.started.elapsed();
+    let failed =
+        |path, reason| ServerEvent::TransferFailed { transfer, peer, path, size, bytes, elapsed, reason };
     context.emit(match end {
-        SessionEnd::Finished => ServerEvent::TransferFinished {
-            transfer,
-            peer,
-            path,
-            size: session.spec.manifest.size(),
-            bytes,
-            elapsed,
-        },
+        SessionEnd::Finished => ServerEvent::TransferFinished { transfer, peer, path, size, bytes, elapsed },
         SessionEnd::Expired | SessionEnd::Evicted => {
             let missing = usize::from(session.spec.streams.value());
-            ServerEvent::TransferExpired { transfer, peer, path, missing, bytes, idle, elapsed }
+            ServerEvent::TransferExpired { transfer, peer, path, size, missing, bytes, elapsed, idle }
         }
         SessionEnd::Left => failed(path, TransferFailure::ClientLeft),
         SessionEnd::ShutDown => failed(path, TransferFailure::ShutDown),

@@ -115,14 +115,16 @@ pub enum ServerEvent {
         peer: SocketAddr,
         /// The file's name as it was found below the root.
         path: PathBuf,
+        /// The file's size in bytes.
+        size: u64,
         /// How many streams were not complete; in protocol 2 all of them.
         missing: usize,
         /// How many bytes of the file were sent.
         bytes: u64,
-        /// For how long no stream was open.
-        idle: Duration,
         /// The time since it was started.
         elapsed: Duration,
+        /// For how long no stream was open.
+        idle: Duration,
     },
     /// A transfer was aborted.
     #[non_exhaustive]
@@ -133,6 +135,8 @@ pub enum ServerEvent {
         peer: SocketAddr,
         /// The file's name as it was found below the root.
         path: PathBuf,
+        /// The file's size in bytes.
+        size: u64,
         /// How many bytes of the file were sent.
         bytes: u64,
         /// The time since it was started.
@@ -149,7 +153,7 @@ pub enum ServerEvent {
         status: u16,
         /// The reason in the answer.
         reason: String,
-        /// The name that was requested, without percent-encoding, if it was received.
+        /// The target of the request as it was received, if it was.
         path: Option<PathBuf>,
     },
     /// A connection could not be accepted; the server retries after a pause.

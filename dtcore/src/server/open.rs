@@ -46,7 +46,7 @@ pub(crate) async fn open(
         }
     }
     let (file, path) = opened?;
-    Ok((file, path))
+    Ok((Arc::new(file), path))
 }
 
 /// A name relative to the root, in the one spelling that a comparison of paths expects.

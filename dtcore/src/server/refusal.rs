@@ -61,11 +61,12 @@ impl From<InvalidRequestLine> for Refusal {
 impl From<OpenError> for Refusal {
     fn from(error: OpenError) -> Self {
         let status = match &error {
-            OpenError::NotFound | OpenError::NotRegular(_) | OpenError::Outside | OpenError::TooLong => {
-                StatusCode::NOT_FOUND
-            }
-            OpenError::Denied | OpenError::Unreadable | OpenError::Unsized => StatusCode::FORBIDDEN,
-            OpenError::TooManySnapshots => StatusCode::SERVICE_UNAVAILABLE,
+            OpenError::NotFound
+            | OpenError::Directory
+            | OpenError::NotRegular
+            | OpenError::Outside
+            | OpenError::TooLong => StatusCode::NOT_FOUND,
+            OpenError::Denied | OpenError::Unreadable | OpenError::Endless => StatusCode::FORBIDDEN,
             OpenError::Io(error) => return Self::of_opening(error),
         };
         Self::new(status, error.to_string())

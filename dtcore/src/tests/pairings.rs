@@ -20,7 +20,6 @@ use crate::event::Report;
 use crate::failure::Failure;
 use crate::manifest::{BlockSize, Manifest, StreamCount, StreamId};
 use crate::num::to_u64;
-use crate::proto::v2::Growth;
 use crate::proto::v2::{HELLO_LEN, Hello, Replacing, Secret, SessionId, SourceVersion};
 use crate::receive::{
     ComputeMd5, DtStream, FrameReader, Offered, Opened, RemoteName, Settings, Source, Verification, run,
@@ -63,7 +62,6 @@ fn session(folder: &Path) -> Arc<Session> {
         source: Arc::new(SourceFile::new(std::fs::File::open(path).unwrap()).unwrap()),
         manifest: manifest(),
         streams: StreamCount::new(STREAMS).unwrap(),
-        growth: Growth::Accepted,
         on_stream_end: Box::new(|_, _, _| {}),
     };
     Session::new(&context, spec)

@@ -2,7 +2,6 @@
 
 mod file;
 mod root;
-mod snapshot;
 
 pub(crate) use file::SourceFile;
 pub(crate) use root::{Root, RootError};

@@ -19,10 +19,10 @@ pub(crate) use frame::MAX_REASON;
 pub(crate) use frame::{Request, Response, WireRun, reason_of};
 pub(crate) use header::{FRAME_LEN, InvalidFrame, PAYLOAD_CHECK_LEN, checked_payload};
 pub(crate) use hello::{HELLO_LEN, Hello, MAGIC, Replacing, Secret, SessionId};
-pub(crate) use offer::{Growth, Push, SessionOffer, SessionRequest, SourceVersion};
+pub(crate) use offer::{Push, SessionOffer, SessionRequest, SourceVersion};
 pub(crate) use requester::{Incoming, Requester, Violation};
 pub(crate) use responder::{Responder, Step};
-pub(crate) use trailer::{TRAILER_LEN, TrailerHead, encode_grown_trailer, encode_trailer};
+pub(crate) use trailer::{Growth, TRAILER_LEN, TrailerHead, encode_trailer};
 
 /// The number of the protocol, in JSON and in the hello.
 pub(crate) const VERSION: u8 = 2;

@@ -19,17 +19,8 @@ pub(crate) struct SessionRequest {
     pub(crate) digests: WholeDigests,
     /// What the sender may send with the offer.
     pub(crate) push: Push,
-    pub(crate) growth: Growth,
-}
-
-/// What it means that bytes are added to the file while it is sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Growth {
-    /// The first bytes, as many as were offered, are sent and verified.
-    Accepted,
-    /// The file has changed.
-    #[default]
-    Rejected,
+    /// Whether the file may grow meanwhile, and is then sent up to the length that was offered.
+    pub(crate) may_grow: bool,
 }
 
 /// What a sender may send with its offer, without a request.
@@ -59,10 +50,7 @@ impl SessionRequest {
             Push { length: 0, .. } => String::new(),
             Push { from, length } => format!(", \"from\": {from}, \"push\": {length}"),
         };
-        let growth = match self.growth {
-            Growth::Accepted => ", \"growth\": true",
-            Growth::Rejected => "",
-        };
+        let growth = if self.may_grow { ", \"growth\": true" } else { "" };
         format!("{{\"threads\": {}, \"protocol\": {VERSION}{digests}{push}{growth}}}", self.streams)
     }
 }
@@ -236,7 +224,7 @@ mod tests {
     fn request_is_understood_by_both_protocols() {
         let (streams, digests) = (StreamCount::default(), WholeDigests::Blake3AndMd5);
         let push = Push { from: 0, length: 524_288 };
-        let request = SessionRequest { streams, digests, push, growth: Growth::Accepted };
+        let request = SessionRequest { streams, digests, push, may_grow: true };
         let text = request.encode();
         assert_eq!(
             text,

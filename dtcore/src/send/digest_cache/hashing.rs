@@ -52,14 +52,15 @@ pub(crate) fn md5(object: &dyn Object, reading: &Reading) -> Result<Hashed<Md5Di
     opened_content(object)?;
     let mut hasher = Md5Hasher::default();
     let mut read = 0_u64;
-    // Not what was added since: the digest is of what was opened, and following a file that grows might never end.
-    let opened = ByteRange::new(0, object.size());
+    // Beyond the size too: otherwise a file that has grown would be taken for the one that was opened.
+    let everything = ByteRange::new(0, u64::MAX);
     let visit = |bytes: &[u8]| {
         hasher.update(bytes);
         read += to_u64(bytes.len());
-        reading.count(bytes)
+        // A file that grows has changed; following it might never end.
+        if read > object.size() { ControlFlow::Break(()) } else { reading.count(bytes) }
     };
-    read_through(object, opened, visit).map_err(|error| unreadable(&error))?;
+    read_through(object, everything, visit).map_err(|error| unreadable(&error))?;
     if reading.cancel.is_cancelled() {
         return Err(DigestError::Cancelled);
     }
@@ -161,11 +162,10 @@ fn hash_run(
     if digests.len() == run.len() { Ok(digests) } else { Err(DigestError::Changed) }
 }
 
-/// The object's current identity, which must be that of the content that was opened, or of one that has grown: what is read then
-/// is the part that was opened, and is not remembered.
+/// The object's current identity, which must still be that of the content that was opened.
 fn opened_content(object: &dyn Object) -> Result<ObjectIdentity, DigestError> {
-    let (opened, now) = (object.identity(), object.current_identity().map_err(|error| unreadable(&error))?);
-    if opened.same_content(&now) || opened.has_grown(&now) { Ok(now) } else { Err(DigestError::Changed) }
+    let now = object.current_identity().map_err(|error| unreadable(&error))?;
+    if object.identity().same_content(&now) { Ok(now) } else { Err(DigestError::Changed) }
 }
 
 pub(crate) fn unreadable(error: &io::Error) -> DigestError {

@@ -101,28 +101,18 @@ fn admit(
 
 fn last_event(transfer: &LegacyTransfer, end: &TransferEnd) -> ServerEvent {
     let (id, missing) = (transfer.id, transfer.slots.n_missing());
-    let (peer, path, elapsed) = (transfer.peer, transfer.path.clone(), transfer.started.elapsed());
-    let bytes = transfer.bytes_sent.load(Ordering::Relaxed);
+    let (peer, path, size) = (transfer.peer, transfer.path.clone(), transfer.split.size());
+    let (bytes, elapsed) = (transfer.bytes_sent.load(Ordering::Relaxed), transfer.started.elapsed());
     match end {
         TransferEnd::Failed(reason) if missing > 0 => {
-            ServerEvent::TransferFailed { transfer: id, peer, path, bytes, elapsed, reason: *reason }
+            ServerEvent::TransferFailed { transfer: id, peer, path, size, bytes, elapsed, reason: *reason }
         }
-        TransferEnd::Expired => ServerEvent::TransferExpired {
-            transfer: id,
-            peer,
-            path,
-            missing,
-            bytes,
-            idle: transfer.context.options.transfer_expiry,
-            elapsed,
-        },
-        TransferEnd::Finished | TransferEnd::Failed(_) => ServerEvent::TransferFinished {
-            transfer: id,
-            peer,
-            path,
-            size: transfer.split.size(),
-            bytes: transfer.split.size(),
-            elapsed,
-        },
+        TransferEnd::Expired => {
+            let idle = transfer.context.options.transfer_expiry;
+            ServerEvent::TransferExpired { transfer: id, peer, path, size, missing, bytes, elapsed, idle }
+        }
+        TransferEnd::Finished | TransferEnd::Failed(_) => {
+            ServerEvent::TransferFinished { transfer: id, peer, path, size, bytes: size, elapsed }
+        }
     }
 }

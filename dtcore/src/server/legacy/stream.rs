@@ -101,7 +101,7 @@ async fn send_in_turn(
     let turn = timeout(stall_timeout, transfer.context.limits.streams.acquire()).await;
     let Ok(Ok(_turn)) = turn else { return Err(StreamFailure::NoCapacity) };
     let source = &transfer.source;
-    if !source.can_be_prefix() {
+    if !source.is_unchanged() {
         return Err(StreamFailure::SourceChanged);
     }
     let range = transfer.split.range(stream);
@@ -120,7 +120,7 @@ async fn send_in_turn(
         chunk = next;
     }
     // Before the FIN, which the client takes for the end of the right bytes.
-    if source.can_be_prefix() { Ok(()) } else { Err(StreamFailure::SourceChanged) }
+    if source.is_unchanged() { Ok(()) } else { Err(StreamFailure::SourceChanged) }
 }
 
 /// The chunk of `range` that begins at `offset`; empty at its end.

@@ -153,7 +153,7 @@ async fn changed_source_resets_its_streams() {
         std::fs::File::options().write(true).open(path).unwrap().set_len(LARGE / 2).unwrap();
     };
     let written: fn(&PathBuf) = |path| {
-        std::fs::File::options().write(true).open(path).unwrap().write_all(b"x").unwrap();
+        std::fs::File::options().append(true).open(path).unwrap().write_all(b"x").unwrap();
     };
     for change in [truncated, written] {
         let mut served = Served::start().await;
