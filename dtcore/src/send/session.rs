@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
@@ -41,6 +42,10 @@ pub(crate) struct Share {
     pub(crate) peer: IpAddr,
     pub(crate) session: u64,
 }
+
+/// How long a session may be without streams until nothing is hashed ahead for it: a killed client must not keep a core and a
+/// disk busy until its session expires.
+const ABSENCE: Duration = Duration::from_secs(1);
 
 /// What all streams of a session share.
 pub(crate) struct Session {
@@ -148,12 +153,22 @@ impl Session {
         remembered.get_or_insert_with(|| BlockSet::new(&self.spec.manifest)).insert(block)
     }
 
-    /// Computes the MD5 beside everything else, until the session ends.
+    /// Computes the MD5 beside everything else, until the session ends or its receiver has gone. One that returns requests it
+    /// again.
     pub(crate) async fn hash_ahead(&self) {
+        let gone = async {
+            loop {
+                self.streams.until_all_closed().await;
+                if timeout(ABSENCE, self.streams.until_open()).await.is_err() {
+                    return;
+                }
+            }
+        };
         tokio::select! {
             biased;
             () = self.streams.until_ended() => {}
             () = self.context.tasks.draining.cancelled() => {}
+            () = gone => {}
             // An error is found again by the stream that requests it.
             _ = self.md5() => {}
         }

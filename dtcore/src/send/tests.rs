@@ -40,6 +40,11 @@ type Ends = Arc<Mutex<Vec<(u8, u64, Result<(), StreamFailure>)>>>;
 
 /// A session for a file with this content.
 fn session(content: &[u8]) -> (Arc<Session>, Ends) {
+    let (spec, ends) = spec(content);
+    (Session::new(&context(), spec), ends)
+}
+
+fn spec(content: &[u8]) -> (SessionSpec, Ends) {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(content).unwrap();
     let ends = Ends::default();
@@ -55,7 +60,7 @@ fn session(content: &[u8]) -> (Arc<Session>, Ends) {
             observed.lock().unwrap().push((stream.byte(), bytes, result));
         }),
     };
-    (Session::new(&context(), spec), ends)
+    (spec, ends)
 }
 
 /// Both ends of a connection: the one that dialled, and the one that accepted.
@@ -96,6 +101,32 @@ async fn only_an_idle_session_can_be_evicted() {
     assert!(!session.end_if_idle(SessionEnd::Evicted));
     assert_eq!(session.run().await, SessionEnd::Evicted);
     assert!(session.claim(0, Replacing::Nothing, || Some(Places::unlimited())).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_hashed_for_a_receiver_that_has_gone() {
+    let file = tempfile::tempfile().unwrap();
+    // It takes minutes to read.
+    file.set_len(1 << 38).unwrap();
+    let context = context();
+    let spec = SessionSpec {
+        source: Arc::new(SourceFile::new(file).unwrap()),
+        manifest: Manifest::new(1 << 38, BlockSize::for_file(1 << 38)).unwrap(),
+        ..spec(b"x").0
+    };
+    let session = Session::new(&context, spec);
+    let guard = session.claim(0, Replacing::Nothing, || Some(Places::unlimited())).unwrap();
+    let hashing = tokio::spawn({
+        let session = Arc::clone(&session);
+        async move { session.hash_ahead().await }
+    });
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!hashing.is_finished() && session.digest_progress() > 0);
+    drop(guard);
+    timeout(TIMEOUT, hashing).await.unwrap().unwrap();
+    // The job ends soon after nobody waits for it.
+    context.tasks.tracker.close();
+    timeout(TIMEOUT, context.tasks.tracker.wait()).await.unwrap();
 }
 
 /// The side that dialled offers a file, as an upload does.
