@@ -65,6 +65,8 @@ impl<'a> Display<'a> {
             bar.set_style(style("{spinner} {wide_msg}"));
             bar
         });
+        // What is said through a bar that is never drawn is never seen.
+        let bar = bar.filter(|bar| !bar.is_hidden());
         let now = Instant::now();
         let name = one_line(&args.file.to_string_lossy());
         Self {
@@ -118,11 +120,12 @@ impl<'a> Display<'a> {
                 ));
             }
             Event::Resumable { bytes: n, .. } => self.resumable = Resumable::Bytes(bytes(*n)),
-            Event::StartedOver { .. } => {
+            Event::StartedOver { .. } | Event::StreamsReduced { .. } => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
                 }
             }
+            Event::Publishing => self.wait_for("putting the output in place".to_owned()),
             _ => {}
         }
         self.update();
@@ -229,6 +232,9 @@ pub(crate) fn notice(event: &Event) -> Option<String> {
     match event {
         Event::StartedOver { reason, .. } => Some(format!("starting over: {reason}")),
         Event::Resumable { bytes: n, .. } => Some(format!("{} saved", bytes(*n))),
+        Event::StreamsReduced { streams, requested, .. } => {
+            Some(format!("using {streams} of {requested} streams: no more files may be open (ulimit -n)"))
+        }
         _ => None,
     }
 }

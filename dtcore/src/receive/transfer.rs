@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -61,6 +61,7 @@ pub(super) struct Counters {
     streams_lost: AtomicU64,
     /// When the last block was verified, in nanoseconds since the start.
     received_after: AtomicU64,
+    was_short: AtomicBool,
 }
 
 impl Counters {
@@ -88,6 +89,11 @@ impl Counters {
 
     pub(super) fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether resources were never short before.
+    fn is_first_shortage(&self) -> bool {
+        !self.was_short.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn recovery(&self) -> RecoveryStats {
@@ -154,6 +160,14 @@ impl<S: Source> ActiveTransfer<S> {
         scheduler.opened(id, rtt, now);
         if let Some(run) = pushed {
             scheduler.assign_pushed(id, run, now);
+        }
+    }
+
+    /// This system has no resources for another stream, so that those that are open have to do.
+    pub(super) fn few_streams(&self) {
+        let (streams, requested) = (self.streams.n_open(), self.settings.streams);
+        if streams > 0 && self.counters.is_first_shortage() {
+            self.events.emit(Event::StreamsReduced { streams, requested });
         }
     }
 
