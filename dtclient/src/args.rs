@@ -1,7 +1,8 @@
 //! The command line of `dtclient`, parsed into checked types.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU64;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use dtcore::{Checksum, Engine, ProtocolChoice, ServerAddress, StreamCount};
 const EXAMPLES: &str = "\
 Examples:
   dtclient files.example:9000 8 isos/debian.iso debian.iso
+  dtclient files.example:9000 8 isos/debian.iso /srv/isos/
   dtclient 192.0.2.7:9000 16 backup.tar - | tar x
   dtclient --checksum md5=900150983cd24fb0d6963f7d28e17f72 host:9000 8 f out.bin
 
@@ -44,9 +46,9 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE")]
     pub(crate) file: OsString,
 
-    /// The output file; "-" is standard output
+    /// The output file, or a directory for it; "-" is standard output [default: FILE's name, in the current directory]
     #[arg(value_name = "OUTPUT")]
-    pub(crate) output: PathBuf,
+    output: Option<PathBuf>,
 
     /// Print errors only
     #[arg(short, long, env = "DT_QUIET", value_parser = switch, conflicts_with = "verbose")]
@@ -63,6 +65,18 @@ pub(crate) struct Args {
     /// Start over, instead of resuming an interrupted transfer
     #[arg(long, env = "DT_NO_RESUME", value_parser = switch)]
     pub(crate) no_resume: bool,
+
+    /// Give the output the permissions of FILE too, not only its modification time
+    #[arg(short = 'p', long, env = "DT_PRESERVE_MODE", value_parser = switch, conflicts_with = "no_preserve")]
+    pub(crate) preserve_mode: bool,
+
+    /// Give the output neither the modification time nor the permissions of FILE
+    #[arg(long, env = "DT_NO_PRESERVE", value_parser = switch)]
+    pub(crate) no_preserve: bool,
+
+    /// Fail if FILE grows meanwhile, rather than deliver the bytes that it had at the start
+    #[arg(long, env = "DT_NO_GROWTH", value_parser = switch)]
+    pub(crate) no_growth: bool,
 
     /// Print events on standard output, one JSON object per line
     #[arg(long, env = "DT_JSON", value_parser = switch)]
@@ -128,6 +142,21 @@ fn protocol(text: &str) -> Result<ProtocolChoice, String> {
 }
 
 impl Args {
+    /// The output; `None` if it is a directory, and the remote file has no name of its own.
+    pub(crate) fn output(&self) -> Option<PathBuf> {
+        let name = || {
+            let name = self.file.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            (!matches!(name, b"" | b"." | b"..")).then(|| OsStr::from_bytes(name))
+        };
+        match &self.output {
+            None => name().map(PathBuf::from),
+            Some(output) if output.is_dir() || output.as_os_str().as_bytes().ends_with(b"/") => {
+                name().map(|name| output.join(name))
+            }
+            Some(output) => Some(output.clone()),
+        }
+    }
+
     pub(crate) fn verbosity(&self) -> Verbosity {
         match (self.quiet, self.verbose) {
             (true, _) => Verbosity::Quiet,
@@ -145,6 +174,28 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn output_is_named_after_the_file_unless_it_has_a_name() {
+        let directory = std::env::temp_dir();
+        let directory = directory.to_str().unwrap();
+        let inside = |name: &str| Some(std::path::Path::new(directory).join(name));
+        let missing = format!("{directory}/missing/");
+        for (file, output, expected) in [
+            ("a/b.iso", None, Some("b.iso".into())),
+            ("/b.iso", None, Some("b.iso".into())),
+            ("a/b.iso", Some("c"), Some("c".into())),
+            ("a/b.iso", Some("-"), Some("-".into())),
+            ("a/b.iso", Some(directory), inside("b.iso")),
+            ("a/b.iso", Some(missing.as_str()), inside("missing/b.iso")),
+            ("a/..", None, None),
+            ("a/", None, None),
+            ("..", Some(directory), None),
+        ] {
+            let line = ["dtclient", "host", "8", file].into_iter().chain(output);
+            assert_eq!(Args::try_parse_from(line).unwrap().output(), expected, "{file} {output:?}");
+        }
     }
 
     #[test]

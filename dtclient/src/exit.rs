@@ -31,6 +31,9 @@ pub(crate) enum Failure {
     /// The user did not wait for an interrupted transfer to clean up, or that took too long.
     #[error("interrupted during cleanup; a part file may be left, which the next run reuses")]
     Abandoned { exit: u8 },
+    /// The output has to be named after the remote file.
+    #[error("FILE has no name that an output could have; name the OUTPUT, or try 'dtclient --help'")]
+    NoName,
     /// Both would go to standard output.
     #[error("the argument '--json' cannot be used with standard output as OUTPUT; try 'dtclient --help'")]
     JsonAndOutput,
@@ -66,7 +69,7 @@ pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
         }
         Failure::StandardOutput(_) => (LOCAL_FILE, ErrorKind::LocalFile.code(), None),
         Failure::System { .. } => (1, ErrorKind::System.code(), None),
-        Failure::JsonAndOutput => (USAGE, "usage", None),
+        Failure::NoName | Failure::JsonAndOutput => (USAGE, "usage", None),
     };
     let line = match (resumable, failure) {
         (Resumable::Bytes(saved), _) => {

@@ -107,6 +107,14 @@ fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
             "pause": seconds(*pause),
             "reason": reason,
         }),
+        Event::Grown { delivered, .. } => {
+            let what = crate::progress::notice(event)?;
+            json!({"event": "notice", "kind": "grown", "delivered": delivered, "what": what})
+        }
+        Event::InPlace { path, .. } => {
+            let what = crate::progress::notice(event)?;
+            json!({"event": "notice", "kind": "in_place", "part_file": path.to_string_lossy(), "what": what})
+        }
         Event::StartedOver { .. } => {
             json!({"event": "notice", "kind": "started_over", "what": crate::progress::notice(event)?})
         }

@@ -18,10 +18,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use dtcli::{Signals, StandardOutput};
-use dtcore::{CancelHandle, Client, ErrorKind, Event, Events, Report, Transfer, TransferError};
+use dtcore::{CancelHandle, Client, ErrorKind, Event, Events, Report, StreamCount, Transfer, TransferError};
 use tokio::time::{interval, sleep, timeout};
 
-use args::Args;
+use args::{Args, Verbosity};
 use exit::{Failure, Outcome};
 use json::EventPrinter;
 use progress::{Display, Resumable};
@@ -40,12 +40,13 @@ const LAST_EVENTS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    let args = match dtcli::arguments::<Args>() {
+    let mut args = match dtcli::arguments::<Args>() {
         Ok(args) => args,
         Err(error) => return dtcli::usage("dtclient", &error),
     };
-    if let Err(source) = dtcli::raise_open_files() {
-        return exit::fail(&Failure::System { action: "start", source });
+    match dtcli::raise_open_files() {
+        Ok(n) => limit_streams(&mut args, n),
+        Err(source) => return exit::fail(&Failure::System { action: "start", source }),
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -70,6 +71,19 @@ pub fn main() -> ExitCode {
                 printer.failed(exit, code, &line);
             }
             dtcli::fail("dtclient", &line, exit)
+        }
+    }
+}
+
+/// Leaves out the streams for which there are no descriptors.
+fn limit_streams(args: &mut Args, available: u64) {
+    let wanted = u64::from(args.streams.value());
+    if let Ok(streams) = StreamCount::new(available.clamp(1, wanted))
+        && streams < args.streams
+    {
+        args.streams = streams;
+        if args.verbosity() > Verbosity::Quiet {
+            dtcli::say(&format!("{streams} of {wanted} streams: no more files may be open (ulimit -n)"));
         }
     }
 }
@@ -172,7 +186,8 @@ async fn finish_cancelled(
 fn start(args: &Args) -> Result<Running, Failure> {
     // The others are names of the same descriptor; opened by name, it would be written from its beginning.
     let standard_output_names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
-    let is_standard_output = standard_output_names.iter().any(|name| args.output == Path::new(name));
+    let output = args.output().ok_or(Failure::NoName)?;
+    let is_standard_output = standard_output_names.iter().any(|name| output == Path::new(name));
     if is_standard_output && args.json {
         return Err(Failure::JsonAndOutput);
     }
@@ -192,6 +207,8 @@ fn start(args: &Args) -> Result<Running, Failure> {
     }
     let download = builder.build()?.download(&args.file).engine(args.engine).md5(args.md5);
     let download = download.overwrite(!args.no_clobber).resume(!args.no_resume).fsync(args.sync);
+    let download =
+        download.preserve_times(!args.no_preserve).preserve_mode(args.preserve_mode).growth(!args.no_growth);
     let download = match args.checksum {
         Some(checksum) => download.checksum(checksum),
         None => download,
@@ -202,6 +219,6 @@ fn start(args: &Args) -> Result<Running, Failure> {
             |(report, _)| report,
         )
     } else {
-        Running::new(download.to_path(&args.output), |report| report)
+        Running::new(download.to_path(output), |report| report)
     })
 }

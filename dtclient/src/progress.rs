@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::args::{Args, Verbosity};
 use crate::progress_line::{ProgressLine, SILENCE, retrying};
 use crate::summary::summary;
-use crate::units::{bytes, float, percent};
+use crate::units::{bytes, count, float, percent};
 
 /// How often a plain line is printed without a bar.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -120,7 +120,10 @@ impl<'a> Display<'a> {
                 ));
             }
             Event::Resumable { bytes: n, .. } => self.resumable = Resumable::Bytes(bytes(*n)),
-            Event::StartedOver { .. } | Event::StreamsReduced { .. } => {
+            Event::StartedOver { .. }
+            | Event::StreamsReduced { .. }
+            | Event::InPlace { .. }
+            | Event::Grown { .. } => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
                 }
@@ -231,6 +234,14 @@ impl<'a> Display<'a> {
 pub(crate) fn notice(event: &Event) -> Option<String> {
     match event {
         Event::StartedOver { reason, .. } => Some(format!("starting over: {reason}")),
+        Event::Grown { delivered, .. } => Some(format!(
+            "the file has grown meanwhile: its first {} are delivered, as many as it had at the start",
+            count(*delivered, "byte")
+        )),
+        Event::InPlace { .. } => Some(
+            "the output is a mount point: it is written in place at the end, not replaced in one step"
+                .to_owned(),
+        ),
         Event::Resumable { bytes: n, .. } => Some(format!("{} saved", bytes(*n))),
         Event::StreamsReduced { streams, requested, .. } => {
             Some(format!("using {streams} of {requested} streams: no more files may be open (ulimit -n)"))

@@ -18,9 +18,9 @@ use crate::sync::Lock;
 
 /// An event of a transfer.
 ///
-/// The grammar is `StreamsReduced? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt |
-/// StreamsReduced)* Publishing?`, cut off anywhere by a failure, and then perhaps `Resumable`; the outcome itself is what the transfer
-/// returns.
+/// The grammar is `InPlace? StreamsReduced? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost |
+/// BlockCorrupt | Grown | StreamsReduced)* Publishing?`, cut off anywhere by a failure, and then perhaps `Resumable`; the outcome
+/// itself is what the transfer returns.
 ///
 /// Guaranteed events are always delivered. The others are left out when events are not read as fast as they occur.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,11 +73,25 @@ pub enum Event {
         /// How many were requested.
         requested: StreamCount,
     },
+    /// The output is a mount point, as files that are mounted into a container are. Nothing can be renamed to it, so it is written in
+    /// place when everything is verified: if that is interrupted, it has parts of both files until the transfer is started again.
+    /// Guaranteed, at most once, as the first event.
+    #[non_exhaustive]
+    InPlace {
+        /// The part file that is copied over it.
+        path: PathBuf,
+    },
     /// There was a part file that cannot be resumed. Guaranteed, at most once.
     #[non_exhaustive]
     StartedOver {
         /// The reason, for people.
         reason: &'static str,
+    },
+    /// The remote file has grown since the transfer started. What is delivered are the bytes that it had then. Guaranteed, at most once.
+    #[non_exhaustive]
+    Grown {
+        /// The size that is delivered.
+        delivered: u64,
     },
     /// Everything has arrived and is verified; the output is put in place, which may wait for a disk. Guaranteed, once.
     Publishing,

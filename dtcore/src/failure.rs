@@ -255,6 +255,15 @@ impl Failure {
         Self::System { action, source: io::Error::other(reason) }
     }
 
+    /// The error where the system allows no more threads.
+    #[cfg(feature = "client")]
+    pub(crate) fn no_threads() -> Self {
+        Self::System {
+            action: "start threads",
+            source: io::Error::from_raw_os_error(rustix::io::Errno::AGAIN.raw_os_error()),
+        }
+    }
+
     /// The error of a blocking call that has panicked.
     pub(crate) fn thread_died(action: &'static str) -> Self {
         Self::system(action, "its thread has panicked")

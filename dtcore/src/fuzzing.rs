@@ -6,7 +6,7 @@
 use crate::digest::{Blake3Digest, RangeDigest};
 use crate::manifest::Manifest;
 use crate::proto::v2::{
-    FRAME_LEN, HELLO_LEN, Hello, MAX_REASON, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Response,
+    FRAME_LEN, Growth, HELLO_LEN, Hello, MAX_REASON, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Response,
     SessionOffer, TRAILER_LEN, TrailerHead, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, encode_trailer,
     reason_of,
 };
@@ -87,7 +87,8 @@ pub fn trailer(bytes: &[u8]) {
         && count == trailer.count
     {
         let digests: Vec<RangeDigest> = digests.iter().copied().map(RangeDigest).collect();
-        let again = encode_trailer(trailer.result.map(|()| digests.as_slice()), count);
+        let growth = trailer.result.unwrap_or(Growth::None);
+        let again = encode_trailer(trailer.result.map(|_| digests.as_slice()), growth, count);
         assert_eq!(again.first_chunk(), Some(head));
         assert_eq!(again.len(), TRAILER_LEN + digests.len() * RangeDigest::LEN);
     }

@@ -148,3 +148,4 @@ pub use server::{
 };
 #[cfg(feature = "client")]
 pub use sink::{Engine, InvalidEngine};
+pub use sys::available_threads;

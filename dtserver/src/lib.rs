@@ -10,14 +10,23 @@ mod watch;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use dtcli::{raise_open_files, reason};
-use dtcore::{Server, ServerError};
+use dtcore::{Server, ServerError, available_threads};
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use args::Args;
 use watch::Watch;
+
+/// How many threads the server may use besides one for each core: to read from disks, and for its log.
+const SPARE_THREADS: usize = 8;
+
+/// With fewer threads it cannot serve: one that works, one that reads, and one for the log.
+const MIN_THREADS: usize = 3;
 
 /// How long threads that wait for a disk may take to end when everything else has ended.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -36,12 +45,33 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Failure> {
     log::start(args);
-    raise_open_files().map_err(Failure::System)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::System)?;
+    let n_streams = raise_open_files().map_err(Failure::System)?;
+    if n_streams < u64::try_from(args.max_streams.get()).unwrap_or(u64::MAX) {
+        warn!(streams = n_streams, "no more files may be open (ulimit -n): fewer streams than --max-streams");
+    }
+    let runtime = runtime().map_err(Failure::System)?;
     let result = runtime.block_on(serve(args));
     runtime.shutdown_timeout(LAST_WAIT);
     result
+}
+
+/// As many threads as there are cores, or as there may be.
+fn runtime() -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    let n_cores = available_parallelism().map_or(1, usize::from);
+    let wanted = n_cores + SPARE_THREADS;
+    let n = available_threads(wanted);
+    if n < MIN_THREADS {
+        return Err(io::Error::other(format!("only {n} threads may be started; raise ulimit -u")));
+    }
+    if n < wanted {
+        warn!(threads = n, "no more threads may be started (ulimit -u)");
+        // One is the log's.
+        builder
+            .worker_threads(n_cores.min(n - 2))
+            .max_blocking_threads((n - 1).saturating_sub(n_cores).max(1));
+    }
+    builder.enable_all().build()
 }
 
 async fn serve(args: &Args) -> Result<(), Failure> {

@@ -1,7 +1,9 @@
 //! The command lines: exit codes, messages, signals, and the files that remain.
 
 mod exit_codes;
+mod limits;
 mod messages;
+mod odd_outputs;
 mod outputs;
 mod signals;
 mod usage;

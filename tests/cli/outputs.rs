@@ -30,6 +30,50 @@ fn output_gets_the_usual_mode() {
     }
 }
 
+#[test]
+fn output_is_named_after_the_remote_file_where_it_has_no_name() {
+    let workspace = Workspace::new();
+    fs::create_dir(workspace.root().join("sub")).expect("it is made");
+    let content = workspace.serve_pattern("sub/a b", 1, MIB);
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    let addr = server.addr.to_string();
+    for output in [vec![], vec![".".to_owned()], vec![format!("{}/", workspace.outputs().display())]] {
+        let mut command = Command::new(PROGRAMS.client);
+        command.args([&addr, "4", "sub/a b"]).args(&output).current_dir(workspace.outputs());
+        Process::start(command, "dtclient", None).finish_within(PATIENCE).assert_success();
+        assert!(fs::read(workspace.output("a b")).expect("it is there") == content, "{output:?}");
+        fs::remove_file(workspace.output("a b")).expect("it is ours");
+    }
+    workspace.assert_outputs(&[]);
+}
+
+#[test]
+fn output_gets_time_and_mode_of_the_remote_file() {
+    let workspace = Workspace::new();
+    workspace.serve_pattern("f", 1, MIB);
+    let source = workspace.root().join("f");
+    let modified = std::time::UNIX_EPOCH + std::time::Duration::new(1_234_567_890, 123_456_789);
+    File::options().append(true).open(&source).expect("it opens").set_modified(modified).expect("it is set");
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o4751)).expect("it is ours");
+    let server = PROGRAMS.serve(&workspace.root()).ready();
+    File::create(workspace.output("other")).expect("it is made");
+    let usual = fs::metadata(workspace.output("other")).expect("it is there").permissions().mode() & 0o7777;
+    let cases: [(&[&str], bool, u32); 5] = [
+        (&[], true, usual),
+        (&["-p"], true, 0o751),
+        (&["--no-preserve"], false, usual),
+        (&["--protocol", "1"], false, usual),
+        (&["-p", "--engine", "map"], true, 0o751),
+    ];
+    for (options, keeps_time, mode) in cases {
+        PROGRAMS.fetch(server.addr, 4, "f", workspace.output("out")).options(options).run().assert_success();
+        let found = fs::metadata(workspace.output("out")).expect("it is there");
+        assert_eq!(found.modified().expect("it has one") == modified, keeps_time, "{options:?}");
+        assert_eq!(found.permissions().mode() & 0o7777, mode, "{options:?}");
+        fs::remove_file(workspace.output("out")).expect("it is ours");
+    }
+}
+
 /// Runs a client with `redirection` of its standard output, as a shell does it.
 fn redirected(redirection: &str, args: &[&str]) -> Outcome {
     let mut shell = Command::new("sh");

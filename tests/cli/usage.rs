@@ -29,7 +29,7 @@ fn help_and_version_are_printed() {
         "<ADDRESS>",
         "<STREAMS>",
         "<FILE>",
-        "<OUTPUT>",
+        "[OUTPUT]",
         "--quiet",
         "--verbose",
         "--no-clobber",
@@ -93,9 +93,12 @@ fn invalid_client_arguments_are_usage_errors() {
     let workspace = Workspace::new();
     let out = workspace.output("out");
     let out = out.to_str().expect("it is UTF-8");
-    let bad: [&[&str]; 26] = [
+    let bad: [&[&str]; 29] = [
         &[],
-        &[NOWHERE, "8", "f"],
+        &[NOWHERE, "8"],
+        &[NOWHERE, "8", "a/"],
+        &[NOWHERE, "8", "a/..", "/tmp"],
+        &["-p", "--no-preserve", NOWHERE, "8", "f", out],
         &[NOWHERE, "8", "f", out, "more"],
         &[NOWHERE, "0", "f", out],
         &[NOWHERE, "256", "f", out],

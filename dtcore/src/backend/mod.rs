@@ -3,6 +3,7 @@
 //! All calls may wait for a disk: make them on a thread that may block.
 
 pub(crate) mod fs;
+mod growing;
 mod reader;
 
 use std::fmt::Debug;
@@ -10,6 +11,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+pub(crate) use growing::GrowingObject;
 pub(crate) use reader::read_through;
 
 /// A set of objects with names, such as a directory.
@@ -38,6 +40,16 @@ pub(crate) trait Object: Send + Sync + Debug + 'static {
 
     /// The object's file, for `sendfile` and questions about the page cache; `None` if it is not a file.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether it may grow, and was seen to have.
+    fn has_grown(&self) -> bool {
+        false
+    }
+
+    /// The permission bits when it was opened, without setuid and the like.
+    fn mode(&self) -> Option<u32> {
+        None
+    }
 
     /// Whether it had holes when it was opened. Where memory holds the file, a mapping would fill them.
     fn is_sparse(&self) -> bool {
@@ -88,6 +100,12 @@ impl ObjectIdentity {
         self.changed
     }
 
+    /// This version, of which only the beginning counts, up to the size of `former`: the content is that of `former`, and everything that
+    /// shows a change is of now.
+    fn as_prefix_of(self, former: &Self) -> Self {
+        Self { size: former.size, modified: former.modified, ..self }
+    }
+
     /// Whether both identities belong to the same content.
     ///
     /// The change time does not count: removing or renaming a file changes it, and the content stays.
@@ -113,6 +131,8 @@ pub(crate) enum OpenError {
     Denied,
     #[error("permission denied")]
     Unreadable,
+    #[error("its size is not known, and it has over 16 MiB or no end")]
+    Endless,
     #[error(transparent)]
     Io(#[from] io::Error),
 }

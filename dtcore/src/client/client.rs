@@ -20,6 +20,7 @@ use crate::num::bounded;
 use crate::proto::v2::{Push, SessionRequest};
 use crate::receive::{EndNotice, RateLimit};
 use crate::schedule::RetryLimit;
+use crate::sink::system_time;
 
 /// A client of one server. Clones share its threads and its rate limit, as do all of its transfers.
 ///
@@ -111,7 +112,8 @@ impl Client {
 async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
     let control = Control::open(&options.server, options.connect_timeout, &[]).await?;
     let (streams, push) = (StreamCount::ONE, Push::default());
-    let body = SessionRequest { streams, digests: options.settings.digests(), push }.encode();
+    let body =
+        SessionRequest { streams, digests: options.settings.digests(), push, may_grow: false }.encode();
     let answer = control.request(&name, &body, AskUpgrade::Yes, options.first_answer_timeout()).await?;
     let ServerAnswer::V2 { offer, stream } = answer else {
         let what = "it speaks protocol 1 only".to_owned();
@@ -120,12 +122,7 @@ async fn stat(options: Options, name: OsString) -> Result<RemoteFile, Failure> {
     if let Some(stream) = stream {
         stream.end_session(EndNotice::Complete);
     }
-    let since_1970 = Duration::from_nanos(offer.modified.unsigned_abs());
-    let modified = if offer.modified < 0 {
-        SystemTime::UNIX_EPOCH - since_1970
-    } else {
-        SystemTime::UNIX_EPOCH + since_1970
-    };
+    let modified = system_time(offer.modified);
     Ok(RemoteFile { size: offer.manifest.size(), modified, blake3: offer.blake3, md5: offer.md5 })
 }
 

@@ -80,6 +80,30 @@ impl Download {
         self
     }
 
+    /// Whether a remote file that only grows during the transfer, as a log does, is delivered at the length that it had at the start,
+    /// which is the default; [`Event::Grown`](crate::Event::Grown) reports it. Else the transfer fails with
+    /// [`ErrorKind::SourceChanged`](crate::ErrorKind::SourceChanged), as it does for every other change.
+    ///
+    /// Every block is compared with a digest of what was sent, and in the end the whole with a digest for which the server reads the file
+    /// again. Bytes that were overwritten in the meantime are noticed by that; those overwritten before they were sent are not.
+    pub fn growth(mut self, allowed: bool) -> Self {
+        self.options.may_grow = allowed;
+        self
+    }
+
+    /// Whether the output gets the modification time of the remote file, which is the default. Protocol 1 does not report it.
+    pub fn preserve_times(mut self, preserve: bool) -> Self {
+        self.options.preserve.times = preserve;
+        self
+    }
+
+    /// Whether the output gets the permission bits of the remote file; never setuid, setgid or sticky. By default it has those of the
+    /// file that it replaces, or those that the umask leaves.
+    pub fn preserve_mode(mut self, preserve: bool) -> Self {
+        self.options.preserve.mode = preserve;
+        self
+    }
+
     /// Whether the file's MD5 is computed and compared with the server's too. Protocol 1 does so anyway.
     pub fn md5(mut self, md5: bool) -> Self {
         self.options.settings.md5 = if md5 { ComputeMd5::Yes } else { ComputeMd5::No };

@@ -17,7 +17,7 @@ use crate::manifest::{ByteRange, StreamCount};
 use crate::proto::v1;
 use crate::proto::v2::{Push, ReportedDigests, SessionOffer, SessionRequest};
 use crate::receive::{self, Offered};
-use crate::sink::{Output, Sink, SourceIdentity};
+use crate::sink::{Attributes, Output, Sink, SourceIdentity};
 use crate::sys::descriptors;
 
 /// How many bytes the server may send with its offer: one block of the commonest size. What fits arrives after two round trips,
@@ -48,6 +48,9 @@ pub(super) async fn run(
     });
     // Not cut off by `cancel`: what it creates must be known here to be removed.
     let (sink, gap) = opening.await.map_err(|_| Failure::thread_died("open the output"))??;
+    if sink.is_in_place() {
+        events.emit(Event::InPlace { path: sink.path().to_owned() });
+    }
     let options = with_affordable_streams(options, &events);
     let request = request(&options, gap);
     let negotiated = tokio::select! {
@@ -148,7 +151,8 @@ async fn negotiate(
 /// The request for a session, for a receiver that lacks the bytes of `gap`, and perhaps others after it.
 fn request(options: &Options, gap: ByteRange) -> SessionRequest {
     let push = Push { from: gap.start(), length: gap.len().min(PUSH) };
-    SessionRequest { streams: options.settings.streams, digests: options.settings.digests(), push }
+    let (streams, digests) = (options.settings.streams, options.settings.digests());
+    SessionRequest { streams, digests, push, may_grow: options.may_grow }
 }
 
 /// What the engine needs to know of an offer.
@@ -162,5 +166,9 @@ fn offered(options: &Options, offer: &SessionOffer) -> Offered {
     };
     let known = [offer.blake3.map(Checksum::Blake3), offer.md5.map(Checksum::Md5)];
     let digests = offer.blake3.map(|blake3| ReportedDigests { blake3, md5: offer.md5 });
-    Offered { identity, digests, known: known.into_iter().flatten().collect(), pushed: None }
+    let attributes = Attributes {
+        modified: Some(offer.modified).filter(|_| options.preserve.times),
+        mode: offer.mode.filter(|_| options.preserve.mode),
+    };
+    Offered { identity, digests, known: known.into_iter().flatten().collect(), pushed: None, attributes }
 }

@@ -22,8 +22,18 @@ pub(crate) struct Options {
     pub(crate) protocol: ProtocolChoice,
     pub(crate) clobber: Clobber,
     pub(crate) resume: Resume,
+    pub(crate) preserve: Preserve,
+    /// Whether the remote file may grow during the transfer.
+    pub(crate) may_grow: bool,
     pub(crate) connect_timeout: Duration,
     pub(crate) settings: Settings,
+}
+
+/// Which attributes of the remote file the output gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Preserve {
+    pub(crate) times: bool,
+    pub(crate) mode: bool,
 }
 
 /// Which protocol to speak.
@@ -58,6 +68,8 @@ impl Options {
             protocol: ProtocolChoice::default(),
             clobber: Clobber::default(),
             resume: Resume::Allowed,
+            preserve: Preserve { times: true, mode: false },
+            may_grow: true,
             connect_timeout: Duration::from_secs(10),
             settings: Settings {
                 streams: StreamCount::default(),

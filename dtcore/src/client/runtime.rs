@@ -1,13 +1,12 @@
 //! The threads that transfers run on: a set that all transfers of a client share, or a runtime of the program that embeds it.
 
-use std::io;
 use std::sync::Arc;
-use std::thread::{self, available_parallelism};
+use std::thread::available_parallelism;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::failure::Failure;
-use crate::sync::Lock;
+use crate::sys::available_threads;
 
 /// More threads than this gain nothing: the work of streams is moving memory.
 const MAX_THREADS: usize = 8;
@@ -15,9 +14,8 @@ const MAX_THREADS: usize = 8;
 /// How many outputs may be opened, read back or published at once; more wait for their turn.
 const MAX_BLOCKING_THREADS: usize = 32;
 
-/// How many threads a transfer needs besides those that move data: one prepares the output, one resolves names, one reads in
-/// order.
-const NEEDED_BESIDES: usize = 3;
+/// How many of them, and of those that read in order, a transfer may need at once.
+const BLOCKING_THREADS: usize = 3;
 
 /// Where transfers run.
 #[derive(Clone, Debug)]
@@ -35,16 +33,20 @@ pub(super) struct OwnThreads(Option<Runtime>);
 impl Threads {
     /// As many threads as there are cores, eight at most.
     pub(super) fn start() -> Result<Self, Failure> {
-        let failed = |source| Failure::System { action: "start threads", source };
-        let n_wanted = available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        let n_startable = startable(n_wanted + NEEDED_BESIDES).map_err(failed)?;
+        let n_workers = available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let wanted = n_workers + BLOCKING_THREADS;
+        let (n_workers, n_blocking) = match available_threads(wanted) {
+            0 | 1 => return Err(Failure::no_threads()),
+            n if n < wanted => (n_workers.min(n - 1), (n - 1).saturating_sub(n_workers).max(1)),
+            _ => (n_workers, MAX_BLOCKING_THREADS),
+        };
         let runtime = Builder::new_multi_thread()
-            .worker_threads(n_startable - NEEDED_BESIDES)
-            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .worker_threads(n_workers)
+            .max_blocking_threads(n_blocking)
             .thread_name("dt-transfer")
             .enable_all()
             .build()
-            .map_err(failed)?;
+            .map_err(|source| Failure::System { action: "start threads", source })?;
         Ok(Self::Own(Arc::new(OwnThreads(Some(runtime)))))
     }
 
@@ -64,35 +66,6 @@ impl Threads {
                 handle.spawn(task);
             }
         }
-    }
-}
-
-/// How many of `n` threads the system allows now, by starting them: tokio panics or waits indefinitely if it gets fewer than it
-/// expects. Starting a dozen takes less than a millisecond.
-///
-/// # Errors
-/// There are not enough for one that moves data.
-fn startable(n: usize) -> io::Result<usize> {
-    let gate = Arc::<Lock<()>>::default();
-    let closed = gate.lock();
-    let mut started = Vec::new();
-    let mut failed = None;
-    while started.len() < n && failed.is_none() {
-        let gate = Arc::clone(&gate);
-        match thread::Builder::new().name("dt-probe".to_owned()).spawn(move || drop(gate.lock())) {
-            Ok(thread) => started.push(thread),
-            Err(error) => failed = Some(error),
-        }
-    }
-    drop(closed);
-    let n_started = started.len();
-    for thread in started {
-        // It has nothing to panic about.
-        let _ = thread.join();
-    }
-    match failed {
-        Some(error) if n_started <= NEEDED_BESIDES => Err(error),
-        Some(_) | None => Ok(n_started),
     }
 }
 

@@ -34,7 +34,12 @@ impl TransferRequest {
                     Some(None) => Err(InvalidRequest::Push),
                 };
                 let push = Push { from: number("from")?, length: number("push")? };
-                Ok(Self::V2(SessionRequest { streams: v1.streams, digests, push }))
+                let may_grow = match value.get("growth") {
+                    None | Some(Value::Bool(false)) => false,
+                    Some(Value::Bool(true)) => true,
+                    Some(_) => return Err(InvalidRequest::Growth),
+                };
+                Ok(Self::V2(SessionRequest { streams: v1.streams, digests, push, may_grow }))
             }
         }
     }
@@ -49,7 +54,12 @@ mod tests {
     fn protocol_is_the_highest_that_both_sides_know() {
         let streams = StreamCount::default();
         let (v1, v2) = (TransferRequest::V1(v1::LegacyRequest { streams }), |digests| {
-            Ok(TransferRequest::V2(SessionRequest { streams, digests, push: Push::default() }))
+            Ok(TransferRequest::V2(SessionRequest {
+                streams,
+                digests,
+                push: Push::default(),
+                may_grow: false,
+            }))
         });
         for (rest, expected) in [
             ("", Ok(v1)),
@@ -59,6 +69,7 @@ mod tests {
             (r#", "protocol": 99, "md5": false"#, v2(WholeDigests::Blake3)),
             (r#", "protocol": 2, "md5": true, "x": []"#, v2(WholeDigests::Blake3AndMd5)),
             (r#", "protocol": 2, "md5": 1"#, Err(InvalidRequest::Md5)),
+            (r#", "protocol": 2, "growth": 1"#, Err(InvalidRequest::Growth)),
             (r#", "protocol": 2, "push": -1"#, Err(InvalidRequest::Push)),
             (r#", "protocol": 2, "from": "0""#, Err(InvalidRequest::Push)),
             (r#", "protocol": 0"#, Err(InvalidRequest::Protocol)),

@@ -50,6 +50,8 @@ pub(crate) enum InvalidRequest {
     Protocol,
     #[error("\"md5\" must be true or false")]
     Md5,
+    #[error("\"growth\" must be true or false")]
+    Growth,
     #[error("\"from\" and \"push\" must be whole numbers, at least 0")]
     Push,
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::frame_reader::FrameReader;
-use super::source::{EndNotice, RangeStream, ReadInterrupt};
+use super::source::{EndNotice, RangeStream, ReadInterrupt, Trailer};
 use super::wake::Wake;
 use crate::digest::RangeDigest;
 use crate::manifest::{BlockRun, Manifest};
 use crate::num::to_usize;
 use crate::proto::v2::{
-    ErrorCode, FRAME_LEN, Incoming, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Requester, TRAILER_LEN,
-    TrailerHead, Violation, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, reason_of,
+    FRAME_LEN, Incoming, PAYLOAD_CHECK_LEN, ReportedDigests, Request, Requester, TRAILER_LEN, TrailerHead,
+    Violation, WHOLE_DIGESTS_LEN, WholeDigests, checked_payload, reason_of,
 };
 use crate::sink::BlockLease;
 
@@ -125,11 +125,7 @@ impl RangeStream for DtStream {
         self.reader.discard(remaining, limit, wake).await
     }
 
-    async fn trailer(
-        &mut self,
-        run: BlockRun,
-        wake: &Wake,
-    ) -> Result<Result<Vec<RangeDigest>, ErrorCode>, ReadInterrupt> {
+    async fn trailer(&mut self, run: BlockRun, wake: &Wake) -> Result<Trailer, ReadInterrupt> {
         self.reader.ensure(trailer_len(run), wake).await?;
         let head = TrailerHead::decode(&self.reader.take_array()).map_err(|_| invalid())?;
         let digests = self.reader.take(trailer_len(run) - TRAILER_LEN);
@@ -141,7 +137,8 @@ impl RangeStream for DtStream {
         }
         self.requester.run_answered();
         let (digests, _) = digests.as_chunks::<{ RangeDigest::LEN }>();
-        Ok(head.result.map(|()| digests.iter().copied().map(RangeDigest).collect()))
+        let digests = digests.iter().copied().map(RangeDigest).collect();
+        Ok(head.result.map(|growth| (growth, digests)))
     }
 
     async fn digests(&mut self, which: WholeDigests, wake: &Wake) -> Result<ReportedDigests, ReadInterrupt> {

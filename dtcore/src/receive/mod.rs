@@ -44,7 +44,9 @@ use crate::manifest::BlockRun;
 use crate::num::to_usize;
 use crate::proto::v2::{ReportedDigests, WholeDigests};
 use crate::schedule::{Policy, Scheduler};
-use crate::sink::{BeginError, Checked, FileSink, Outcome as Recovery, Recovered, Sink, SourceIdentity};
+use crate::sink::{
+    Attributes, BeginError, Checked, FileSink, Outcome as Recovery, Recovered, Sink, SourceIdentity,
+};
 use crate::sync::Lock;
 use completion::Completion;
 use file_digest::FileDigest;
@@ -67,6 +69,8 @@ pub(crate) struct Offered {
     pub(crate) known: Vec<Checksum>,
     /// What the sender sends without a request, on the first stream.
     pub(crate) pushed: Option<BlockRun>,
+    /// What the output is to have of the file besides its bytes.
+    pub(crate) attributes: Attributes,
 }
 
 /// Receives what `source` offers into `sink`, until the end or until `cancel`.
@@ -141,7 +145,7 @@ pub(crate) async fn run<S: Source>(
     });
     transfer.advance_reader();
     let received = receive(&transfer, n_streams, &sink, in_order.as_mut(), &cancel).await;
-    finish(&transfer, sink, received, started).await
+    finish(&transfer, sink, received, offered.attributes).await
 }
 
 /// The digests of the offer, if they are all that will be compared.
@@ -164,7 +168,7 @@ async fn finish<S: Source>(
     transfer: &Arc<ActiveTransfer<S>>,
     sink: Sink,
     received: Result<FileDigests, Failure>,
-    started: Instant,
+    attributes: Attributes,
 ) -> Result<Report, Failure> {
     let size = transfer.manifest.size();
     let digests = match received {
@@ -182,7 +186,7 @@ async fn finish<S: Source>(
             return Err(error);
         }
         let (is_resumable, part) = (sink.is_resumable(), sink.path().to_owned());
-        sink.publish(size, durability).inspect_err(|error| {
+        sink.publish(size, durability, attributes).inspect_err(|error| {
             // After the rename, only syncing can have failed.
             if is_resumable && part.exists() && !is_taken_away(error) {
                 emit_resumable(&shared);
@@ -200,7 +204,7 @@ async fn finish<S: Source>(
         md5: digests.md5,
         recovery: transfer.counters.recovery(),
         received_after: transfer.counters.received_after(),
-        elapsed: started.elapsed(),
+        elapsed: transfer.started.elapsed(),
     })
 }
 

@@ -11,7 +11,9 @@ use super::wake::{Wake, Woken};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
 use crate::manifest::{BlockRun, StreamId};
-use crate::proto::v2::{ErrorCode, Incoming, Replacing, ReportedDigests, Request, Violation, WholeDigests};
+use crate::proto::v2::{
+    ErrorCode, Growth, Incoming, Replacing, ReportedDigests, Request, Violation, WholeDigests,
+};
 use crate::sink::BlockLease;
 
 /// How errors name the other side and its file.
@@ -151,7 +153,7 @@ pub(crate) trait RangeStream: Send + fmt::Debug {
         &mut self,
         run: BlockRun,
         wake: &Wake,
-    ) -> impl Future<Output = Result<Result<Vec<RangeDigest>, ErrorCode>, ReadInterrupt>> + Send;
+    ) -> impl Future<Output = Result<Trailer, ReadInterrupt>> + Send;
 
     /// Receives the digests of the file.
     ///
@@ -173,6 +175,9 @@ pub(crate) trait RangeStream: Send + fmt::Debug {
     /// Closes the connection in order, for a receiver that has got what it needs.
     fn finish(self);
 }
+
+/// What follows the data of a run: the digest of every block, and whether the file has grown; or why the data is invalid.
+pub(crate) type Trailer = Result<(Growth, Vec<RangeDigest>), ErrorCode>;
 
 /// Why nothing more is read just now.
 #[derive(Debug)]

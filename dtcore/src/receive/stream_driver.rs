@@ -5,13 +5,13 @@ use std::io;
 use std::time::Duration;
 
 use super::settings::Verification;
-use super::source::{EndNotice, RangeStream, ReadInterrupt, RemoteName, Source};
+use super::source::{EndNotice, RangeStream, ReadInterrupt, RemoteName, Source, Trailer};
 use super::transfer::{ActiveTransfer, NextStep};
 use super::wake::{Wake, Woken};
 use crate::failure::Failure;
 use crate::manifest::{BlockId, BlockRun, StreamId};
 use crate::num::to_u64;
-use crate::proto::v2::{ErrorCode, Incoming, WholeDigests};
+use crate::proto::v2::{ErrorCode, Growth, Incoming, WholeDigests};
 use crate::schedule::Fault;
 use crate::sink::{BlockLease, Received};
 
@@ -151,7 +151,12 @@ impl<'a, S: Source> StreamDriver<'a, S> {
             Err(outcome) => Err(outcome),
         };
         let digests = match digests {
-            Ok(Ok(digests)) => digests,
+            Ok(Ok((growth, digests))) => {
+                if growth == Growth::Grown {
+                    self.transfer.grown();
+                }
+                digests
+            }
             Ok(Err(code)) => return Err(StreamOutcome::Failed(self.problem(code, String::new()))),
             Err(outcome) => {
                 let lens = arrived.iter().map(|block| self.transfer.manifest.range(block.id()).len());
@@ -275,7 +280,7 @@ impl<'a, S: Source> StreamDriver<'a, S> {
         &mut self,
         run: BlockRun,
         arrived: &mut VecDeque<Arrived>,
-    ) -> Result<Result<Vec<crate::digest::RangeDigest>, ErrorCode>, StreamOutcome> {
+    ) -> Result<Trailer, StreamOutcome> {
         loop {
             match self.stream.trailer(run, self.wake).await {
                 Ok(trailer) => return Ok(trailer),

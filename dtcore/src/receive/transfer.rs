@@ -59,6 +59,8 @@ pub(super) struct Counters {
     retries: AtomicU64,
     repaired_blocks: AtomicU64,
     streams_lost: AtomicU64,
+    /// Whether it was reported that the file has grown.
+    has_grown: AtomicBool,
     /// When the last block was verified, in nanoseconds since the start.
     received_after: AtomicU64,
     was_short: AtomicBool,
@@ -227,6 +229,13 @@ impl<S: Source> ActiveTransfer<S> {
     pub(super) fn skipped(&self, id: StreamId, block: BlockId) {
         self.scheduler.lock().skipped(id, block, self.now());
         self.counters.wasted(self.manifest.range(block).len());
+    }
+
+    /// The file has grown at the sender.
+    pub(super) fn grown(&self) {
+        if !self.counters.has_grown.swap(true, Ordering::Relaxed) {
+            self.events.emit(Event::Grown { delivered: self.manifest.size() });
+        }
     }
 
     /// The sender still computes the digests of the file, for which it has read `hashed` bytes.

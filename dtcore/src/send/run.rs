@@ -9,8 +9,9 @@ use super::run_digests::{RunDigests, RunPiece};
 use super::session::Session;
 use super::write::write_zeros;
 use super::{BodySender, Prefetcher};
+use crate::backend::Object;
 use crate::manifest::{BlockRun, ByteRange};
-use crate::proto::v2::{ErrorCode, encode_trailer};
+use crate::proto::v2::{ErrorCode, Growth, encode_trailer};
 use crate::transport::Connection;
 
 /// Sends runs of a session's file on one stream.
@@ -47,7 +48,7 @@ impl RunSender {
         session.add_bytes_sent(body.position() - range.start());
         let code = match sent {
             Ok(()) => match digests.finish().await {
-                Ok(digests) => return Ok(encode_trailer(Ok(&digests), run.count)),
+                Ok(digests) => return Ok(encode_trailer(Ok(&digests), growth_of(&**source), run.count)),
                 Err(code) => code,
             },
             Err(StreamFailure::SourceUnreadable) if source.is_unchanged() => ErrorCode::SourceUnreadable,
@@ -55,7 +56,7 @@ impl RunSender {
             Err(failure) => return Err(failure),
         };
         write_zeros(connection, range.end() - body.position(), stall_timeout).await?;
-        Ok(encode_trailer(Err(code), run.count))
+        Ok(encode_trailer(Err(code), Growth::None, run.count))
     }
 
     async fn send_pieces(
@@ -88,4 +89,8 @@ impl RunSender {
         }
         Ok(())
     }
+}
+
+fn growth_of(source: &dyn Object) -> Growth {
+    if source.has_grown() { Growth::Grown } else { Growth::None }
 }

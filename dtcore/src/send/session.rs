@@ -138,6 +138,7 @@ impl Session {
             secret: self.spec.secret.clone(),
             md5: self.context.digests.known_md5(&identity),
             blake3: self.context.digests.known_blake3(&identity),
+            mode: self.spec.source.mode(),
         }
     }
 

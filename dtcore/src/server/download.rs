@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::io::Interest;
 
-use crate::backend::Object;
+use crate::backend::{GrowingObject, Object};
 use crate::manifest::{BlockSize, Manifest};
 use crate::num::to_u64;
 use crate::proto::v2::{Replacing, Secret, SessionId, SessionRequest, WholeDigests};
@@ -137,6 +137,7 @@ fn create_session(
     (source, path): (Arc<dyn Object>, PathBuf),
     permit: Permit,
 ) -> Result<Arc<Session>, Refusal> {
+    let source = if wanted.may_grow { Arc::new(GrowingObject::new(source)) } else { source };
     let size = source.size();
     let manifest = Manifest::new(size, BlockSize::for_file(size))
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;

@@ -66,7 +66,7 @@ impl From<OpenError> for Refusal {
             | OpenError::NotRegular
             | OpenError::Outside
             | OpenError::TooLong => StatusCode::NOT_FOUND,
-            OpenError::Denied | OpenError::Unreadable => StatusCode::FORBIDDEN,
+            OpenError::Denied | OpenError::Unreadable | OpenError::Endless => StatusCode::FORBIDDEN,
             OpenError::Io(error) => return Self::of_opening(error),
         };
         Self::new(status, error.to_string())

@@ -16,7 +16,7 @@ pub(crate) use journal::JournalContents;
 pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity};
 pub(crate) use ordered::ReorderBuffer;
 pub(crate) use output::{OrderedWriter, Output, Sink};
-pub(crate) use part_file::{BeginError, Clobber, Durability, Resume};
+pub(crate) use part_file::{Attributes, BeginError, Clobber, Durability, Resume, system_time};
 pub use store::{Engine, InvalidEngine};
 pub(crate) use store::{FillError, Lease, Store};
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::file::FileSink;
 use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
 use super::memory::MemoryWriter;
 use super::ordered::ReorderBuffer;
-use super::part_file::{BeginError, Clobber, Durability, PartFile, Resume};
+use super::part_file::{Attributes, BeginError, Clobber, Durability, PartFile, Resume, folder_of, publish};
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
@@ -127,6 +127,10 @@ impl Sink {
             Output::Path(path) if clobber == Clobber::Refuse => {
                 return Err(Failure::OutputExists { path });
             }
+            Output::Path(path) if fs::metadata(&path).is_ok_and(|found| found.file_type().is_socket()) => {
+                let source = io::Error::other("it is a socket");
+                return Err(Failure::LocalFile { action: "write", path, source });
+            }
             Output::Path(path) => (OrderedWriter::Path(path.clone()), path),
             Output::Writer(writer, name) => (OrderedWriter::Open(Lock::new(writer)), PathBuf::from(name)),
             Output::Memory(store, limit) => return Ok(Self::Memory(store, limit)),
@@ -203,6 +207,11 @@ impl Sink {
         self.part().is_some_and(PartFile::is_resumable)
     }
 
+    /// Whether an existing output is written in place at the end, rather than replaced.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.part().is_some_and(|part| part.in_place.is_some())
+    }
+
     /// Fails if the part file's name is gone, or belongs to another file.
     pub(crate) fn check_name(&self) -> Result<(), Failure> {
         self.part().map_or(Ok(()), PartFile::check_name)
@@ -263,7 +272,7 @@ impl Sink {
 
     /// A store for bytes whose place in the file is not known yet: on the same file system as the output.
     pub(crate) fn spill(&self) -> Result<Arc<dyn Store>, Failure> {
-        let folder = self.part().map_or_else(std::env::temp_dir, |part| part.folder().to_owned());
+        let folder = self.part().map_or_else(std::env::temp_dir, |part| folder_of(&part.path).to_owned());
         Ok(Arc::new(PwriteStore::of_unknown_size(spool(&folder)?)))
     }
 
@@ -297,9 +306,14 @@ impl Sink {
     }
 
     /// Puts the complete and verified file of `len` bytes in its place.
-    pub(crate) fn publish(self, len: u64, durability: Durability) -> Result<Option<PathBuf>, Failure> {
+    pub(crate) fn publish(
+        self,
+        len: u64,
+        durability: Durability,
+        attributes: Attributes,
+    ) -> Result<Option<PathBuf>, Failure> {
         match self {
-            Self::File(part) => part.publish(len, durability).map(Some),
+            Self::File(part) => publish(part, len, durability, attributes).map(Some),
             Self::Ordered { .. } | Self::Memory(..) => Ok(None),
         }
     }

@@ -3,9 +3,9 @@
 //! Their names are derived from the output's. Another user may have chosen such a name, or planted a file under it in a
 //! shared folder, so every existing file is checked before it is used or removed.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{OFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr};
@@ -13,9 +13,29 @@ use rustix::fs::{OFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 /// The extended attribute that marks sidecar files.
 const MARK: &str = "user.dt.part";
 
-/// Creates a file that must not exist.
+/// What the owner of a sidecar file must be allowed, so that a later transfer can use it.
+const OWNER: u32 = 0o600;
+
+/// Creates a file that must not exist. Whatever the umask, its owner can open it again.
 pub(super) fn create(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    if mode & OWNER != OWNER {
+        file.set_permissions(Permissions::from_mode(mode | OWNER))?;
+    }
+    Ok(file)
+}
+
+/// Takes from a new file what the umask takes from its owner.
+pub(super) fn apply_umask(file: &File) -> io::Result<()> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(0);
+    if umask & OWNER == 0 {
+        return Ok(());
+    }
+    let mode = file.metadata()?.permissions().mode();
+    file.set_permissions(Permissions::from_mode(mode & !umask))
 }
 
 /// Marks a sidecar file.

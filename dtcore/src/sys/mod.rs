@@ -10,9 +10,11 @@ mod map;
 mod mapped_range;
 mod piece_reader;
 mod range_lock;
+mod threads;
 
 #[cfg(feature = "client")]
 pub(crate) use map::{Map, MapWriter};
 pub(crate) use mapped_range::MappedRange;
 pub(crate) use piece_reader::{PIECE, PieceReader};
 pub(crate) use range_lock::RangeLock;
+pub use threads::available_threads;

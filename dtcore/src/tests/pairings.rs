@@ -28,7 +28,7 @@ use crate::send::digest_cache::{DigestCache, MIN_AGE};
 use crate::send::{
     Context, FairQueue, Opening, Places, Session, SessionSpec, Share, Tasks, Timeouts, serve_stream,
 };
-use crate::sink::{Clobber, Durability, Engine, Output, Resume, Sink, SourceIdentity};
+use crate::sink::{Attributes, Clobber, Durability, Engine, Output, Resume, Sink, SourceIdentity};
 use crate::transport::Connection;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -171,7 +171,13 @@ async fn receive(source: impl Source, folder: &Path) -> Report {
         version: SourceVersion([1; 16]),
         remote: [2; 32],
     };
-    let offered = Offered { identity, digests: None, known: Vec::new(), pushed: None };
+    let offered = Offered {
+        identity,
+        digests: None,
+        known: Vec::new(),
+        pushed: None,
+        attributes: Attributes::default(),
+    };
     let sink = Sink::open(Output::Path(output.clone()), Clobber::Replace, Resume::Allowed).unwrap();
     let settings = Settings {
         streams: StreamCount::new(STREAMS).unwrap(),

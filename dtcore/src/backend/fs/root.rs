@@ -72,7 +72,13 @@ impl Root {
             Errno::ACCESS | Errno::PERM => OpenError::Unreadable,
             error => OpenError::Io(error.into()),
         })?;
-        SourceFile::new(file).map_err(OpenError::Io)
+        SourceFile::new(file).map_err(|error| {
+            if error.kind() == io::ErrorKind::FileTooLarge {
+                OpenError::Endless
+            } else {
+                OpenError::Io(error)
+            }
+        })
     }
 
     /// The place that `name` resolves to, not opened for reading.

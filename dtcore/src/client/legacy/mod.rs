@@ -24,7 +24,7 @@ use crate::failure::{Awaited, DigestOrigin, Failure};
 use crate::manifest::{StaticSplit, StreamId};
 use crate::receive::compare;
 use crate::receive::in_order::{Duties, InOrderReader, InOrderResult};
-use crate::sink::Sink;
+use crate::sink::{Attributes, Sink};
 use crate::transport::connect_retrying;
 use part::{Part, PartFault};
 use parts::Parts;
@@ -84,7 +84,7 @@ pub(super) async fn run(
         compare(&name, &digests, origin, expected)?;
     }
     Ok(Report {
-        output: sink.publish(bytes, transfer.options.settings.durability)?,
+        output: sink.publish(bytes, transfer.options.settings.durability, Attributes::default())?,
         bytes,
         protocol: 1,
         received: bytes,

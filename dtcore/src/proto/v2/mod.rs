@@ -22,7 +22,7 @@ pub(crate) use hello::{HELLO_LEN, Hello, MAGIC, Replacing, Secret, SessionId};
 pub(crate) use offer::{Push, SessionOffer, SessionRequest, SourceVersion};
 pub(crate) use requester::{Incoming, Requester, Violation};
 pub(crate) use responder::{Responder, Step};
-pub(crate) use trailer::{TRAILER_LEN, TrailerHead, encode_trailer};
+pub(crate) use trailer::{Growth, TRAILER_LEN, TrailerHead, encode_trailer};
 
 /// The number of the protocol, in JSON and in the hello.
 pub(crate) const VERSION: u8 = 2;

@@ -19,6 +19,8 @@ pub(crate) struct SessionRequest {
     pub(crate) digests: WholeDigests,
     /// What the sender may send with the offer.
     pub(crate) push: Push,
+    /// Whether the file may grow meanwhile, and is then sent up to the length that was offered.
+    pub(crate) may_grow: bool,
 }
 
 /// What a sender may send with its offer, without a request.
@@ -48,7 +50,8 @@ impl SessionRequest {
             Push { length: 0, .. } => String::new(),
             Push { from, length } => format!(", \"from\": {from}, \"push\": {length}"),
         };
-        format!("{{\"threads\": {}, \"protocol\": {VERSION}{digests}{push}}}", self.streams)
+        let growth = if self.may_grow { ", \"growth\": true" } else { "" };
+        format!("{{\"threads\": {}, \"protocol\": {VERSION}{digests}{push}{growth}}}", self.streams)
     }
 }
 
@@ -75,7 +78,12 @@ pub(crate) struct SessionOffer {
     /// The digests of the file, if they are known without work.
     pub(crate) md5: Option<Md5Digest>,
     pub(crate) blake3: Option<Blake3Digest>,
+    /// The permission bits of the file, without setuid and the like.
+    pub(crate) mode: Option<u32>,
 }
+
+/// All permission bits.
+const PERMISSIONS: u32 = 0o777;
 
 impl SessionOffer {
     /// The JSON.
@@ -85,7 +93,7 @@ impl SessionOffer {
         };
         format!(
             "{{\"protocol\": {VERSION}, \"size\": {}, \"modified\": {}, \"version\": \"{}\", \"block\": {}, \
-             \"session\": \"{}\", \"secret\": \"{}\", \"hash\": {}, \"blake3\": {}}}",
+             \"session\": \"{}\", \"secret\": \"{}\", \"hash\": {}, \"blake3\": {}{}}}",
             self.manifest.size(),
             self.modified,
             self.version,
@@ -94,6 +102,7 @@ impl SessionOffer {
             self.secret.to_hex(),
             quoted(self.md5.map(|digest| digest.to_string())),
             quoted(self.blake3.map(|digest| digest.to_string())),
+            self.mode.map_or_else(String::new, |mode| format!(", \"mode\": {mode}")),
         )
     }
 
@@ -110,6 +119,7 @@ impl SessionOffer {
             secret: String,
             hash: Option<String>,
             blake3: Option<String>,
+            mode: Option<u32>,
         }
         let body: Body =
             serde_json::from_slice(body).map_err(|_| InvalidOffer("a key is missing or mistyped"))?;
@@ -128,6 +138,7 @@ impl SessionOffer {
             secret: from_hex(&body.secret).map(Secret).ok_or(InvalidOffer("invalid secret"))?,
             md5: optional(body.hash).map_err(|_| InvalidOffer("invalid hash"))?,
             blake3: optional(body.blake3).map_err(|_| InvalidOffer("invalid blake3"))?,
+            mode: body.mode.map(|mode| mode & PERMISSIONS),
         })
     }
 
@@ -164,6 +175,7 @@ mod tests {
             secret: Secret([0x53; 16]),
             md5: None,
             blake3: Some(Blake3Digest::of(b"")),
+            mode: Some(0o640),
         }
     }
 
@@ -172,12 +184,16 @@ mod tests {
         let text = format!(
             "{{\"protocol\": 2, \"size\": 2147483648, \"modified\": -5, \"version\": \"{}\", \"block\": 1048576, \
              \"session\": \"00000000000000a7\", \"secret\": \"{}\", \"hash\": null, \
-             \"blake3\": \"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262\"}}",
+             \"blake3\": \"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262\", \"mode\": 416}}",
             "9f".repeat(16),
             "53".repeat(16)
         );
         assert_eq!(offer().encode(), text);
         assert_eq!(SessionOffer::decode(text.as_bytes()), Ok(offer()));
+        let setuid = text.replace("416", "2541");
+        assert_eq!(SessionOffer::decode(setuid.as_bytes()).unwrap().mode, Some(0o755));
+        let unknown = text.replace(", \"mode\": 416", "");
+        assert_eq!(SessionOffer::decode(unknown.as_bytes()), Ok(SessionOffer { mode: None, ..offer() }));
         assert!(SessionOffer::is_claimed(text.as_bytes()));
         assert!(!SessionOffer::is_claimed(br#"{"hash": "x", "port": 1}"#));
     }
@@ -208,9 +224,12 @@ mod tests {
     fn request_is_understood_by_both_protocols() {
         let (streams, digests) = (StreamCount::default(), WholeDigests::Blake3AndMd5);
         let push = Push { from: 0, length: 524_288 };
-        let request = SessionRequest { streams, digests, push };
+        let request = SessionRequest { streams, digests, push, may_grow: true };
         let text = request.encode();
-        assert_eq!(text, r#"{"threads": 8, "protocol": 2, "md5": true, "from": 0, "push": 524288}"#);
+        assert_eq!(
+            text,
+            r#"{"threads": 8, "protocol": 2, "md5": true, "from": 0, "push": 524288, "growth": true}"#
+        );
         assert_eq!(TransferRequest::decode(text.as_bytes()), Ok(TransferRequest::V2(request)));
         assert_eq!(v1::LegacyRequest::decode(text.as_bytes()), Ok(v1::LegacyRequest { streams }));
     }

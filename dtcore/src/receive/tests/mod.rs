@@ -25,7 +25,7 @@ use crate::digest::{Blake3Digest, RangeDigest};
 use crate::event;
 use crate::failure::Failure;
 use crate::manifest::{BlockRun, BlockSet, BlockSize, Manifest, StreamCount, StreamId};
-use crate::proto::v2::{Replacing, ReportedDigests, Response, WireRun, encode_trailer};
+use crate::proto::v2::{Growth, Replacing, ReportedDigests, Response, WireRun, encode_trailer};
 use crate::schedule::{Policy, Scheduler};
 use crate::sink::{Durability, Engine, FileSink, open};
 use crate::sync::Lock;
@@ -184,7 +184,11 @@ fn data(manifest: Manifest, first: u64, count: u32) -> Vec<u8> {
     let blocks = first..first + u64::from(count);
     let digests: Vec<_> = blocks.clone().map(|block| digest(manifest, block)).collect();
     let bytes = blocks.flat_map(|block| content(manifest, block));
-    header(manifest, run).into_iter().chain(bytes).chain(encode_trailer(Ok(&digests), count)).collect()
+    header(manifest, run)
+        .into_iter()
+        .chain(bytes)
+        .chain(encode_trailer(Ok(&digests), Growth::None, count))
+        .collect()
 }
 
 /// The digests of the file, as a frame.

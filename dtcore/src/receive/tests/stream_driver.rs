@@ -11,7 +11,9 @@ use super::{
 };
 use crate::failure::Failure;
 use crate::manifest::BlockRun;
-use crate::proto::v2::{ErrorCode, FRAME_LEN, Request, Response, TRAILER_LEN, WireRun, encode_trailer};
+use crate::proto::v2::{
+    ErrorCode, FRAME_LEN, Growth, Request, Response, TRAILER_LEN, WireRun, encode_trailer,
+};
 use crate::receive::stream_driver::{StreamDriver, StreamOutcome};
 use crate::receive::supervise::outcome;
 use crate::receive::transfer::ActiveTransfer;
@@ -255,11 +257,12 @@ async fn failed_transfer_says_that_it_leaves() {
 async fn unexpected_response_ends_the_connection_or_the_transfer() {
     let manifest = small().manifest;
     let run = manifest.run(0, 1).unwrap();
-    let useless = |code| [&header(manifest, run)[..], &[0; 100], &encode_trailer(Err(code), 1)].concat();
+    let useless =
+        |code| [&header(manifest, run)[..], &[0; 100], &encode_trailer(Err(code), Growth::None, 1)].concat();
     let other_count = [
         &header(manifest, run)[..],
         &content(manifest, 0),
-        &encode_trailer(Ok(&[digest(manifest, 0); 2]), 2),
+        &encode_trailer(Ok(&[digest(manifest, 0); 2]), Growth::None, 2),
     ];
     let refusal = |code, reason| Response::refusal(code, reason);
     for (response, expected) in [

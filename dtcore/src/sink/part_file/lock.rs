@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, XattrFlags, flock, fremovexattr, fsetxattr, getxattr};
 use rustix::io::Errno;
 
 use crate::failure::Failure;
@@ -159,17 +159,43 @@ pub(super) fn copy_permissions(output: &Path, file: &File) -> io::Result<()> {
     let created = file.metadata()?;
     // setuid and the like belong to the old content.
     let mut mode = replaced.permissions().mode() & 0o777;
-    if (created.uid(), created.gid()) != (replaced.uid(), replaced.gid()) {
-        let chowned = fchown(file, Some(replaced.uid()), Some(replaced.gid()));
-        if chowned.is_err() {
-            // A group that is not the output's gets no more than all users.
-            mode &= 0o707 | (mode & 0o007) << 3;
-        }
+    let is_chowned = (created.uid(), created.gid()) == (replaced.uid(), replaced.gid())
+        || fchown(file, Some(replaced.uid()), Some(replaced.gid())).is_ok();
+    if !is_chowned {
+        // A group that is not the output's gets no more than all users.
+        mode &= 0o707 | (mode & 0o007) << 3;
+    }
+    // With the owner and group of the old one only: the rights of both are among those of the list.
+    let list = if is_chowned { access_list(output)? } else { None };
+    match list {
+        Some(list) => fsetxattr(file, ACCESS_LIST, &list, XattrFlags::empty())?,
+        // The folder may give every new file a list. Where there are none, there is nothing to remove.
+        None => drop(fremovexattr(file, ACCESS_LIST)),
     }
     match file.set_permissions(Permissions::from_mode(mode)) {
         // The file system has no permissions.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
         result => result,
+    }
+}
+
+/// The extended attribute that holds the access control list of a file.
+const ACCESS_LIST: &str = "system.posix_acl_access";
+
+/// The largest list that is copied: some thousand users.
+const MAX_ACCESS_LIST: usize = 64 << 10;
+
+/// The access control list of the file at `path`, if it has one.
+fn access_list(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut list = vec![0; MAX_ACCESS_LIST];
+    match getxattr(path, ACCESS_LIST, &mut list) {
+        Ok(len) => {
+            list.truncate(len);
+            Ok(Some(list))
+        }
+        // There is none, or the file system has none.
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

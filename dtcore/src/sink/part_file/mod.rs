@@ -3,10 +3,12 @@
 //! The part file's name is derived from the output's, so that a later transfer finds it and resumes it or removes it, and part
 //! files do not pile up. Its lock excludes a second transfer to the same output.
 
+mod attributes;
 mod copy;
 mod lock;
 mod naming;
 mod publish;
+mod replacing;
 mod resume;
 #[cfg(test)]
 mod tests;
@@ -19,8 +21,11 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::sink::journal::{self, Journal};
 use crate::sink::sidecar::{is_named, mark};
+pub(crate) use attributes::{Attributes, system_time};
 use lock::{ClaimedFile, Exclusion, StalePartFile, copy_permissions, create_locked, is_locked};
-use naming::{folder_of, journal_path, part_path, resolve};
+pub(crate) use naming::folder_of;
+use naming::{journal_path, part_path, resolve};
+pub(crate) use publish::publish;
 pub(crate) use resume::BeginError;
 
 /// Whether an existing output is replaced.
@@ -53,6 +58,8 @@ pub(crate) struct PartFile {
     journal: PathBuf,
     output: PathBuf,
     clobber: Clobber,
+    /// The output, if it is a mount point and so written in place at the end.
+    pub(crate) in_place: Option<File>,
     exclusion: Exclusion,
     state: PartState,
 }
@@ -85,6 +92,7 @@ impl PartFile {
     /// [`Failure::OutputExists`], [`Failure::OutputInUse`], or a local file error.
     pub(crate) fn lock(output: &Path, clobber: Clobber, resume: Resume) -> Result<Self, Failure> {
         let output = resolve(output, clobber)?;
+        let mut in_place = replacing::in_place(&output)?;
         let (path, journal) = (part_path(&output), journal_path(&output));
         // The output itself may be the part file of another transfer.
         if is_locked(&output) {
@@ -116,7 +124,9 @@ impl PartFile {
                 Err(error) => return Err(Failure::local("create", path, 0, error)),
             };
             let Some((ClaimedFile { file, exclusion }, state)) = locked else { continue };
-            let part = Self { file, path, journal: journal.clone(), output, clobber, exclusion, state };
+            let in_place = in_place.take();
+            let part =
+                Self { file, path, journal: journal.clone(), output, clobber, in_place, exclusion, state };
             // The previous holder of the lock may have published in the meantime.
             if clobber == Clobber::Refuse && fs::symlink_metadata(&part.output).is_ok() {
                 return Err(Failure::OutputExists { path: part.output.clone() });
@@ -134,18 +144,6 @@ impl PartFile {
     fn prepare(&self) -> io::Result<()> {
         mark(&self.file);
         copy_permissions(&self.output, &self.file)
-    }
-
-    /// The folder that contains the part file and the output.
-    pub(crate) fn folder(&self) -> &Path {
-        folder_of(&self.path)
-    }
-
-    /// Truncates the file to `len` bytes and renames it to the output, atomically.
-    ///
-    /// With [`Durability::Synced`] the bytes and the name are on the disk when this returns.
-    pub(crate) fn publish(self, len: u64, durability: Durability) -> Result<PathBuf, Failure> {
-        publish::publish(self, len, durability)
     }
 
     /// Fails if the part file was removed or renamed, or another file has its name.

@@ -65,13 +65,21 @@ fn sidecar_path(output: &Path, suffix: &str) -> PathBuf {
     let output_name = output.file_name().unwrap_or_default().as_bytes();
     let mut name = output_name.to_vec();
     if name.len() + suffix.len() > MAX_NAME {
-        name.truncate(MAX_NAME - suffix.len() - 33);
+        let mut end = MAX_NAME - suffix.len() - 33;
+        // Some file systems take no part of a character.
+        if let Ok(text) = str::from_utf8(output_name) {
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+        }
+        name.truncate(end);
         name.extend_from_slice(format!(".{}", Md5Digest::of(output_name)).as_bytes());
     }
     name.extend_from_slice(suffix.as_bytes());
     output.with_file_name(OsString::from_vec(name))
 }
 
-pub(super) fn folder_of(path: &Path) -> &Path {
+/// The folder that contains `path`.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

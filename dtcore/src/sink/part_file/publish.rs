@@ -1,7 +1,7 @@
 //! Publishing: a part file that is complete and verified becomes the output.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, fsync, renameat_with, syncfs};
@@ -10,13 +10,20 @@ use rustix::io::Errno;
 use super::copy::private_path;
 use super::lock::Exclusion;
 use super::naming::folder_of;
-use super::{Clobber, Durability, PartFile, PartState};
+use super::{Attributes, Clobber, Durability, PartFile, PartState};
 use crate::failure::Failure;
 use crate::sink::sidecar::{self, is_named, unmark};
 use crate::sys::filesystem;
 
-/// As [`PartFile::publish`].
-pub(super) fn publish(mut part: PartFile, len: u64, durability: Durability) -> Result<PathBuf, Failure> {
+/// Truncates the part file to `len` bytes, gives it these attributes, and renames it to the output, atomically.
+///
+/// With [`Durability::Synced`] the bytes and the name are on the disk when this returns.
+pub(crate) fn publish(
+    mut part: PartFile,
+    len: u64,
+    durability: Durability,
+    attributes: Attributes,
+) -> Result<PathBuf, Failure> {
     let local = |action, path: &Path| {
         let path = path.to_owned();
         move |source| Failure::local(action, path, len, source)
@@ -35,6 +42,13 @@ pub(super) fn publish(mut part: PartFile, len: u64, durability: Durability) -> R
     if !is_named(&part.file, &part.path) {
         return Err(part.changed_by_other("publish"));
     }
+    if let Some(output) = part.in_place.take() {
+        return write_in_place(part, output, len, durability, attributes);
+    }
+    if !part.output.exists() {
+        sidecar::apply_umask(&part.file).map_err(local("set the mode of", &part.path))?;
+    }
+    attributes.apply(&part.file).map_err(local("set the mode of", &part.path))?;
     match part.exclusion {
         Exclusion::Locked => rename(&part.path, &part.output, part.clobber)?,
         Exclusion::Absent => rename_own(&part.file, &part.path, &part.output, part.clobber)?,
@@ -54,6 +68,35 @@ pub(super) fn publish(mut part: PartFile, len: u64, durability: Durability) -> R
         let _ = journal.remove();
     }
     synced.map_err(local("sync", folder_of(&part.output)))?;
+    Ok(part.output.clone())
+}
+
+/// Copies the part file over the output. Until that is done, the part file and its journal stay: the same transfer, started again,
+/// does no more than this.
+fn write_in_place(
+    mut part: PartFile,
+    mut output: File,
+    len: u64,
+    durability: Durability,
+    attributes: Attributes,
+) -> Result<PathBuf, Failure> {
+    let failed = |source| Failure::local("write", &part.output, len, source);
+    let copied = part.file.try_clone().and_then(|mut file| {
+        file.rewind()?;
+        io::copy(&mut file, &mut output)
+    });
+    if copied.map_err(failed)? != len {
+        return Err(part.changed_by_other("publish"));
+    }
+    output.set_len(len).map_err(failed)?;
+    attributes.apply(&output).map_err(failed)?;
+    if durability == Durability::Synced || filesystem::defers_errors(&output).map_err(failed)? {
+        output.sync_all().map_err(failed)?;
+    }
+    if let PartState::Journaled(journal) = std::mem::replace(&mut part.state, PartState::Empty) {
+        let _ = journal.remove();
+    }
+    // Dropping it removes the part file.
     Ok(part.output.clone())
 }
 

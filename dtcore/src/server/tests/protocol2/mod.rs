@@ -239,7 +239,7 @@ impl Peer {
                 if head.result.is_err() {
                     assert!(digests.iter().all(|digest| *digest == RangeDigest([0; 32])));
                 }
-                Got::Data(run, bytes, head.result.map(|()| digests))
+                Got::Data(run, bytes, head.result.map(|_| digests))
             }
             Response::Digests(which) => {
                 let payload = self.payload(&header, WHOLE_DIGESTS_LEN).await;

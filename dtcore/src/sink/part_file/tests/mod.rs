@@ -11,7 +11,12 @@ use std::os::unix::fs::PermissionsExt;
 
 fn publish(mut part: PartFile, content: &[u8]) -> Result<PathBuf, Failure> {
     part.file.write_all(content).unwrap();
-    part.publish(u64::try_from(content.len()).unwrap(), Durability::Synced)
+    crate::sink::part_file::publish(
+        part,
+        u64::try_from(content.len()).unwrap(),
+        Durability::Synced,
+        Attributes::default(),
+    )
 }
 
 /// Leaves the part file as after kill -9.

@@ -112,7 +112,13 @@ impl Folder {
     #[track_caller]
     pub(super) fn finish(&self) -> (Vec<u64>, Outcome) {
         let (part, recovered) = self.received(Engine::Auto, &[0, 1, 2, 3]);
-        part.publish(source_identity().manifest.size(), Durability::Cached).unwrap();
+        crate::sink::part_file::publish(
+            part,
+            source_identity().manifest.size(),
+            Durability::Cached,
+            Attributes::default(),
+        )
+        .unwrap();
         assert_eq!(
             fs::read(&self.output).unwrap(),
             bytes_of(ByteRange::new(0, source_identity().manifest.size()))

@@ -198,7 +198,7 @@ fn file_that_is_not_locked_has_one_writer() {
     assert_ne!(first.file.metadata().unwrap().ino(), second.file.metadata().unwrap().ino());
     first.check_name().unwrap_err();
     assert!(!first.is_resumable());
-    first.publish(1, Durability::Cached).unwrap_err();
+    crate::sink::part_file::publish(first, 1, Durability::Cached, Attributes::default()).unwrap_err();
     assert_eq!(folder.names(), ["out.dtjournal", "out.dtpart"]);
     drop(second);
     assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
