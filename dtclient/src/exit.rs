@@ -135,15 +135,15 @@ fn exit_code(kind: ErrorKind) -> u8 {
 fn advice(error: &TransferError) -> Option<&'static str> {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     Some(match error.kind() {
+        // It is there where the server has given another reason.
+        ErrorKind::NotFound if !error.to_string().ends_with('"') => return None,
         ErrorKind::NotFound => "names are relative to the directory that the server serves",
         ErrorKind::Forbidden => "make it readable for the server's user",
         ErrorKind::Unreadable => "check the server's disk, and the file on it",
         ErrorKind::Busy => "try again later, or keep trying with --retry-time",
         ErrorKind::UnknownHost => "check the name, and that this machine can resolve names",
         ErrorKind::NotDtserver => "check the address and the port",
-        ErrorKind::Unreachable => {
-            "check that dtserver is running there, on this port, and that no firewall is in between"
-        }
+        ErrorKind::Unreachable => advice_on_connecting(cause?),
         ErrorKind::StreamsBlocked => "connect to the server directly",
         // The server has given the reason, or has closed in order, which it does not for a file that changes.
         ErrorKind::ConnectionLost
@@ -158,7 +158,7 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         // What is saved is of the old version, so the next run would not resume.
         ErrorKind::SourceChanged => "to start over once nobody writes to it, add --no-resume",
         ErrorKind::Protocol => "check that it is a dtserver of this version",
-        ErrorKind::DiskFull => "free some space or choose another output",
+        ErrorKind::DiskFull => "free some, or choose another output",
         ErrorKind::TooLarge => {
             "raise the limit (ulimit -f), or choose a file system that supports files of this size"
         }
@@ -173,8 +173,24 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         }
         ErrorKind::DigestMismatch => NOTHING_SAVED,
         ErrorKind::LocalFile => return advice_on_file(cause?),
+        ErrorKind::System if error.is_retryable() => "raise the limit (ulimit -n), or use fewer streams",
+        ErrorKind::System if cause == Some(io::ErrorKind::WouldBlock) => "raise the limit (ulimit -u)",
         _ => return None,
     })
+}
+
+/// What to do about a server to which no connection can be made.
+#[expect(clippy::wildcard_enum_match_arm, reason = "there is one advice for the other kinds")]
+fn advice_on_connecting(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        // A firewall that refuses has sent this too, but a server that is not running is the usual cause.
+        io::ErrorKind::ConnectionRefused => "check that dtserver is running there, on this port",
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            "check the address, and the network"
+        }
+        io::ErrorKind::InvalidInput | io::ErrorKind::AddrNotAvailable => "check the address",
+        _ => "check that dtserver is running there, and that no firewall is in between",
+    }
 }
 
 /// What to do about an output that cannot be written.

@@ -3,6 +3,7 @@
 //! Every object has `"v": 1` and `"event"`. Within a version, keys and events may be added, and keep their meaning.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use dtcli::StandardOutput;
 use dtcore::{Event, Outage, Progress, Report};
@@ -44,7 +45,8 @@ impl EventPrinter {
 
     /// Prints the last object of a transfer that failed; `code` names the kind of the error.
     pub(crate) fn failed(mut self, exit: u8, code: &str, error: &str) {
-        self.print(json!({"event": "failed", "exit": exit, "code": code, "error": error}));
+        // Notices and failures have a kind; `code` is its earlier name.
+        self.print(json!({"event": "failed", "exit": exit, "kind": code, "code": code, "error": error}));
     }
 
     fn print(&mut self, mut object: Value) {
@@ -69,7 +71,7 @@ fn of_report(report: &Report) -> Value {
         "bytes": report.bytes,
         "received": report.received,
         "resumed": report.resumed,
-        "seconds": report.elapsed.as_secs_f64(),
+        "seconds": seconds(report.elapsed),
         "blake3": report.blake3.map(|digest| digest.to_string()),
         "md5": report.md5.map(|digest| digest.to_string()),
         "retries": report.recovery.retries,
@@ -102,7 +104,7 @@ fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
             "event": "retrying",
             "attempt": outage.attempt,
             "of": outage.limit,
-            "pause": pause.as_secs_f64(),
+            "pause": seconds(*pause),
             "reason": reason,
         }),
         Event::Grown { delivered, .. } => {
@@ -116,12 +118,25 @@ fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
         Event::StartedOver { .. } => {
             json!({"event": "notice", "kind": "started_over", "what": crate::progress::notice(event)?})
         }
+        Event::StreamsReduced { streams, requested, .. } => json!({
+            "event": "notice",
+            "kind": "streams_reduced",
+            "streams": streams,
+            "requested": requested.value(),
+            "what": crate::progress::notice(event)?,
+        }),
+        Event::Publishing => json!({"event": "publishing"}),
         Event::Resumable { bytes, .. } => {
             let what = crate::progress::notice(event)?;
             json!({"event": "notice", "kind": "resumable", "bytes": bytes, "what": what})
         }
         _ => return None,
     })
+}
+
+/// Rounded to milliseconds, so that small numbers are not written with an exponent.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 fn of_outage(outage: Outage) -> Value {
@@ -131,7 +146,7 @@ fn of_outage(outage: Outage) -> Value {
 fn of_progress(progress: &Progress, rate: Option<f64>) -> Value {
     json!({
         "event": "progress",
-        "seconds": progress.elapsed.as_secs_f64(),
+        "seconds": seconds(progress.elapsed),
         "size": progress.size,
         "received": progress.received,
         "verified": progress.verified,

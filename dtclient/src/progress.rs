@@ -65,6 +65,8 @@ impl<'a> Display<'a> {
             bar.set_style(style("{spinner} {wide_msg}"));
             bar
         });
+        // What is said through a bar that is never drawn is never seen.
+        let bar = bar.filter(|bar| !bar.is_hidden());
         let now = Instant::now();
         let name = one_line(&args.file.to_string_lossy());
         Self {
@@ -118,11 +120,15 @@ impl<'a> Display<'a> {
                 ));
             }
             Event::Resumable { bytes: n, .. } => self.resumable = Resumable::Bytes(bytes(*n)),
-            Event::StartedOver { .. } | Event::InPlace { .. } | Event::Grown { .. } => {
+            Event::StartedOver { .. }
+            | Event::StreamsReduced { .. }
+            | Event::InPlace { .. }
+            | Event::Grown { .. } => {
                 if let Some(notice) = notice(event) {
                     self.say_normal(&notice);
                 }
             }
+            Event::Publishing => self.wait_for("putting the output in place".to_owned()),
             _ => {}
         }
         self.update();
@@ -237,6 +243,9 @@ pub(crate) fn notice(event: &Event) -> Option<String> {
                 .to_owned(),
         ),
         Event::Resumable { bytes: n, .. } => Some(format!("{} saved", bytes(*n))),
+        Event::StreamsReduced { streams, requested, .. } => {
+            Some(format!("using {streams} of {requested} streams: no more files may be open (ulimit -n)"))
+        }
         _ => None,
     }
 }

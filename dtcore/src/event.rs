@@ -18,8 +18,9 @@ use crate::sync::Lock;
 
 /// An event of a transfer.
 ///
-/// The grammar is `InPlace? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost | BlockCorrupt | Grown)*`, cut off anywhere by a
-/// failure, and then perhaps `Resumable`; the outcome itself is what the transfer returns.
+/// The grammar is `InPlace? StreamsReduced? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost |
+/// BlockCorrupt | Grown | StreamsReduced)* Publishing?`, cut off anywhere by a failure, and then perhaps `Resumable`; the outcome
+/// itself is what the transfer returns.
 ///
 /// Guaranteed events are always delivered. The others are left out when events are not read as fast as they occur.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,6 +65,14 @@ pub enum Event {
         /// Bytes that an earlier run has left, verified.
         resumed: u64,
     },
+    /// Fewer streams are used than were requested, because this process may not open more files. Guaranteed, at most twice.
+    #[non_exhaustive]
+    StreamsReduced {
+        /// How many are used.
+        streams: u8,
+        /// How many were requested.
+        requested: StreamCount,
+    },
     /// The output is a mount point, as files that are mounted into a container are. Nothing can be renamed to it, so it is written in
     /// place when everything is verified: if that is interrupted, it has parts of both files until the transfer is started again.
     /// Guaranteed, at most once, as the first event.
@@ -84,6 +93,8 @@ pub enum Event {
         /// The size that is delivered.
         delivered: u64,
     },
+    /// Everything has arrived and is verified; the output is put in place, which may wait for a disk. Guaranteed, once.
+    Publishing,
     /// The transfer fails, and what is verified is saved: the same transfer, started again, resumes it. Guaranteed, at most
     /// once, as the last event.
     #[non_exhaustive]

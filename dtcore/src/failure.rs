@@ -1,8 +1,11 @@
 //! Why a transfer fails, as the crate itself distinguishes it; callers see a [`TransferError`](crate::TransferError).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, io};
+
+use rustix::fs::statvfs;
+use rustix::io::Errno;
 
 use crate::digest::Checksum;
 
@@ -99,9 +102,10 @@ pub(crate) enum Failure {
     #[error("protocol error from {server}: {what}")]
     Protocol { server: String, what: String },
     /// There is no room for the file.
-    #[error("no space left for {}{}", path.display(), bytes_needed(*needed))]
+    #[error("{lacking} for {}{}", path.display(), lacking.needed(*needed))]
     DiskFull {
         path: PathBuf,
+        lacking: Lacking,
         /// How many bytes were to be stored; 0 if that was not known.
         needed: u64,
     },
@@ -130,6 +134,48 @@ pub(crate) enum Failure {
     /// The system did not provide what the transfer needs, such as a thread.
     #[error("cannot {action}")]
     System { action: &'static str, source: io::Error },
+}
+
+/// What a file system has no more of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lacking {
+    Space,
+    /// Room for another file, whatever its size.
+    Inodes,
+    /// What this user may still use.
+    Quota,
+}
+
+impl Lacking {
+    /// What is missing where storing `path` failed like this.
+    fn of(path: &Path, error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::QuotaExceeded {
+            return Self::Quota;
+        }
+        // A file that could not be created is not there to be asked about.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let found = statvfs(path).or_else(|_| statvfs(folder.unwrap_or(Path::new("."))));
+        match found {
+            // File systems without a fixed number of inodes report 0 of 0.
+            Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 && stat.f_bavail > 0 => Self::Inodes,
+            Ok(_) | Err(_) => Self::Space,
+        }
+    }
+
+    /// How much of it is needed, if it is counted in bytes.
+    fn needed(self, bytes: u64) -> String {
+        if self == Self::Inodes { String::new() } else { bytes_needed(bytes) }
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Space => "no space left",
+            Self::Inodes => "no inodes left",
+            Self::Quota => "disk quota exceeded",
+        })
+    }
 }
 
 /// What a peer did not do in time.
@@ -191,6 +237,12 @@ impl Failure {
                 | Self::TimedOut { .. }
                 | Self::SourceChanged { .. }
         ) || self.is_busy()
+            || self.is_shortage()
+    }
+
+    /// Whether this system has no more open files or memory for another connection, which passes when others end.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self, Self::System { source, .. } if is_shortage(source))
     }
 
     /// Whether the server, or a proxy before it, cannot serve the request now.
@@ -229,7 +281,7 @@ impl Failure {
         if source.kind() == io::ErrorKind::FileTooLarge {
             Self::TooLarge { path, needed }
         } else if is_disk_full(&source) {
-            Self::DiskFull { path, needed }
+            Self::DiskFull { lacking: Lacking::of(&path, &source), path, needed }
         } else {
             Self::LocalFile { action, path, source }
         }
@@ -266,6 +318,12 @@ impl fmt::Display for Seconds {
     }
 }
 
+/// Whether this system has no more open files, or no memory, for another connection.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
 /// Whether there is no room for the file, by the disk, a quota, or the largest size that the file system allows.
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -280,7 +338,8 @@ mod tests {
     fn messages_say_why_a_file_does_not_fit() {
         for (kind, needed, expected) in [
             (io::ErrorKind::StorageFull, 7, "no space left for f: 7 bytes needed"),
-            (io::ErrorKind::QuotaExceeded, 0, "no space left for f"),
+            (io::ErrorKind::StorageFull, 1, "no space left for f: 1 byte needed"),
+            (io::ErrorKind::QuotaExceeded, 0, "disk quota exceeded for f"),
             (io::ErrorKind::FileTooLarge, 7, "f would exceed the file size limit: 7 bytes needed"),
             (io::ErrorKind::FileTooLarge, 0, "f would exceed the file size limit"),
             (io::ErrorKind::Other, 7, "cannot write f"),

@@ -18,7 +18,7 @@ use crate::manifest::{BlockRun, StreamId};
 use crate::proto::v2::{Hello, Push, Replacing, SessionOffer, SessionRequest};
 use crate::receive::{DtStream, EndNotice, FrameReader, Opened, RemoteName, Source};
 use crate::sync::Lock;
-use crate::transport::Connection;
+use crate::transport::{Connection, failed};
 
 /// Connections that were dialled early are used within this time: a server closes one that says nothing for 10 s.
 const EARLY_FOR: Duration = Duration::from_secs(5);
@@ -97,7 +97,7 @@ impl DialledSource {
             if source.kind() == io::ErrorKind::InvalidData {
                 Failure::StreamsBlocked { server }
             } else {
-                Failure::Unreachable { server, source }
+                failed(server, source)
             }
         })
     }

@@ -13,11 +13,12 @@ use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
 use crate::event::{Event, EventSender, Report};
 use crate::failure::Failure;
-use crate::manifest::ByteRange;
+use crate::manifest::{ByteRange, StreamCount};
 use crate::proto::v1;
 use crate::proto::v2::{Push, ReportedDigests, SessionOffer, SessionRequest};
 use crate::receive::{self, Offered};
 use crate::sink::{Attributes, Output, Sink, SourceIdentity};
+use crate::sys::descriptors;
 
 /// How many bytes the server may send with its offer: one block of the commonest size. What fits arrives after two round trips,
 /// without another connection.
@@ -26,6 +27,10 @@ const PUSH: u64 = 512 << 10;
 /// The other streams are dialled before the offer where connecting took longer than this. On a shorter path that gains nothing, and
 /// small files cost one connection.
 const DIAL_EARLY_FROM: Duration = Duration::from_millis(5);
+
+/// How many files a transfer opens at the same time besides its streams: part file, journal and their folder, what names are
+/// resolved with, and a connection to request another session.
+const RESERVED_FILES: u64 = 10;
 
 /// Runs one transfer to its end, or until `cancel`.
 pub(super) async fn run(
@@ -46,6 +51,7 @@ pub(super) async fn run(
     if sink.is_in_place() {
         events.emit(Event::InPlace { path: sink.path().to_owned() });
     }
+    let options = with_affordable_streams(options, &events);
     let request = request(&options, gap);
     let negotiated = tokio::select! {
         biased;
@@ -82,6 +88,20 @@ pub(super) async fn run(
             receive::run(source, offered, sink, settings, events, started, cancel).await
         }
     }
+}
+
+/// The options with as many streams as this process may open files. In protocol 1 every stream that is requested must be opened,
+/// and in protocol 2 the attempts for nothing would use up what the transfer needs besides streams.
+fn with_affordable_streams(mut options: Options, events: &EventSender) -> Options {
+    let requested = options.settings.streams;
+    let spare = descriptors::spare().map(|spare| spare.saturating_sub(RESERVED_FILES).max(1));
+    if let Some(spare) = spare.filter(|spare| *spare < u64::from(requested.value()))
+        && let Ok(streams) = StreamCount::new(spare)
+    {
+        options.settings.streams = streams;
+        events.emit(Event::StreamsReduced { streams: streams.value(), requested });
+    }
+    options
 }
 
 /// An answer, and what was reached meanwhile.

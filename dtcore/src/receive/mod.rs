@@ -178,6 +178,7 @@ async fn finish<S: Source>(
             return Err(error);
         }
     };
+    transfer.events.emit(Event::Publishing);
     let (shared, durability) = (Arc::clone(transfer), transfer.settings.durability);
     let publishing = spawn_blocking(move || {
         if let Err(error) = sink.check_whole(&shared.manifest, &shared.block_digests()) {

@@ -106,6 +106,9 @@ async fn pause<S: Source>(
 ) -> Result<(), Failure> {
     // A proxy that has carried a stream answers instead of a server that restarts, or carries no more of them.
     let is_carrying = || transfer.counters.received() > 0 || transfer.streams.n_open() > 0;
+    if error.is_shortage() {
+        transfer.few_streams();
+    }
     let is_temporary = error.is_retryable() && !matches!(error, Failure::SourceChanged { .. })
         || matches!(error, Failure::StreamsBlocked { .. }) && is_carrying();
     if !is_temporary {

@@ -172,8 +172,10 @@ pub(super) fn check_streams<S: Source>(
         Err(Failure::TimedOut { server, awaited, waited })
     };
     let settings = &transfer.settings;
-    if silent >= settings.stall_timeout {
-        return timed_out(Awaited::Data, settings.stall_timeout);
+    if let Some(limit) = settings.retries.silence(settings.stall_timeout)
+        && silent >= limit
+    {
+        return timed_out(Awaited::Data, limit);
     }
     // The server may hash other files first.
     if stuck >= settings.answer_timeout {

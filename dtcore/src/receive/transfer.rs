@@ -63,6 +63,7 @@ pub(super) struct Counters {
     has_grown: AtomicBool,
     /// When the last block was verified, in nanoseconds since the start.
     received_after: AtomicU64,
+    was_short: AtomicBool,
 }
 
 impl Counters {
@@ -95,6 +96,11 @@ impl Counters {
 
     pub(super) fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether resources were never short before.
+    fn is_first_shortage(&self) -> bool {
+        !self.was_short.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn recovery(&self) -> RecoveryStats {
@@ -161,6 +167,14 @@ impl<S: Source> ActiveTransfer<S> {
         scheduler.opened(id, rtt, now);
         if let Some(run) = pushed {
             scheduler.assign_pushed(id, run, now);
+        }
+    }
+
+    /// This system has no resources for another stream, so that those that are open have to do.
+    pub(super) fn few_streams(&self) {
+        let (streams, requested) = (self.streams.n_open(), self.settings.streams);
+        if streams > 0 && self.counters.is_first_shortage() {
+            self.events.emit(Event::StreamsReduced { streams, requested });
         }
     }
 

@@ -64,6 +64,15 @@ impl RetryLimit {
     pub(crate) fn rounds(n: u32) -> Self {
         Self { rounds: Some(n), time: None }
     }
+
+    /// How long nothing may arrive, where that alone would end a transfer after `limit`; `None` if it may take any time.
+    pub(crate) fn silence(self, limit: Duration) -> Option<Duration> {
+        match self {
+            Self { time: Some(time), .. } => Some(time.max(limit)),
+            Self { rounds: Some(_), time: None } => Some(limit),
+            Self { rounds: None, time: None } => None,
+        }
+    }
 }
 
 /// How often all streams together have failed without progress, counted in rounds.
@@ -232,5 +241,20 @@ mod tests {
         let mut unlimited = Retries::new(RetryLimit { rounds: None, time: None }, 1);
         assert!((0..10_000).all(|now| unlimited.failed(one, seconds(now)).is_ok()));
         assert_eq!((unlimited.rounds(), unlimited.limit()), (10_000, None));
+    }
+
+    #[test]
+    fn silence_may_last_as_long_as_retries() {
+        let seconds = Duration::from_secs;
+        for (rounds, time, expected) in [
+            (Some(10), None, Some(60)),
+            (None, Some(600), Some(600)),
+            (Some(10), Some(600), Some(600)),
+            (None, Some(1), Some(60)),
+            (None, None, None),
+        ] {
+            let limit = RetryLimit { rounds, time: time.map(seconds) };
+            assert_eq!(limit.silence(seconds(60)), expected.map(seconds), "{limit:?}");
+        }
     }
 }

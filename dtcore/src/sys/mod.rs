@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "the workspace's one opt-out; every block says why it is sound")]
 
+#[cfg(feature = "client")]
+pub(crate) mod descriptors;
 pub(crate) mod filesystem;
 #[cfg(feature = "client")]
 mod map;

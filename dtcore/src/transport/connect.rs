@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use rustix::io::Errno;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::failure::{Awaited, Failure};
+use crate::failure::{Awaited, Failure, is_shortage};
 
 /// How long an address is tried alone before the next one is tried too, as in RFC 8305.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -34,7 +33,10 @@ pub(crate) async fn connect(
     let timed_out =
         |_| Failure::TimedOut { server: server.to_string(), awaited: Awaited::Connection, waited: limit };
     let resolved = timeout_at(deadline, lookup_host((host, port))).await.map_err(timed_out)?;
-    let resolved = resolved.map_err(|source| Failure::Unresolved { server: server.to_string(), source })?;
+    let resolved = resolved.map_err(|source| match failed(server.to_string(), source) {
+        Failure::Unreachable { server, source } => Failure::Unresolved { server, source },
+        shortage => shortage,
+    })?;
     let addresses = in_turn(resolved.filter(|address| !avoid.contains(address)).collect());
     let connected = timeout_at(deadline, first_of(addresses)).await.map_err(timed_out)?;
     connected.and_then(prepared).map_err(|source| failed(server.to_string(), source))
@@ -113,12 +115,11 @@ pub(crate) async fn connect_retrying(address: SocketAddr, limit: Duration) -> Re
 }
 
 /// The error of a failed connection attempt, which is the server's unless this system is out of sockets.
-fn failed(server: String, source: io::Error) -> Failure {
-    match Errno::from_io_error(&source) {
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-            Failure::System { action: "open a connection", source }
-        }
-        _ => Failure::Unreachable { server, source },
+pub(crate) fn failed(server: String, source: io::Error) -> Failure {
+    if is_shortage(&source) {
+        Failure::System { action: "open a connection", source }
+    } else {
+        Failure::Unreachable { server, source }
     }
 }
 
