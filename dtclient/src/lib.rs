@@ -18,10 +18,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use dtcli::{Signals, StandardOutput};
-use dtcore::{CancelHandle, Client, ErrorKind, Event, Events, Report, StreamCount, Transfer, TransferError};
+use dtcore::{CancelHandle, Client, ErrorKind, Event, Events, Report, Transfer, TransferError};
 use tokio::time::{interval, sleep, timeout};
 
-use args::{Args, Verbosity};
+use args::Args;
 use exit::{Failure, Outcome};
 use json::EventPrinter;
 use progress::{Display, Resumable};
@@ -40,13 +40,12 @@ const LAST_EVENTS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    let mut args = match dtcli::arguments::<Args>() {
+    let args = match dtcli::arguments::<Args>() {
         Ok(args) => args,
         Err(error) => return dtcli::usage("dtclient", &error),
     };
-    match dtcli::raise_open_files() {
-        Ok(n) => limit_streams(&mut args, n),
-        Err(source) => return exit::fail(&Failure::System { action: "start", source }),
+    if let Err(source) = dtcli::raise_open_files() {
+        return exit::fail(&Failure::System { action: "start", source });
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -71,19 +70,6 @@ pub fn main() -> ExitCode {
                 printer.failed(exit, code, &line);
             }
             dtcli::fail("dtclient", &line, exit)
-        }
-    }
-}
-
-/// Leaves out the streams for which there are no descriptors.
-fn limit_streams(args: &mut Args, available: u64) {
-    let wanted = u64::from(args.streams.value());
-    if let Ok(streams) = StreamCount::new(available.clamp(1, wanted))
-        && streams < args.streams
-    {
-        args.streams = streams;
-        if args.verbosity() > Verbosity::Quiet {
-            dtcli::say(&format!("{streams} of {wanted} streams: no more files may be open (ulimit -n)"));
         }
     }
 }

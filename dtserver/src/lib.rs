@@ -89,7 +89,7 @@ async fn serve(args: &Args, mut shortages: Vec<String>) -> Result<(), Failure> {
     let port = server.local_addr().port();
     if args.transfer_ports.is_some_and(|ports| (ports.first()..=ports.last()).contains(&port)) {
         shortages.push(format!(
-            "port {port} of --transfer-ports is the server's own: it carries no transfer of protocol 1"
+            "port {port} of --transfer-ports is that of the server itself: it carries no transfer of protocol 1"
         ));
     }
     let log = log::follow(server.events(), shortages, signal).map_err(Failure::System)?;

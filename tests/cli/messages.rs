@@ -170,7 +170,7 @@ fn own_port_among_the_transfer_ports_is_reported() {
     let range = format!("{port}-{}", port.saturating_add(1));
     let server = PROGRAMS.serve(&workspace.root()).options(["--transfer-ports", &range]).ready_on(port);
     until("a notice", || {
-        server.process().stderr().contains("of --transfer-ports is the server's own").then_some(())
+        server.process().stderr().contains("of --transfer-ports is that of the server itself").then_some(())
     });
 }
 

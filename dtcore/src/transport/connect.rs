@@ -33,9 +33,13 @@ pub(crate) async fn connect(
     let timed_out =
         |_| Failure::TimedOut { server: server.to_string(), awaited: Awaited::Connection, waited: limit };
     let resolved = timeout_at(deadline, lookup_host((host, port))).await.map_err(timed_out)?;
-    let resolved = resolved.map_err(|source| match failed(server.to_string(), source) {
-        Failure::Unreachable { server, source } => Failure::Unresolved { server, source },
-        shortage => shortage,
+    let resolved = resolved.map_err(|source| {
+        let failure = failed(server.to_string(), source);
+        if let Failure::Unreachable { server, source } = failure {
+            Failure::Unresolved { server, source }
+        } else {
+            failure
+        }
     })?;
     let addresses = in_turn(resolved.filter(|address| !avoid.contains(address)).collect());
     let connected = timeout_at(deadline, first_of(addresses)).await.map_err(timed_out)?;
