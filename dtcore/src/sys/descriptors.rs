@@ -6,7 +6,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::num::to_u64;
 
-/// A limit of so many files is none: to count those that are open would only cost time.
+/// With a limit of so many files those that are open are not counted, which would only cost time.
 const MANY: u64 = 16 << 10;
 
 /// How many more files this process may open; `None` if that is not limited, or cannot be found out.
