@@ -125,6 +125,10 @@ fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
             "requested": requested.value(),
             "what": crate::progress::notice(event)?,
         }),
+        Event::Unlocked => {
+            let what = "the file system of the output has no locks";
+            json!({"event": "notice", "kind": "unlocked", "what": what})
+        }
         Event::Publishing => json!({"event": "publishing"}),
         Event::Resumable { bytes, .. } => {
             let what = crate::progress::notice(event)?;

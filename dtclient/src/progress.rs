@@ -128,6 +128,9 @@ impl<'a> Display<'a> {
                     self.say_normal(&notice);
                 }
             }
+            Event::Unlocked => {
+                self.say_verbose("the file system of the output has no locks; working without them");
+            }
             Event::Publishing => self.wait_for("putting the output in place".to_owned()),
             _ => {}
         }

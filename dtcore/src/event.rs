@@ -18,7 +18,7 @@ use crate::sync::Lock;
 
 /// An event of a transfer.
 ///
-/// The grammar is `InPlace? StreamsReduced? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost |
+/// The grammar is `InPlace? Unlocked? StreamsReduced? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost |
 /// BlockCorrupt | Grown | StreamsReduced)* Publishing?`, cut off anywhere by a failure, and then perhaps `Resumable`; the outcome
 /// itself is what the transfer returns.
 ///
@@ -65,6 +65,9 @@ pub enum Event {
         /// Bytes that an earlier run has left, verified.
         resumed: u64,
     },
+    /// The file system of the output has no locks, or grants them to everyone. Transfers to one output do not exclude each other then, and
+    /// work in files of their own: the one that ends last is what stays. Guaranteed, at most once.
+    Unlocked,
     /// Fewer streams are used than were requested, because this process may not open more files. Guaranteed, at most twice.
     #[non_exhaustive]
     StreamsReduced {

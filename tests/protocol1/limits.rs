@@ -98,7 +98,7 @@ fn unread_stream_has_not_stalled() {
 /// The earlier parts of the file could take all of the rate for longer than the server waits.
 #[test]
 fn later_streams_are_read_too() {
-    let (workspace, server, content) = served(240 * MIB, &["--stall-timeout", "3s"]);
+    let (workspace, server, content) = served(240 * MIB, &["--stall-timeout", "4s"]);
     let run = limited(server.addr, 4, "45M", &workspace, "out");
     check_all(vec![("out".to_owned(), run)], Duration::from_secs(5), &workspace, &content);
 }

@@ -90,3 +90,23 @@ fn transfer_resumes_where_locks_fail_or_exclude_nobody() {
         scene.resume_with(with_flock(result, scene.fetch()), known, result);
     }
 }
+
+#[test]
+fn missing_locks_are_reported_where_details_are_wanted() {
+    if !can_inject() {
+        return;
+    }
+    let scene = Scene::new(MIB);
+    let fetch =
+        |options: &[&str]| PROGRAMS.fetch(scene.server.addr, STREAMS, "f", scene.output()).options(options);
+    let is_reported = |run: Run| {
+        let outcome = run.run();
+        outcome.assert_success();
+        outcome.stderr.contains("has no locks")
+    };
+    assert!(!is_reported(fetch(&["-v"])));
+    for result in ["error=ENOSYS", "error=ENOLCK", "retval=0"] {
+        assert!(is_reported(with_flock(result, fetch(&["-v"]))), "{result}");
+        assert!(!is_reported(with_flock(result, fetch(&[]))), "{result}");
+    }
+}

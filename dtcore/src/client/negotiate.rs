@@ -51,6 +51,9 @@ pub(super) async fn run(
     if sink.is_in_place() {
         events.emit(Event::InPlace { path: sink.path().to_owned() });
     }
+    if sink.is_unlocked() {
+        events.emit(Event::Unlocked);
+    }
     let options = with_affordable_streams(options, &events);
     let request = request(&options, gap);
     let negotiated = tokio::select! {

@@ -16,7 +16,9 @@ use super::file::FileSink;
 use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
 use super::memory::MemoryWriter;
 use super::ordered::ReorderBuffer;
-use super::part_file::{Attributes, BeginError, Clobber, Durability, PartFile, Resume, folder_of, publish};
+use super::part_file::{
+    Attributes, BeginError, Clobber, Durability, Exclusion, PartFile, Resume, folder_of, publish,
+};
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
 use crate::failure::Failure;
@@ -210,6 +212,11 @@ impl Sink {
     /// Whether an existing output is written in place at the end, rather than replaced.
     pub(crate) fn is_in_place(&self) -> bool {
         self.part().is_some_and(|part| part.in_place.is_some())
+    }
+
+    /// Whether nothing but the part file's own content keeps other transfers away from it.
+    pub(crate) fn is_unlocked(&self) -> bool {
+        self.part().is_some_and(|part| part.exclusion == Exclusion::Absent)
     }
 
     /// Fails if the part file's name is gone, or belongs to another file.

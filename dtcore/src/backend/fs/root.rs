@@ -8,20 +8,23 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat};
 use rustix::io::Errno;
 
 use super::SourceFile;
 use crate::backend::{Backend, OpenError};
+use crate::sync::Lock;
 
 /// How often a resolution is retried that a concurrent rename in the tree disturbed.
 const ATTEMPTS: usize = 32;
 
-/// An open folder below which files are opened.
+/// An open folder below which files are opened. It is served under whatever name it has, as long as it exists; when it was removed,
+/// the folder that has its path is.
 #[derive(Debug)]
 pub(crate) struct Root {
-    folder: OwnedFd,
+    folder: Lock<Arc<OwnedFd>>,
     path: PathBuf,
     resolve: ResolveFlags,
 }
@@ -30,9 +33,8 @@ impl Root {
     /// Opens the folder at `path`, and makes sure that this system can confine names to it.
     pub(crate) fn new(path: &Path) -> Result<Self, RootError> {
         let path = fs::canonicalize(path)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(io::Error::from)?;
-        let root = Self { resolve: resolution(&path), folder, path };
+        let folder = Arc::new(open_folder(&path).map_err(io::Error::from)?);
+        let root = Self { resolve: resolution(&path), folder: Lock::new(Arc::clone(&folder)), path };
         match root.resolve(OsStr::new(".")) {
             Ok(_) => {}
             // EPERM: forbidden by a sandbox that does not know the call.
@@ -41,7 +43,7 @@ impl Root {
             }
             Err(error) => return Err(RootError::Io(error.into())),
         }
-        if reopen(&root.folder, OFlags::DIRECTORY).is_err() {
+        if reopen(&*folder, OFlags::DIRECTORY).is_err() {
             return Err(RootError::Unconfined("/proc is not mounted"));
         }
         Ok(root)
@@ -81,12 +83,23 @@ impl Root {
         })
     }
 
+    /// The folder, or the one that has its path if it was removed.
+    fn folder(&self) -> Arc<OwnedFd> {
+        let mut folder = self.folder.lock();
+        let is_removed = fstat(&**folder).is_ok_and(|found| found.st_nlink == 0);
+        if is_removed && let Ok(again) = open_folder(&self.path) {
+            *folder = Arc::new(again);
+        }
+        Arc::clone(&folder)
+    }
+
     /// The place that `name` resolves to, not opened for reading.
     fn resolve(&self, name: &OsStr) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let folder = self.folder();
         let mut result = Err(Errno::AGAIN);
         for _ in 0..ATTEMPTS {
-            result = rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), self.resolve);
+            result = rustix::fs::openat2(&*folder, name, flags, Mode::empty(), self.resolve);
             if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
                 break;
             }
@@ -110,6 +123,11 @@ impl Backend for Root {
         }
         Err(strongest)
     }
+}
+
+fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
 }
 
 /// Below `/` an absolute link is followed and cannot lead out; below any other folder it is rejected.
@@ -160,6 +178,30 @@ mod tests {
     struct Tree {
         _folder: tempfile::TempDir,
         root: Root,
+    }
+
+    #[test]
+    fn removed_folder_is_served_again_when_there_is_one_at_its_path() {
+        let tree = tree();
+        let path = tree.root.path().to_owned();
+        let content = |name: &[u8]| {
+            let (file, _) = tree.root.open(&[name.to_vec()])?;
+            let mut content = [0; 16];
+            let n = file.read_at(&mut content, 0).unwrap();
+            Ok::<_, OpenError>(content[..n].to_vec())
+        };
+        fs::rename(&path, path.with_extension("moved")).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("f"), "another").unwrap();
+        assert_eq!(content(b"f").unwrap(), b"content", "it is served under its new name");
+        fs::remove_dir_all(path.with_extension("moved")).unwrap();
+        assert_eq!(content(b"f").unwrap(), b"another");
+        fs::remove_dir_all(&path).unwrap();
+        assert!(matches!(content(b"f"), Err(OpenError::NotFound)));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("f"), "once more").unwrap();
+        assert_eq!(content(b"f").unwrap(), b"once more");
+        assert!(matches!(content(b"../secret"), Err(OpenError::Outside)));
     }
 
     /// A served folder `root` next to a file `secret` that must never be served.

@@ -13,7 +13,7 @@ use crate::sink::{journal, sidecar};
 
 /// What keeps other transfers away from a part file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Exclusion {
+pub(crate) enum Exclusion {
     /// Its lock.
     Locked,
     /// Nothing: the file system has no locks, or grants them to everyone.

@@ -22,7 +22,8 @@ use crate::failure::Failure;
 use crate::sink::journal::{self, Journal};
 use crate::sink::sidecar::{is_named, mark};
 pub(crate) use attributes::{Attributes, system_time};
-use lock::{ClaimedFile, Exclusion, StalePartFile, copy_permissions, create_locked, is_locked};
+pub(crate) use lock::Exclusion;
+use lock::{ClaimedFile, StalePartFile, copy_permissions, create_locked, is_locked};
 pub(crate) use naming::folder_of;
 use naming::{journal_path, part_path, resolve};
 pub(crate) use publish::publish;
@@ -60,7 +61,7 @@ pub(crate) struct PartFile {
     clobber: Clobber,
     /// The output, if it is a mount point and so written in place at the end.
     pub(crate) in_place: Option<File>,
-    exclusion: Exclusion,
+    pub(crate) exclusion: Exclusion,
     /// Whether a new output may have to lose rights to the umask.
     may_be_masked: bool,
     state: PartState,
