@@ -45,7 +45,7 @@ pub fn request(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk::<FRAME_LEN>() else { return };
     let Ok(request) = Request::decode(bytes) else { return };
     assert_eq!(request.encode(), *bytes);
-    if let Request::Run(run) = request {
+    if let Request::Run(run) | Request::Proof(run) = request {
         assert!(run.count > 0 && run.length > 0);
     }
 }
@@ -60,7 +60,7 @@ pub fn response(bytes: &[u8]) {
         checked_payload(header, payload).ok().inspect(|payload| assert_eq!(payload.len(), len))
     };
     match response {
-        Response::Data(run) => {
+        Response::Data(run) | Response::Proof(run) => {
             assert!(run.count > 0 && run.length > 0);
             trailer(rest);
         }

@@ -218,7 +218,8 @@ impl Control {
             Ok(Response::Drain) => {
                 return Err(self.lost(Some(io::Error::other("the server is shutting down"))));
             }
-            Ok(Response::Data(_) | Response::Digests(_) | Response::Wait { .. }) | Err(_) => {
+            Ok(Response::Data(_) | Response::Proof(_) | Response::Digests(_) | Response::Wait { .. })
+            | Err(_) => {
                 return Err(damaged(&self));
             }
         };

@@ -74,6 +74,12 @@ impl RangeStream for DtStream {
         true
     }
 
+    fn request_proof(&mut self, run: BlockRun) -> bool {
+        let Some(request) = self.requester.request_proof(run) else { return false };
+        self.queued.extend_from_slice(&request);
+        true
+    }
+
     fn request_digests(&mut self, which: WholeDigests) -> bool {
         let Some(request) = self.requester.request_digests(which) else { return false };
         self.queued.extend_from_slice(&request);

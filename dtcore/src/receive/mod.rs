@@ -8,11 +8,14 @@ mod dt_stream;
 mod file_digest;
 mod frame_reader;
 pub(crate) mod in_order;
+mod prepare;
+mod prove;
 mod rate_limit;
 mod reconnect;
 mod settings;
 mod source;
 mod stream_driver;
+mod stream_outcome;
 mod stream_set;
 mod supervise;
 #[cfg(test)]
@@ -21,11 +24,10 @@ mod transfer;
 mod wake;
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,16 +46,15 @@ use crate::manifest::BlockRun;
 use crate::num::to_usize;
 use crate::proto::v2::{ReportedDigests, WholeDigests};
 use crate::schedule::{Policy, Scheduler};
-use crate::sink::{
-    Attributes, BeginError, Checked, FileSink, Outcome as Recovery, Recovered, Sink, SourceIdentity,
-};
+use crate::sink::{Attributes, Outcome as Recovery, Recovered, Sink, SourceIdentity};
 use crate::sync::Lock;
 use completion::Completion;
 use file_digest::FileDigest;
 use in_order::{Duties, InOrderReader, InOrderResult};
+use prepare::{Preparation, Ready};
 use reconnect::run_stream;
 use stream_set::StreamSet;
-use supervise::{PROGRESS_INTERVAL, part_file_removed, supervise};
+use supervise::{part_file_removed, supervise};
 use transfer::{ActiveTransfer, Counters};
 
 /// How long the notice to the sender that the transfer is over may take: a socket takes that at once, unless its path is broken.
@@ -85,8 +86,17 @@ pub(crate) async fn run<S: Source>(
 ) -> Result<Report, Failure> {
     let manifest = offered.identity.manifest;
     let place_freed = Arc::new(Notify::new());
-    let preparing = prepare(sink, &source, &offered, &settings, &events, &place_freed, &cancel);
-    let (mut sink, blocks, recovered) = preparing.await.inspect_err(|_| source.over(EndNotice::Leaving))?;
+    let preparation = Preparation {
+        source: &source,
+        offered: &offered,
+        settings: &settings,
+        events: &events,
+        place_freed: &place_freed,
+        started,
+        cancel: &cancel,
+    };
+    let prepared = preparation.run(sink).await.inspect_err(|_| source.over(EndNotice::Leaving))?;
+    let Ready { mut sink, blocks, recovered, pushed, proven_on } = prepared;
     let Recovered { done, digests, bytes: resumed, outcome } = recovered;
     events.emit(Event::Started {
         size: Some(manifest.size()),
@@ -103,7 +113,7 @@ pub(crate) async fn run<S: Source>(
         None => (None, None),
     };
     let n_missing = manifest.n_blocks() - done.len();
-    let n_pushed = offered.pushed.map_or(0, |run| {
+    let n_pushed = pushed.map_or(0, |run| {
         let missing = manifest.blocks_of(run).filter(|block| !done.contains(*block)).count();
         u32::try_from(missing).unwrap_or(u32::MAX)
     });
@@ -116,8 +126,7 @@ pub(crate) async fn run<S: Source>(
     };
     let is_one_run = manifest.n_blocks() == 0
         || settings.digests() == WholeDigests::Blake3
-            && (manifest.n_blocks() == 1
-                || offered.pushed.is_some_and(|run| run.count == manifest.n_blocks()));
+            && (manifest.n_blocks() == 1 || pushed.is_some_and(|run| run.count == manifest.n_blocks()));
     if manifest.n_blocks() == 0 && settings.verification == Verification::On {
         let own = FileHasher::default().with_md5().with_blake3().finish();
         for expected in &offered.known {
@@ -138,6 +147,7 @@ pub(crate) async fn run<S: Source>(
         counters: Counters::new(resumed),
         scheduler: Lock::new(Scheduler::new(manifest, done, digests, settings.streams, policy, now)),
         readable: Lock::default(),
+        proven_on: Lock::new(proven_on),
         place_freed,
         path: sink.path().to_owned(),
         started,
@@ -206,53 +216,6 @@ async fn finish<S: Source>(
         received_after: transfer.counters.received_after(),
         elapsed: transfer.started.elapsed(),
     })
-}
-
-/// How many outputs are prepared at once: each may be read back for minutes, and names are resolved on the same threads.
-static PREPARING: Semaphore = Semaphore::const_new(16);
-
-/// Finds out what is there already, on a thread that may be busy with that for minutes: after a reboot all of it is read back.
-///
-/// If the session expires meanwhile, the first stream requests another one.
-async fn prepare<S: Source>(
-    sink: Sink,
-    source: &S,
-    offered: &Offered,
-    settings: &Settings,
-    events: &EventSender,
-    place_freed: &Arc<Notify>,
-    cancel: &CancellationToken,
-) -> Result<(Sink, FileSink, Recovered), Failure> {
-    let permit = tokio::select! {
-        biased;
-        () = cancel.cancelled() => return Err(Failure::Cancelled),
-        permit = PREPARING.acquire() => permit.map_err(|_| Failure::thread_died("prepare the output"))?,
-    };
-    let (mut sink, identity, name) = (sink, offered.identity.clone(), source.name().clone());
-    let (events, cancel) = (events.clone(), cancel.clone());
-    let (engine, n_streams) = (settings.engine, settings.streams.value());
-    let place_freed = Arc::clone(place_freed);
-    let mut reported: Option<Instant> = None;
-    let mut watch = move |checked: Checked| {
-        if reported.is_none_or(|reported| reported.elapsed() >= PROGRESS_INTERVAL) {
-            reported = Some(Instant::now());
-            events.try_emit(Event::Checking { bytes: checked.bytes, of: checked.of });
-        }
-        if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let preparing = spawn_blocking(move || {
-        let _permit = permit;
-        let freed = Box::new(move || place_freed.notify_waiters());
-        let prepared = sink.prepare(&identity, engine, n_streams, freed, &mut watch);
-        let (blocks, recovered) = prepared.map_err(|error| match error {
-            BeginError::SourceChanged => {
-                Failure::SourceReplaced { server: name.peer, name: name.file, part: sink.path().to_owned() }
-            }
-            BeginError::Local(error) => error,
-        })?;
-        Ok((sink, blocks, recovered))
-    });
-    preparing.await.map_err(|_| Failure::thread_died("prepare the output"))?
 }
 
 /// Leaves what can be resumed after `error`, and reports it.

@@ -30,6 +30,20 @@ impl RemoteName {
     pub(crate) fn source_changed(&self) -> Failure {
         Failure::SourceChanged { server: self.peer.clone(), name: self.file.clone() }
     }
+
+    /// The error that a problem of the sender is for the transfer.
+    pub(super) fn problem(&self, code: ErrorCode, reason: String) -> Failure {
+        match code {
+            ErrorCode::SourceChanged => self.source_changed(),
+            ErrorCode::SourceUnreadable
+            | ErrorCode::NoSuchSession
+            | ErrorCode::NoSuchStream
+            | ErrorCode::ProtocolViolation
+            | ErrorCode::Busy => {
+                Failure::Unreadable { server: self.peer.clone(), name: self.file.clone(), reason }
+            }
+        }
+    }
 }
 
 /// Where a receiver gets blocks.
@@ -104,6 +118,9 @@ pub(crate) trait RangeStream: Send + fmt::Debug {
     /// Queues a request; `false` if too many are unanswered.
     fn request(&mut self, run: BlockRun) -> bool;
 
+    /// Queues a request for the digests of the blocks of `run`, without their data; `false` if too many are unanswered.
+    fn request_proof(&mut self, run: BlockRun) -> bool;
+
     /// Queues a request for the digests of the file; `false` if too many are unanswered.
     fn request_digests(&mut self, which: WholeDigests) -> bool;
 
@@ -145,7 +162,7 @@ pub(crate) trait RangeStream: Send + fmt::Debug {
         wake: &Wake,
     ) -> impl Future<Output = Result<usize, ReadInterrupt>> + Send;
 
-    /// Receives what follows the data of `run`: the digest of every block, or why the data is invalid.
+    /// Receives what follows the data of `run`, or is sent in place of it: the digest of every block, or why the data is invalid.
     ///
     /// # Cancel safety
     /// Cancel safe.

@@ -5,45 +5,14 @@ use std::io;
 use std::time::Duration;
 
 use super::settings::Verification;
-use super::source::{EndNotice, RangeStream, ReadInterrupt, RemoteName, Source, Trailer};
+use super::source::{EndNotice, RangeStream, ReadInterrupt, Source, Trailer};
+use super::stream_outcome::StreamOutcome;
 use super::transfer::{ActiveTransfer, NextStep};
 use super::wake::{Wake, Woken};
-use crate::failure::Failure;
 use crate::manifest::{BlockId, BlockRun, StreamId};
 use crate::num::to_u64;
-use crate::proto::v2::{ErrorCode, Growth, Incoming, WholeDigests};
-use crate::schedule::Fault;
+use crate::proto::v2::{ErrorCode, Growth, Incoming, Violation, WholeDigests};
 use crate::sink::{BlockLease, Received};
-
-/// How the use of a connection ended.
-#[derive(Debug)]
-pub(super) enum StreamOutcome {
-    /// The transfer is over.
-    Over,
-    /// The transfer cannot succeed.
-    Failed(Failure),
-    /// The peer closed the connection when nothing was requested.
-    Idle,
-    /// The scheduler wants another connection in its place.
-    Replaced(Fault),
-    /// The peer does not know the session.
-    NoSuchSession(Lost),
-    /// Something in between answered in place of the peer.
-    AnsweredByHttp,
-    /// The peer violated the protocol, or says that this side does.
-    Violation(String),
-    /// The connection ended early.
-    Lost(Lost),
-}
-
-/// How a connection ended early.
-#[derive(Debug)]
-pub(super) struct Lost {
-    /// What the system or the peer said.
-    pub(super) reason: io::Error,
-    /// How many bytes of data had arrived on it.
-    pub(super) received: u64,
-}
 
 /// One connection of one stream.
 pub(super) struct StreamDriver<'a, S: Source> {
@@ -133,12 +102,13 @@ impl<'a, S: Source> StreamDriver<'a, S> {
     async fn respond(&mut self, incoming: Incoming) -> Result<(), StreamOutcome> {
         match incoming {
             Incoming::Run(run) => self.run_of_blocks(run).await,
+            Incoming::Proof(_) => Err(StreamOutcome::Violation(Violation::NotRequested.to_string())),
             Incoming::Digests(which) => self.digests(which).await,
             Incoming::Wait { hashed } => {
                 self.transfer.hashing(hashed);
                 Ok(())
             }
-            Incoming::Drain => Err(self.lost(io::Error::other("the server is shutting down"))),
+            Incoming::Drain => Err(StreamOutcome::draining(self.received)),
             Incoming::Refused(code, len) => Err(self.refused(code, len).await),
         }
     }
@@ -157,7 +127,9 @@ impl<'a, S: Source> StreamDriver<'a, S> {
                 }
                 digests
             }
-            Ok(Err(code)) => return Err(StreamOutcome::Failed(self.problem(code, String::new()))),
+            Ok(Err(code)) => {
+                return Err(StreamOutcome::Failed(self.transfer.source.name().problem(code, String::new())));
+            }
             Err(outcome) => {
                 let lens = arrived.iter().map(|block| self.transfer.manifest.range(block.id()).len());
                 self.transfer.counters.wasted(lens.sum());
@@ -314,37 +286,7 @@ impl<'a, S: Source> StreamDriver<'a, S> {
                 Err(interrupt) => return self.outcome(interrupt),
             }
         };
-        match code {
-            ErrorCode::NoSuchSession => {
-                let reason = io::Error::other("the server does not know the session any more");
-                StreamOutcome::NoSuchSession(Lost { reason, received: self.received })
-            }
-            ErrorCode::NoSuchStream | ErrorCode::Busy => {
-                self.lost(io::Error::other(format!("rejected by the server: {reason}")))
-            }
-            ErrorCode::ProtocolViolation => {
-                StreamOutcome::Violation(format!("the server reports a violation: {reason}"))
-            }
-            ErrorCode::SourceChanged | ErrorCode::SourceUnreadable => {
-                StreamOutcome::Failed(self.problem(code, reason))
-            }
-        }
-    }
-
-    /// The error that a problem of the sender is for the transfer.
-    fn problem(&self, code: ErrorCode, reason: String) -> Failure {
-        let name = self.transfer.source.name();
-        match code {
-            ErrorCode::SourceChanged => name.source_changed(),
-            ErrorCode::SourceUnreadable
-            | ErrorCode::NoSuchSession
-            | ErrorCode::NoSuchStream
-            | ErrorCode::ProtocolViolation
-            | ErrorCode::Busy => {
-                let RemoteName { peer, file } = name.clone();
-                Failure::Unreadable { server: peer, name: file, reason }
-            }
-        }
+        StreamOutcome::refused(code, reason, self.transfer.source.name(), self.received)
     }
 
     fn failed(&self, action: &'static str, error: io::Error) -> StreamOutcome {
@@ -353,21 +295,9 @@ impl<'a, S: Source> StreamDriver<'a, S> {
 
     fn outcome(&self, interrupt: ReadInterrupt) -> StreamOutcome {
         match interrupt {
-            ReadInterrupt::Woken(Woken::Replace(fault)) => StreamOutcome::Replaced(fault),
-            ReadInterrupt::Woken(Woken::Check) => self.lost(io::Error::other("interrupted")),
-            ReadInterrupt::Ended if self.stream.n_unanswered() == 0 => StreamOutcome::Idle,
-            ReadInterrupt::Ended => {
-                self.lost(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server"))
-            }
-            ReadInterrupt::Broken(error) => self.lost(error),
-            ReadInterrupt::Violation(violation) => StreamOutcome::Violation(violation.to_string()),
-            ReadInterrupt::AnsweredByHttp => StreamOutcome::AnsweredByHttp,
             ReadInterrupt::Store(error) => self.failed("write", error),
+            interrupt => StreamOutcome::interrupted(interrupt, self.stream.n_unanswered(), self.received),
         }
-    }
-
-    fn lost(&self, reason: io::Error) -> StreamOutcome {
-        StreamOutcome::Lost(Lost { reason, received: self.received })
     }
 }
 

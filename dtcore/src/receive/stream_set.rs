@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::wake::Wake;
 use crate::event::Outage;
+use crate::failure::Failure;
 use crate::manifest::{StreamCount, StreamId};
 use crate::schedule::{Backoff, Exhausted, Fault, Retries, RetryLimit};
 use crate::sync::Lock;
@@ -122,23 +123,34 @@ impl StreamSet {
         self.state.lock().backoffs.get_mut(stream.index()).map(Backoff::failed).unwrap_or_default()
     }
 
-    /// As [`backoff`](Self::backoff), for an attempt that counts.
+    /// As [`backoff`](Self::backoff), for an attempt that counts, after `error`. `is_carrying` says whether a stream has carried
+    /// anything.
     ///
     /// # Errors
-    /// [`Exhausted`] if all streams have tried often enough.
-    pub(super) fn retry(&self, stream: StreamId, now: Duration) -> Result<Duration, Exhausted> {
-        self.state.lock().retries.failed(stream, now)?;
-        Ok(self.backoff(stream))
-    }
-
-    /// A peer violated the protocol on a stream.
-    ///
-    /// # Errors
-    /// [`Exhausted`] if that happened too often.
-    pub(super) fn violated(&self) -> Result<(), Exhausted> {
+    /// `error`, if all streams have tried often enough, or another attempt cannot succeed.
+    pub(super) fn pause_after(
+        &self,
+        error: Failure,
+        stream: StreamId,
+        now: Duration,
+        is_carrying: bool,
+    ) -> Result<Duration, Failure> {
+        let is_violation = matches!(error, Failure::Protocol { .. });
+        let is_temporary = error.is_retryable() && !matches!(error, Failure::SourceChanged { .. })
+            // A proxy that has carried a stream answers instead of a server that restarts, or carries no more of them.
+            || is_carrying && matches!(error, Failure::StreamsBlocked { .. });
+        if !is_temporary && !is_violation {
+            return Err(error);
+        }
         let mut state = self.state.lock();
-        state.n_violations += 1;
-        if state.n_violations >= MAX_VIOLATIONS { Err(Exhausted) } else { Ok(()) }
+        state.n_violations += u32::from(is_violation);
+        if is_violation && state.n_violations >= MAX_VIOLATIONS
+            || state.retries.failed(stream, now) == Err(Exhausted)
+        {
+            return Err(error);
+        }
+        drop(state);
+        Ok(self.backoff(stream))
     }
 
     /// The transfer has progressed: all retries are available again.

@@ -16,7 +16,7 @@ use super::completion::Completion;
 use super::file_digest::FileDigest;
 use super::in_order::InOrderReader;
 use super::settings::Settings;
-use super::source::{RangeStream, RemoteName, Source};
+use super::source::{Opened, RangeStream, RemoteName, Source};
 use super::stream_set::StreamSet;
 use crate::digest::RangeDigest;
 use crate::event::{Event, EventSender, Progress, RecoveryStats};
@@ -29,7 +29,7 @@ use crate::sync::Lock;
 
 /// What the tasks of one transfer share.
 #[derive(Debug)]
-pub(super) struct ActiveTransfer<S> {
+pub(super) struct ActiveTransfer<S: Source> {
     pub(super) source: S,
     pub(super) settings: Settings,
     pub(super) manifest: Manifest,
@@ -43,6 +43,8 @@ pub(super) struct ActiveTransfer<S> {
     pub(super) scheduler: Lock<Scheduler>,
     /// How far the reader was allowed to read.
     pub(super) readable: Lock<u64>,
+    /// A stream that is open already, because saved blocks were proven on it, until its task takes it.
+    pub(super) proven_on: Lock<Option<Opened<S::Stream>>>,
     /// A place in the sink is free again.
     pub(super) place_freed: Arc<Notify>,
     /// How errors name the local file.

@@ -1,4 +1,4 @@
-//! Sends one run: its bytes in few long calls, and the digests of its blocks.
+//! Sends one run: its bytes in few long calls, and the digests of its blocks; or these alone.
 
 use std::sync::Arc;
 
@@ -46,17 +46,37 @@ impl RunSender {
         let mut body = BodySender::new(source, connection, range, stall_timeout);
         let sent = self.send_pieces(&mut body, upcoming, &mut digests).await;
         session.add_bytes_sent(body.position() - range.start());
-        let code = match sent {
-            Ok(()) => match digests.finish().await {
-                Ok(digests) => return Ok(encode_trailer(Ok(&digests), growth_of(&**source), run.count)),
-                Err(code) => code,
-            },
-            Err(StreamFailure::SourceUnreadable) if source.is_unchanged() => ErrorCode::SourceUnreadable,
-            Err(StreamFailure::SourceUnreadable | StreamFailure::SourceChanged) => ErrorCode::SourceChanged,
-            Err(failure) => return Err(failure),
-        };
-        write_zeros(connection, range.end() - body.position(), stall_timeout).await?;
-        Ok(encode_trailer(Err(code), Growth::None, run.count))
+        let position = body.position();
+        let trailer = trailer(&**source, run, sent, digests).await?;
+        write_zeros(connection, range.end() - position, stall_timeout).await?;
+        Ok(trailer)
+    }
+
+    /// The trailer of `run` for a receiver that wants no data: digests that are not remembered are computed.
+    ///
+    /// # Errors
+    /// None that a trailer can report.
+    pub(crate) async fn prove(&mut self, run: BlockRun) -> Result<Vec<u8>, StreamFailure> {
+        let session = Arc::clone(&self.session);
+        let mut digests = RunDigests::without_data(&session, run);
+        let hashed = self.hash_pieces(&mut digests).await;
+        trailer(&*session.spec.source, run, hashed, digests).await
+    }
+
+    async fn hash_pieces(&mut self, digests: &mut RunDigests) -> Result<(), StreamFailure> {
+        let mut pieces = digests.pieces().into_iter().filter(|piece| piece.is_hashed).peekable();
+        while let Some(RunPiece { range, .. }) = pieces.next() {
+            self.cached(range, pieces.peek().copied().unwrap_or_default().range).await?;
+            let _turn = self.session.next_turn().await;
+            digests.hash(range)?;
+        }
+        Ok(())
+    }
+
+    async fn cached(&mut self, range: ByteRange, ahead: ByteRange) -> Result<(), StreamFailure> {
+        let caching = self.prefetcher.ensure_cached(range, ahead);
+        let cached = timeout(self.session.context.timeouts.stall, caching).await;
+        cached.map_err(|_| StreamFailure::SourceUnreadable)
     }
 
     async fn send_pieces(
@@ -65,19 +85,15 @@ impl RunSender {
         upcoming: ByteRange,
         digests: &mut RunDigests,
     ) -> Result<(), StreamFailure> {
-        let session = &self.session;
         let mut pieces = digests.pieces().into_iter().peekable();
         while let Some(RunPiece { range, is_hashed }) = pieces.next() {
             // The upcoming run mostly begins like this one ends.
             let ahead = pieces.peek().map_or(RunPiece::first_of(upcoming, is_hashed), |next| *next).range;
-            let caching = self.prefetcher.ensure_cached(range, ahead);
-            timeout(session.context.timeouts.stall, caching)
-                .await
-                .map_err(|_| StreamFailure::SourceUnreadable)?;
+            self.cached(range, ahead).await?;
             let mut unhashed = is_hashed;
             while body.position() < range.end() {
                 body.ready(range.end()).await?;
-                let turn = session.next_turn().await;
+                let turn = self.session.next_turn().await;
                 body.send_now(range.end())?;
                 // While the receiver is busy with the first bytes, and the pages are in the cache.
                 if unhashed {
@@ -89,6 +105,25 @@ impl RunSender {
         }
         Ok(())
     }
+}
+
+/// The trailer of a run of which everything was `sent` or hashed: its digests, or why it is invalid.
+async fn trailer(
+    source: &dyn Object,
+    run: BlockRun,
+    sent: Result<(), StreamFailure>,
+    digests: RunDigests,
+) -> Result<Vec<u8>, StreamFailure> {
+    let code = match sent {
+        Ok(()) => match digests.finish().await {
+            Ok(digests) => return Ok(encode_trailer(Ok(&digests), growth_of(source), run.count)),
+            Err(code) => code,
+        },
+        Err(StreamFailure::SourceUnreadable) if source.is_unchanged() => ErrorCode::SourceUnreadable,
+        Err(StreamFailure::SourceUnreadable | StreamFailure::SourceChanged) => ErrorCode::SourceChanged,
+        Err(failure) => return Err(failure),
+    };
+    Ok(encode_trailer(Err(code), Growth::None, run.count))
 }
 
 fn growth_of(source: &dyn Object) -> Growth {

@@ -56,12 +56,22 @@ impl RunPiece {
 }
 
 impl RunDigests {
+    /// For a run whose data is sent.
     pub(crate) fn new(session: &Arc<Session>, run: BlockRun) -> Self {
+        Self::of(session, run, |block| session.give_remembered(block))
+    }
+
+    /// For a run whose data is not sent, so that nothing shows that a remembered digest is wrong.
+    pub(crate) fn without_data(session: &Arc<Session>, run: BlockRun) -> Self {
+        Self::of(session, run, |_| true)
+    }
+
+    fn of(session: &Arc<Session>, run: BlockRun, is_trusted: impl Fn(BlockId) -> bool) -> Self {
         let (manifest, identity) = (&session.spec.manifest, session.spec.source.identity());
         let digests = session.context.digests.blocks();
         let block = |id| {
             let known = digests.find(&identity, manifest, id);
-            let is_trusted = known.is_some() && session.give_remembered(id);
+            let is_trusted = known.is_some() && is_trusted(id);
             Block { id, range: manifest.range(id), known, is_trusted, computed: None }
         };
         let blocks = manifest.blocks_of(run).map(block).collect();

@@ -150,6 +150,7 @@ impl ServedStream {
             let step = self.responder.next();
             match step {
                 Some(Step::Send(run)) => self.send(run).await?,
+                Some(Step::Prove(run)) => self.prove(run).await?,
                 Some(Step::Digests(which)) if self.digests.request(which).is_some() => {}
                 Some(Step::Digests(_)) => return self.violated("too many unanswered requests").await,
                 Some(Step::Refuse(reason)) => return self.violated(reason).await,
@@ -170,14 +171,29 @@ impl ServedStream {
 
     /// Sends a run and keeps its trailer for the next write.
     async fn send(&mut self, run: BlockRun) -> Result<(), StreamFailure> {
-        let length = self.session.spec.manifest.run_len(run).unwrap_or_default();
-        let header = WireRun { first: u64::from(run.first.value()), count: run.count, length };
+        let header = self.wire_run(run);
         self.unsent.extend(Response::Data(header).encode());
         self.write_unsent(Follows::More).await?;
         let upcoming = self.responder.upcoming();
         self.unsent = self.runs.send(&self.connection, run, upcoming).await?;
-        self.bytes += length;
+        self.bytes += header.length;
         Ok(())
+    }
+
+    /// Sends the digests of the blocks of a run.
+    async fn prove(&mut self, run: BlockRun) -> Result<(), StreamFailure> {
+        // What is there must not wait until they are computed; and a receiver that has gone is noticed by it.
+        self.flush().await?;
+        let trailer = self.runs.prove(run).await?;
+        self.unsent.extend(Response::Proof(self.wire_run(run)).encode());
+        self.write(&trailer).await?;
+        // Perhaps that the receiver leaves, so that the digests that it has requested before are of no use.
+        self.read_now().map(|_| ())
+    }
+
+    fn wire_run(&self, run: BlockRun) -> WireRun {
+        let length = self.session.spec.manifest.run_len(run).unwrap_or_default();
+        WireRun { first: u64::from(run.first.value()), count: run.count, length }
     }
 
     /// Writes the rest of a frame, if there is one.

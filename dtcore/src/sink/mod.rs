@@ -15,8 +15,8 @@ pub(crate) use file::{BlockLease, CommitError, FileSink, Received, Verified};
 pub(crate) use journal::JournalContents;
 pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity};
 pub(crate) use ordered::ReorderBuffer;
-pub(crate) use output::{OrderedWriter, Output, Sink};
-pub(crate) use part_file::{Attributes, BeginError, Clobber, Durability, Resume, system_time};
+pub(crate) use output::{OrderedWriter, Output, Prepared, Sink};
+pub(crate) use part_file::{Attributes, BeginError, Clobber, Durability, Proof, Resume, system_time};
 pub use store::{Engine, InvalidEngine};
 pub(crate) use store::{FillError, Lease, Store};
 #[cfg(test)]

@@ -17,7 +17,8 @@ use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
 use super::memory::MemoryWriter;
 use super::ordered::ReorderBuffer;
 use super::part_file::{
-    Attributes, BeginError, Clobber, Durability, Exclusion, PartFile, Resume, folder_of, publish,
+    Attributes, BeginError, Begun, Clobber, Durability, Exclusion, PartFile, Proof, Resume, folder_of,
+    publish,
 };
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
 use crate::digest::RangeDigest;
@@ -116,6 +117,15 @@ pub(crate) enum Sink {
     Memory(Arc<ReorderBuffer>, u64),
 }
 
+/// How a transfer of blocks starts.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// Where the blocks go, and which are there.
+    Ready(FileSink, Recovered),
+    /// Not before the remote file is proven to have these blocks.
+    Unproven(Recovered),
+}
+
 /// How errors name memory.
 const MEMORY: &str = "memory";
 
@@ -152,17 +162,20 @@ impl Sink {
         self.part().map_or(ByteRange::new(0, u64::MAX), PartFile::first_gap)
     }
 
-    /// Starts a transfer of blocks, or resumes one: where they go, and which are there. `freed` is called whenever a place in the sink becomes free.
+    /// Starts a transfer of blocks, or resumes one: where they go, and which are there. `freed` is called whenever a place in the sink
+    /// becomes free.
     ///
+    /// Called with a pending proof first, and with its result if something must be proven, which changes nothing.
     /// Blocks the calling thread: after a reboot this reads and hashes what is there, as long as `watch` lets it.
     pub(crate) fn prepare(
         &mut self,
         source: &SourceIdentity,
+        proof: Proof,
         engine: Engine,
         n_streams: u8,
         freed: Box<dyn Fn() + Send + Sync>,
         watch: &mut Watch<'_>,
-    ) -> Result<(FileSink, Recovered), BeginError> {
+    ) -> Result<Prepared, BeginError> {
         let manifest = source.manifest;
         let (store, journal, recovered) = match self {
             Self::File(part) => {
@@ -172,7 +185,10 @@ impl Sink {
                 };
                 // Before anything whose size a peer determines is allocated.
                 filesystem::ensure_space(&part.file, manifest.size()).map_err(no_room(&part.path))?;
-                let (journal, recovered) = part.begin(source, watch)?;
+                let (journal, recovered) = match part.begin(source, proof, watch)? {
+                    Begun::Ready(journal, recovered) => (journal, recovered),
+                    Begun::Unproven(claimed) => return Ok(Prepared::Unproven(claimed)),
+                };
                 let block = manifest.block_size().bytes();
                 let store = open_for_blocks(&part.file, engine, manifest.size(), block, n_streams)
                     .map_err(no_room(&part.path))?;
@@ -192,7 +208,7 @@ impl Sink {
         };
         let blocks = FileSink::new(manifest, store, journal, &recovered.done, freed)
             .map_err(|error| Failure::local("resume", self.path(), manifest.size(), error))?;
-        Ok((blocks, recovered))
+        Ok(Prepared::Ready(blocks, recovered))
     }
 
     /// How far ahead of a writer bytes may be requested; a file takes them all.

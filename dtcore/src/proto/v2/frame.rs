@@ -26,8 +26,8 @@ pub(crate) struct WireRun {
 }
 
 impl WireRun {
-    fn header(self, kind: u8) -> Header {
-        Header { kind, code: 0, count: self.count, first: self.first, length: self.length }
+    fn header(self, kind: u8, code: u8) -> Header {
+        Header { kind, code, count: self.count, first: self.first, length: self.length }
     }
 
     fn of(header: Header) -> Result<Self, InvalidFrame> {
@@ -36,11 +36,19 @@ impl WireRun {
     }
 }
 
+/// The code of a run whose data is sent, with the digests of its blocks.
+const WITH_DATA: u8 = 0;
+
+/// The code of a run of which only the digests are sent.
+const DIGESTS_ONLY: u8 = 1;
+
 /// A frame of the receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Request {
     /// Send this run.
     Run(WireRun),
+    /// Send the digests of this run's blocks, and no data.
+    Proof(WireRun),
     /// Send the digests of the file.
     Digest(WholeDigests),
     /// The transfer is over: everything has arrived and matches.
@@ -53,7 +61,8 @@ impl Request {
     /// The bytes on the wire.
     pub(crate) fn encode(self) -> [u8; FRAME_LEN] {
         match self {
-            Self::Run(run) => run.header(0x01),
+            Self::Run(run) => run.header(0x01, WITH_DATA),
+            Self::Proof(run) => run.header(0x01, DIGESTS_ONLY),
             Self::Digest(which) => Header { kind: 0x02, code: which.encode(), ..Header::default() },
             Self::End => Header { kind: 0x03, ..Header::default() },
             Self::Leave => Header { kind: 0x03, code: 1, ..Header::default() },
@@ -65,7 +74,8 @@ impl Request {
     pub(crate) fn decode(bytes: &[u8; FRAME_LEN]) -> Result<Self, InvalidFrame> {
         let header = Header::decode(bytes)?;
         match header {
-            Header { kind: 0x01, code: 0, .. } => WireRun::of(header).map(Self::Run),
+            Header { kind: 0x01, code: WITH_DATA, .. } => WireRun::of(header).map(Self::Run),
+            Header { kind: 0x01, code: DIGESTS_ONLY, .. } => WireRun::of(header).map(Self::Proof),
             Header { kind: 0x02, code, count: 0, first: 0, length: 0 } => {
                 WholeDigests::decode(code).map(Self::Digest)
             }
@@ -83,6 +93,8 @@ pub(crate) enum Response {
     Offer(usize),
     /// The data of this run follows, then a trailer.
     Data(WireRun),
+    /// The trailer of this run follows, without its data.
+    Proof(WireRun),
     /// The digests of the file follow, and a payload check.
     Digests(WholeDigests),
     /// The digests of the file are being computed; so many bytes have been read for them.
@@ -102,7 +114,8 @@ impl Response {
     fn header(self) -> Header {
         match self {
             Self::Offer(len) => Header { kind: 0x80, length: to_u64(len), ..Header::default() },
-            Self::Data(run) => run.header(0x81),
+            Self::Data(run) => run.header(0x81, WITH_DATA),
+            Self::Proof(run) => run.header(0x81, DIGESTS_ONLY),
             Self::Digests(which) => {
                 Header { kind: 0x82, code: which.encode(), length: DIGESTS_LENGTH, ..Header::default() }
             }
@@ -123,7 +136,8 @@ impl Response {
             Header { kind: 0x80, code: 0, count: 0, first: 0, length } if length > 0 => {
                 bounded(length, MAX_OFFER).map(Self::Offer)
             }
-            Header { kind: 0x81, code: 0, .. } => WireRun::of(header).map(Self::Data),
+            Header { kind: 0x81, code: WITH_DATA, .. } => WireRun::of(header).map(Self::Data),
+            Header { kind: 0x81, code: DIGESTS_ONLY, .. } => WireRun::of(header).map(Self::Proof),
             Header { kind: 0x82, code, count: 0, first: 0, length: DIGESTS_LENGTH } => {
                 WholeDigests::decode(code).map(Self::Digests)
             }
@@ -175,12 +189,14 @@ mod tests {
     #[test]
     fn frames_are_these_bytes() {
         let run = WireRun { first: 0x0102, count: 3, length: 0x18_0000 };
-        let ranged = |kind, check: [u8; 2]| {
+        let ranged = |kind, code, check: [u8; 2]| {
             let [a, b] = check;
-            [kind, 0, a, b, 3, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x18, 0, 0, 0, 0, 0]
+            [kind, code, a, b, 3, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x18, 0, 0, 0, 0, 0]
         };
-        assert_eq!(Request::Run(run).encode(), ranged(0x01, GOLDEN_RUN));
-        assert_eq!(Response::Data(run).encode(), ranged(0x81, GOLDEN_DATA));
+        assert_eq!(Request::Run(run).encode(), ranged(0x01, 0, GOLDEN_RUN));
+        assert_eq!(Response::Data(run).encode(), ranged(0x81, 0, GOLDEN_DATA));
+        assert_eq!(Request::Proof(run).encode(), ranged(0x01, 1, GOLDEN_PROOF_REQUEST));
+        assert_eq!(Response::Proof(run).encode(), ranged(0x81, 1, GOLDEN_PROOF));
         let plain = |bytes: [u8; FRAME_LEN]| {
             let [kind, code, _, _, rest @ ..] = bytes;
             (kind, code, rest)
@@ -207,16 +223,20 @@ mod tests {
     /// Computed with another implementation of BLAKE3.
     const GOLDEN_RUN: [u8; 2] = [52, 157];
     const GOLDEN_DATA: [u8; 2] = [130, 224];
+    const GOLDEN_PROOF_REQUEST: [u8; 2] = [237, 150];
+    const GOLDEN_PROOF: [u8; 2] = [35, 8];
 
     #[test]
     fn flipped_bit_in_any_field_is_detected() {
         let run = WireRun { first: 7, count: 2, length: 1 << 20 };
         let frames = [
             Request::Run(run).encode(),
+            Request::Proof(run).encode(),
             Request::Digest(WholeDigests::Blake3).encode(),
             Request::End.encode(),
             Response::Offer(300).encode(),
             Response::Data(run).encode(),
+            Response::Proof(run).encode(),
             Response::Digests(WholeDigests::Blake3AndMd5).encode(),
             Response::Wait { hashed: 5 }.encode(),
             Response::Drain.encode(),
@@ -239,7 +259,9 @@ mod tests {
         for header in [
             Header { count: 0, ..run },
             Header { length: 0, ..run },
-            Header { code: 1, ..run },
+            Header { code: 1, count: 0, ..run },
+            Header { code: 1, length: 0, ..run },
+            Header { code: 2, ..run },
             Header { kind: 0x80, length: 0, ..Header::default() },
             Header { kind: 0x80, length: 16_385, ..Header::default() },
             Header { kind: 0x82, code: 2, length: 48, ..Header::default() },

@@ -11,8 +11,8 @@ use crate::manifest::{BlockRun, Manifest};
 #[derive(Debug)]
 pub(crate) struct Requester {
     manifest: Manifest,
-    /// Runs, in the order in which they are answered.
-    runs: VecDeque<BlockRun>,
+    /// The answers to requests for runs, in the order in which they arrive.
+    runs: VecDeque<Incoming>,
     digests: Option<WholeDigests>,
 }
 
@@ -21,6 +21,8 @@ pub(crate) struct Requester {
 pub(crate) enum Incoming {
     /// The data of this run, then its trailer; the run counts as unanswered until [`Requester::run_answered`].
     Run(BlockRun),
+    /// The trailer of this run, without its data; it counts as unanswered as well.
+    Proof(BlockRun),
     /// The digests of the file.
     Digests(WholeDigests),
     /// Nothing: the digests are being computed.
@@ -51,15 +53,29 @@ impl Requester {
 
     /// The bytes that request `run`; `None` if the manifest lacks it, or the sender need not read another request.
     pub(crate) fn request_run(&mut self, run: BlockRun) -> Option<[u8; FRAME_LEN]> {
+        self.request(run, Request::Run, Incoming::Run)
+    }
+
+    /// The bytes that request the digests of the blocks of `run`; `None` as for the run itself.
+    pub(crate) fn request_proof(&mut self, run: BlockRun) -> Option<[u8; FRAME_LEN]> {
+        self.request(run, Request::Proof, Incoming::Proof)
+    }
+
+    fn request(
+        &mut self,
+        run: BlockRun,
+        request: fn(WireRun) -> Request,
+        answer: fn(BlockRun) -> Incoming,
+    ) -> Option<[u8; FRAME_LEN]> {
         let length = self.manifest.run_len(run).filter(|_| self.n_unanswered() < MAX_UNANSWERED)?;
-        self.runs.push_back(run);
+        self.runs.push_back(answer(run));
         let first = u64::from(run.first.value());
-        Some(Request::Run(WireRun { first, count: run.count, length }).encode())
+        Some(request(WireRun { first, count: run.count, length }).encode())
     }
 
     /// The sender pushes `run` with its offer, before it answers anything.
     pub(crate) fn expect_pushed(&mut self, run: BlockRun) {
-        self.runs.push_front(run);
+        self.runs.push_front(Incoming::Run(run));
     }
 
     /// The bytes that request the digests of the file; `None` as for a run, or if they are requested already.
@@ -79,18 +95,22 @@ impl Requester {
     /// Reads a header of the sender: runs are answered in order, the digests at any time.
     pub(crate) fn header(&self, bytes: &[u8; FRAME_LEN]) -> Result<Incoming, Violation> {
         match Response::decode(bytes).map_err(|_| Violation::InvalidFrame)? {
-            Response::Data(WireRun { first, count, length }) => {
-                let run = self.manifest.run(first, count).ok_or(Violation::NotRequested)?;
-                let is_requested =
-                    self.runs.front() == Some(&run) && self.manifest.run_len(run) == Some(length);
-                if is_requested { Ok(Incoming::Run(run)) } else { Err(Violation::NotRequested) }
-            }
+            Response::Data(run) => self.oldest(run, Incoming::Run),
+            Response::Proof(run) => self.oldest(run, Incoming::Proof),
             Response::Digests(which) if self.digests == Some(which) => Ok(Incoming::Digests(which)),
             Response::Wait { hashed } if self.digests.is_some() => Ok(Incoming::Wait { hashed }),
             Response::Drain => Ok(Incoming::Drain),
             Response::Refused(code, len) => Ok(Incoming::Refused(code, len)),
             Response::Digests(_) | Response::Wait { .. } | Response::Offer(_) => Err(Violation::NotRequested),
         }
+    }
+
+    /// The answer with this run, if it is the next one.
+    fn oldest(&self, run: WireRun, answer: fn(BlockRun) -> Incoming) -> Result<Incoming, Violation> {
+        let WireRun { first, count, length } = run;
+        let run = self.manifest.run(first, count).filter(|run| self.manifest.run_len(*run) == Some(length));
+        let answer = run.map(answer).filter(|answer| self.runs.front() == Some(answer));
+        answer.ok_or(Violation::NotRequested)
     }
 
     /// The oldest run has arrived to the last byte of its trailer.
@@ -156,6 +176,21 @@ mod tests {
         assert_eq!(stream.header(&data(0, 4)), Ok(Incoming::Run(run(0, 4))));
         stream.run_answered();
         assert_eq!(stream.header(&data(4, 1)), Ok(Incoming::Run(run(4, 1))));
+    }
+
+    #[test]
+    fn digests_without_data_are_answered_only_if_requested() {
+        let mut stream = Requester::new(manifest());
+        let request = stream.request_proof(run(3, 2)).unwrap();
+        assert_eq!(request, Request::Proof(WireRun { first: 3, count: 2, length: 2 << 14 }).encode());
+        stream.request_run(run(3, 2)).unwrap();
+        let proof = Response::Proof(WireRun { first: 3, count: 2, length: 2 << 14 }).encode();
+        assert_eq!(stream.header(&data(3, 2)), Err(Violation::NotRequested));
+        assert_eq!(stream.header(&proof), Ok(Incoming::Proof(run(3, 2))));
+        assert_eq!(stream.n_unanswered(), 2);
+        stream.run_answered();
+        assert_eq!(stream.header(&proof), Err(Violation::NotRequested));
+        assert_eq!(stream.header(&data(3, 2)), Ok(Incoming::Run(run(3, 2))));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const MAX_STEPS: usize = 64;
 pub(crate) enum Step {
     /// Send this run.
     Send(BlockRun),
+    /// Send the digests of this run's blocks, and no data.
+    Prove(BlockRun),
     /// Send the digests of the file.
     Digests(WholeDigests),
     /// The transfer is over, and complete.
@@ -86,7 +88,9 @@ impl Responder {
     pub(crate) fn upcoming(&self) -> Option<BlockRun> {
         match self.steps.front() {
             Some(Step::Send(run)) => Some(*run),
-            Some(Step::Digests(_) | Step::End | Step::Leave | Step::Refuse(_)) | None => None,
+            Some(Step::Prove(_) | Step::Digests(_) | Step::End | Step::Leave | Step::Refuse(_)) | None => {
+                None
+            }
         }
     }
 
@@ -106,14 +110,15 @@ impl Responder {
             Ok(Request::End) => Step::End,
             Ok(Request::Leave) => Step::Leave,
             Ok(Request::Digest(which)) => Step::Digests(which),
-            Ok(Request::Run(WireRun { first, count, length })) => {
-                let run = self.manifest.run(first, count);
-                match run.filter(|run| self.manifest.run_len(*run) == Some(length)) {
-                    Some(run) => Step::Send(run),
-                    None => Step::Refuse("the manifest has no such run"),
-                }
-            }
+            Ok(Request::Run(run)) => self.run(run, Step::Send),
+            Ok(Request::Proof(run)) => self.run(run, Step::Prove),
         }
+    }
+
+    fn run(&self, run: WireRun, step: fn(BlockRun) -> Step) -> Step {
+        let WireRun { first, count, length } = run;
+        let run = self.manifest.run(first, count).filter(|run| self.manifest.run_len(*run) == Some(length));
+        run.map_or(Step::Refuse("the manifest has no such run"), step)
     }
 }
 
@@ -163,6 +168,9 @@ mod tests {
             };
             assert_eq!(matches!(expected, Step::Send(_)), is_valid);
             assert_eq!(steps(size, &[run(first, count, length)]), [expected], "{first} {count} {length}");
+            let proof = steps(size, &[Request::Proof(WireRun { first, count, length })]);
+            let expected = if let Step::Send(run) = expected { Step::Prove(run) } else { expected };
+            assert_eq!(proof, [expected], "{first} {count} {length}");
         }
         assert_eq!(steps(0, &[run(0, 1, 1)]), [Step::Refuse("the manifest has no such run")]);
     }

@@ -1,6 +1,7 @@
 //! The receiving engine against peers that do what the test wants.
 
 mod frame_reader;
+mod prove;
 mod store;
 mod stream_driver;
 mod supervise;
@@ -146,6 +147,7 @@ fn transfer(scene: Scene) -> ActiveTransfer<ReadyMade> {
         counters: Counters::new(0),
         scheduler: Lock::new(Scheduler::new(manifest, done, digests, streams, policy, now)),
         readable: Lock::default(),
+        proven_on: Lock::default(),
         place_freed,
         path: PathBuf::from("out"),
         started,

@@ -14,7 +14,8 @@ use crate::manifest::BlockRun;
 use crate::proto::v2::{
     ErrorCode, FRAME_LEN, Growth, Request, Response, TRAILER_LEN, WireRun, encode_trailer,
 };
-use crate::receive::stream_driver::{StreamDriver, StreamOutcome};
+use crate::receive::stream_driver::StreamDriver;
+use crate::receive::stream_outcome::StreamOutcome;
 use crate::receive::supervise::outcome;
 use crate::receive::transfer::ActiveTransfer;
 use crate::receive::{DtStream, EndNotice, FrameReader};

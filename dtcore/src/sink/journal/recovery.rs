@@ -60,6 +60,22 @@ impl Recovered {
         }
     }
 
+    /// Those of the blocks of a file `from` that have the same place in a file `to`. Their digests depend on nothing else, as
+    /// neither file is one block.
+    pub(in super::super) fn carried(mut self, from: &Manifest, to: &Manifest) -> Self {
+        for block in from.blocks() {
+            let place = to.block(block.value().into()).map(|block| to.range(block));
+            if place != Some(from.range(block)) {
+                self.forget(from, block);
+            }
+        }
+        let mut carried = Self::empty(to, self.outcome);
+        for Record { block, digest } in self.records(from) {
+            carried.add(to, block, digest);
+        }
+        carried
+    }
+
     /// The records of all blocks in place.
     pub(in super::super) fn records(&self, manifest: &Manifest) -> Vec<Record> {
         let known = manifest.blocks().zip(&self.digests);
@@ -72,7 +88,10 @@ impl Recovered {
 pub(in super::super) enum ResumeDecision {
     Resume(Trust),
     Restart(&'static str),
-    SourceChanged,
+    /// The file may have changed, as its size, modification time or version has.
+    Prove(Trust),
+    /// It has another name besides, so that it may be another file.
+    ProveOther(Trust),
 }
 
 /// Whether the recorded blocks must be rehashed.
@@ -95,22 +114,32 @@ pub(in super::super) fn check_journal(
     if stale.records.is_empty() {
         return ResumeDecision::Restart("the partial file contains no complete block");
     }
+    // On some file systems, device and inode get other numbers each time they are mounted. After that, or in a file that is not
+    // the journal's, the bytes decide.
+    let is_same_mount = boot == Some(stale.header.boot) && stale.header.part == part;
+    let trust = if is_same_mount { Trust::Full } else { Trust::AfterRehash };
     if (then.manifest.size(), then.modified, then.version)
         != (source_identity.manifest.size(), source_identity.modified, source_identity.version)
     {
         return if then.remote == source_identity.remote {
-            ResumeDecision::SourceChanged
+            ResumeDecision::Prove(trust)
         } else {
-            ResumeDecision::Restart("the partial file belongs to a different remote file")
+            ResumeDecision::ProveOther(trust)
         };
     }
     if then.manifest != source_identity.manifest {
         return ResumeDecision::Restart("the server has changed the block size");
     }
-    // On some file systems, device and inode get other numbers each time they are mounted. After that, or in a file that is not
-    // the journal's, the bytes decide.
-    let is_same_mount = boot == Some(stale.header.boot) && stale.header.part == part;
-    ResumeDecision::Resume(if is_same_mount { Trust::Full } else { Trust::AfterRehash })
+    ResumeDecision::Resume(trust)
+}
+
+/// Whether blocks of the file that the stale journal describes can be blocks of this one: it has grown at most.
+pub(in super::super) fn may_have_blocks_of(
+    source_identity: &SourceIdentity,
+    stale: &JournalContents,
+) -> bool {
+    let (now, then) = (&source_identity.manifest, &stale.header.source_identity.manifest);
+    now.block_size() == then.block_size() && now.size() >= then.size()
 }
 
 /// How much of the part file has been rehashed.

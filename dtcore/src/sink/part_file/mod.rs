@@ -27,7 +27,7 @@ use lock::{ClaimedFile, StalePartFile, copy_permissions, create_locked, is_locke
 pub(crate) use naming::folder_of;
 use naming::{journal_path, part_path, resolve};
 pub(crate) use publish::publish;
-pub(crate) use resume::BeginError;
+pub(crate) use resume::{BeginError, Begun, Proof};
 
 /// Whether an existing output is replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

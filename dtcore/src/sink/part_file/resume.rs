@@ -11,12 +11,29 @@ use crate::failure::{Failure, is_disk_full};
 use crate::manifest::{ByteRange, Manifest};
 use crate::sink::journal::{
     self, Journal, Outcome, Recovered, ResumeDecision, SourceIdentity, StaleJournal, Trust, Watch,
-    check_journal, recover,
+    check_journal, may_have_blocks_of, recover,
 };
 use crate::sink::sidecar::is_named;
 
-/// The journal for new blocks, and the blocks that are in place.
-type Begun = (Option<Journal>, Recovered);
+/// How a transfer starts.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// With the journal for new blocks, and the blocks that are in place.
+    Ready(Option<Journal>, Recovered),
+    /// Not before the remote file is proven to have these blocks. Nothing is changed.
+    Unproven(Recovered),
+}
+
+/// What is known of the blocks of a remote file that may have changed since they were saved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Proof {
+    /// Nothing yet.
+    Pending,
+    /// The remote file has all of these, which [`Begun::Unproven`] has named.
+    Proven(Recovered),
+    /// It has another block in place of at least one.
+    Refuted,
+}
 
 /// Why a transfer cannot start.
 #[derive(Debug)]
@@ -36,7 +53,7 @@ impl From<Failure> for BeginError {
 impl PartFile {
     /// Finds the blocks that are in place, and opens the journal for the others.
     ///
-    /// Called once, before a store is opened. A file of one block has no journal, as it could not be resumed. Blocks the calling
+    /// Called before a store is opened: once, and again with the result if something must be proven. A file of one block has no journal, as it could not be resumed. Blocks the calling
     /// thread: after a reboot all blocks in place are rehashed, which `watch` observes.
     ///
     /// # Errors
@@ -44,6 +61,7 @@ impl PartFile {
     pub(crate) fn begin(
         &mut self,
         source_identity: &SourceIdentity,
+        proof: Proof,
         watch: &mut Watch<'_>,
     ) -> Result<Begun, BeginError> {
         let PartState::Stale = self.state else { return self.start_fresh(source_identity, Outcome::Fresh) };
@@ -52,11 +70,44 @@ impl PartFile {
         let Some(stale) = stale else { return self.restart(source_identity, "the journal is damaged") };
         let part = journal::part_identity(&self.file)
             .map_err(|source| Failure::local("inspect", &self.path, 0, source))?;
-        match check_journal(stale.contents(), source_identity, part, journal::boot_id()) {
-            ResumeDecision::Resume(trust) => self.resume(source_identity, stale, trust, watch),
-            ResumeDecision::SourceChanged => Err(BeginError::SourceChanged),
-            ResumeDecision::Restart(reason) => self.restart(source_identity, reason),
+        let decision = check_journal(stale.contents(), source_identity, part, journal::boot_id());
+        let trust = match decision {
+            ResumeDecision::Resume(trust) => return self.resume(source_identity, stale, trust, watch),
+            ResumeDecision::Restart(reason) => return self.restart(source_identity, reason),
+            ResumeDecision::Prove(trust) | ResumeDecision::ProveOther(trust) => trust,
+        };
+        let claimed = match proof {
+            Proof::Proven(recovered) => return self.replace_journal(source_identity, recovered),
+            Proof::Pending => self.claimed(source_identity, &stale, trust, watch)?,
+            Proof::Refuted => None,
+        };
+        match (claimed, decision) {
+            (Some(claimed), _) => Ok(Begun::Unproven(claimed)),
+            (None, ResumeDecision::ProveOther(_)) => {
+                self.restart(source_identity, "the partial file belongs to a different remote file")
+            }
+            (None, _) => Err(BeginError::SourceChanged),
         }
+    }
+
+    /// The blocks of another version of the file that this one has too if it has only grown; `None` if there are none.
+    fn claimed(
+        &self,
+        source_identity: &SourceIdentity,
+        stale: &StaleJournal,
+        trust: Trust,
+        watch: &mut Watch<'_>,
+    ) -> Result<Option<Recovered>, BeginError> {
+        // A file that others may write to would have to be copied before, perhaps for nothing.
+        if self.exclusion == Exclusion::Absent || !may_have_blocks_of(source_identity, stale.contents()) {
+            return Ok(None);
+        }
+        let then = &stale.contents().header.source_identity.manifest;
+        let recovered = recover(stale.contents(), &self.file, trust, watch)
+            .map_err(|source| Failure::local("read back", &self.path, 0, source))?;
+        let (recovered, _) = recovered.ok_or(Failure::Cancelled)?;
+        let carried = recovered.carried(then, &source_identity.manifest);
+        Ok(Some(carried).filter(|carried| carried.bytes > 0))
     }
 
     fn restart(
@@ -82,7 +133,21 @@ impl PartFile {
         } else {
             None
         };
-        Ok((journal, Recovered::empty(&source_identity.manifest, outcome)))
+        Ok(Begun::Ready(journal, Recovered::empty(&source_identity.manifest, outcome)))
+    }
+
+    /// Makes it the part file of a transfer that has these blocks.
+    fn replace_journal(
+        &mut self,
+        source_identity: &SourceIdentity,
+        recovered: Recovered,
+    ) -> Result<Begun, BeginError> {
+        let records = recovered.records(&source_identity.manifest);
+        let journal = journal::part_identity(&self.file)
+            .and_then(|part| Journal::replace(&self.journal, source_identity, part, &records))
+            .map_err(|source| journal_error(&self.journal, "resume", source))?;
+        self.state = PartState::Journaled(journal.clone());
+        Ok(Begun::Ready(Some(journal), recovered))
     }
 
     fn resume(
@@ -132,7 +197,7 @@ impl PartFile {
         }
         .map_err(|source| journal_error(&self.journal, "resume", source))?;
         self.state = PartState::Journaled(journal.clone());
-        Ok((Some(journal), recovered))
+        Ok(Begun::Ready(Some(journal), recovered))
     }
 
     /// The first bytes that an earlier transfer has not recorded, or the range of any file if nothing is known of that.
