@@ -42,8 +42,9 @@ pub enum Event {
         /// The reason, for people.
         reason: String,
     },
-    /// What an earlier run left is read back and compared with its digests, because the machine was restarted since. Not
-    /// guaranteed; before the first block, and repeatedly.
+    /// What an earlier run left is compared with its digests: it is read back, because the machine was restarted since, or the server's
+    /// digests of it are requested, because its file has another size, time or inode. Not guaranteed; before the first block, and
+    /// repeatedly.
     #[non_exhaustive]
     Checking {
         /// How many bytes were compared.

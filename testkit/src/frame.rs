@@ -69,6 +69,11 @@ pub fn run(blocks: &Range<u64>, length: u64) -> Vec<u8> {
     header(kind::RUN, 0, count(blocks), blocks.start, length)
 }
 
+/// The request for the digests of a run of blocks that has `length` bytes.
+pub fn proof_request(blocks: &Range<u64>, length: u64) -> Vec<u8> {
+    header(kind::RUN, 1, count(blocks), blocks.start, length)
+}
+
 /// The number of blocks in a run.
 fn count(blocks: &Range<u64>) -> u32 {
     u32::try_from(blocks.end - blocks.start).expect("a run has few blocks")
@@ -104,6 +109,12 @@ pub fn offer(json: &str) -> Vec<u8> {
 pub fn data(first: u64, bytes: &[u8], code: u8, digests: &[[u8; DIGEST]]) -> Vec<u8> {
     let count = u32::try_from(digests.len()).expect("a run has few blocks");
     [&header(kind::DATA, 0, count, first, length(bytes))[..], bytes, &trailer(code, digests)].concat()
+}
+
+/// The digests of a run of blocks from `first` that has `length` bytes.
+pub fn proof(first: u64, length: u64, digests: &[[u8; DIGEST]]) -> Vec<u8> {
+    let count = u32::try_from(digests.len()).expect("a run has few blocks");
+    [header(kind::DATA, 1, count, first, length), trailer(0, digests)].concat()
 }
 
 /// The trailer of a run.
@@ -151,6 +162,17 @@ pub enum Frame {
         /// The digest of each block.
         digests: Vec<[u8; DIGEST]>,
     },
+    /// The digests of a run of blocks, without their bytes.
+    Proof {
+        /// The first block.
+        first: u64,
+        /// How many bytes the blocks have.
+        length: u64,
+        /// 0 if the digests are valid.
+        code: u8,
+        /// The digest of each block.
+        digests: Vec<[u8; DIGEST]>,
+    },
     /// The file's digests.
     Digests {
         /// The code of the request.
@@ -189,13 +211,18 @@ impl Frame {
                 Some(Self::Offer(text(payload(stream, &header, length))))
             }
             kind::DATA => {
-                assert!(code == 0 && count > 0 && length <= 16 << 20, "{header:?}");
-                let bytes = read_vec(stream, length);
+                assert!(code <= 1 && count > 0 && length <= 16 << 20, "{header:?}");
+                let bytes = if code == 0 { read_vec(stream, length) } else { Vec::new() };
                 let fixed: [u8; TRAILER] = exactly(stream).expect("the trailer is complete");
                 assert_eq!(fixed[2..4], check(&fixed), "the trailer's check: {fixed:?}");
                 assert_eq!((fixed[1], &fixed[4..]), (0, &header[4..8]), "{fixed:?} after {header:?}");
                 let digest = |_| exactly(stream).expect("the digests are complete");
-                Some(Self::Data { first, bytes, code: fixed[0], digests: (0..count).map(digest).collect() })
+                let digests = (0..count).map(digest).collect();
+                Some(if code == 0 {
+                    Self::Data { first, bytes, code: fixed[0], digests }
+                } else {
+                    Self::Proof { first, length, code: fixed[0], digests }
+                })
             }
             kind::DIGESTS => {
                 assert_eq!((count, first, length), (0, 0, 48), "{header:?}");
@@ -299,6 +326,7 @@ mod tests {
         let written = [
             offer("{}"),
             data(1, &bytes, 0, &digests),
+            proof(1, 40_000, &digests),
             super::digests(&[7; 32], Some([9; 16])),
             wait(7),
             drain(),
@@ -309,7 +337,8 @@ mod tests {
         let read: Vec<Frame> = std::iter::from_fn(|| Frame::read(&mut rest)).collect();
         let expected = [
             Frame::Offer("{}".to_owned()),
-            Frame::Data { first: 1, bytes, code: 0, digests },
+            Frame::Data { first: 1, bytes, code: 0, digests: digests.clone() },
+            Frame::Proof { first: 1, length: 40_000, code: 0, digests },
             Frame::Digests { code: 3, blake3: [7; 32], md5: [9; 16] },
             Frame::Wait(7),
             Frame::Drain,

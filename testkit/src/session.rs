@@ -170,6 +170,20 @@ impl Session {
         frame::run(blocks, bytes.end - bytes.start)
     }
 
+    /// Fetches the digests of one run, and no bytes.
+    pub fn prove(&self, stream: &mut Stream, blocks: &Range<u64>) -> Vec<[u8; frame::DIGEST]> {
+        let bytes = self.bytes_of(blocks);
+        let length = bytes.end - bytes.start;
+        stream.send(&frame::proof_request(blocks, length));
+        match stream.data() {
+            Some(Frame::Proof { first, length: answered, code: 0, digests }) => {
+                assert_eq!((first, answered), (blocks.start, length), "{blocks:?}");
+                digests
+            }
+            frame => panic!("the digests of {blocks:?} expected, got {frame:?}"),
+        }
+    }
+
     /// Fetches one run, whose digests must be right.
     pub fn fetch(&self, stream: &mut Stream, blocks: &Range<u64>) -> Vec<u8> {
         stream.send(&self.run(blocks));

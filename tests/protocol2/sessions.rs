@@ -86,7 +86,8 @@ fn invalid_request_is_refused() {
         ("no length", run(1, 0, 0)),
         ("an unknown kind", frame::header(0, 0, 0, 0, 0)),
         ("a kind of the sender", frame::header(kind::DATA, 0, 1, 0, block)),
-        ("a run with a code", checked(1, 1)),
+        ("a run with an unknown code", checked(1, 2)),
+        ("digests of a run that ends after the last", frame::proof_request(&(n - 1..n + 1), 2 * block)),
         ("a wrong check", with(2, valid[2] ^ 1)),
         ("another wrong check", with(3, valid[3] ^ 0x80)),
         ("a field that was changed in transit", with(8, 1)),
@@ -110,6 +111,24 @@ fn invalid_request_is_refused() {
         assert!(session.fetch(stream, &(0..1)) == session.part(&content, &(0..1)));
     }
     server.assert_alive();
+}
+
+/// The digests of blocks without their bytes, also between runs, and as many as a run may have.
+#[test]
+fn digests_of_blocks_are_served_without_their_bytes() {
+    let (_workspace, server, content) = served(17 * MIB + 777);
+    let session = Session::request(server.addr, "f", 1);
+    let mut stream = session.open(0);
+    let n = session.n_blocks();
+    let longest = (16 << 20) / session.block;
+    for run in [0..1, 3..9, 0..longest, n - 2..n] {
+        let (bytes, offset) = (session.part(&content, &run), run.start * session.block);
+        let expected = frame::block_digests(session.size, session.block, offset, bytes);
+        assert!(session.prove(&mut stream, &run) == expected, "{run:?}");
+        assert!(session.fetch(&mut stream, &(0..1)) == session.part(&content, &(0..1)));
+    }
+    stream.send(&frame::proof_request(&(0..longest + 1), (longest + 1) * session.block));
+    stream.assert_refused(&[5], "one block more");
 }
 
 #[test]

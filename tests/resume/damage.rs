@@ -115,9 +115,6 @@ fn missing_or_foreign_files_start_over() {
         write(&scene.journal_path(), &[&header.encode(), &journal[HEADER..]].concat());
     };
     check("a later format", &|| with_header(&|header| header.format = 2));
-    check("another version of another remote file", &|| {
-        with_header(&|header| (header.remote, header.version) = ([3; 32], [3; 16]));
-    });
     check("another block size", &|| with_header(&|header| header.block *= 2));
     // Device and inode may have other numbers after it was mounted again: then the bytes themselves decide.
     for at in [0, 1] {
@@ -129,6 +126,10 @@ fn missing_or_foreign_files_start_over() {
     let known = scene.interrupted();
     with_header(&|header| header.remote = [3; 32]);
     scene.resume(known, "another spelling");
+    // Another file as far as the journal shows, with the same bytes.
+    let known = scene.interrupted();
+    with_header(&|header| (header.remote, header.version) = ([3; 32], [3; 16]));
+    scene.resume(known, "another version of another remote file");
 }
 
 /// A file under the part file's name that does not show that it is one stays as it is, and nothing is put in its place.

@@ -9,6 +9,7 @@ mod kills;
 mod locks;
 mod power;
 mod proof;
+mod versions;
 
 use std::fs;
 use std::path::PathBuf;

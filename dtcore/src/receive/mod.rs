@@ -96,7 +96,7 @@ pub(crate) async fn run<S: Source>(
         cancel: &cancel,
     };
     let prepared = preparation.run(sink).await.inspect_err(|_| source.over(EndNotice::Leaving))?;
-    let Ready { mut sink, blocks, recovered, pushed, proven_on } = prepared;
+    let Ready { mut sink, blocks, recovered, pushed, verified_on } = prepared;
     let Recovered { done, digests, bytes: resumed, outcome } = recovered;
     events.emit(Event::Started {
         size: Some(manifest.size()),
@@ -147,7 +147,7 @@ pub(crate) async fn run<S: Source>(
         counters: Counters::new(resumed),
         scheduler: Lock::new(Scheduler::new(manifest, done, digests, settings.streams, policy, now)),
         readable: Lock::default(),
-        proven_on: Lock::new(proven_on),
+        verified_on: Lock::new(verified_on),
         place_freed,
         path: sink.path().to_owned(),
         started,

@@ -40,7 +40,7 @@ pub(super) struct Ready<S> {
     /// What the sender sends on the first stream without a request, unless that was used for a proof.
     pub(super) pushed: Option<BlockRun>,
     /// The first stream, if it is open already.
-    pub(super) proven_on: Option<Opened<S>>,
+    pub(super) verified_on: Option<Opened<S>>,
 }
 
 impl<S: Source> Preparation<'_, S> {
@@ -50,21 +50,21 @@ impl<S: Source> Preparation<'_, S> {
         let (sink, prepared) = self.prepare(sink, Proof::Pending).await?;
         let claimed = match prepared {
             Prepared::Ready(blocks, recovered) => {
-                return Ok(Ready { sink, blocks, recovered, pushed, proven_on: None });
+                return Ok(Ready { sink, blocks, recovered, pushed, verified_on: None });
             }
-            Prepared::Unproven(claimed) => claimed,
+            Prepared::Unverified(claimed) => claimed,
         };
         let Self { source, settings, events, started, cancel, .. } = *self;
         let manifest = self.offered.identity.manifest;
         let proving = prove(source, settings, events, manifest, &claimed, started, cancel);
-        let (is_proven, proven_on) = proving.await?;
-        let proof = if is_proven { Proof::Proven(claimed) } else { Proof::Refuted };
+        let (is_verified, verified_on) = proving.await?;
+        let proof = if is_verified { Proof::Verified(claimed) } else { Proof::Refuted };
         match self.prepare(sink, proof).await {
             Ok((sink, Prepared::Ready(blocks, recovered))) => {
-                Ok(Ready { sink, blocks, recovered, pushed: None, proven_on })
+                Ok(Ready { sink, blocks, recovered, pushed: None, verified_on })
             }
             failed => {
-                if let Some(Opened { stream, .. }) = proven_on {
+                if let Some(Opened { stream, .. }) = verified_on {
                     leave(stream).await;
                 }
                 let reason = "the partial file has changed";

@@ -51,7 +51,7 @@ pub(super) async fn prove<S: Source>(
         manifest,
         claimed,
         runs: runs_of(&manifest, &claimed.done),
-        n_proven: 0,
+        n_verified: 0,
         bytes: 0,
         is_refuted: false,
         streams: StreamSet::new(settings.streams, 1, settings.retries),
@@ -87,7 +87,8 @@ pub(super) async fn prove<S: Source>(
             Err(error) => Some(error),
         };
         if let Some(error) = retry {
-            let pause = prover.streams.pause_after(error, stream, started.elapsed(), prover.n_proven > 0)?;
+            let pause =
+                prover.streams.pause_after(error, stream, started.elapsed(), prover.n_verified > 0)?;
             cancel.run_until_cancelled(sleep(pause)).await.ok_or(Failure::Cancelled)?;
         }
     }
@@ -100,7 +101,7 @@ pub(super) async fn leave<R: RangeStream>(mut stream: R) {
     let _ = timeout(LEAVE_TIMEOUT, stream.flush(&Wake::default())).await;
 }
 
-/// The blocks that are claimed, and how many of them are proven.
+/// The blocks that are claimed, and how many of them are verified.
 struct Prover<'a, S> {
     source: &'a S,
     settings: &'a Settings,
@@ -108,8 +109,8 @@ struct Prover<'a, S> {
     manifest: Manifest,
     claimed: &'a Recovered,
     runs: Vec<BlockRun>,
-    /// How many of the runs are proven.
-    n_proven: usize,
+    /// How many of the runs are verified.
+    n_verified: usize,
     /// How many bytes these have.
     bytes: u64,
     /// Whether a block differs.
@@ -122,13 +123,13 @@ struct Prover<'a, S> {
 }
 
 impl<S: Source> Prover<'_, S> {
-    /// Requests digests and compares them until every block is proven or one is refuted. Nothing is unanswered then.
+    /// Requests digests and compares them until every block is verified or one is refuted. Nothing is unanswered then.
     async fn exchange(&mut self, stream: &mut S::Stream) -> Result<(), StreamOutcome> {
-        let mut n_requested = self.n_proven;
+        let mut n_requested = self.n_verified;
         loop {
-            let ahead = if self.n_proven == 0 { 1 } else { AHEAD };
+            let ahead = if self.n_verified == 0 { 1 } else { AHEAD };
             if !self.is_refuted {
-                for run in self.runs.iter().take(self.n_proven + ahead).skip(n_requested) {
+                for run in self.runs.iter().take(self.n_verified + ahead).skip(n_requested) {
                     stream.request_proof(*run);
                     n_requested += 1;
                 }
@@ -180,7 +181,7 @@ impl<S: Source> Prover<'_, S> {
             self.is_refuted = true;
             return;
         }
-        self.n_proven += 1;
+        self.n_verified += 1;
         self.bytes += self.manifest.run_len(run).unwrap_or_default();
         self.streams.progressed(Some(self.stream));
         if self.reported.is_none_or(|reported| reported.elapsed() >= PROGRESS_INTERVAL) {
@@ -195,13 +196,11 @@ impl<S: Source> Prover<'_, S> {
         receiving: impl Future<Output = Result<T, ReadInterrupt>>,
     ) -> Result<T, StreamOutcome> {
         let waited = self.settings.stall_timeout;
-        match timeout(waited, receiving).await {
-            Ok(received) => received.map_err(|interrupt| StreamOutcome::interrupted(interrupt, 1, 0)),
-            Err(_) => {
-                let server = self.source.name().peer.clone();
-                Err(StreamOutcome::Failed(Failure::TimedOut { server, awaited: Awaited::Data, waited }))
-            }
-        }
+        let Ok(received) = timeout(waited, receiving).await else {
+            let server = self.source.name().peer.clone();
+            return Err(StreamOutcome::Failed(Failure::TimedOut { server, awaited: Awaited::Data, waited }));
+        };
+        received.map_err(|interrupt| StreamOutcome::interrupted(interrupt, 1, 0))
     }
 }
 
@@ -231,9 +230,9 @@ mod tests {
         let manifest = Manifest::new((70 << 20) + 5, BlockSize::new(4 << 20).unwrap()).unwrap();
         let runs = |indices: &[u64]| {
             let mut blocks = BlockSet::new(&manifest);
-            indices.iter().for_each(|index| {
+            for index in indices {
                 blocks.insert(manifest.block(*index).unwrap());
-            });
+            }
             let runs = runs_of(&manifest, &blocks);
             runs.into_iter().map(|run| (run.first.value(), run.count)).collect::<Vec<_>>()
         };

@@ -29,9 +29,9 @@ async fn reconnecting<S: Source>(
 ) -> Result<(), Failure> {
     let mut replacing = Replacing::Nothing;
     while !transfer.is_over() {
-        // Saved blocks are proven on the first stream.
-        let proven_on = transfer.proven_on.lock().take_if(|_| stream.index() == 0);
-        let opened = match proven_on {
+        // Saved blocks are verified on the first stream.
+        let verified_on = transfer.verified_on.lock().take_if(|_| stream.index() == 0);
+        let opened = match verified_on {
             Some(opened) => Ok(opened),
             None => transfer.source.open(stream, replacing).await,
         };

@@ -294,10 +294,10 @@ impl<'a, S: Source> StreamDriver<'a, S> {
     }
 
     fn outcome(&self, interrupt: ReadInterrupt) -> StreamOutcome {
-        match interrupt {
-            ReadInterrupt::Store(error) => self.failed("write", error),
-            interrupt => StreamOutcome::interrupted(interrupt, self.stream.n_unanswered(), self.received),
+        if let ReadInterrupt::Store(error) = interrupt {
+            return self.failed("write", error);
         }
+        StreamOutcome::interrupted(interrupt, self.stream.n_unanswered(), self.received)
     }
 }
 

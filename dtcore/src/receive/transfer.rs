@@ -43,8 +43,8 @@ pub(super) struct ActiveTransfer<S: Source> {
     pub(super) scheduler: Lock<Scheduler>,
     /// How far the reader was allowed to read.
     pub(super) readable: Lock<u64>,
-    /// A stream that is open already, because saved blocks were proven on it, until its task takes it.
-    pub(super) proven_on: Lock<Option<Opened<S::Stream>>>,
+    /// A stream that is open already, because saved blocks were verified on it, until its task takes it.
+    pub(super) verified_on: Lock<Option<Opened<S::Stream>>>,
     /// A place in the sink is free again.
     pub(super) place_freed: Arc<Notify>,
     /// How errors name the local file.

@@ -122,8 +122,8 @@ pub(crate) enum Sink {
 pub(crate) enum Prepared {
     /// Where the blocks go, and which are there.
     Ready(FileSink, Recovered),
-    /// Not before the remote file is proven to have these blocks.
-    Unproven(Recovered),
+    /// Not before the remote file is verified to have these blocks.
+    Unverified(Recovered),
 }
 
 /// How errors name memory.
@@ -165,7 +165,7 @@ impl Sink {
     /// Starts a transfer of blocks, or resumes one: where they go, and which are there. `freed` is called whenever a place in the sink
     /// becomes free.
     ///
-    /// Called with a pending proof first, and with its result if something must be proven, which changes nothing.
+    /// Called with a pending proof first, and with its result if something must be verified, which changes nothing.
     /// Blocks the calling thread: after a reboot this reads and hashes what is there, as long as `watch` lets it.
     pub(crate) fn prepare(
         &mut self,
@@ -187,7 +187,7 @@ impl Sink {
                 filesystem::ensure_space(&part.file, manifest.size()).map_err(no_room(&part.path))?;
                 let (journal, recovered) = match part.begin(source, proof, watch)? {
                     Begun::Ready(journal, recovered) => (journal, recovered),
-                    Begun::Unproven(claimed) => return Ok(Prepared::Unproven(claimed)),
+                    Begun::Unverified(claimed) => return Ok(Prepared::Unverified(claimed)),
                 };
                 let block = manifest.block_size().bytes();
                 let store = open_for_blocks(&part.file, engine, manifest.size(), block, n_streams)

@@ -53,6 +53,7 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Header {
     kind: u8,
+    code: u8,
     count: u64,
     first: u64,
     length: u64,
@@ -72,6 +73,8 @@ impl Header {
 
     fn payload_length(self) -> u64 {
         match self.kind {
+            // The digests of a run alone.
+            kind::DATA if self.code == 1 => 0,
             kind::OFFER | kind::DATA | kind::DIGESTS | kind::REFUSED => self.length,
             _ => 0,
         }
@@ -137,7 +140,7 @@ impl Tracker {
                     |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
                 let count = u32::from_le_bytes(header[4..8].try_into().expect("four bytes")).into();
                 let is_first = self.seen.insert(kind);
-                next(Header { kind, count, first: number(8), length: number(16), is_first })
+                next(Header { kind, code: header[1], count, first: number(8), length: number(16), is_first })
             }
             State::Payload { frame, at } => {
                 if frame.kind == kind::DATA {

@@ -90,7 +90,7 @@ impl Stream {
             match request[0] {
                 kind::RUN => {
                     let run = number(8)..number(8) + u64::from(count);
-                    held_back.push(self.data(&run));
+                    held_back.push(if request[1] == 0 { self.data(&run) } else { self.proof(&run) });
                     if self.shared.lie == Lie::DigestsFirst {
                         thread::sleep(HELD_BACK);
                         if self.reader.peek(&mut [0]).is_ok_and(|n| n > 0) {
@@ -157,6 +157,19 @@ impl Stream {
             frame::set_check(trailer);
         }
         data
+    }
+
+    /// The frame with the digests of a run.
+    fn proof(&self, run: &Range<u64>) -> Vec<u8> {
+        let (block, size) = (self.shared.block, self.shared.size());
+        let [start, end] = [run.start * block, size.min(run.end * block)];
+        let bytes = [start, end].map(|n| usize::try_from(n).expect("it fits"));
+        match self.shared.content.get(bytes[0]..bytes[1]) {
+            Some(content) => {
+                frame::proof(run.start, end - start, &frame::block_digests(size, block, start, content))
+            }
+            None => frame::refused(5, "no such run"),
+        }
     }
 
     fn send_digests(&self, code: u8) {

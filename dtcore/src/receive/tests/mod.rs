@@ -147,7 +147,7 @@ fn transfer(scene: Scene) -> ActiveTransfer<ReadyMade> {
         counters: Counters::new(0),
         scheduler: Lock::new(Scheduler::new(manifest, done, digests, streams, policy, now)),
         readable: Lock::default(),
-        proven_on: Lock::default(),
+        verified_on: Lock::default(),
         place_freed,
         path: PathBuf::from("out"),
         started,

@@ -21,10 +21,10 @@ use crate::sink::{Outcome, Recovered};
 const LONGEST: u32 = 1024;
 
 /// A transfer, of which all blocks are claimed.
-type Claim = (ActiveTransfer<ReadyMade>, Recovered);
+type Claimed = (ActiveTransfer<ReadyMade>, Recovered);
 
 /// Eight long runs.
-fn claim() -> Claim {
+fn claim() -> Claimed {
     let manifest = manifest_of(8 * u64::from(LONGEST) * BLOCK);
     let transfer = transfer(Scene { size: manifest.size(), streams: 1, ..Scene::default() });
     let mut claimed = Recovered::empty(&manifest, Outcome::Resumed);
@@ -36,19 +36,19 @@ fn claim() -> Claim {
     (transfer, claimed)
 }
 
-/// Whether it is proven, and whether there is a stream on which nothing is unanswered.
-async fn run(claim: &Claim, cancel: &CancellationToken) -> Result<(bool, bool), Failure> {
+/// Whether it is verified, and whether there is a stream on which nothing is unanswered.
+async fn run(claim: &Claimed, cancel: &CancellationToken) -> Result<(bool, bool), Failure> {
     let (transfer, claimed) = claim;
     let (events, started) = (event::channel().0, Instant::now());
     let proving =
         prove(&transfer.source, &transfer.settings, &events, transfer.manifest, claimed, started, cancel);
-    let (is_proven, opened) = proving.await?;
+    let (is_verified, opened) = proving.await?;
     let is_clean = opened.is_some_and(|opened| opened.stream.n_unanswered() == 0 && opened.pushed.is_none());
-    Ok((is_proven, is_clean))
+    Ok((is_verified, is_clean))
 }
 
 /// The other end of a connection that the source has made.
-async fn peer((transfer, _): &Claim) -> TcpStream {
+async fn peer((transfer, _): &Claimed) -> TcpStream {
     let (connection, peer) = connected().await;
     transfer.source.connections.lock().unwrap().push_back(connection);
     peer
@@ -69,7 +69,6 @@ fn nth(run: u64) -> WireRun {
     WireRun { first: run * u64::from(LONGEST), count: LONGEST, length: u64::from(LONGEST) * BLOCK }
 }
 
-#[track_caller]
 async fn requested(peer: &mut TcpStream, run: u64) {
     assert_eq!(request(peer).await, Request::Proof(nth(run)));
 }
@@ -104,8 +103,8 @@ async fn all_blocks_are_compared_a_few_runs_ahead() {
         }
     };
     let cancel = CancellationToken::new();
-    let (proven, ()) = tokio::join!(run(&claim, &cancel), serving);
-    assert_eq!(proven.unwrap(), (true, true));
+    let (verified, ()) = tokio::join!(run(&claim, &cancel), serving);
+    assert_eq!(verified.unwrap(), (true, true));
 }
 
 #[tokio::test]
@@ -154,8 +153,8 @@ async fn proof_continues_on_another_connection() {
         second
     };
     let cancel = CancellationToken::new();
-    let (proven, _second) = tokio::join!(run(&claim, &cancel), serving);
-    assert_eq!(proven.unwrap(), (true, true));
+    let (verified, _second) = tokio::join!(run(&claim, &cancel), serving);
+    assert_eq!(verified.unwrap(), (true, true));
 }
 
 #[tokio::test]

@@ -27,8 +27,7 @@ pub(crate) use format::{PartIdentity, SourceIdentity};
 use recovery::has_recorded_block;
 pub(crate) use recovery::{Checked, Outcome, Recovered, Watch};
 pub(super) use recovery::{
-    ResumeDecision, Trust, check_journal, has_all_blocks, is_intact, may_have_blocks_of, recorded_ranges,
-    recover,
+    ResumeDecision, SourceChange, Trust, check_journal, has_all_blocks, is_intact, recorded_ranges, recover,
 };
 
 /// An open journal; clones share it.

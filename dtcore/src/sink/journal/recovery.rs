@@ -88,10 +88,17 @@ impl Recovered {
 pub(in super::super) enum ResumeDecision {
     Resume(Trust),
     Restart(&'static str),
-    /// The file may have changed, as its size, modification time or version has.
-    Prove(Trust),
-    /// It has another name besides, so that it may be another file.
-    ProveOther(Trust),
+    /// Only if the blocks are verified to be those of the remote file, which may have changed.
+    Prove(SourceChange),
+}
+
+/// A remote file with another size, modification time or version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in super::super) struct SourceChange {
+    /// Whether the blocks that were saved of it are still in the part file.
+    pub(in super::super) trust: Trust,
+    /// Whether the user names it as before; else it may be another file.
+    pub(in super::super) is_same_name: bool,
 }
 
 /// Whether the recorded blocks must be rehashed.
@@ -121,25 +128,13 @@ pub(in super::super) fn check_journal(
     if (then.manifest.size(), then.modified, then.version)
         != (source_identity.manifest.size(), source_identity.modified, source_identity.version)
     {
-        return if then.remote == source_identity.remote {
-            ResumeDecision::Prove(trust)
-        } else {
-            ResumeDecision::ProveOther(trust)
-        };
+        let is_same_name = then.remote == source_identity.remote;
+        return ResumeDecision::Prove(SourceChange { trust, is_same_name });
     }
     if then.manifest != source_identity.manifest {
         return ResumeDecision::Restart("the server has changed the block size");
     }
     ResumeDecision::Resume(trust)
-}
-
-/// Whether blocks of the file that the stale journal describes can be blocks of this one: it has grown at most.
-pub(in super::super) fn may_have_blocks_of(
-    source_identity: &SourceIdentity,
-    stale: &JournalContents,
-) -> bool {
-    let (now, then) = (&source_identity.manifest, &stale.header.source_identity.manifest);
-    now.block_size() == then.block_size() && now.size() >= then.size()
 }
 
 /// How much of the part file has been rehashed.

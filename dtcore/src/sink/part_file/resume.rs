@@ -10,8 +10,8 @@ use crate::digest::RangeDigest;
 use crate::failure::{Failure, is_disk_full};
 use crate::manifest::{ByteRange, Manifest};
 use crate::sink::journal::{
-    self, Journal, Outcome, Recovered, ResumeDecision, SourceIdentity, StaleJournal, Trust, Watch,
-    check_journal, may_have_blocks_of, recover,
+    self, Journal, Outcome, Recovered, ResumeDecision, SourceChange, SourceIdentity, StaleJournal, Trust,
+    Watch, check_journal, recover,
 };
 use crate::sink::sidecar::is_named;
 
@@ -20,8 +20,8 @@ use crate::sink::sidecar::is_named;
 pub(crate) enum Begun {
     /// With the journal for new blocks, and the blocks that are in place.
     Ready(Option<Journal>, Recovered),
-    /// Not before the remote file is proven to have these blocks. Nothing is changed.
-    Unproven(Recovered),
+    /// Not before the remote file is verified to have these blocks. Nothing is changed.
+    Unverified(Recovered),
 }
 
 /// What is known of the blocks of a remote file that may have changed since they were saved.
@@ -29,8 +29,8 @@ pub(crate) enum Begun {
 pub(crate) enum Proof {
     /// Nothing yet.
     Pending,
-    /// The remote file has all of these, which [`Begun::Unproven`] has named.
-    Proven(Recovered),
+    /// The remote file has all of these, which [`Begun::Unverified`] has named.
+    Verified(Recovered),
     /// It has another block in place of at least one.
     Refuted,
 }
@@ -53,8 +53,9 @@ impl From<Failure> for BeginError {
 impl PartFile {
     /// Finds the blocks that are in place, and opens the journal for the others.
     ///
-    /// Called before a store is opened: once, and again with the result if something must be proven. A file of one block has no journal, as it could not be resumed. Blocks the calling
-    /// thread: after a reboot all blocks in place are rehashed, which `watch` observes.
+    /// Called before a store is opened, and again with the result if something must be verified first. A file of one block has no
+    /// journal, as it could not be resumed. Blocks the calling thread: after a reboot all blocks in place are rehashed, which `watch`
+    /// observes.
     ///
     /// # Errors
     /// [`BeginError::SourceChanged`] and [`Failure::Cancelled`] change nothing.
@@ -70,84 +71,31 @@ impl PartFile {
         let Some(stale) = stale else { return self.restart(source_identity, "the journal is damaged") };
         let part = journal::part_identity(&self.file)
             .map_err(|source| Failure::local("inspect", &self.path, 0, source))?;
-        let decision = check_journal(stale.contents(), source_identity, part, journal::boot_id());
-        let trust = match decision {
-            ResumeDecision::Resume(trust) => return self.resume(source_identity, stale, trust, watch),
-            ResumeDecision::Restart(reason) => return self.restart(source_identity, reason),
-            ResumeDecision::Prove(trust) | ResumeDecision::ProveOther(trust) => trust,
-        };
-        let claimed = match proof {
-            Proof::Proven(recovered) => return self.replace_journal(source_identity, recovered),
-            Proof::Pending => self.claimed(source_identity, &stale, trust, watch)?,
-            Proof::Refuted => None,
-        };
-        match (claimed, decision) {
-            (Some(claimed), _) => Ok(Begun::Unproven(claimed)),
-            (None, ResumeDecision::ProveOther(_)) => {
-                self.restart(source_identity, "the partial file belongs to a different remote file")
+        match check_journal(stale.contents(), source_identity, part, journal::boot_id()) {
+            ResumeDecision::Resume(trust) => self.resume(source_identity, stale, trust, watch),
+            ResumeDecision::Restart(reason) => self.restart(source_identity, reason),
+            ResumeDecision::Prove(change) => {
+                begin_changed(self, source_identity, &stale, change, proof, watch)
             }
-            (None, _) => Err(BeginError::SourceChanged),
         }
     }
 
-    /// The blocks of another version of the file that this one has too if it has only grown; `None` if there are none.
-    fn claimed(
-        &self,
-        source_identity: &SourceIdentity,
-        stale: &StaleJournal,
-        trust: Trust,
-        watch: &mut Watch<'_>,
-    ) -> Result<Option<Recovered>, BeginError> {
-        // A file that others may write to would have to be copied before, perhaps for nothing.
-        if self.exclusion == Exclusion::Absent || !may_have_blocks_of(source_identity, stale.contents()) {
-            return Ok(None);
-        }
-        let then = &stale.contents().header.source_identity.manifest;
-        let recovered = recover(stale.contents(), &self.file, trust, watch)
-            .map_err(|source| Failure::local("read back", &self.path, 0, source))?;
-        let (recovered, _) = recovered.ok_or(Failure::Cancelled)?;
-        let carried = recovered.carried(then, &source_identity.manifest);
-        Ok(Some(carried).filter(|carried| carried.bytes > 0))
-    }
-
-    fn restart(
-        &mut self,
-        source_identity: &SourceIdentity,
-        reason: &'static str,
-    ) -> Result<Begun, BeginError> {
+    fn restart(&mut self, identity: &SourceIdentity, reason: &'static str) -> Result<Begun, BeginError> {
         self.clear()?;
-        self.start_fresh(source_identity, Outcome::Restarted { reason })
+        self.start_fresh(identity, Outcome::Restarted { reason })
     }
 
-    fn start_fresh(
-        &mut self,
-        source_identity: &SourceIdentity,
-        outcome: Outcome,
-    ) -> Result<Begun, BeginError> {
-        let journal = if source_identity.manifest.n_blocks() > 1 {
+    fn start_fresh(&mut self, identity: &SourceIdentity, outcome: Outcome) -> Result<Begun, BeginError> {
+        let journal = if identity.manifest.n_blocks() > 1 {
             let journal = journal::part_identity(&self.file)
-                .and_then(|part| Journal::create(&self.journal, source_identity, part))
+                .and_then(|part| Journal::create(&self.journal, identity, part))
                 .map_err(|source| journal_error(&self.journal, "create", source))?;
             self.state = PartState::Journaled(journal.clone());
             Some(journal)
         } else {
             None
         };
-        Ok(Begun::Ready(journal, Recovered::empty(&source_identity.manifest, outcome)))
-    }
-
-    /// Makes it the part file of a transfer that has these blocks.
-    fn replace_journal(
-        &mut self,
-        source_identity: &SourceIdentity,
-        recovered: Recovered,
-    ) -> Result<Begun, BeginError> {
-        let records = recovered.records(&source_identity.manifest);
-        let journal = journal::part_identity(&self.file)
-            .and_then(|part| Journal::replace(&self.journal, source_identity, part, &records))
-            .map_err(|source| journal_error(&self.journal, "resume", source))?;
-        self.state = PartState::Journaled(journal.clone());
-        Ok(Begun::Ready(Some(journal), recovered))
+        Ok(Begun::Ready(journal, Recovered::empty(&identity.manifest, outcome)))
     }
 
     fn resume(
@@ -286,6 +234,55 @@ impl PartFile {
         self.state = PartState::Empty;
         Ok(())
     }
+}
+
+/// Begins a transfer of a remote file that may have changed since blocks of it were saved.
+fn begin_changed(
+    part: &mut PartFile,
+    source_identity: &SourceIdentity,
+    stale: &StaleJournal,
+    change: SourceChange,
+    proof: Proof,
+    watch: &mut Watch<'_>,
+) -> Result<Begun, BeginError> {
+    let claimed = match proof {
+        Proof::Verified(recovered) => {
+            let records = recovered.records(&source_identity.manifest);
+            let journal = journal::part_identity(&part.file)
+                .and_then(|file| Journal::replace(&part.journal, source_identity, file, &records))
+                .map_err(|source| journal_error(&part.journal, "resume", source))?;
+            part.state = PartState::Journaled(journal.clone());
+            return Ok(Begun::Ready(Some(journal), recovered));
+        }
+        Proof::Pending => claimed(part, source_identity, stale, change.trust, watch)?,
+        Proof::Refuted => None,
+    };
+    match claimed {
+        Some(claimed) => Ok(Begun::Unverified(claimed)),
+        None if change.is_same_name => Err(BeginError::SourceChanged),
+        None => part.restart(source_identity, "the partial file belongs to a different remote file"),
+    }
+}
+
+/// The blocks in the part file that the remote file has too if it has only grown; `None` if there are none.
+fn claimed(
+    part: &PartFile,
+    source_identity: &SourceIdentity,
+    stale: &StaleJournal,
+    trust: Trust,
+    watch: &mut Watch<'_>,
+) -> Result<Option<Recovered>, BeginError> {
+    let (now, then) = (&source_identity.manifest, &stale.contents().header.source_identity.manifest);
+    let has_grown_at_most = now.block_size() == then.block_size() && now.size() >= then.size();
+    // A file that others may write to would have to be copied before, perhaps for nothing.
+    if part.exclusion == Exclusion::Absent || !has_grown_at_most {
+        return Ok(None);
+    }
+    let recovered = recover(stale.contents(), &part.file, trust, watch)
+        .map_err(|source| Failure::local("read back", &part.path, 0, source))?;
+    let (recovered, _) = recovered.ok_or(Failure::Cancelled)?;
+    let carried = recovered.carried(then, now);
+    Ok(Some(carried).filter(|carried| carried.bytes > 0))
 }
 
 /// Why protocol 1 does not start over.

@@ -5,6 +5,7 @@ mod digests;
 mod endings;
 mod hellos;
 mod load;
+mod proofs;
 mod push;
 mod runs;
 mod sessions;
@@ -111,6 +112,7 @@ async fn settle(path: &PathBuf) {
 enum Got {
     Offer(SessionOffer),
     Data(BlockRun, Vec<u8>, Result<Vec<RangeDigest>, ErrorCode>),
+    Proof(BlockRun, Result<Vec<RangeDigest>, ErrorCode>),
     Digests(ReportedDigests),
     Wait(u64),
     Drain,
@@ -145,10 +147,14 @@ fn hello(offer: &SessionOffer, stream: u8, replacing: Replacing) -> Vec<u8> {
     hello.encode().to_vec()
 }
 
+fn wire_run(manifest: &Manifest, first: u64, count: u32) -> WireRun {
+    let run = manifest.run(first, count).unwrap();
+    WireRun { first, count, length: manifest.run_len(run).unwrap() }
+}
+
 /// The request for a run that the manifest has.
 fn run_of(manifest: &Manifest, first: u64, count: u32) -> Request {
-    let run = manifest.run(first, count).unwrap();
-    Request::Run(WireRun { first, count, length: manifest.run_len(run).unwrap() })
+    Request::Run(wire_run(manifest, first, count))
 }
 
 impl Peer {
@@ -211,6 +217,23 @@ impl Peer {
         checked_payload(header, &bytes).unwrap().to_vec()
     }
 
+    /// What follows the data of a run.
+    async fn trailer(&mut self, run: WireRun) -> (BlockRun, Result<Vec<RangeDigest>, ErrorCode>) {
+        let WireRun { first, count, length } = run;
+        let run = self.manifest.run(first, count).unwrap();
+        assert_eq!(self.manifest.run_len(run), Some(length));
+        let head = TrailerHead::decode(&self.array::<TRAILER_LEN>().await).unwrap();
+        assert_eq!(head.count, count);
+        let mut digests = Vec::new();
+        for _ in 0..count {
+            digests.push(RangeDigest(self.array::<32>().await));
+        }
+        if head.result.is_err() {
+            assert!(digests.iter().all(|digest| *digest == RangeDigest([0; 32])));
+        }
+        (run, head.result.map(|_| digests))
+    }
+
     /// The next complete frame.
     async fn got(&mut self) -> Got {
         let mut first = [0];
@@ -226,20 +249,14 @@ impl Peer {
             Response::Offer(len) => {
                 Got::Offer(SessionOffer::decode(&self.payload(&header, len).await).unwrap())
             }
-            Response::Data(WireRun { first, count, length }) => {
-                let run = self.manifest.run(first, count).unwrap();
-                assert_eq!(self.manifest.run_len(run), Some(length));
-                let Ok(bytes) = self.exactly(to_usize(length)).await else { return Got::Reset };
-                let head = TrailerHead::decode(&self.array::<TRAILER_LEN>().await).unwrap();
-                assert_eq!(head.count, count);
-                let mut digests = Vec::new();
-                for _ in 0..count {
-                    digests.push(RangeDigest(self.array::<32>().await));
-                }
-                if head.result.is_err() {
-                    assert!(digests.iter().all(|digest| *digest == RangeDigest([0; 32])));
-                }
-                Got::Data(run, bytes, head.result.map(|_| digests))
+            Response::Data(run) => {
+                let Ok(bytes) = self.exactly(to_usize(run.length)).await else { return Got::Reset };
+                let (run, digests) = self.trailer(run).await;
+                Got::Data(run, bytes, digests)
+            }
+            Response::Proof(run) => {
+                let (run, digests) = self.trailer(run).await;
+                Got::Proof(run, digests)
             }
             Response::Digests(which) => {
                 let payload = self.payload(&header, WHOLE_DIGESTS_LEN).await;

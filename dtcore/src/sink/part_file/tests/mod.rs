@@ -1,5 +1,6 @@
 //! Part files that are published, dropped or killed.
 
+mod proving;
 mod publishing;
 mod resuming;
 mod stale;

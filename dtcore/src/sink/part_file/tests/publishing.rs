@@ -41,7 +41,19 @@ pub(super) fn begin(
     part: &mut PartFile,
     source_identity: &SourceIdentity,
 ) -> Result<(Option<Journal>, Recovered), BeginError> {
-    part.begin(source_identity, &mut |_| ControlFlow::Continue(()))
+    match begin_with(part, source_identity, Proof::Pending)? {
+        Begun::Ready(journal, recovered) => Ok((journal, recovered)),
+        Begun::Unverified(claimed) => panic!("{claimed:?}"),
+    }
+}
+
+/// Starts a transfer of which this is verified.
+pub(super) fn begin_with(
+    part: &mut PartFile,
+    source_identity: &SourceIdentity,
+    proof: Proof,
+) -> Result<Begun, BeginError> {
+    part.begin(source_identity, proof, &mut |_| ControlFlow::Continue(()))
 }
 
 /// A folder for an output.

@@ -2,7 +2,6 @@
 
 use super::kill;
 use crate::manifest::{BlockSize, Manifest};
-use crate::proto::v2::SourceVersion;
 use crate::sink::Engine;
 use crate::sink::journal::{
     Checked, HEADER_LEN, JournalHeader, Outcome, RECORD_LEN, Recovered, SourceIdentity,
@@ -96,43 +95,13 @@ fn file_of_one_block_has_no_journal() {
 }
 
 #[test]
-fn changed_source_changes_no_file() {
-    for change in [
-        |source_identity: &mut SourceIdentity| source_identity.modified += 1,
-        |source_identity: &mut SourceIdentity| source_identity.version = SourceVersion([3; 16]),
-        |source_identity: &mut SourceIdentity| {
-            source_identity.manifest =
-                Manifest::new(source_identity.manifest.size() + 1, source_identity.manifest.block_size())
-                    .unwrap();
-        },
-        // Other blocks as well.
-        |source_identity: &mut SourceIdentity| {
-            let block = BlockSize::new(2 * BLOCK).unwrap();
-            source_identity.manifest = Manifest::new(source_identity.manifest.size() - 1, block).unwrap();
-        },
-    ] {
-        let folder = Folder::after_kill();
-        let mut changed = source_identity();
-        change(&mut changed);
-        let mut part = folder.lock();
-        assert!(matches!(begin(&mut part, &changed), Err(BeginError::SourceChanged)));
-        drop(part);
-        assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
-
-        // Without a record no block can belong to another version.
-        let (part, _) = folder.received(Engine::Map, &[]);
-        kill(part);
-        let mut part = folder.lock();
-        assert!(is_restarted(begin(&mut part, &changed).unwrap().1.outcome));
-    }
-}
-
-#[test]
 fn part_file_of_another_remote_file_or_block_size_restarts() {
     for change in [
         |source_identity: &mut SourceIdentity| {
             source_identity.remote = SourceIdentity::remote("host:1", b"other");
-            source_identity.version = SourceVersion([3; 16]);
+            source_identity.manifest =
+                Manifest::new(source_identity.manifest.size() - 1, source_identity.manifest.block_size())
+                    .unwrap();
         },
         |source_identity: &mut SourceIdentity| {
             let block = BlockSize::new(2 * BLOCK).unwrap();
@@ -253,7 +222,7 @@ fn rehash_reports_every_block_and_can_be_cancelled() {
         };
         let mut part = folder.lock();
         assert!(matches!(
-            part.begin(&source_identity(), &mut watch),
+            part.begin(&source_identity(), Proof::Pending, &mut watch),
             Err(BeginError::Local(Failure::Cancelled))
         ));
         assert_eq!(reported, [(0, 2 * BLOCK), (BLOCK, 2 * BLOCK)][..=n_allowed]);
