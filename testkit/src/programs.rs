@@ -121,6 +121,12 @@ impl Run {
         self
     }
 
+    /// Runs it as this user, with the group of the same number; only root can.
+    pub fn as_user(mut self, user: u32) -> Self {
+        self.user = Some(user);
+        self
+    }
+
     /// Runs it with these signals ignored, by their names as the shell knows them.
     pub fn ignoring(self, signals: &str) -> Self {
         self.after(&format!("trap '' {signals}"))

@@ -57,6 +57,9 @@ fn server_carries_on_with_few_descriptors() {
     }
 }
 
+/// A user whose threads are those of one test.
+const LIMITED_USER: u32 = 64_999;
+
 /// Root has no such limit, so the programs run as another user.
 #[test]
 fn programs_carry_on_with_few_threads() {
@@ -73,7 +76,7 @@ fn programs_carry_on_with_few_threads() {
     let server = PROGRAMS.serve(&workspace.root()).ready();
     let fetch = |threads: u32| {
         let run = PROGRAMS.fetch(server.addr, 255, "f", workspace.output("out"));
-        limited(run, &format!("-u {threads}")).unprivileged().run()
+        limited(run, &format!("-u {threads}")).as_user(LIMITED_USER).run()
     };
     for threads in 1..3 {
         let outcome = fetch(threads);
