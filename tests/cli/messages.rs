@@ -56,7 +56,7 @@ fn logged(options: &[&str]) -> Outcome {
     let root = json["root"].as_str().or(text).expect("it is in the ready line");
     assert_eq!(Path::new(root).canonicalize().ok(), workspace.root().canonicalize().ok(), "{}", server.line);
     Ask::new(server.addr, "f", 2).offer().download();
-    Ask::new(server.addr, "missing\u{1b}[31m", 2).answer().assert_refusal(&[404], "missing");
+    Ask::new(server.addr, "miss\u{e9}ing\u{1b}[31m", 2).answer().assert_refusal(&[404], "missing");
     let line = format!("{}\n", server.line);
     let outcome = server.stop(Signal::TERM, PATIENCE);
     outcome.assert_success();
@@ -77,6 +77,10 @@ fn server_logs_its_transfers() {
         let value: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
         assert!(!line.contains("\\\""), "a debug string: {line}");
         events.push(value["event"].as_str().unwrap_or_else(|| panic!("no event: {line}")).to_owned());
+        if value["event"] == "request_refused" {
+            // Percent-encoded in the request.
+            assert_eq!(value["path"], "miss\u{e9}ing\u{1b}[31m", "{line}");
+        }
         if value["event"] == "transfer_finished" {
             assert_eq!(
                 (&value["path"], &value["bytes"], &value["outcome"]),

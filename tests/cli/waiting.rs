@@ -28,7 +28,7 @@ fn long_wait_is_shown_every_ten_seconds_and_has_an_end() {
     assert!(error.contains("no answer") && error.contains("--protocol 1"), "{outcome}");
 }
 
-/// An address of the name that accepts connections and never answers does not keep the client from the others.
+/// An address of the name that accepts connections and never answers does not keep the client from the others for long.
 #[test]
 fn next_address_of_a_name_is_tried() {
     let workspace = Workspace::new();
@@ -39,7 +39,7 @@ fn next_address_of_a_name_is_tried() {
     fs::write(&hosts, "127.0.0.1 two.test\n127.0.0.2 two.test\n").expect("it is written");
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"", "sh"]);
-    command.arg(&hosts).arg(PROGRAMS.client).args(["--stall-timeout", "1s", "-v"]);
+    command.arg(&hosts).arg(PROGRAMS.client).arg("-v");
     command.arg(format!("two.test:{}", server.addr.port())).args(["4", "f"]).arg(workspace.output("out"));
     let outcome = Process::start(command, "dtclient", None).finish_within(Duration::from_secs(20));
     if outcome.stderr.contains("unshare failed") {

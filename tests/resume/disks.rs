@@ -217,6 +217,28 @@ fn transfer_to_exfat_resumes_after_a_remount() {
     }
 }
 
+/// A part file without a mark and without a record, whose inode number is another one: nothing recognises it, and it holds nothing.
+#[test]
+fn client_killed_early_on_exfat_does_not_hinder_the_next() {
+    let Some(disk) = ExfatDisk::mount() else { return };
+    let scene = Scene::new(8 * MIB);
+    let output = disk.file("out");
+    for options in [["--json"].as_slice(), &["--json", "--no-clobber"], &["--json", "--no-resume"]] {
+        // Too slow for a block.
+        let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", &output);
+        let client = run.options(["--limit-rate", "1k"]).start();
+        until_true("its journal", || disk.file("out.dtjournal").exists());
+        client.signal(Signal::KILL);
+        assert_eq!(client.finish_within(PATIENCE).signal, Some(9));
+        assert_eq!(Journal::read(&disk.file("out.dtjournal")).map_or(0, |journal| journal.blocks()), 0);
+        disk.remount();
+        let run = PROGRAMS.fetch(scene.server.addr, STREAMS, "f", &output).options(options);
+        assert_fetched(&run.run(), &output, &scene.content, "exFAT");
+        assert_eq!(files_in(&disk.path()), ["out"]);
+        fs::remove_file(&output).expect("it is ours");
+    }
+}
+
 /// Where a folder cannot be synced the output is in place, and after a failure of it no journal is left.
 #[test]
 fn folder_that_cannot_be_synced_leaves_no_journal() {

@@ -15,7 +15,18 @@ pub(super) const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
 
 /// The reason of a refusal that is no server's of this program.
-pub(super) const NO_REASON: &str = "no reason given";
+const NO_REASON: &str = "no reason given";
+
+/// The error of `server` if it refuses even a target that begins with a slash, without a reason.
+pub(super) fn refused_twice(server: &str) -> Failure {
+    let what = "it answered with status 400 and no reason".to_owned();
+    Failure::NotDtserver { server: server.to_owned(), what }
+}
+
+/// Whether a request was refused as something that is no server of this program refuses one that it does not understand.
+pub(super) fn is_not_understood(error: &Failure) -> bool {
+    matches!(error, Failure::Refused { status: 400, reason, .. } if reason == NO_REASON)
+}
 
 /// What an answer was, as HTTP.
 #[derive(Debug)]
@@ -74,7 +85,8 @@ pub(super) fn parse(
             return Err(Failure::NotFound { server: server(), name: name(), reason: more("no such file") });
         }
         409 => return Err(Failure::SourceChanged { server: server(), name: name() }),
-        300..=399 | 405 | 407 | 501 if reason.is_none() => {
+        // 400 is what a proxy says to a target that it does not understand, and the rest what passes.
+        status if reason.is_none() && !matches!(status, 400 | 429 | 500 | 502..=504) => {
             let phrase = v1::printable(head.reason.unwrap_or_default());
             let location = header(head.headers, "location").map(|to| format!(", to {}", v1::printable(to)));
             let location = location.unwrap_or_default();
@@ -92,8 +104,10 @@ pub(super) fn parse(
         let offer = SessionOffer::decode(body).map_err(|error| invalid(&error.to_string()))?;
         return Ok(Parsed::V2(offer));
     }
-    if let Some(kind) = header(head.headers, "content-type").filter(|kind| kind.contains("html")) {
-        return Err(stranger(format!("it answered with a page ({})", v1::printable(kind))));
+    if !body.trim_ascii_start().starts_with(b"{") {
+        let kind = header(head.headers, "content-type").map(v1::printable);
+        let kind = kind.map(|kind| format!(" ({kind})")).unwrap_or_default();
+        return Err(stranger(format!("it answered with something else than a transfer{kind}")));
     }
     let answer = v1::LegacyAnswer::decode(body).map_err(|error| invalid(&error.to_string()))?;
     let size = match header(head.headers, SIZE_HEADER) {
@@ -189,7 +203,14 @@ mod tests {
             ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<!doctype html>",
-                "it answered with a page (text/html; charset=utf-8)",
+                "it answered with something else than a transfer (text/html; charset=utf-8)",
+            ),
+            ("HTTP/1.0 200 OK\r\n\r\nhello", "it answered with something else than a transfer"),
+            ("HTTP/1.0 204 No Content\r\n\r\n", "it answered with status 204 No Content"),
+            ("HTTP/1.1 426 Upgrade Required\r\n\r\n", "it answered with status 426 Upgrade Required"),
+            (
+                "HTTP/1.1 415 Unsupported Media Type\r\n\r\n{}",
+                "it answered with status 415 Unsupported Media Type",
             ),
         ] {
             let error = parse("host:9000", peer, OsStr::new("f"), received.as_bytes()).unwrap_err();

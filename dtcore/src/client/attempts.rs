@@ -18,6 +18,9 @@ const DAMAGED: u32 = 3;
 /// The longest pause that a server can demand.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long the first answer may take where the server has other addresses: several times what protocol 2 needs on the longest path.
+const SHORT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The attempts of one request.
 pub(super) struct Attempts<'a> {
     events: &'a EventSender,
@@ -32,6 +35,8 @@ pub(super) struct Attempts<'a> {
     pub(super) silent: Vec<SocketAddr>,
     /// The error of the last of them.
     unanswered: Option<Failure>,
+    /// Whether an address that does not answer soon is left for another one.
+    is_hurried: bool,
 }
 
 impl<'a> Attempts<'a> {
@@ -47,7 +52,13 @@ impl<'a> Attempts<'a> {
             n_damaged: 0,
             silent: Vec::new(),
             unanswered: None,
+            is_hurried: true,
         }
+    }
+
+    /// How long to wait for the answer, at most `limit`.
+    pub(super) fn patience(&self, has_others: bool, limit: Duration) -> Duration {
+        if has_others && self.is_hurried { limit.min(SHORT_PATIENCE) } else { limit }
     }
 
     /// A connection to `server` was made.
@@ -65,18 +76,27 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// The one to report, if there is no other attempt.
     pub(super) async fn not_connected(&mut self, error: Failure) -> Result<(), Failure> {
+        let is_silent = !std::mem::take(&mut self.silent).is_empty();
+        if is_silent && std::mem::replace(&mut self.is_hurried, false) {
+            // One of them may be a server of protocol 1, which hashes before it answers.
+            return Ok(());
+        }
         // That other addresses do not work is no news.
         let error = self.unanswered.take().unwrap_or(error);
-        self.silent.clear();
         if self.is_patient && error.is_retryable() { self.pause(error).await } else { Err(error) }
     }
 
-    /// The request to `server` failed. Returns when it is time for another attempt.
+    /// The request to `server`, which may have other addresses, failed. Returns when it is time for another attempt.
     ///
     /// # Errors
     /// The one to report, if there is no other attempt.
-    pub(super) async fn failed(&mut self, server: SocketAddr, error: Failure) -> Result<(), Failure> {
-        if matches!(error, Failure::TimedOut { awaited: Awaited::Response, .. }) {
+    pub(super) async fn failed(
+        &mut self,
+        server: SocketAddr,
+        has_others: bool,
+        error: Failure,
+    ) -> Result<(), Failure> {
+        if has_others && matches!(error, Failure::TimedOut { awaited: Awaited::Response, .. }) {
             self.silent.push(server);
             self.unanswered = Some(error);
             return Ok(());
@@ -109,4 +129,41 @@ impl<'a> Attempts<'a> {
 fn is_damaged(error: &Failure) -> bool {
     matches!(error, Failure::ConnectionLost { source: Some(source), .. }
         if source.kind() == io::ErrorKind::InvalidData)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::address::ServerAddress;
+    use crate::event::channel;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn silent() -> Failure {
+        Failure::TimedOut { server: "host:1".to_owned(), awaited: Awaited::Response, waited: LIMIT }
+    }
+
+    /// A server of protocol 1 that hashes for a while is not given up because its name has another address.
+    #[tokio::test]
+    async fn silent_address_gets_all_the_time_if_no_other_works() {
+        let (events, _receiver) = channel();
+        let options = Options::new("host:1".parse::<ServerAddress>().unwrap());
+        let address = "127.0.0.1:1".parse().unwrap();
+        let refused = || Failure::Unreachable {
+            server: "host:1".to_owned(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        let mut attempts = Attempts::new(&options, &events);
+        assert_eq!(attempts.patience(false, LIMIT), LIMIT);
+        assert_eq!(attempts.patience(true, LIMIT), SHORT_PATIENCE);
+        attempts.failed(address, true, silent()).await.unwrap();
+        assert_eq!(attempts.silent, [address]);
+        attempts.not_connected(refused()).await.unwrap();
+        assert_eq!((attempts.silent.len(), attempts.patience(true, LIMIT)), (0, LIMIT));
+        attempts.failed(address, true, silent()).await.unwrap();
+        let error = attempts.not_connected(refused()).await.unwrap_err();
+        assert!(matches!(error, Failure::TimedOut { .. }), "{error}");
+        // The last address has had all the time.
+        assert!(attempts.failed(address, false, silent()).await.is_err());
+    }
 }

@@ -24,7 +24,7 @@ use crate::proto::v2::{
 };
 use crate::proto::{TARGET_HEADER, Target, v1};
 use crate::receive::EndNotice;
-use crate::transport::{Connection, connect};
+use crate::transport::{Connected, Connection, connect};
 
 /// How long the system tries to deliver the end of a session that was not used.
 const LINGER: Duration = Duration::from_secs(10);
@@ -36,6 +36,8 @@ pub(crate) struct Control {
     stream: TcpStream,
     /// The address that was reached.
     pub(crate) peer: SocketAddr,
+    /// Whether the server has other addresses, so that it need not be this one.
+    pub(crate) has_others: bool,
     /// How long connecting took.
     pub(crate) rtt: Duration,
 }
@@ -84,14 +86,14 @@ impl Control {
         avoid: &[SocketAddr],
     ) -> Result<Self, Failure> {
         let begun = Instant::now();
-        let stream = connect(server.host(), server.port(), &server.to_string(), limit, avoid).await?;
+        let connected = connect(server.host(), server.port(), &server.to_string(), limit, avoid).await?;
+        let Connected { stream, peer, has_others } = connected;
         let rtt = begun.elapsed();
         let unreachable = |source| Failure::Unreachable { server: server.to_string(), source };
-        let peer = stream.peer_addr().map_err(unreachable)?;
         // Until the answer is there, giving up is a reset: a mere end would look like a client that has finished its
         // request and waits, and the server would hash a big file for nobody.
         stream.set_zero_linger().map_err(unreachable)?;
-        Ok(Self { server: server.clone(), stream, peer, rtt })
+        Ok(Self { server: server.clone(), stream, peer, has_others, rtt })
     }
 
     /// Requests the file `name` with a `body`, and waits for the answer, at most until `limit` has passed.
@@ -109,18 +111,17 @@ impl Control {
         limit: Duration,
     ) -> Result<ServerAnswer, Failure> {
         let server = self.server.clone();
-        match self.exchange(name, body, upgrade, limit).await {
-            // Proxies such as nginx insist on a target that begins with a slash. Without one it is the name as protocol 1 has it, and
-            // to a server of protocol 2 both are the same file.
-            Err(Failure::Refused { status: 400, reason, .. })
-                if reason == answer::NO_REASON && !name.as_bytes().starts_with(b"/") =>
-            {
-                let name = OsString::from_vec([b"/", name.as_bytes()].concat());
-                let control = Self::open(&server, limit, &[]).await?;
-                control.exchange(&name, body, upgrade, limit).await
-            }
-            answer => answer,
+        let is_not_understood =
+            |answer: &Result<_, Failure>| answer.as_ref().is_err_and(answer::is_not_understood);
+        let mut answer = self.exchange(name, body, upgrade, limit).await;
+        // Proxies such as nginx insist on a target that begins with a slash. Without one it is the name as protocol 1 has it, and
+        // to a server of protocol 2 both are the same file.
+        if is_not_understood(&answer) && !name.as_bytes().starts_with(b"/") {
+            let name = OsString::from_vec([b"/", name.as_bytes()].concat());
+            let control = Self::open(&server, limit, &[]).await?;
+            answer = control.exchange(&name, body, upgrade, limit).await;
         }
+        if is_not_understood(&answer) { Err(answer::refused_twice(&server.to_string())) } else { answer }
     }
 
     async fn exchange(

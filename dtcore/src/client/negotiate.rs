@@ -136,7 +136,7 @@ async fn negotiate(
                 continue;
             }
         };
-        let peer = control.peer;
+        let (peer, has_others) = (control.peer, control.has_others);
         attempts.connected(peer);
         let n_others = usize::from(options.settings.streams.value()) - 1;
         let early = if upgrade == AskUpgrade::Yes && control.rtt > DIAL_EARLY_FROM {
@@ -144,9 +144,10 @@ async fn negotiate(
         } else {
             EarlyConnections::default()
         };
-        match control.request(&options.name, &body, upgrade, options.first_answer_timeout()).await {
+        let limit = attempts.patience(has_others, options.first_answer_timeout());
+        match control.request(&options.name, &body, upgrade, limit).await {
             Ok(answer) => return Ok(Negotiated { peer, answer, early }),
-            Err(error) => attempts.failed(peer, error).await?,
+            Err(error) => attempts.failed(peer, has_others, error).await?,
         }
     }
 }

@@ -72,12 +72,12 @@ impl ServerContext {
         let _ = self.events.send(event);
     }
 
-    pub(crate) fn emit_refused(&self, peer: SocketAddr, refusal: &Refusal, target: Option<&[u8]>) {
+    pub(crate) fn emit_refused(&self, peer: SocketAddr, refusal: &Refusal, name: Option<&[u8]>) {
         self.emit(ServerEvent::RequestRefused {
             peer,
             status: refusal.status.as_u16(),
             reason: refusal.reason.clone(),
-            path: target.map(|target| PathBuf::from(OsStr::from_bytes(target))),
+            path: name.map(|name| PathBuf::from(OsStr::from_bytes(name))),
         });
     }
 

@@ -153,7 +153,7 @@ pub enum ServerEvent {
         status: u16,
         /// The reason in the answer.
         reason: String,
-        /// The target of the request as it was received, if it was.
+        /// The file that was requested, as far as the request was received.
         path: Option<PathBuf>,
     },
     /// A connection could not be accepted; the server retries after a pause.

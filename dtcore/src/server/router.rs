@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -11,7 +12,7 @@ use super::ServerContext;
 use super::download;
 use super::refusal::Refusal;
 use super::request::{Next, RequestContext, json, wants_stream};
-use crate::proto::v1;
+use crate::proto::{Marking, TARGET_HEADER, Target, v1};
 
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(
@@ -19,6 +20,7 @@ pub(crate) async fn answer(
     request_context: &RequestContext,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
+    let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
     let answer = match *request.method() {
         Method::POST => download::answer(context, request_context, request).await,
         Method::GET if request_context.target == b"/" && wants_stream(&request) => {
@@ -30,7 +32,9 @@ pub(crate) async fn answer(
         _ => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "only POST is served")),
     };
     answer.unwrap_or_else(|refusal| {
-        context.emit_refused(request_context.peer, &refusal, Some(&request_context.target));
+        // The last is the decoded one.
+        let name = Target::names(&request_context.target, marking).pop();
+        context.emit_refused(request_context.peer, &refusal, name.as_deref());
         json(refusal.status, v1::encode_refusal(&refusal.reason))
     })
 }

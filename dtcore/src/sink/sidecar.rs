@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{OFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr};
+use rustix::io::Errno;
 
 /// The extended attribute that marks sidecar files.
 const MARK: &str = "user.dt.part";
@@ -59,6 +60,11 @@ pub(super) fn unmark(file: &File) {
 /// Whether a file is marked as a sidecar file.
 pub(super) fn is_marked(file: &File) -> bool {
     fgetxattr(file, MARK, &mut [0; 8]).is_ok()
+}
+
+/// Whether the file system has no marks at all.
+pub(super) fn cannot_be_marked(file: &File) -> bool {
+    matches!(fgetxattr(file, MARK, &mut [0; 8]), Err(Errno::OPNOTSUPP | Errno::NOSYS))
 }
 
 /// Whether `path` names the open `file`, and not another file that took its name.

@@ -14,6 +14,15 @@ use crate::failure::{Awaited, Failure, is_shortage};
 /// How long an address is tried alone before the next one is tried too, as in RFC 8305.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// A connection to one of a server's addresses.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    /// Whether the server has other addresses that are not to be avoided.
+    pub(crate) has_others: bool,
+}
+
 /// Connects to the server at one of its addresses that is not in `avoid`: they are tried in the resolver's order, with the families in
 /// turn, and the first that connects counts.
 ///
@@ -28,7 +37,7 @@ pub(crate) async fn connect(
     server: &str,
     limit: Duration,
     avoid: &[SocketAddr],
-) -> Result<TcpStream, Failure> {
+) -> Result<Connected, Failure> {
     let deadline = Instant::now() + limit;
     let timed_out =
         |_| Failure::TimedOut { server: server.to_string(), awaited: Awaited::Connection, waited: limit };
@@ -42,8 +51,13 @@ pub(crate) async fn connect(
         }
     })?;
     let addresses = in_turn(resolved.filter(|address| !avoid.contains(address)).collect());
-    let connected = timeout_at(deadline, first_of(addresses)).await.map_err(timed_out)?;
-    connected.and_then(prepared).map_err(|source| failed(server.to_string(), source))
+    let connected = timeout_at(deadline, first_of(addresses.clone())).await.map_err(timed_out)?;
+    let connected = connected.and_then(prepared).and_then(|stream| {
+        let peer = stream.peer_addr()?;
+        let has_others = addresses.iter().any(|address| *address != peer);
+        Ok(Connected { stream, peer, has_others })
+    });
+    connected.map_err(|source| failed(server.to_string(), source))
 }
 
 /// The addresses with the families in turn, beginning with that of the first.

@@ -10,7 +10,7 @@ mod tcp;
 
 pub(crate) use accept::accept;
 pub(crate) use close::{LINGER_TIMEOUT, drain_until_closed, shut_down_sending};
-pub(crate) use connect::{connect, connect_retrying, failed, prepared};
+pub(crate) use connect::{Connected, connect, connect_retrying, failed, prepared};
 pub(crate) use connection::Connection;
 pub(crate) use listen::{PortUse, listen};
 pub(crate) use read::read_when_ready;

@@ -206,10 +206,14 @@ impl StaleJournal {
 
 /// Whether the journal at `path` describes `file`, which proves that it is a part file.
 ///
-/// Some file systems give a file another inode number each time they are mounted. Then a block that the journal records proves it.
+/// Some file systems give a file another inode number each time they are mounted. Then a block that the journal records proves it,
+/// or, where files cannot be marked either, its length: before the first block is recorded there is nothing else.
 pub(super) fn describes(path: &Path, file: &File, found: &Metadata) -> bool {
     let Some(stale) = StaleJournal::read(path).ok().flatten() else { return false };
-    stale.contents.header.part.inode == found.ino() || has_recorded_block(stale.contents(), file)
+    let header = &stale.contents.header;
+    header.part.inode == found.ino()
+        || has_recorded_block(stale.contents(), file)
+        || header.source_identity.manifest.size() == found.len() && sidecar::cannot_be_marked(file)
 }
 
 /// The header of the journal at `path`, if there is one.

@@ -115,6 +115,6 @@ async fn one_stream_is_not_starved_by_255_of_another_session() {
     let joining = tokio::task::spawn_blocking(|| threads.map(|thread| thread.join().unwrap()));
     within(joining).await.unwrap();
     let [many, one] = counts.map(|count| count.load(Ordering::Relaxed) >> 20);
-    // In the order of the runtime it is 50 to 1; here it is 2 to 1.
-    assert!(one * 8 > many, "{one} MiB against {many} MiB");
+    // In the order of the runtime it is 50 to 1; here it is 2 to 1, and up to 10 to 1 where the receivers lack a core.
+    assert!(one * 20 > many, "{one} MiB against {many} MiB");
 }
