@@ -60,6 +60,27 @@ fn transfer_that_loses_its_part_file_changes_no_byte_of_the_next() {
     }
 }
 
+/// Two clients that start at the same moment take the part file from each other; one of them has it in the end.
+#[test]
+fn one_of_two_transfers_at_the_same_moment_succeeds() {
+    if !can_inject() {
+        return;
+    }
+    let scene = Scene::new(20 * MIB);
+    let other = scene.workspace.serve_pattern("g", 9, 20 * MIB);
+    for round in 0..5 {
+        let started = [fetch(&scene, "f", &[]).start(), fetch(&scene, "g", &[]).start()];
+        let outcomes = started.map(|client| client.finish_within(PATIENCE));
+        let successes = outcomes.iter().filter(|outcome| outcome.code == Some(0)).count();
+        // One may also end before the other begins.
+        assert!(successes >= 1, "{round}: {outcomes:?}");
+        let output = fs::read(scene.output()).expect("it is there");
+        assert!(output == scene.content || output == other, "{round}: wrong bytes");
+        scene.workspace.assert_outputs(&["out"]);
+        fs::remove_file(scene.output()).expect("it is ours");
+    }
+}
+
 /// The second client keeps the blocks of the first, in a file of its own.
 #[test]
 fn running_transfer_is_resumed_in_another_file() {

@@ -87,9 +87,22 @@ impl PartFile {
 
     fn start_fresh(&mut self, identity: &SourceIdentity, outcome: Outcome) -> Result<Begun, BeginError> {
         let journal = if identity.manifest.n_blocks() > 1 {
-            let journal = journal::part_identity(&self.file)
-                .and_then(|part| Journal::create(&self.journal, identity, part))
-                .map_err(|source| journal_error(&self.journal, "create", source))?;
+            self.check_name()?;
+            let create = || {
+                journal::part_identity(&self.file)
+                    .and_then(|part| Journal::create(&self.journal, identity, part))
+            };
+            let journal = match create() {
+                // Where nothing excludes it, one that has lost this part file's name has created it a moment ago.
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && self.exclusion == Exclusion::Absent =>
+                {
+                    journal::remove_all(&self.journal).and_then(|()| create())
+                }
+                created => created,
+            };
+            let journal = journal.map_err(|source| journal_error(&self.journal, "create", source))?;
             self.state = PartState::Journaled(journal.clone());
             Some(journal)
         } else {
