@@ -17,9 +17,26 @@ use crate::switch;
 /// Help or version was requested, or an argument is invalid. If the invalid value may come from a variable, the error
 /// names it.
 pub fn arguments<T: CommandFactory + FromArgMatches>() -> Result<T, clap::Error> {
+    parsed(env::args_os())
+}
+
+/// As [`arguments`], of the command `name` with the arguments `words`.
+///
+/// # Errors
+/// As for [`arguments`].
+pub fn arguments_of<T: CommandFactory + FromArgMatches>(
+    name: &str,
+    words: impl Iterator<Item = OsString>,
+) -> Result<T, clap::Error> {
+    parsed(std::iter::once(OsString::from(name)).chain(words))
+}
+
+fn parsed<T: CommandFactory + FromArgMatches>(
+    words: impl Iterator<Item = OsString>,
+) -> Result<T, clap::Error> {
     // A variable may hold what a passer-by should not read in the help.
     let mut command = without_unset(T::command()).mut_args(|arg| arg.hide_env_values(true));
-    let read = command.try_get_matches_from_mut(env::args_os()).and_then(|mut matches| {
+    let read = command.try_get_matches_from_mut(words).and_then(|mut matches| {
         T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
     });
     read.map_err(|error| naming_variable(error, &command, |name| env::var_os(name)))

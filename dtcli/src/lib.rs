@@ -10,7 +10,7 @@ mod report;
 mod signals;
 mod standard_output;
 
-pub use arguments::arguments;
+pub use arguments::{arguments, arguments_of};
 pub use duration::{duration, timeout};
 pub use numbers::{at_least_one, count, port, switch};
 pub use open_files::raise_open_files;

@@ -138,6 +138,8 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         // It is there where the server has given another reason.
         ErrorKind::NotFound if !error.to_string().ends_with('"') => return None,
         ErrorKind::NotFound => "names are relative to the directory that the server serves",
+        // The server has given the reason.
+        ErrorKind::Forbidden if !error.to_string().starts_with("permission denied") => return None,
         ErrorKind::Forbidden => "make it readable for the server's user",
         ErrorKind::Unreadable => "check the server's disk, and the file on it",
         ErrorKind::Busy => "try again later, or keep trying with --retry-time",
@@ -158,10 +160,16 @@ fn advice(error: &TransferError) -> Option<&'static str> {
         // What is saved is of the old version, so the next run would not resume.
         ErrorKind::SourceChanged => "to start over once nobody writes to it, add --no-resume",
         ErrorKind::Protocol => "check that it is a dtserver of this version",
+        ErrorKind::DiskFull if error.peer().is_some() => "make room there, or choose another server",
+        ErrorKind::TooLarge if error.peer().is_some() => return None,
         ErrorKind::DiskFull => "free some, or choose another output",
         ErrorKind::TooLarge => {
             "raise the limit (ulimit -f), or choose a file system that supports files of this size"
         }
+        ErrorKind::OutputExists if error.peer().is_some() => {
+            "to replace it, add --overwrite, if the server permits that"
+        }
+        ErrorKind::OutputInUse if error.peer().is_some() => "wait for it, or choose another name",
         ErrorKind::OutputExists => "remove it, or omit --no-clobber",
         ErrorKind::OutputInUse => "wait for it, or choose another output",
         ErrorKind::ChecksumMismatch => {

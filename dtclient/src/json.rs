@@ -6,8 +6,10 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use dtcli::StandardOutput;
-use dtcore::{Event, Outage, Progress, Report};
+use dtcore::{Event, Outage, Progress, Report, UploadReport};
 use serde_json::{Value, json};
+
+use crate::transfer::Done;
 
 /// The version of the objects.
 const VERSION: u32 = 1;
@@ -38,8 +40,11 @@ impl EventPrinter {
     ///
     /// # Errors
     /// The one that lost an event, this one or an earlier one.
-    pub(crate) fn finished(mut self, report: &Report) -> io::Result<()> {
-        self.print(of_report(report));
+    pub(crate) fn finished(mut self, done: &Done) -> io::Result<()> {
+        self.print(match done {
+            Done::Fetched(report) => of_report(report),
+            Done::Sent(report) => of_upload(report),
+        });
         self.lost.map_or(Ok(()), Err)
     }
 
@@ -78,6 +83,19 @@ fn of_report(report: &Report) -> Value {
         "repaired_blocks": report.recovery.repaired_blocks,
         "wasted_bytes": report.recovery.wasted_bytes,
         "streams_lost": report.recovery.streams_lost,
+    })
+}
+
+fn of_upload(report: &UploadReport) -> Value {
+    json!({
+        "event": "finished",
+        "protocol": 2,
+        "bytes": report.bytes,
+        "sent": report.sent,
+        "seconds": seconds(report.elapsed),
+        "blake3": report.blake3.map(|digest| digest.to_string()),
+        "retries": report.retries,
+        "streams_lost": report.streams_lost,
     })
 }
 

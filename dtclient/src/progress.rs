@@ -4,12 +4,13 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use dtcli::{one_line, say};
-use dtcore::{Event, Outage, Progress, Report};
+use dtcore::{Event, Outage, Progress, StreamCount};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::args::{Args, Verbosity};
+use crate::args::Verbosity;
 use crate::progress_line::{ProgressLine, SILENCE, retrying};
-use crate::summary::summary;
+use crate::summary::{sent, summary};
+use crate::transfer::Done;
 use crate::units::{bytes, count, float, percent};
 
 /// How often a plain line is printed without a bar.
@@ -46,9 +47,19 @@ enum Phase {
     Transferring(Progress),
 }
 
+/// What the display says about a transfer.
+pub(crate) struct View {
+    /// The remote file.
+    pub(crate) name: String,
+    pub(crate) server: String,
+    pub(crate) streams: StreamCount,
+}
+
 /// Shows a transfer on standard error.
-pub(crate) struct Display<'a> {
-    args: &'a Args,
+pub(crate) struct Display {
+    view: View,
+    verbosity: Verbosity,
+    /// The last part of the name.
     name: String,
     bar: Option<ProgressBar>,
     phase: Phase,
@@ -58,9 +69,9 @@ pub(crate) struct Display<'a> {
     resumable: Resumable,
 }
 
-impl<'a> Display<'a> {
-    pub(crate) fn new(args: &'a Args) -> Self {
-        let bar = (args.verbosity() > Verbosity::Quiet && can_show_a_bar()).then(|| {
+impl Display {
+    pub(crate) fn new(view: View, verbosity: Verbosity) -> Self {
+        let bar = (verbosity > Verbosity::Quiet && can_show_a_bar()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style("{spinner} {wide_msg}"));
             bar
@@ -68,12 +79,14 @@ impl<'a> Display<'a> {
         // What is said through a bar that is never drawn is never seen.
         let bar = bar.filter(|bar| !bar.is_hidden());
         let now = Instant::now();
-        let name = one_line(&args.file.to_string_lossy());
+        let name = one_line(&view.name);
+        let phase = Phase::Waiting(format!("connecting to {}", view.server), now);
         Self {
-            args,
+            view,
+            verbosity,
             name: name.rsplit('/').next().unwrap_or_default().to_owned(),
             bar,
-            phase: Phase::Waiting(format!("connecting to {}", args.address), now),
+            phase,
             started: now,
             rate: Rate::default(),
             last_plain: now,
@@ -148,7 +161,7 @@ impl<'a> Display<'a> {
             Phase::Transferring(progress) => {
                 let columns = self.bar.as_ref().map_or(PLAIN_COLUMNS, |_| columns() - bar_columns() - 1);
                 let (name, rate, silent) = (&self.name, self.rate.bytes_per_second, self.rate.silent());
-                ProgressLine { name, progress, rate, silent, streams: self.args.streams }.within(columns)
+                ProgressLine { name, progress, rate, silent, streams: self.view.streams }.within(columns)
             }
         };
         match (&self.bar, &self.phase) {
@@ -181,7 +194,7 @@ impl<'a> Display<'a> {
 
     /// Prints a line without a bar, unless the last one was just printed.
     fn say_periodically(&mut self, text: &str) {
-        if self.args.verbosity() > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
+        if self.verbosity > Verbosity::Quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
             self.last_plain = Instant::now();
             say(text);
         }
@@ -195,12 +208,14 @@ impl<'a> Display<'a> {
     }
 
     /// Prints the last line: the size, the time it took, and the digests.
-    pub(crate) fn finish(&self, report: &Report) {
-        let verbosity = self.args.verbosity();
-        if verbosity > Verbosity::Quiet {
-            say(&summary(report, &self.args.file.to_string_lossy()));
+    pub(crate) fn finish(&self, done: &Done) {
+        if self.verbosity > Verbosity::Quiet {
+            say(&match done {
+                Done::Fetched(report) => summary(report, &self.view.name),
+                Done::Sent(report) => sent(report, &self.view.name),
+            });
         }
-        if verbosity == Verbosity::Verbose {
+        if let (Done::Fetched(report), Verbosity::Verbose) = (done, self.verbosity) {
             let lag = report.elapsed.saturating_sub(report.received_after);
             let (received, lag) = (report.received_after.as_secs_f64(), lag.as_secs_f64());
             say(&format!("last byte received after {received:.2} s; verified and in place {lag:.2} s later"));
@@ -213,13 +228,13 @@ impl<'a> Display<'a> {
     }
 
     fn say_verbose(&self, text: &str) {
-        if self.args.verbosity() == Verbosity::Verbose {
+        if self.verbosity == Verbosity::Verbose {
             self.say(text);
         }
     }
 
     fn say_normal(&self, text: &str) {
-        if self.args.verbosity() > Verbosity::Quiet {
+        if self.verbosity > Verbosity::Quiet {
             self.say(text);
         }
     }

@@ -1,7 +1,7 @@
 //! The last line of a transfer: the size, the time it took, the digests, and what was repaired.
 
 use dtcli::one_line;
-use dtcore::Report;
+use dtcore::{Report, UploadReport};
 
 use crate::units::{bytes, count, float, per_second};
 
@@ -25,6 +25,27 @@ pub(crate) fn summary(report: &Report, name: &str) -> String {
     };
     let recovery = recovery(report);
     format!("{name}: {n}{size} in {seconds:.2} s{rate}{resumed}{blake3}{md5} verified{recovery}")
+}
+
+/// The line of an upload that succeeded.
+pub(crate) fn sent(report: &UploadReport, name: &str) -> String {
+    let seconds = report.elapsed.as_secs_f64();
+    let rate = match float(report.sent.min(report.bytes)) / seconds {
+        rate if rate >= 1.0 && rate.is_finite() => format!(", {}", per_second(rate)),
+        _ => String::new(),
+    };
+    let n = count(report.bytes, "byte");
+    let size = if report.bytes < 1024 { String::new() } else { format!(" ({})", bytes(report.bytes)) };
+    let saved = match report.bytes.saturating_sub(report.sent) {
+        0 => String::new(),
+        saved => format!(", {} were there", bytes(saved)),
+    };
+    let blake3 = report.blake3.map_or_else(String::new, |blake3| format!(", blake3 {blake3}"));
+    let lost = match report.streams_lost {
+        0 => String::new(),
+        n => format!("; recovered: {} lost", count(n, "stream")),
+    };
+    format!("{}: {n}{size} sent in {seconds:.2} s{rate}{saved}{blake3} verified{lost}", one_line(name))
 }
 
 /// What was lost and repaired; nothing if nothing was.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::failure::{DigestOrigin, Failure};
+use crate::proto::v2::ReceiverFailure;
 
 /// Why a transfer did not deliver its file.
 ///
@@ -181,6 +182,33 @@ impl TransferError {
             Failure::LocalFile { path, .. } => About::path(Kind::LocalFile, path),
             Failure::OutputExists { path } => About::path(Kind::OutputExists, path),
             Failure::OutputInUse { path } => About::path(Kind::OutputInUse, path),
+            Failure::UploadRefused { server, name, status, .. } => {
+                let kind = match status {
+                    _ if self.0.is_busy() => Kind::Busy,
+                    403 => Kind::Forbidden,
+                    404 => Kind::NotFound,
+                    412 => Kind::OutputExists,
+                    413 => Kind::TooLarge,
+                    423 => Kind::OutputInUse,
+                    507 => Kind::DiskFull,
+                    _ => Kind::Refused,
+                };
+                About::entry(kind, server, name)
+            }
+            Failure::UploadFailed { server, name, failure, .. } => {
+                let kind = match failure {
+                    ReceiverFailure::Other => Kind::Refused,
+                    ReceiverFailure::DiskFull => Kind::DiskFull,
+                    ReceiverFailure::Exists => Kind::OutputExists,
+                    ReceiverFailure::InUse => Kind::OutputInUse,
+                    ReceiverFailure::Corrupt => Kind::DigestMismatch,
+                    ReceiverFailure::SourceChanged => Kind::SourceChanged,
+                    ReceiverFailure::SourceReplaced => Kind::SourceReplaced,
+                    ReceiverFailure::TimedOut => Kind::TimedOut,
+                    ReceiverFailure::ShuttingDown => Kind::ConnectionLost,
+                };
+                About::entry(kind, server, name)
+            }
             Failure::Cancelled => About::nothing(Kind::Cancelled),
             Failure::System { .. } => About::nothing(Kind::System),
         }

@@ -182,6 +182,24 @@ pub struct Report {
     pub elapsed: Duration,
 }
 
+/// What a finished upload sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct UploadReport {
+    /// The file's size in bytes.
+    pub bytes: u64,
+    /// Bytes of the file that were sent, each as often as it was. Fewer than the size if the server had some already.
+    pub sent: u64,
+    /// The file's BLAKE3 hash, if the server has compared it: it has not for a file of one block, whose digest that of the block is.
+    pub blake3: Option<Blake3Digest>,
+    /// How many connections ended early.
+    pub streams_lost: u64,
+    /// How often reconnecting was tried.
+    pub retries: u64,
+    /// Time from the start of the transfer until the server reported that the file is in its place.
+    pub elapsed: Duration,
+}
+
 /// What was lost and repaired in a transfer. All is 0 in protocol 1, which can repair nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]

@@ -8,6 +8,7 @@ use rustix::fs::statvfs;
 use rustix::io::Errno;
 
 use crate::digest::Checksum;
+use crate::proto::v2::ReceiverFailure;
 
 /// Why a transfer did not deliver its file: one line that says what failed and where. The cause below it is its source.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +129,27 @@ pub(crate) enum Failure {
     /// Another transfer writes the same output.
     #[error("{} is being written by another transfer", path.display())]
     OutputInUse { path: PathBuf },
+    /// The server does not take a file.
+    #[error("{server} does not take {name:?}: {reason}")]
+    UploadRefused {
+        server: String,
+        name: String,
+        /// The HTTP status.
+        status: u16,
+        /// The server's words, without control characters.
+        reason: String,
+        /// As of [`Refused`](Self::Refused).
+        retry_after: Option<Duration>,
+    },
+    /// The server has not completed a file that it was sent.
+    #[error("{server} did not store {name:?}: {reason}")]
+    UploadFailed {
+        server: String,
+        name: String,
+        failure: ReceiverFailure,
+        /// The server's words, without control characters.
+        reason: String,
+    },
     /// The transfer was cancelled by its owner.
     #[error("cancelled")]
     Cancelled,
@@ -247,7 +269,11 @@ impl Failure {
 
     /// Whether the server, or a proxy before it, cannot serve the request now.
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self, Self::Refused { status: 429 | 502..=504, .. })
+        matches!(
+            self,
+            Self::Refused { status: 429 | 502..=504, .. }
+                | Self::UploadRefused { status: 429 | 502..=504, .. }
+        )
     }
 
     /// The error of something of this program that ended and should not have.

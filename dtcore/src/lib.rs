@@ -95,14 +95,11 @@
     allow(dead_code, unused_imports, reason = "used with other features")
 )]
 
-#[cfg(feature = "server")]
 mod backend;
 #[cfg(feature = "client")]
 mod client;
 mod digest;
-#[cfg(feature = "client")]
 mod error;
-#[cfg(feature = "client")]
 mod event;
 mod failure;
 #[cfg(all(feature = "fuzzing", feature = "client"))]
@@ -111,15 +108,11 @@ pub mod fuzzing;
 mod manifest;
 mod num;
 mod proto;
-#[cfg(feature = "client")]
 mod receive;
-#[cfg(feature = "client")]
 mod schedule;
-#[cfg(feature = "server")]
 mod send;
 #[cfg(feature = "server")]
 mod server;
-#[cfg(feature = "client")]
 mod sink;
 mod sync;
 mod sys;
@@ -130,21 +123,21 @@ mod transport;
 #[cfg(feature = "client")]
 pub use client::{
     ByteStream, CancelHandle, Client, ClientBuilder, Download, InvalidAddress, ProtocolChoice, RemoteFile,
-    ServerAddress, Transfer,
+    ServerAddress, Transfer, Upload,
 };
 pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 #[cfg(feature = "client")]
 pub use error::{ErrorKind, TransferError};
 #[cfg(feature = "client")]
-pub use event::{Event, Events, Outage, Progress, RecoveryStats, Report};
+pub use event::{Event, Events, Outage, Progress, RecoveryStats, Report, UploadReport};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
 #[cfg(feature = "server")]
 pub use send::{StreamFailure, StreamRefusal};
 #[cfg(feature = "server")]
 pub use server::{
-    Action, Authorization, AuthorizeRequest, InvalidPortRange, ListeningSocket, PortRange, Server,
+    Action, Authorization, AuthorizeRequest, Direction, InvalidPortRange, ListeningSocket, PortRange, Server,
     ServerError, ServerEvent, ServerEvents, ServerHandle, ServerOptions, ServerStats, TransferFailure,
-    TransferId,
+    TransferId, UploadPolicy,
 };
 #[cfg(feature = "client")]
 pub use sink::{Engine, InvalidEngine};

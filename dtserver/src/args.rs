@@ -1,19 +1,20 @@
 //! The command line of `dtserver`.
 
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use dtcli::{at_least_one, duration, port, switch, timeout};
-use dtcore::{PortRange, ServerOptions};
+use dtcli::{at_least_one, duration, port, rate, switch, timeout};
+use dtcore::{PortRange, ServerOptions, UploadPolicy};
 
 const EXAMPLES: &str = "\
 Examples:
   dtserver 9000                                  serve the current directory
   dtserver --root /srv/files 9000                serve another directory
   dtserver --transfer-ports 9100-9199 9000       open these ports in the firewall too, for clients of protocol 1
+  dtserver --upload-dir /srv/inbox 9000          take uploads too, into another directory
   dtclient host:9000 8 remote/path out.bin       download a file from it over 8 streams
 
 Durations are numbers of seconds, or numbers with units: 90, 500ms, 1m30s.
@@ -24,6 +25,7 @@ served; 143, 130 or 129 ended at once by a second SIGTERM, SIGINT or SIGHUP.";
 
 /// Serves the files of a directory to dtclient, over many streams at once.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(name = "dtserver", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Port to listen on; 0 lets the system choose
@@ -33,6 +35,22 @@ pub(crate) struct Args {
     /// Directory to serve; nothing outside it is reachable
     #[arg(long, value_name = "DIR", default_value = ".", env = "DT_ROOT")]
     pub(crate) root: PathBuf,
+
+    /// Take uploads into the directory that is served
+    #[arg(long, env = "DT_WRITABLE", value_parser = switch)]
+    writable: bool,
+
+    /// Take uploads into this directory
+    #[arg(long, value_name = "DIR", env = "DT_UPLOAD_DIR", conflicts_with = "writable")]
+    upload_dir: Option<PathBuf>,
+
+    /// Let clients that ask for it replace files
+    #[arg(long, env = "DT_ALLOW_OVERWRITE", value_parser = switch)]
+    allow_overwrite: bool,
+
+    /// Size of the largest upload, in bytes: 500M, 10GiB [default: no limit]
+    #[arg(long, value_name = "SIZE", env = "DT_MAX_UPLOAD_SIZE", value_parser = rate, allow_negative_numbers = true)]
+    max_upload_size: Option<NonZeroU64>,
 
     /// Address to listen on [default: all, IPv6 and IPv4]
     #[arg(long, value_name = "ADDR", env = "DT_BIND")]
@@ -104,7 +122,24 @@ impl Args {
         if let Some(ports) = self.transfer_ports {
             options = options.transfer_ports(ports);
         }
-        options
+        match self.uploads() {
+            Some(policy) => options.uploads(policy),
+            None => options,
+        }
+    }
+
+    /// How uploads are taken, if they are.
+    pub(crate) fn uploads(&self) -> Option<UploadPolicy> {
+        let policy = match &self.upload_dir {
+            Some(directory) => UploadPolicy::new().directory(directory),
+            None if self.writable => UploadPolicy::new(),
+            None => return None,
+        };
+        let policy = policy.overwrite(self.allow_overwrite);
+        Some(match self.max_upload_size {
+            Some(size) => policy.max_size(size.get()),
+            None => policy,
+        })
     }
 }
 

@@ -47,21 +47,21 @@ pub fn main() -> ExitCode {
 fn run(mut args: Args) -> Result<(), Failure> {
     log::start(&args);
     let n_streams = raise_open_files().map_err(Failure::System)?;
-    let mut shortages = Vec::new();
+    let mut notices = Vec::new();
     // A quarter is for connections that are to be refused: what is not accepted waits, and its client does not learn why.
     let n_streams = usize::try_from(n_streams - n_streams / 4).unwrap_or(usize::MAX);
     if let Some(n_streams) = NonZeroUsize::new(n_streams).filter(|n| *n < args.max_streams) {
         args.max_streams = n_streams;
-        shortages.push(format!("only {n_streams} streams: no more files may be open (ulimit -n)"));
+        notices.push(format!("only {n_streams} streams: no more files may be open (ulimit -n)"));
     }
-    let runtime = runtime(&mut shortages).map_err(Failure::System)?;
-    let result = runtime.block_on(serve(&args, shortages));
+    let runtime = runtime(&mut notices).map_err(Failure::System)?;
+    let result = runtime.block_on(serve(&args, notices));
     runtime.shutdown_timeout(LAST_WAIT);
     result
 }
 
 /// As many threads as there are cores, or as there may be.
-fn runtime(shortages: &mut Vec<String>) -> io::Result<Runtime> {
+fn runtime(notices: &mut Vec<String>) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     let n_cores = available_parallelism().map_or(1, usize::from);
     let wanted = n_cores + SPARE_THREADS;
@@ -70,7 +70,7 @@ fn runtime(shortages: &mut Vec<String>) -> io::Result<Runtime> {
         return Err(io::Error::other(format!("only {n} threads may be started; raise ulimit -u")));
     }
     if n < wanted {
-        shortages.push(format!("only {n} threads: no more may be started (ulimit -u)"));
+        notices.push(format!("only {n} threads: no more may be started (ulimit -u)"));
         // One is the log's.
         builder
             .worker_threads(n_cores.min(n - 2))
@@ -79,7 +79,7 @@ fn runtime(shortages: &mut Vec<String>) -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-async fn serve(args: &Args, mut shortages: Vec<String>) -> Result<(), Failure> {
+async fn serve(args: &Args, mut notices: Vec<String>) -> Result<(), Failure> {
     // Before the line that says that the server is ready: a signal that is sent after it must find its handler.
     let shutdown = CancellationToken::new();
     let signal = Arc::<OnceLock<_>>::default();
@@ -88,11 +88,16 @@ async fn serve(args: &Args, mut shortages: Vec<String>) -> Result<(), Failure> {
     let server = Server::bind(args.server_options()).await.map_err(Failure::Start)?;
     let port = server.local_addr().port();
     if args.transfer_ports.is_some_and(|ports| (ports.first()..=ports.last()).contains(&port)) {
-        shortages.push(format!(
+        notices.push(format!(
             "port {port} of --transfer-ports is that of the server itself: it carries no transfer of protocol 1"
         ));
     }
-    let log = log::follow(server.events(), shortages, signal).map_err(Failure::System)?;
+    if args.uploads().is_some() && !server.local_addr().ip().to_canonical().is_loopback() {
+        notices.push(
+            "anybody who reaches this port can write: uploads are taken without authentication".to_owned(),
+        );
+    }
+    let log = log::follow(server.events(), notices, signal).map_err(Failure::System)?;
     announce(&server, args.log_format);
     server.run(shutdown.cancelled()).await;
     // For its last lines; a blocked stderr must not delay the end.

@@ -214,6 +214,8 @@ fn outcome_of(reason: TransferFailure) -> &'static str {
         TransferFailure::SourceChanged => "source_changed",
         TransferFailure::ClientLeft => "client_left",
         TransferFailure::ShutDown => "shut_down",
+        TransferFailure::DiskFull => "disk_full",
+        TransferFailure::NotStored => "not_stored",
         _ => "failed",
     }
 }

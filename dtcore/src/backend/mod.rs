@@ -121,6 +121,8 @@ pub(crate) enum OpenError {
     NotFound,
     #[error("it is a directory")]
     Directory,
+    #[error("a part of its path is not a directory")]
+    NoFolder,
     #[error("not a regular file")]
     NotRegular,
     #[error("outside the served folder")]

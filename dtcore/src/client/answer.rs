@@ -95,8 +95,7 @@ pub(super) fn parse(
         }
         status => {
             let reason = reason.unwrap_or_else(|| NO_REASON.to_owned());
-            let retry_after = header(head.headers, "retry-after").and_then(|seconds| seconds.parse().ok());
-            let retry_after = retry_after.map(Duration::from_secs);
+            let retry_after = retry_after(head.headers);
             return Err(Failure::Refused { server: server(), status, reason, retry_after });
         }
     }
@@ -118,6 +117,42 @@ pub(super) fn parse(
     let mut data = peer;
     data.set_port(answer.port);
     Ok(Parsed::V1(LegacyOffer { answer, size, data }))
+}
+
+/// Reads the answer of `server` to the request to receive `name`: what follows the switch of protocols.
+pub(super) fn parse_upload(server: &str, name: &OsStr, received: &[u8]) -> Result<Vec<u8>, Failure> {
+    let server = || server.to_owned();
+    let stranger = |what: String| Failure::NotDtserver { server: server(), what };
+    if let Some(Ok(Response::Refused(..))) = received.first_chunk().map(Response::decode) {
+        let reason = "too many connections".to_owned();
+        return Err(Failure::Refused { server: server(), status: 503, reason, retry_after: None });
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(len)) = head.parse(received) else {
+        return Err(stranger(banner(received)));
+    };
+    let body = received.get(len..).unwrap_or_default();
+    let status = head.code.unwrap_or(0);
+    match (status, v1::decode_refusal(body)) {
+        (101, _) => Ok(body.to_vec()),
+        (401, _) => Err(Failure::Unauthorized { server: server() }),
+        (status, reason) if reason.is_some() || matches!(status, 429 | 502..=504) => {
+            let retry_after = retry_after(head.headers);
+            let (name, reason) =
+                (name.to_string_lossy().into_owned(), reason.unwrap_or_else(|| NO_REASON.to_owned()));
+            Err(Failure::UploadRefused { server: server(), name, status, reason, retry_after })
+        }
+        (status, _) => {
+            let phrase = v1::printable(head.reason.unwrap_or_default());
+            Err(stranger(format!("it answered with status {status} {phrase}")))
+        }
+    }
+}
+
+/// After how long the server wants to be asked again, if it says so.
+fn retry_after(headers: &[httparse::Header<'_>]) -> Option<Duration> {
+    header(headers, "retry-after")?.parse().ok().map(Duration::from_secs)
 }
 
 /// What begins with `received` and is no HTTP.

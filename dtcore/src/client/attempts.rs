@@ -115,7 +115,9 @@ impl<'a> Attempts<'a> {
             return Err(error);
         }
         let mut pause = backoff.failed();
-        if let Failure::Refused { retry_after: Some(after), .. } = &error {
+        if let Failure::Refused { retry_after: Some(after), .. }
+        | Failure::UploadRefused { retry_after: Some(after), .. } = &error
+        {
             pause = pause.max((*after).min(LONGEST_PAUSE));
         }
         let outage = Outage { attempt: self.retries.rounds(), limit: self.retries.limit() };

@@ -12,15 +12,17 @@ use super::control::{AskUpgrade, Control, ServerAnswer};
 use super::download::Download;
 use super::options::{Options, ProtocolChoice};
 use super::runtime::Threads;
+use super::upload::Upload;
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::error::TransferError;
 use crate::failure::Failure;
 use crate::manifest::StreamCount;
 use crate::num::bounded;
 use crate::proto::v2::{Push, SessionRequest};
-use crate::receive::{EndNotice, RateLimit};
+use crate::receive::EndNotice;
 use crate::schedule::RetryLimit;
 use crate::sink::system_time;
+use crate::transport::RateLimit;
 
 /// A client of one server. Clones share its threads and its rate limit, as do all of its transfers.
 ///
@@ -82,6 +84,11 @@ impl Client {
         Download::new(name.into(), self.options.clone(), self.threads.clone())
     }
 
+    /// An upload to the file `name`, which is relative to the directory that the server takes uploads in, with or without a leading slash.
+    pub fn upload(&self, name: impl Into<OsString>) -> Upload {
+        Upload::new(name.into(), self.options.clone(), self.threads.clone())
+    }
+
     /// The server.
     pub fn server(&self) -> &ServerAddress {
         &self.options.server
@@ -139,7 +146,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Limits the rate at which all transfers of this client and its clones together receive data, in bytes a second.
+    /// Limits the rate at which all transfers of this client and its clones together receive or send data, in bytes a second.
     ///
     /// In protocol 1 the server may give up a stream that accepts too little: it sees no more than that there is room again in a
     /// buffer of some MiB. Over loopback, a server that waits a minute ended streams of 20 KB a second each, and none of 25;

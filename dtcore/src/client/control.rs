@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::ServerAddress;
 use super::answer::{self, LegacyOffer, Parsed};
@@ -124,6 +124,20 @@ impl Control {
         if is_not_understood(&answer) { Err(answer::refused_twice(&server.to_string())) } else { answer }
     }
 
+    /// Requests that the server receives the file `name`, which `body` describes, on this connection and others; waits for the answer,
+    /// at most until `limit` has passed.
+    pub(crate) async fn upload(
+        mut self,
+        name: &OsStr,
+        body: &str,
+        limit: Duration,
+    ) -> Result<UpgradedStream, Failure> {
+        let received = self.answer("PUT", name, body, AskUpgrade::Yes, limit).await?;
+        let early = answer::parse_upload(&self.server.to_string(), name, &received)?;
+        let connection = Connection::tcp(Arc::new(self.stream));
+        Ok(UpgradedStream { connection, early, rtt: self.rtt })
+    }
+
     async fn exchange(
         mut self,
         name: &OsStr,
@@ -132,24 +146,7 @@ impl Control {
         limit: Duration,
     ) -> Result<ServerAnswer, Failure> {
         let deadline = Instant::now() + limit;
-        let late = |server: &ServerAddress| Failure::TimedOut {
-            server: server.to_string(),
-            awaited: Awaited::Response,
-            waited: limit,
-        };
-        let exchange = async {
-            // A server may refuse before it has read everything; then the answer counts, not the failed write.
-            let written = self.write(name, body, upgrade).await;
-            let received = self.read().await;
-            match received {
-                Ok(received) if !received.is_empty() => Ok(received),
-                received => written.and(received).map_err(|error| self.lost(Some(error))),
-            }
-        };
-        let received = timeout_at(deadline, exchange).await.map_err(|_| late(&self.server))??;
-        if received.is_empty() {
-            return Err(self.lost(None));
-        }
+        let received = self.answer("POST", name, body, upgrade, limit).await?;
         match answer::parse(&self.server.to_string(), self.peer, name, &received)? {
             Parsed::V1(offer) => {
                 self.end_orderly();
@@ -160,13 +157,40 @@ impl Control {
                 Ok(ServerAnswer::V2 { offer, stream: None })
             }
             Parsed::Switched(early) => {
-                let server = self.server.clone();
-                timeout_at(deadline, self.offer(early)).await.map_err(|_| late(&server))?
+                let late = self.late(limit);
+                timeout_at(deadline, self.offer(early)).await.map_err(|_| late)?
             }
         }
     }
 
-    async fn write(&mut self, name: &OsStr, body: &str, upgrade: AskUpgrade) -> io::Result<()> {
+    fn late(&self, waited: Duration) -> Failure {
+        Failure::TimedOut { server: self.server.to_string(), awaited: Awaited::Response, waited }
+    }
+
+    /// Sends a request and reads the answer to it.
+    async fn answer(
+        &mut self,
+        method: &str,
+        name: &OsStr,
+        body: &str,
+        upgrade: AskUpgrade,
+        limit: Duration,
+    ) -> Result<Vec<u8>, Failure> {
+        let late = self.late(limit);
+        let exchange = async {
+            // A server may refuse before it has read everything; then the answer counts, not the failed write.
+            let written = self.write(method, name, body, upgrade).await;
+            let received = self.read().await;
+            match received {
+                Ok(received) if !received.is_empty() => Ok(received),
+                received => written.and(received).map_err(|error| self.lost(Some(error))),
+            }
+        };
+        let received = timeout(limit, exchange).await.map_err(|_| late)??;
+        if received.is_empty() { Err(self.lost(None)) } else { Ok(received) }
+    }
+
+    async fn write(&mut self, method: &str, name: &OsStr, body: &str, upgrade: AskUpgrade) -> io::Result<()> {
         let target = Target::of(name.as_bytes());
         let marked = target.marking().value().map(|value| format!("{TARGET_HEADER}: {value}\r\n"));
         let connection = match upgrade {
@@ -174,7 +198,7 @@ impl Control {
             AskUpgrade::No => "Connection: close\r\n".to_owned(),
         };
         let message = format!(
-            "POST {} HTTP/1.1\r\nHost: {}\r\nAccept-Encoding: identity\r\n{connection}{}Content-Length: {}\r\n\r\n{body}",
+            "{method} {} HTTP/1.1\r\nHost: {}\r\nAccept-Encoding: identity\r\n{connection}{}Content-Length: {}\r\n\r\n{body}",
             target.text(),
             self.server,
             marked.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Who dials: a client that downloads files from a server.
+//! Who dials: a client that downloads files from a server, and uploads files to it.
 
 mod address;
 mod answer;
@@ -16,6 +16,7 @@ mod negotiate;
 mod options;
 mod runtime;
 mod transfer;
+mod upload;
 
 pub use address::{InvalidAddress, ServerAddress};
 pub use client::{Client, ClientBuilder, RemoteFile};
@@ -23,3 +24,4 @@ pub use destination::ByteStream;
 pub use download::Download;
 pub use options::ProtocolChoice;
 pub use transfer::{CancelHandle, Transfer};
+pub use upload::Upload;

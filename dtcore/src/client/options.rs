@@ -79,6 +79,7 @@ impl Options {
                 engine: Engine::default(),
                 durability: Durability::default(),
                 rate_limit: None,
+                is_sender_limited: false,
                 retries: RetryLimit::rounds(RETRIES),
                 stall_timeout: Duration::from_secs(60),
                 answer_timeout: Duration::from_secs(3600),

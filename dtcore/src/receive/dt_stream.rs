@@ -57,6 +57,11 @@ impl DtStream {
         stream
     }
 
+    /// The connection, with what was read of it and is not used.
+    pub(super) fn into_reader(self) -> FrameReader {
+        self.reader
+    }
+
     /// Waits for the payload of the current frame, and its check.
     async fn payload(&mut self, len: usize, wake: &Wake) -> Result<Vec<u8>, ReadInterrupt> {
         self.reader.ensure(len + PAYLOAD_CHECK_LEN, wake).await?;

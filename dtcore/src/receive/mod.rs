@@ -3,6 +3,7 @@
 //! Runs of blocks are requested on all streams, received into their places, verified by their digests and recorded; failed
 //! streams are retried. In the end the digest of the file is compared with the sender's, and the output is published.
 
+mod accepted_source;
 mod completion;
 mod dt_stream;
 mod file_digest;
@@ -10,7 +11,6 @@ mod frame_reader;
 pub(crate) mod in_order;
 mod prepare;
 mod prove;
-mod rate_limit;
 mod reconnect;
 mod settings;
 mod source;
@@ -32,9 +32,9 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use accepted_source::{AcceptedSource, AcceptedStreams};
 pub(crate) use dt_stream::DtStream;
 pub(crate) use frame_reader::FrameReader;
-pub(crate) use rate_limit::RateLimit;
 pub(crate) use settings::{ComputeMd5, Settings, Verification};
 pub(crate) use source::{EndNotice, Opened, RemoteName, Source};
 pub(crate) use supervise::compare;
@@ -120,7 +120,7 @@ pub(crate) async fn run<S: Source>(
     let n_streams = n_useful_streams(n_missing, n_pushed, &settings).min(blocks.most_at_once());
     let policy = Policy {
         ahead: sink.ahead(),
-        limited: settings.rate_limit.is_some(),
+        limited: settings.rate_limit.is_some() || settings.is_sender_limited,
         stall_timeout: settings.stall_timeout,
         ..Policy::default()
     };

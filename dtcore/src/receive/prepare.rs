@@ -65,7 +65,7 @@ impl<S: Source> Preparation<'_, S> {
             }
             failed => {
                 if let Some(Opened { stream, .. }) = verified_on {
-                    leave(stream).await;
+                    leave(source, stream).await;
                 }
                 let reason = "the partial file has changed";
                 failed.and_then(|_| Err(Failure::system("prepare the output", reason)))

@@ -79,7 +79,7 @@ pub(super) async fn prove<S: Source>(
                         cancel.run_until_cancelled(renewing).await.ok_or(Failure::Cancelled)??
                     }
                     None => {
-                        leave(opened.stream).await;
+                        leave(source, opened.stream).await;
                         return Err(Failure::Cancelled);
                     }
                 }
@@ -95,10 +95,10 @@ pub(super) async fn prove<S: Source>(
 }
 
 /// Reports to the sender that the transfer is given up.
-pub(super) async fn leave<R: RangeStream>(mut stream: R) {
-    stream.request_end(EndNotice::Leaving);
+pub(super) async fn leave<S: Source>(source: &S, stream: S::Stream) {
     // A sender that does not learn of it notices by itself, later.
-    let _ = timeout(LEAVE_TIMEOUT, stream.flush(&Wake::default())).await;
+    let wake = Wake::default();
+    let _ = timeout(LEAVE_TIMEOUT, source.close(stream, EndNotice::Leaving, &wake)).await;
 }
 
 /// The blocks that are claimed, and how many of them are verified.

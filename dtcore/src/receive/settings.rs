@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::rate_limit::RateLimit;
 use crate::digest::Checksum;
 use crate::manifest::StreamCount;
 use crate::proto::v2::WholeDigests;
 use crate::schedule::RetryLimit;
 use crate::sink::{Durability, Engine};
+use crate::transport::RateLimit;
 
 /// The settings of one transfer.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     /// Shared with other transfers, perhaps.
     pub(crate) rate_limit: Option<RateLimit>,
+    /// Whether the sender limits its rate.
+    pub(crate) is_sender_limited: bool,
     /// How long reconnecting may go on without progress.
     pub(crate) retries: RetryLimit,
     /// How long no data may arrive on any stream.

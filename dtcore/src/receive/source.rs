@@ -76,6 +76,22 @@ pub(crate) trait Source: Send + Sync + fmt::Debug + 'static {
     /// The transfer is over, perhaps without any stream: the peer is notified on one that was open and is not used.
     fn over(&self, _ending: EndNotice) {}
 
+    /// Closes a stream at the end of the transfer, after the notice to the peer.
+    fn close(
+        &self,
+        mut stream: Self::Stream,
+        notice: EndNotice,
+        wake: &Wake,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            stream.request_end(notice);
+            // The transfer is over, whatever becomes of these last bytes.
+            if stream.flush(wake).await.is_ok() && notice == EndNotice::Complete {
+                stream.finish();
+            }
+        }
+    }
+
     /// Takes another route from now on, because something in between answered instead of the peer.
     ///
     /// # Errors

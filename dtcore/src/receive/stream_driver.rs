@@ -65,11 +65,8 @@ impl<'a, S: Source> StreamDriver<'a, S> {
         let outcome = self.exchange().await;
         if matches!(outcome, StreamOutcome::Over) {
             let is_accepted = self.transfer.completion.is_accepted();
-            self.stream.request_end(if is_accepted { EndNotice::Complete } else { EndNotice::Leaving });
-            // The transfer is over, whatever becomes of these last bytes.
-            if self.stream.flush(self.wake).await.is_ok() && is_accepted {
-                self.stream.finish();
-            }
+            let notice = if is_accepted { EndNotice::Complete } else { EndNotice::Leaving };
+            self.transfer.source.close(self.stream, notice, self.wake).await;
         }
         self.transfer.streams.disconnected();
         outcome

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::FairQueue;
 use super::digest_cache::DigestCache;
+use crate::transport::RateLimit;
 
 /// What all sessions of one process share.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Context {
     /// Decides which session uses a core next.
     pub(crate) fair_queue: Arc<FairQueue>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) tasks: Tasks,
     /// Counts the bytes of files that were handed to the kernel.
     pub(crate) bytes_sent: Arc<AtomicU64>,

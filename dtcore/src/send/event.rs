@@ -81,6 +81,8 @@ pub(crate) enum SessionEnd {
     Finished,
     /// The receiver has given up.
     Left,
+    /// The receiver has failed, and has said why.
+    Failed,
     /// No stream was open for too long.
     Expired,
     /// It was ended by its host while no stream was open.

@@ -11,6 +11,7 @@ use super::write::write_zeros;
 use super::{BodySender, Prefetcher};
 use crate::backend::Object;
 use crate::manifest::{BlockRun, ByteRange};
+use crate::num::{to_u64, to_usize};
 use crate::proto::v2::{ErrorCode, Growth, encode_trailer};
 use crate::transport::Connection;
 
@@ -93,8 +94,17 @@ impl RunSender {
             let mut unhashed = is_hashed;
             while body.position() < range.end() {
                 body.ready(range.end()).await?;
+                let limit = self.session.context.rate_limit.as_ref();
+                let allowed = match limit {
+                    Some(limit) => limit.allowance().await,
+                    None => usize::MAX,
+                };
+                let end = range.end().min(body.position().saturating_add(to_u64(allowed)));
                 let turn = self.session.next_turn().await;
-                body.send_now(range.end())?;
+                let sent = body.send_now(end)?;
+                if let Some(limit) = limit {
+                    limit.give_back(allowed, to_usize(sent.unwrap_or(0)));
+                }
                 // While the receiver is busy with the first bytes, and the pages are in the cache.
                 if unhashed {
                     unhashed = false;

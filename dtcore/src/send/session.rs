@@ -1,8 +1,8 @@
 //! A session: one transfer's conversation, from its offer to its end.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -17,7 +17,7 @@ use crate::backend::{Object, ObjectIdentity};
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::manifest::{BlockId, BlockSet, Manifest, StreamCount, StreamId};
 use crate::proto::v2::{
-    Replacing, ReportedDigests, Secret, SessionId, SessionOffer, SourceVersion, WholeDigests,
+    ReceiverFailure, Replacing, ReportedDigests, Secret, SessionId, SessionOffer, SourceVersion, WholeDigests,
 };
 use crate::sync::Lock;
 
@@ -58,6 +58,8 @@ pub(crate) struct Session {
     pub(crate) started: Instant,
     md5: OnceCell<Md5Digest>,
     blake3: OnceCell<Blake3Digest>,
+    /// Why the receiver has failed, in its words.
+    failure: OnceLock<(ReceiverFailure, String)>,
 }
 
 impl Session {
@@ -72,6 +74,7 @@ impl Session {
             started: Instant::now(),
             md5: OnceCell::new(),
             blake3: OnceCell::new(),
+            failure: OnceLock::new(),
         })
     }
 
@@ -108,6 +111,23 @@ impl Session {
     /// Ends the session and its streams; the first reason counts, and is returned.
     pub(crate) fn end(&self, end: SessionEnd) -> SessionEnd {
         self.streams.end(end)
+    }
+
+    /// Ends the session because its receiver has failed.
+    pub(super) fn fail(&self, failure: ReceiverFailure, reason: String) {
+        let _ = self.failure.set((failure, reason));
+        self.end(SessionEnd::Failed);
+    }
+
+    /// Why the receiver has failed, if it has.
+    pub(crate) fn failure(&self) -> Option<&(ReceiverFailure, String)> {
+        self.failure.get()
+    }
+
+    /// Returns when the session has ended, perhaps before its streams are closed.
+    pub(crate) async fn until_ended(&self) -> Option<SessionEnd> {
+        self.streams.until_ended().await;
+        self.streams.ended()
     }
 
     /// As [`end`](Self::end), if no stream is open and nothing has ended the session before; says whether that is so.
@@ -185,6 +205,16 @@ impl Session {
         };
         // What was remembered is of the content that was opened.
         if source.is_unchanged() { Ok(ReportedDigests { blake3, md5 }) } else { Err(DigestError::Changed) }
+    }
+
+    /// The BLAKE3 hash of the file, if the receiver has asked for it.
+    pub(crate) fn known_blake3(&self) -> Option<Blake3Digest> {
+        self.blake3.get().copied()
+    }
+
+    /// How the session has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<SessionEnd> {
+        self.streams.ended()
     }
 
     async fn md5(&self) -> Result<Md5Digest, DigestError> {

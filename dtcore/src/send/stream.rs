@@ -15,7 +15,7 @@ use super::run::RunSender;
 use super::session::{Session, StreamGuard};
 use super::write::{Follows, write_all};
 use crate::manifest::BlockRun;
-use crate::proto::v2::{ErrorCode, FRAME_LEN, Push, Responder, Response, Step, WireRun};
+use crate::proto::v2::{ErrorCode, FRAME_LEN, Push, ReceiverFailure, Responder, Response, Step, WireRun};
 use crate::transport::Connection;
 
 /// How many requests are read at once.
@@ -39,12 +39,23 @@ enum StreamEnd {
     Finished,
     /// The receiver has given up, which ends the session.
     Left,
+    /// The receiver has failed, which ends the session.
+    Failed(ReceiverFailure, String),
     Drained,
+    /// The receiver does not take the stream.
+    Rejected(ErrorCode),
     Refused(ErrorCode, String),
 }
 
 /// Carries a stream on its connection, on which `early` was read before, to its end.
-pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, early: Bytes, opening: Opening) {
+///
+/// Returns why the receiver did not take it, if that is so.
+pub(crate) async fn serve_stream(
+    guard: StreamGuard,
+    connection: Connection,
+    early: Bytes,
+    opening: Opening,
+) -> Option<ErrorCode> {
     let session = Arc::clone(&guard.session);
     // It counts as long as it is open; a connection that was replaced shares the place of its successor.
     let place = Arc::clone(&guard.claim.connection);
@@ -67,17 +78,24 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
     };
     // A receiver that leaves does not take the rest of a run.
     let outcome = match outcome {
-        Err(StreamFailure::Disconnected) if stream.has_left() => Ok(StreamEnd::Left),
+        Err(StreamFailure::Disconnected) => stream.last_words().ok_or(StreamFailure::Disconnected),
         outcome => outcome,
     };
     let failure = match &outcome {
-        Ok(StreamEnd::Closed | StreamEnd::Finished | StreamEnd::Left | StreamEnd::Drained) => None,
+        Ok(
+            StreamEnd::Closed
+            | StreamEnd::Finished
+            | StreamEnd::Left
+            | StreamEnd::Failed(..)
+            | StreamEnd::Rejected(_)
+            | StreamEnd::Drained,
+        ) => None,
         Ok(StreamEnd::Refused(ErrorCode::SourceChanged, _)) => Some(StreamFailure::SourceChanged),
         Ok(StreamEnd::Refused(ErrorCode::SourceUnreadable, _)) => Some(StreamFailure::SourceUnreadable),
         Ok(StreamEnd::Refused(..)) => Some(StreamFailure::BrokenProtocol),
         Err(StreamFailure::Aborted) if guard.is_replaced() => Some(StreamFailure::Replaced),
         Err(StreamFailure::Aborted)
-            if session.streams.ended() == Some(SessionEnd::Left)
+            if matches!(session.streams.ended(), Some(SessionEnd::Left | SessionEnd::Failed))
                 || session.streams.ended() == Some(SessionEnd::Finished) && !stream.is_mid_frame =>
         {
             None
@@ -86,11 +104,13 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
     };
     (session.spec.on_stream_end)(guard.claim.stream, stream.bytes, failure.map_or(Ok(()), Err));
     // Before the stream is free: a host that drains waits for nothing else, and would take this for a failure.
-    match outcome {
+    match &outcome {
         Ok(StreamEnd::Finished) => drop(session.end(SessionEnd::Finished)),
         Ok(StreamEnd::Left) => drop(session.end(SessionEnd::Left)),
+        Ok(StreamEnd::Failed(failure, reason)) => session.fail(*failure, reason.clone()),
         _ => {}
     }
+    let rejection = if let Ok(StreamEnd::Rejected(code)) = outcome { Some(code) } else { None };
     drop(guard);
     if failure == Some(StreamFailure::Replaced) {
         stream.close_at_once();
@@ -98,6 +118,7 @@ pub(crate) async fn serve_stream(guard: StreamGuard, connection: Connection, ear
         stream.close(outcome).await;
     }
     drop(place);
+    rejection
 }
 
 /// A stream's connection, and where it is in its conversation.
@@ -128,10 +149,10 @@ impl ServedStream {
                 Some(run) => self.send(run).await?,
                 None => self.flush().await?,
             }
-        }
-        if self.session.spec.manifest.n_blocks() == 0 {
-            // The offer is all there is.
-            return Ok(StreamEnd::Finished);
+            if self.session.spec.manifest.n_blocks() == 0 {
+                // The offer is all there is.
+                return Ok(StreamEnd::Finished);
+            }
         }
         loop {
             if self.responder.is_empty() {
@@ -153,12 +174,14 @@ impl ServedStream {
                 Some(Step::Prove(run)) => self.prove(run).await?,
                 Some(Step::Digests(which)) if self.digests.request(which).is_some() => {}
                 Some(Step::Digests(_)) => return self.violated("too many unanswered requests").await,
+                Some(Step::Rejected(code)) => return Ok(StreamEnd::Rejected(code)),
                 Some(Step::Refuse(reason)) => return self.violated(reason).await,
                 Some(Step::End) => {
                     self.flush().await?;
                     return Ok(StreamEnd::Finished);
                 }
                 Some(Step::Leave) => return Ok(StreamEnd::Left),
+                Some(Step::Failed(failure)) => return Ok(self.failed(failure)),
                 None => {
                     self.flush().await?;
                     if let Some(end) = self.wait().await? {
@@ -241,10 +264,24 @@ impl ServedStream {
         }
     }
 
-    /// Whether the receiver has given up, as far as its requests have arrived. The connection may be broken.
-    fn has_left(&mut self) -> bool {
+    fn failed(&self, failure: ReceiverFailure) -> StreamEnd {
+        if failure == ReceiverFailure::ShuttingDown {
+            // The next server at its address continues.
+            StreamEnd::Rejected(ErrorCode::NoSuchSession)
+        } else {
+            StreamEnd::Failed(failure, self.responder.reason())
+        }
+    }
+
+    /// How the receiver has ended the transfer, as far as its requests have arrived. The connection may be broken.
+    fn last_words(&mut self) -> Option<StreamEnd> {
         while self.responder.room() > 0 && matches!(self.read_now(), Ok(Read::Some)) {}
-        self.responder.next() == Some(Step::Leave)
+        match self.responder.next()? {
+            Step::Leave => Some(StreamEnd::Left),
+            Step::Failed(failure) => Some(self.failed(failure)),
+            Step::Rejected(code) => Some(StreamEnd::Rejected(code)),
+            Step::Send(_) | Step::Prove(_) | Step::Digests(_) | Step::End | Step::Refuse(_) => None,
+        }
     }
 
     /// Reads what is there, without waiting.
@@ -315,11 +352,11 @@ impl ServedStream {
             Ok(StreamEnd::Refused(code, reason)) => {
                 refuse(context, &self.connection, code, &reason).await;
             }
-            Ok(StreamEnd::Closed | StreamEnd::Finished | StreamEnd::Drained) => {
+            Ok(StreamEnd::Closed | StreamEnd::Finished | StreamEnd::Failed(..) | StreamEnd::Drained) => {
                 close(context, &self.connection).await;
             }
             Err(StreamFailure::Aborted) if !self.is_mid_frame => close(context, &self.connection).await,
-            Ok(StreamEnd::Left) | Err(_) => {}
+            Ok(StreamEnd::Left | StreamEnd::Rejected(_)) | Err(_) => {}
         }
     }
 }

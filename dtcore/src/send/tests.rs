@@ -32,7 +32,7 @@ fn context() -> Arc<Context> {
     let digests = DigestCache::new(MIN_AGE, &tasks.tracker, Arc::default());
     let timeouts = Timeouts { stall: TIMEOUT, idle: TIMEOUT, session: TIMEOUT };
     let bytes_sent = Arc::new(AtomicU64::new(0));
-    Arc::new(Context { digests, fair_queue: FairQueue::new(), timeouts, tasks, bytes_sent })
+    Arc::new(Context { digests, fair_queue: FairQueue::new(), timeouts, rate_limit: None, tasks, bytes_sent })
 }
 
 /// How the streams of a session ended, in this order.

@@ -25,6 +25,8 @@ pub struct AuthorizeRequest {
 pub enum Action {
     /// Receive a file.
     Download,
+    /// Send a file, which is stored under the path.
+    Upload,
 }
 
 /// The answer to an [`AuthorizeRequest`].

@@ -16,9 +16,11 @@ use super::options::ServerOptions;
 use super::refusal::Refusal;
 use super::sessions::Sessions;
 use super::stats::ServerStats;
+use super::uploads::Uploads;
 use crate::backend::fs::Root;
 use crate::send::digest_cache::DigestCache;
 use crate::send::{self, FairQueue, Tasks, Timeouts};
+use crate::transport::RateLimit;
 
 /// What all tasks of a server share.
 #[derive(Debug)]
@@ -26,8 +28,11 @@ pub(crate) struct ServerContext {
     pub(crate) options: ServerOptions,
     pub(crate) local_addr: SocketAddr,
     pub(crate) root: Arc<Root>,
+    /// The folder of uploads; that which is served, unless there is another one.
+    pub(crate) upload_root: Arc<Root>,
     pub(crate) limits: Limits,
     pub(crate) sessions: Sessions,
+    pub(crate) uploads: Uploads,
     /// What the sending engine needs, with the tasks of the server.
     pub(crate) send: Arc<send::Context>,
     pub(crate) stats: ServerStats,
@@ -35,8 +40,15 @@ pub(crate) struct ServerContext {
     n_transfers: AtomicU64,
 }
 
+/// The folders of a server.
+#[derive(Debug)]
+pub(crate) struct Roots {
+    pub(crate) served: Arc<Root>,
+    pub(crate) uploads: Arc<Root>,
+}
+
 impl ServerContext {
-    pub(crate) fn new(options: ServerOptions, root: Root, local_addr: SocketAddr) -> Self {
+    pub(crate) fn new(options: ServerOptions, roots: Roots, local_addr: SocketAddr) -> Self {
         let (stats, tasks) = (ServerStats::default(), Tasks::default());
         let send = send::Context {
             digests: DigestCache::new(options.min_age, &tasks.tracker, Arc::clone(&stats.bytes_hashed)),
@@ -46,14 +58,17 @@ impl ServerContext {
                 idle: options.idle_timeout,
                 session: options.session_expiry,
             },
+            rate_limit: options.rate_limit.map(RateLimit::new),
             tasks,
             bytes_sent: Arc::clone(&stats.bytes_sent),
         };
         Self {
             local_addr,
-            root: Arc::new(root),
+            root: roots.served,
+            upload_root: roots.uploads,
             limits: Limits::new(&options),
             sessions: Sessions::default(),
+            uploads: Uploads::default(),
             send: Arc::new(send),
             stats,
             events: broadcast::Sender::new(event::BACKLOG),

@@ -3,24 +3,23 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::io::Interest;
 
 use crate::backend::{GrowingObject, Object};
 use crate::manifest::{BlockSize, Manifest};
-use crate::num::to_u64;
 use crate::proto::v2::{Replacing, Secret, SessionId, SessionRequest, WholeDigests};
-use crate::proto::{Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest, v1};
+use crate::proto::{Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest};
 use crate::send::{Session, SessionEnd, SessionSpec, Share};
 use crate::server::ServerContext;
 use crate::server::admission::{Permit, client_key};
-use crate::server::event::{ServerEvent, TransferFailure, TransferId};
+use crate::server::body::read_body;
+use crate::server::event::{Direction, ServerEvent, TransferFailure, TransferId};
 use crate::server::open::open;
 use crate::server::refusal::Refusal;
 use crate::server::request::{Next, RequestContext, json, wants_stream};
@@ -34,7 +33,8 @@ pub(crate) async fn answer(
     let names = Target::names(&request_context.target, marking);
     let names: Arc<[Vec<u8>]> = names.into_iter().map(std::borrow::Cow::into_owned).collect();
     let wants_stream = wants_stream(&request);
-    let wanted = read_request(request, context.options.request_timeout).await?;
+    let body = read_body(request, context.options.request_timeout).await?;
+    let wanted = TransferRequest::decode(&body)?;
     let peer = request_context.peer;
     let permit = admit(context, peer.ip())?;
     let work = async {
@@ -77,33 +77,8 @@ pub(crate) async fn answer(
     }
 }
 
-/// Reads and checks the body.
-async fn read_request(request: Request<Incoming>, deadline: Duration) -> Result<TransferRequest, Refusal> {
-    let too_large =
-        || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is over {} bytes", v1::MAX_BODY));
-    let headers = request.headers();
-    if !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request has no content-length"));
-    }
-    let body = request.into_body();
-    if body.size_hint().lower() > to_u64(v1::MAX_BODY) {
-        return Err(too_large());
-    }
-    let body = tokio::time::timeout(deadline, Limited::new(body, v1::MAX_BODY).collect())
-        .await
-        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body was not received in time"))?
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                too_large()
-            } else {
-                Refusal::new(StatusCode::BAD_REQUEST, "the body is incomplete or broken")
-            }
-        })?;
-    Ok(TransferRequest::decode(&body.to_bytes())?)
-}
-
 /// A place among the transfers. If all are taken, idle sessions of the same client are evicted.
-fn admit(context: &ServerContext, peer: IpAddr) -> Result<Permit, Refusal> {
+pub(super) fn admit(context: &ServerContext, peer: IpAddr) -> Result<Permit, Refusal> {
     loop {
         match context.limits.transfers.admit(peer) {
             Some(permit) => return Ok(permit),
@@ -167,6 +142,7 @@ fn create_session(
     let (streams, started) = (wanted.streams, path.clone());
     context.emit(ServerEvent::TransferStarted {
         transfer,
+        direction: Direction::Download,
         protocol: 2,
         peer,
         path: started,
@@ -189,24 +165,47 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
     let end = session.run().await;
     let idle = match end {
         SessionEnd::Expired => context.options.session_expiry,
-        SessionEnd::Finished | SessionEnd::Left | SessionEnd::Evicted | SessionEnd::ShutDown => {
-            session.idle_since().map(|since| since.elapsed()).unwrap_or_default()
-        }
+        SessionEnd::Finished
+        | SessionEnd::Left
+        | SessionEnd::Failed
+        | SessionEnd::Evicted
+        | SessionEnd::ShutDown => session.idle_since().map(|since| since.elapsed()).unwrap_or_default(),
     };
     // Before the event: an observer may send the next request at once.
     context.sessions.remove(session.spec.id);
     let transfer = TransferId(session.spec.share.session);
     let (size, bytes) = (session.spec.manifest.size(), session.bytes_sent());
     let elapsed = session.started.elapsed();
-    let failed =
-        |path, reason| ServerEvent::TransferFailed { transfer, peer, path, size, bytes, elapsed, reason };
+    let direction = Direction::Download;
+    let failed = |path, reason| ServerEvent::TransferFailed {
+        transfer,
+        direction,
+        peer,
+        path,
+        size,
+        bytes,
+        elapsed,
+        reason,
+    };
     context.emit(match end {
-        SessionEnd::Finished => ServerEvent::TransferFinished { transfer, peer, path, size, bytes, elapsed },
+        SessionEnd::Finished => {
+            ServerEvent::TransferFinished { transfer, direction, peer, path, size, bytes, elapsed }
+        }
         SessionEnd::Expired | SessionEnd::Evicted => {
             let missing = usize::from(session.spec.streams.value());
-            ServerEvent::TransferExpired { transfer, peer, path, size, missing, bytes, elapsed, idle }
+            ServerEvent::TransferExpired {
+                transfer,
+                direction,
+                peer,
+                path,
+                size,
+                missing,
+                bytes,
+                elapsed,
+                idle,
+            }
         }
-        SessionEnd::Left => failed(path, TransferFailure::ClientLeft),
+        SessionEnd::Left | SessionEnd::Failed => failed(path, TransferFailure::ClientLeft),
         SessionEnd::ShutDown => failed(path, TransferFailure::ShutDown),
     });
 }

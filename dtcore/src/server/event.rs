@@ -13,6 +13,15 @@ use crate::send::{StreamFailure, StreamRefusal};
 /// How many events are kept for a slow observer.
 pub(crate) const BACKLOG: usize = 1024;
 
+/// Which way a file goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Direction {
+    /// From the server to a client.
+    Download,
+    /// From a client to the server.
+    Upload,
+}
+
 /// Something that happened at a server.
 ///
 /// For each transfer: `TransferStarted`, then the events of its streams, then one of `TransferFinished`,
@@ -26,6 +35,8 @@ pub enum ServerEvent {
     TransferStarted {
         /// The transfer.
         transfer: TransferId,
+        /// Which way the file goes.
+        direction: Direction,
         /// Its protocol, 1 or 2.
         protocol: u8,
         /// The client.
@@ -94,6 +105,8 @@ pub enum ServerEvent {
     TransferFinished {
         /// The transfer.
         transfer: TransferId,
+        /// Which way the file goes.
+        direction: Direction,
         /// The client.
         peer: SocketAddr,
         /// The file's name as it was found below the root.
@@ -111,6 +124,8 @@ pub enum ServerEvent {
     TransferExpired {
         /// The transfer.
         transfer: TransferId,
+        /// Which way the file goes.
+        direction: Direction,
         /// The client.
         peer: SocketAddr,
         /// The file's name as it was found below the root.
@@ -131,6 +146,8 @@ pub enum ServerEvent {
     TransferFailed {
         /// The transfer.
         transfer: TransferId,
+        /// Which way the file goes.
+        direction: Direction,
         /// The client.
         peer: SocketAddr,
         /// The file's name as it was found below the root.
@@ -194,6 +211,12 @@ pub enum TransferFailure {
     /// The server was shut down.
     #[error("the server is shutting down")]
     ShutDown,
+    /// There was no room for an upload.
+    #[error("the disk is full")]
+    DiskFull,
+    /// An upload could not be stored.
+    #[error("the file was not stored")]
+    NotStored,
 }
 
 /// An observer of a server's events.

@@ -10,8 +10,9 @@ use tokio::time::{Instant, timeout_at};
 use super::ServerContext;
 use super::admission::Permit;
 use super::event::{ServerEvent, TransferId};
+use super::uploads::Upload;
 use crate::proto::v2::{ErrorCode, HELLO_LEN, Hello};
-use crate::send::{Opening, Session, StreamGuard, StreamRefusal, refuse, serve_stream};
+use crate::send::{Opening, Places, Session, StreamGuard, StreamRefusal, refuse, serve_stream};
 use crate::transport::Connection;
 
 /// Serves a connection from its hello, of which `early` was read before, to its end.
@@ -28,6 +29,15 @@ pub(crate) async fn run(
         biased;
         () = context.tasks().draining.cancelled() => return,
         hello = timeout_at(deadline, read(&connection, &mut early)) => hello.ok().flatten(),
+    };
+    let hello = match hello {
+        Some(bytes) => match upload_of(&context, &bytes) {
+            Some((upload, hello)) => {
+                return join(context, upload, hello, connection, early, peer).await;
+            }
+            None => Some(bytes),
+        },
+        None => None,
     };
     let guard = match hello {
         None => Err(Refused { transfer: None, reason: StreamRefusal::NoHello }),
@@ -47,6 +57,50 @@ pub(crate) async fn run(
             }
         }
     }
+}
+
+/// The upload that a hello names.
+fn upload_of(context: &ServerContext, bytes: &[u8; HELLO_LEN]) -> Option<(Arc<Upload>, Hello)> {
+    let hello = Hello::decode(bytes)?;
+    context.uploads.find(&hello).map(|upload| (upload, hello))
+}
+
+/// Gives a connection to an upload, if there is a place for it.
+async fn join(
+    context: Arc<ServerContext>,
+    upload: Arc<Upload>,
+    hello: Hello,
+    connection: Connection,
+    early: Bytes,
+    peer: SocketAddr,
+) {
+    let Some(places) = context.limits.stream_places(peer.ip()) else {
+        let (transfer, reason) = (upload.transfer, StreamRefusal::NoCapacity);
+        context.emit(ServerEvent::StreamRefused { transfer, peer, reason });
+        return refuse(&context.send, &connection, ErrorCode::Busy, &reason.to_string()).await;
+    };
+    arrive(&context, &upload, hello.stream, connection, early, peer, places).await;
+}
+
+/// Gives a connection to the stream of an upload.
+pub(crate) async fn arrive(
+    context: &ServerContext,
+    upload: &Upload,
+    stream: u8,
+    connection: Connection,
+    early: Bytes,
+    peer: SocketAddr,
+    places: Places,
+) {
+    let transfer = upload.transfer;
+    let Some(stream) = upload.streams.stream(stream) else {
+        let reason = StreamRefusal::OutOfRange(stream);
+        context.emit(ServerEvent::StreamRefused { transfer, peer, reason });
+        return refuse(&context.send, &connection, ErrorCode::NoSuchStream, &reason.to_string()).await;
+    };
+    connection.expect_bulk_data();
+    context.emit(ServerEvent::StreamOpened { transfer, stream, peer });
+    upload.streams.arrive(stream, upload.opened(connection, places), early.to_vec()).await;
 }
 
 /// Reports that a connection became a stream.

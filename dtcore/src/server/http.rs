@@ -51,6 +51,9 @@ pub(crate) async fn serve(
             let opening = Opening::Offer(answer, push);
             Box::pin(serve_stream(guard, Connection::tcp(socket), early, opening)).await;
         }
+        Some(Upgraded { early, next: Next::Upload(upload, places), .. }) => {
+            handshake::arrive(&context, &upload, 0, Connection::tcp(socket), early, peer, places).await;
+        }
         None => {}
     }
 }

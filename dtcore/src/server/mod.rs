@@ -2,6 +2,7 @@
 
 mod admission;
 mod auth;
+mod body;
 mod context;
 mod download;
 mod error;
@@ -23,6 +24,9 @@ mod sessions;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod upload;
+mod upload_options;
+mod uploads;
 
 use std::future::Future;
 use std::io;
@@ -36,15 +40,16 @@ use tokio::time::timeout;
 
 pub use auth::{Action, Authorization, AuthorizeRequest};
 pub use error::ServerError;
-pub use event::{ServerEvent, ServerEvents, TransferFailure, TransferId};
+pub use event::{Direction, ServerEvent, ServerEvents, TransferFailure, TransferId};
 pub use handle::{ListeningSocket, ServerHandle};
 pub use options::{InvalidPortRange, PortRange, ServerOptions};
 pub use stats::ServerStats;
+pub use upload_options::UploadPolicy;
 
 use crate::backend::fs::Root;
 use crate::send::Tasks;
 use crate::transport::{PortUse, listen};
-use context::ServerContext;
+use context::{Roots, ServerContext};
 
 /// How long what was aborted may take to end.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -67,11 +72,11 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future closes everything that it opened.
     pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
-        let root = open_root(&options).await?;
+        let roots = open_roots(&options).await?;
         let address = options.address();
         let port_use = if address.port() == 0 { PortUse::Ephemeral } else { PortUse::Chosen };
         let listener = listen(address, port_use).map_err(|source| ServerError::Listen { address, source })?;
-        Self::new(listener, root, options)
+        Self::new(listener, roots, options)
     }
 
     /// Opens the folder and serves on a socket that listens already, of the standard library or of tokio; the address and port
@@ -87,16 +92,16 @@ impl Server {
         options: ServerOptions,
     ) -> Result<Self, ServerError> {
         let listener: ListeningSocket = listener.into();
-        let root = open_root(&options).await?;
+        let roots = open_roots(&options).await?;
         let address = options.address();
         let listener = listener.into_tokio().map_err(|source| ServerError::Listen { address, source })?;
-        Self::new(listener, root, options)
+        Self::new(listener, roots, options)
     }
 
-    fn new(listener: TcpListener, root: Root, options: ServerOptions) -> Result<Self, ServerError> {
+    fn new(listener: TcpListener, roots: Roots, options: ServerOptions) -> Result<Self, ServerError> {
         let address = options.address();
         let local_addr = listener.local_addr().map_err(|source| ServerError::Listen { address, source })?;
-        Ok(Self { listener, context: Arc::new(ServerContext::new(options, root, local_addr)) })
+        Ok(Self { listener, context: Arc::new(ServerContext::new(options, roots, local_addr)) })
     }
 
     /// The address and port that the server listens on.
@@ -160,8 +165,17 @@ async fn run_until(tasks: &Tasks, shutdown: impl Future<Output = ()>, drain_time
     }
 }
 
-async fn open_root(options: &ServerOptions) -> Result<Root, ServerError> {
-    let path = options.root().to_owned();
+async fn open_roots(options: &ServerOptions) -> Result<Roots, ServerError> {
+    let served = Arc::new(open_root(options.root()).await?);
+    let uploads = match options.uploads.as_ref().and_then(|policy| policy.directory_path()) {
+        Some(directory) => Arc::new(open_root(directory).await?),
+        None => Arc::clone(&served),
+    };
+    Ok(Roots { served, uploads })
+}
+
+async fn open_root(path: &Path) -> Result<Root, ServerError> {
+    let path = path.to_owned();
     let opening = tokio::task::spawn_blocking({
         let path = path.clone();
         move || Root::new(&path)

@@ -27,30 +27,35 @@ pub(crate) async fn open(
     let opening = tokio::task::spawn_blocking(move || root.open(&names));
     let opened = opening.await.map_err(|_| Refusal::busy("the server is shutting down"))?;
     let opened = opened.map(|(source, name)| (source, normalized(&name)));
-    if let Some(authorizer) = &context.options.authorizer {
+    if context.options.authorizer.is_some() {
         // A client that may not have a file does not learn whether it exists, under any name that the request can mean.
         let path_of = |name: &Vec<u8>| normalized(Path::new(OsStr::from_bytes(name)));
         let paths = opened
             .as_ref()
             .map_or_else(|_| candidates.iter().map(path_of).collect(), |(_, path)| vec![path.clone()]);
         for path in paths {
-            let request = AuthorizeRequest { peer, action: Action::Download, path };
-            let decision = timeout(context.options.request_timeout, authorizer.authorize(request)).await;
-            match decision.map_err(|_| Refusal::busy("the authorization timed out"))? {
-                Authorization::Allowed => {}
-                Authorization::Forbidden => return Err(Refusal::new(StatusCode::FORBIDDEN, "access denied")),
-                Authorization::Unauthenticated => {
-                    return Err(Refusal::new(StatusCode::UNAUTHORIZED, "authentication required"));
-                }
-            }
+            authorize(context, AuthorizeRequest { peer, action: Action::Download, path }).await?;
         }
     }
     let (file, path) = opened?;
     Ok((Arc::new(file), path))
 }
 
+/// Asks the hook, if there is one, whether a request is served.
+pub(crate) async fn authorize(context: &ServerContext, request: AuthorizeRequest) -> Result<(), Refusal> {
+    let Some(authorizer) = &context.options.authorizer else { return Ok(()) };
+    let decision = timeout(context.options.request_timeout, authorizer.authorize(request)).await;
+    match decision.map_err(|_| Refusal::busy("the authorization timed out"))? {
+        Authorization::Allowed => Ok(()),
+        Authorization::Forbidden => Err(Refusal::new(StatusCode::FORBIDDEN, "access denied")),
+        Authorization::Unauthenticated => {
+            Err(Refusal::new(StatusCode::UNAUTHORIZED, "authentication required"))
+        }
+    }
+}
+
 /// A name relative to the root, in the one spelling that a comparison of paths expects.
-fn normalized(name: &Path) -> PathBuf {
+pub(super) fn normalized(name: &Path) -> PathBuf {
     name.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir)).collect()
 }
 

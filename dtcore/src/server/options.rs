@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::auth::{Authorization, AuthorizeRequest, Authorizer};
+use super::upload_options::UploadPolicy;
 use crate::num::bounded;
 use crate::send::digest_cache::MIN_AGE;
 
@@ -27,6 +28,7 @@ pub struct ServerOptions {
     root: PathBuf,
     address: SocketAddr,
     pub(crate) authorizer: Option<Authorizer>,
+    pub(crate) uploads: Option<UploadPolicy>,
     pub(crate) transfer_ports: Option<PortRange>,
     pub(crate) max_connections: NonZeroUsize,
     pub(crate) max_transfers: NonZeroUsize,
@@ -40,6 +42,7 @@ pub struct ServerOptions {
     pub(crate) idle_timeout: Duration,
     pub(crate) stall_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) rate_limit: Option<NonZeroU64>,
     /// How long a file must have been left alone before its digests are remembered.
     pub(crate) min_age: Duration,
 }
@@ -52,6 +55,7 @@ impl Default for ServerOptions {
             root: PathBuf::from("."),
             address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
             authorizer: None,
+            uploads: None,
             transfer_ports: None,
             max_connections: n(512),
             max_transfers: n(1024),
@@ -65,6 +69,7 @@ impl Default for ServerOptions {
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(1),
+            rate_limit: None,
             min_age: MIN_AGE,
         }
     }
@@ -108,6 +113,13 @@ impl ServerOptions {
         D: Future<Output = Authorization> + Send + 'static,
     {
         self.authorizer = Some(Authorizer::new(decide));
+        self
+    }
+
+    /// Takes uploads; by default none is taken. There is no authentication: anybody who reaches the port can write, unless
+    /// [`authorize`](Self::authorize) forbids it.
+    pub fn uploads(mut self, policy: UploadPolicy) -> Self {
+        self.uploads = Some(policy);
         self
     }
 
@@ -180,6 +192,12 @@ impl ServerOptions {
     /// How long running streams may continue after shutdown has begun. Default 1 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = bounded(timeout);
+        self
+    }
+
+    /// Limits the rate at which all transfers of protocol 2 together are sent, in bytes a second.
+    pub fn rate_limit(mut self, bytes_per_second: NonZeroU64) -> Self {
+        self.rate_limit = Some(bytes_per_second);
         self
     }
 

@@ -63,6 +63,7 @@ impl From<OpenError> for Refusal {
         let status = match &error {
             OpenError::NotFound
             | OpenError::Directory
+            | OpenError::NoFolder
             | OpenError::NotRegular
             | OpenError::Outside
             | OpenError::TooLong => StatusCode::NOT_FOUND,

@@ -11,8 +11,9 @@ use http_body_util::Full;
 use tokio::net::TcpStream;
 
 use super::admission::Permit;
+use super::uploads::Upload;
 use crate::proto::v2;
-use crate::send::StreamGuard;
+use crate::send::{Places, StreamGuard};
 use crate::sync::Lock;
 
 /// A request, and the connection that it arrived on.
@@ -33,6 +34,8 @@ pub(crate) enum Next {
     Hello(Permit),
     /// This stream, on which the offer is sent, and what may be sent with it.
     Stream(StreamGuard, v2::Push),
+    /// The first stream of an upload.
+    Upload(Arc<Upload>, Places),
 }
 
 impl RequestContext {
@@ -67,6 +70,7 @@ impl std::fmt::Debug for Next {
         f.write_str(match self {
             Self::Hello(_) => "Hello",
             Self::Stream(..) => "Stream",
+            Self::Upload(..) => "Upload",
         })
     }
 }

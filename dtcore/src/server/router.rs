@@ -9,9 +9,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::ServerContext;
-use super::download;
 use super::refusal::Refusal;
 use super::request::{Next, RequestContext, json, wants_stream};
+use super::{download, upload};
 use crate::proto::{Marking, TARGET_HEADER, Target, v1};
 
 /// Answers a request, whatever it is.
@@ -23,6 +23,9 @@ pub(crate) async fn answer(
     let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
     let answer = match *request.method() {
         Method::POST => download::answer(context, request_context, request).await,
+        Method::PUT if wants_stream(&request) || context.options.uploads.is_some() => {
+            upload::answer(context, request_context, request).await
+        }
         Method::GET if request_context.target == b"/" && wants_stream(&request) => {
             // The connection becomes a stream that begins with a hello, for streams through proxies.
             let permit = context.limits.pending_handshakes.admit(request_context.peer.ip());

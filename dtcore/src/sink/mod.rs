@@ -16,7 +16,9 @@ pub(crate) use journal::JournalContents;
 pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity};
 pub(crate) use ordered::ReorderBuffer;
 pub(crate) use output::{OrderedWriter, Output, Prepared, Sink};
-pub(crate) use part_file::{Attributes, BeginError, Clobber, Durability, Proof, Resume, system_time};
+pub(crate) use part_file::{
+    Attributes, BeginError, Clobber, Durability, Proof, Resume, is_sidecar_name, system_time,
+};
 pub use store::{Engine, InvalidEngine};
 pub(crate) use store::{FillError, Lease, Store};
 #[cfg(test)]

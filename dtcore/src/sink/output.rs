@@ -17,7 +17,7 @@ use super::journal::{Outcome, Recovered, SourceIdentity, Watch};
 use super::memory::MemoryWriter;
 use super::ordered::ReorderBuffer;
 use super::part_file::{
-    Attributes, BeginError, Begun, Clobber, Durability, Exclusion, PartFile, Proof, Resume, folder_of,
+    Attributes, BeginError, Begun, Clobber, Durability, Exclusion, Links, PartFile, Proof, Resume, folder_of,
     publish,
 };
 use super::store::{Engine, PwriteStore, Store, open, open_for_blocks};
@@ -31,6 +31,8 @@ use crate::sys::filesystem;
 pub(crate) enum Output {
     /// A file, or a device or pipe that is written in order.
     Path(PathBuf),
+    /// A regular file, and never what a link leads to.
+    Confined(PathBuf),
     /// A writer, and how errors name it.
     Writer(Box<dyn Write + Send>, &'static str),
     /// Memory, up to so many bytes.
@@ -40,7 +42,7 @@ pub(crate) enum Output {
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path(path) => path.fmt(f),
+            Self::Path(path) | Self::Confined(path) => path.fmt(f),
             Self::Writer(_, name) => f.write_str(name),
             Self::Memory(..) => f.write_str(MEMORY),
         }
@@ -134,7 +136,10 @@ impl Sink {
     pub(crate) fn open(output: Output, clobber: Clobber, resume: Resume) -> Result<Self, Failure> {
         let (writer, name) = match output {
             Output::Path(path) if !is_special(&path) => {
-                return PartFile::lock(&path, clobber, resume).map(Self::File);
+                return PartFile::lock(&path, Links::Followed, clobber, resume).map(Self::File);
+            }
+            Output::Confined(path) => {
+                return PartFile::lock(&path, Links::Refused, clobber, resume).map(Self::File);
             }
             Output::Path(path) if clobber == Clobber::Refuse => {
                 return Err(Failure::OutputExists { path });
@@ -218,6 +223,13 @@ impl Sink {
             // A block that begins within the distance may end beyond it.
             Self::Ordered { .. } => Some(WINDOW - BlockSize::MAX),
         }
+    }
+
+    /// Fails if there is no room for a file of `size` bytes.
+    pub(crate) fn ensure_space(&self, size: u64) -> Result<(), Failure> {
+        let Some(part) = self.part() else { return Ok(()) };
+        filesystem::ensure_space(&part.file, size)
+            .map_err(|error| Failure::local("reserve room for", &part.path, size, error))
     }
 
     /// Whether something stays that can be resumed when the transfer fails.

@@ -52,6 +52,7 @@ fn session(folder: &Path) -> Arc<Session> {
         digests: DigestCache::new(MIN_AGE, &tasks.tracker, Arc::default()),
         fair_queue: FairQueue::new(),
         timeouts: Timeouts { stall: TIMEOUT, idle: TIMEOUT, session: TIMEOUT },
+        rate_limit: None,
         tasks,
         bytes_sent: Arc::new(AtomicU64::new(0)),
     });
@@ -187,6 +188,7 @@ async fn receive(source: impl Source, folder: &Path) -> Report {
         engine: Engine::Auto,
         durability: Durability::Cached,
         rate_limit: None,
+        is_sender_limited: false,
         retries: crate::schedule::RetryLimit::rounds(3),
         stall_timeout: TIMEOUT,
         answer_timeout: TIMEOUT,

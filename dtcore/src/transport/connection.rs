@@ -27,6 +27,14 @@ impl Connection {
         Self::Tcp(TcpConnection::new(socket))
     }
 
+    /// Holds `place` until it is closed.
+    pub(crate) fn holding(mut self, place: impl std::fmt::Debug + Send + Sync + 'static) -> Self {
+        match &mut self {
+            Self::Tcp(tcp) => tcp.hold(Box::new(place)),
+        }
+        self
+    }
+
     /// The descriptor into which the kernel can move the bytes of a file by itself; `None` where bytes must be transformed.
     #[expect(clippy::unnecessary_wraps, reason = "encrypted connections have none")]
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {

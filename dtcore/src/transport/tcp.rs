@@ -1,5 +1,6 @@
 //! TCP connections that carry a file's bytes.
 
+use std::fmt::Debug;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::AsFd;
@@ -27,6 +28,8 @@ const UNSENT: u32 = 256 << 10;
 pub(crate) struct TcpConnection {
     socket: Arc<TcpStream>,
     is_local: bool,
+    /// What is held until it is closed, such as a place within a limit.
+    held: Option<Box<dyn Debug + Send + Sync>>,
 }
 
 impl TcpConnection {
@@ -37,7 +40,12 @@ impl TcpConnection {
         let is_local = socket.peer_addr().is_ok_and(|peer| {
             peer.ip().is_loopback() || socket.local_addr().is_ok_and(|local| local.ip() == peer.ip())
         });
-        Self { socket, is_local }
+        Self { socket, is_local, held: None }
+    }
+
+    /// Holds `place` until it is closed.
+    pub(super) fn hold(&mut self, place: Box<dyn Debug + Send + Sync>) {
+        self.held = Some(place);
     }
 
     /// Whether the peer runs on this machine, as far as its address shows it.

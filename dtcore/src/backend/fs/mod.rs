@@ -1,7 +1,9 @@
 //! A directory of the file system, served under the kernel's own confinement.
 
 mod file;
+mod place;
 mod root;
 
 pub(crate) use file::SourceFile;
+pub(crate) use place::Place;
 pub(crate) use root::{Root, RootError};

@@ -93,6 +93,20 @@ impl Root {
         Arc::clone(&folder)
     }
 
+    /// The folder that `name` resolves to.
+    pub(super) fn resolve_folder(&self, name: &OsStr) -> Result<OwnedFd, OpenError> {
+        let folder = self.resolve(name).map_err(|error| match error {
+            Errno::NOTDIR => OpenError::NoFolder,
+            error => OpenError::from_resolve(error),
+        })?;
+        let kind = fstat(&folder).map(|found| rustix::fs::FileType::from_raw_mode(found.st_mode));
+        match kind {
+            Ok(kind) if kind.is_dir() => Ok(folder),
+            Ok(_) => Err(OpenError::NoFolder),
+            Err(error) => Err(OpenError::Io(error.into())),
+        }
+    }
+
     /// The place that `name` resolves to, not opened for reading.
     fn resolve(&self, name: &OsStr) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;

@@ -38,6 +38,61 @@ impl ErrorCode {
     }
 }
 
+/// Why a receiver that was dialled does not complete the transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReceiverFailure {
+    /// Something else.
+    Other,
+    /// There is no room for the file.
+    DiskFull,
+    /// There is a file of this name, which must not be replaced.
+    Exists,
+    /// Another transfer writes it.
+    InUse,
+    /// The bytes do not match their digests.
+    Corrupt,
+    /// The file changed during the transfer.
+    SourceChanged,
+    /// The receiver has saved blocks of another version of the file.
+    SourceReplaced,
+    /// Nothing arrived for too long.
+    TimedOut,
+    /// The receiver shuts down.
+    ShuttingDown,
+}
+
+impl ReceiverFailure {
+    const ALL: [Self; 9] = [
+        Self::Other,
+        Self::DiskFull,
+        Self::Exists,
+        Self::InUse,
+        Self::Corrupt,
+        Self::SourceChanged,
+        Self::SourceReplaced,
+        Self::TimedOut,
+        Self::ShuttingDown,
+    ];
+
+    pub(super) fn encode(self) -> u8 {
+        match self {
+            Self::Other => 1,
+            Self::DiskFull => 2,
+            Self::Exists => 3,
+            Self::InUse => 4,
+            Self::Corrupt => 5,
+            Self::SourceChanged => 6,
+            Self::SourceReplaced => 7,
+            Self::TimedOut => 8,
+            Self::ShuttingDown => 9,
+        }
+    }
+
+    pub(super) fn decode(code: u8) -> Result<Self, InvalidFrame> {
+        Self::ALL.into_iter().find(|failure| failure.encode() == code).ok_or(InvalidFrame)
+    }
+}
+
 /// Which digests of the file are requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WholeDigests {

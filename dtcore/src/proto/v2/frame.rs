@@ -1,7 +1,7 @@
 //! The frames: what the receiver requests, and what the sender responds.
 
 use super::header::{FRAME_LEN, Header, InvalidFrame, with_payload};
-use super::{ErrorCode, WholeDigests};
+use super::{ErrorCode, ReceiverFailure, WholeDigests};
 use crate::num::to_u64;
 use crate::proto::v1;
 
@@ -55,6 +55,8 @@ pub(crate) enum Request {
     End,
     /// The receiver gives up: the transfer is over, and not complete.
     Leave,
+    /// The transfer is over, and not complete. A reason of so many bytes follows, at most [`MAX_REASON`], and a payload check.
+    Fail(ReceiverFailure, usize),
 }
 
 impl Request {
@@ -66,8 +68,17 @@ impl Request {
             Self::Digest(which) => Header { kind: 0x02, code: which.encode(), ..Header::default() },
             Self::End => Header { kind: 0x03, ..Header::default() },
             Self::Leave => Header { kind: 0x03, code: 1, ..Header::default() },
+            Self::Fail(failure, len) => {
+                Header { kind: 0x04, code: failure.encode(), length: to_u64(len), ..Header::default() }
+            }
         }
         .encode()
+    }
+
+    /// A complete failure: header, reason and check. A reason that is too long is cut between two characters.
+    pub(crate) fn failure(failure: ReceiverFailure, reason: &str) -> Vec<u8> {
+        let reason = bounded_reason(reason);
+        with_payload(Self::Fail(failure, reason.len()).encode(), reason.as_bytes())
     }
 
     /// Reads a frame of the receiver.
@@ -81,6 +92,9 @@ impl Request {
             }
             Header { kind: 0x03, code: 0, count: 0, first: 0, length: 0 } => Ok(Self::End),
             Header { kind: 0x03, code: 1, count: 0, first: 0, length: 0 } => Ok(Self::Leave),
+            Header { kind: 0x04, code, count: 0, first: 0, length } => {
+                Ok(Self::Fail(ReceiverFailure::decode(code)?, bounded(length, MAX_REASON)?))
+            }
             _ => Err(InvalidFrame),
         }
     }
@@ -129,8 +143,6 @@ impl Response {
 
     /// Reads a frame header of the sender.
     pub(crate) fn decode(bytes: &[u8; FRAME_LEN]) -> Result<Self, InvalidFrame> {
-        let bounded =
-            |length, max| usize::try_from(length).ok().filter(|length| *length <= max).ok_or(InvalidFrame);
         let header = Header::decode(bytes)?;
         match header {
             Header { kind: 0x80, code: 0, count: 0, first: 0, length } if length > 0 => {
@@ -152,23 +164,32 @@ impl Response {
 
     /// A complete refusal: header, reason and check. A reason that is too long is cut between two characters.
     pub(crate) fn refusal(code: ErrorCode, reason: &str) -> Vec<u8> {
-        let mut end = reason.len().min(MAX_REASON);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let reason = reason.get(..end).unwrap_or_default();
-        with_payload(Self::Refused(code, reason.len()).header(), reason.as_bytes())
+        let reason = bounded_reason(reason);
+        with_payload(Self::Refused(code, reason.len()).encode(), reason.as_bytes())
     }
 
     /// A complete offer: header, JSON and check.
     pub(crate) fn offer(json: &str) -> Vec<u8> {
-        with_payload(Self::Offer(json.len()).header(), json.as_bytes())
+        with_payload(Self::Offer(json.len()).encode(), json.as_bytes())
     }
 
     /// Complete digests of a file: header, digests and check.
     pub(super) fn digests(which: WholeDigests, payload: &[u8]) -> Vec<u8> {
-        with_payload(Self::Digests(which).header(), payload)
+        with_payload(Self::Digests(which).encode(), payload)
     }
+}
+
+fn bounded(length: u64, max: usize) -> Result<usize, InvalidFrame> {
+    usize::try_from(length).ok().filter(|length| *length <= max).ok_or(InvalidFrame)
+}
+
+/// The beginning of a reason, as long as one may be.
+fn bounded_reason(reason: &str) -> &str {
+    let mut end = reason.len().min(MAX_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.get(..end).unwrap_or_default()
 }
 
 /// The length of the digests, as their header names it.
@@ -210,6 +231,7 @@ mod tests {
             (Request::Digest(WholeDigests::Blake3AndMd5).encode(), (2, 3, zeros(0, 0))),
             (Request::End.encode(), (3, 0, zeros(0, 0))),
             (Request::Leave.encode(), (3, 1, zeros(0, 0))),
+            (Request::Fail(ReceiverFailure::DiskFull, 3).encode(), (4, 2, zeros(12, 3))),
             (Response::Offer(9).encode(), (0x80, 0, zeros(12, 9))),
             (Response::Digests(WholeDigests::Blake3).encode(), (0x82, 1, zeros(12, 48))),
             (Response::Wait { hashed: 9 }.encode(), (0x83, 0, zeros(4, 9))),
@@ -234,6 +256,7 @@ mod tests {
             Request::Proof(run).encode(),
             Request::Digest(WholeDigests::Blake3).encode(),
             Request::End.encode(),
+            Request::Fail(ReceiverFailure::Other, 300).encode(),
             Response::Offer(300).encode(),
             Response::Data(run).encode(),
             Response::Proof(run).encode(),
@@ -272,6 +295,16 @@ mod tests {
             Header { kind: 0x8f, code: 1, length: u64::MAX, ..Header::default() },
         ] {
             assert_eq!(Response::decode(&header.encode()), Err(InvalidFrame), "{header:?}");
+        }
+        let failed = Header { kind: 0x04, code: 1, ..Header::default() };
+        assert!(Request::decode(&failed.encode()).is_ok());
+        for header in [
+            Header { code: 0, ..failed },
+            Header { code: 10, ..failed },
+            Header { length: 513, ..failed },
+            Header { first: 1, ..failed },
+        ] {
+            assert_eq!(Request::decode(&header.encode()), Err(InvalidFrame), "{header:?}");
         }
     }
 

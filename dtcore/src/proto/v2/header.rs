@@ -62,8 +62,7 @@ pub(super) fn with_check<const N: usize>(mut bytes: [u8; N]) -> [u8; N] {
 }
 
 /// A complete frame with a payload: header, payload, check.
-pub(super) fn with_payload(header: Header, payload: &[u8]) -> Vec<u8> {
-    let header = header.encode();
+pub(super) fn with_payload(header: [u8; FRAME_LEN], payload: &[u8]) -> Vec<u8> {
     [&header[..], payload, &payload_check(&header, payload)].concat()
 }
 

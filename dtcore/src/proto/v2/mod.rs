@@ -11,8 +11,9 @@ mod offer;
 mod requester;
 mod responder;
 mod trailer;
+mod upload;
 
-pub(crate) use code::{ErrorCode, WholeDigests};
+pub(crate) use code::{ErrorCode, ReceiverFailure, WholeDigests};
 pub(crate) use digests::{ReportedDigests, WHOLE_DIGESTS_LEN};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use frame::MAX_REASON;
@@ -23,6 +24,7 @@ pub(crate) use offer::{Push, SessionOffer, SessionRequest, SourceVersion};
 pub(crate) use requester::{Incoming, Requester, Violation};
 pub(crate) use responder::{Responder, Step};
 pub(crate) use trailer::{Growth, TRAILER_LEN, TrailerHead, encode_trailer};
+pub(crate) use upload::{UploadOptions, UploadRequest};
 
 /// The number of the protocol, in JSON and in the hello.
 pub(crate) const VERSION: u8 = 2;

@@ -159,7 +159,7 @@ fn optional<T: FromStr>(text: Option<String>) -> Result<Option<T>, T::Err> {
 /// JSON that is not an offer of protocol 2, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("invalid offer: {0}")]
-pub(crate) struct InvalidOffer(&'static str);
+pub(crate) struct InvalidOffer(pub(super) &'static str);
 
 #[cfg(test)]
 mod tests {

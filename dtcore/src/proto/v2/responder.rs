@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 
-use super::WholeDigests;
-use super::frame::{Request, WireRun};
-use super::header::FRAME_LEN;
+use super::frame::{Request, Response, WireRun, reason_of};
+use super::header::{FRAME_LEN, PAYLOAD_CHECK_LEN, checked_payload};
+use super::{ErrorCode, ReceiverFailure, WholeDigests};
 use crate::manifest::{BlockRun, Manifest};
 
 /// How many steps are queued; frames beyond them stay unread.
 ///
 /// A receiver keeps a few runs in flight. The protocol allows it many more, but the kernel holds those.
 const MAX_STEPS: usize = 64;
+
+const INVALID_FRAME: Step = Step::Refuse("invalid frame");
 
 /// What is to be done next on a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +27,10 @@ pub(crate) enum Step {
     End,
     /// The transfer is over, and not complete; what was requested before is of no use.
     Leave,
+    /// The transfer is over, and failed; [`Responder::reason`] says why.
+    Failed(ReceiverFailure),
+    /// The receiver does not take the stream: it knows no such session, or has no place for it.
+    Rejected(ErrorCode),
     /// The receiver violated the protocol: report this reason to it, and close.
     Refuse(&'static str),
 }
@@ -37,6 +43,9 @@ pub(crate) struct Responder {
     partial: [u8; FRAME_LEN],
     n_partial: usize,
     steps: VecDeque<Step>,
+    /// The failure whose reason is being received, how long that is, and what has arrived of it.
+    failing: Option<(ReceiverFailure, usize)>,
+    reason: Vec<u8>,
     /// Nothing counts after an end or an invalid frame.
     is_over: bool,
 }
@@ -44,13 +53,24 @@ pub(crate) struct Responder {
 impl Responder {
     /// A stream from which nothing was read yet.
     pub(crate) fn new(manifest: Manifest) -> Self {
-        Self { manifest, partial: [0; FRAME_LEN], n_partial: 0, steps: VecDeque::new(), is_over: false }
+        Self {
+            manifest,
+            partial: [0; FRAME_LEN],
+            n_partial: 0,
+            steps: VecDeque::new(),
+            failing: None,
+            reason: Vec::new(),
+            is_over: false,
+        }
     }
 
     /// How many bytes [`take`](Self::take) has room for; 0 means that steps must be done first, or that it is over.
     pub(crate) fn room(&self) -> usize {
         if self.is_over {
             return 0;
+        }
+        if let Some((_, len)) = self.failing {
+            return len.saturating_sub(self.reason.len());
         }
         let frames = MAX_STEPS.saturating_sub(self.steps.len());
         frames.saturating_mul(FRAME_LEN).saturating_sub(self.n_partial)
@@ -60,6 +80,18 @@ impl Responder {
     pub(crate) fn take(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while self.room() > 0 && !rest.is_empty() {
+            if let Some((failure, len)) = self.failing {
+                let n = self.room().min(rest.len());
+                let Some((now, later)) = rest.split_at_checked(n) else { break };
+                self.reason.extend_from_slice(now);
+                rest = later;
+                if self.reason.len() == len {
+                    self.failing = None;
+                    let is_intact = checked_payload(&self.partial, &self.reason).is_ok();
+                    self.queue(if is_intact { Step::Failed(failure) } else { INVALID_FRAME });
+                }
+                continue;
+            }
             let Some(space) = self.partial.get_mut(self.n_partial..) else { break };
             let n = space.len().min(rest.len());
             let Some((now, later)) = rest.split_at_checked(n) else { break };
@@ -68,15 +100,38 @@ impl Responder {
             rest = later;
             if self.n_partial == FRAME_LEN {
                 self.n_partial = 0;
-                let step = self.step();
-                self.is_over = matches!(step, Step::End | Step::Leave | Step::Refuse(_));
-                if step == Step::Leave {
-                    self.steps.clear();
+                match Request::decode(&self.partial) {
+                    // The bounds of the frame are those of memory too.
+                    Ok(Request::Fail(failure, len)) => {
+                        self.failing = Some((failure, len + PAYLOAD_CHECK_LEN));
+                    }
+                    Ok(request) => {
+                        let step = self.step(request);
+                        self.queue(step);
+                    }
+                    // A receiver that was dialled refuses a hello as every server does.
+                    Err(_) => self.queue(match Response::decode(&self.partial) {
+                        Ok(Response::Refused(code, _)) => Step::Rejected(code),
+                        Ok(_) | Err(_) => INVALID_FRAME,
+                    }),
                 }
-                self.steps.push_back(step);
             }
         }
         bytes.len().saturating_sub(rest.len())
+    }
+
+    fn queue(&mut self, step: Step) {
+        self.is_over =
+            matches!(step, Step::End | Step::Leave | Step::Failed(_) | Step::Rejected(_) | Step::Refuse(_));
+        if matches!(step, Step::Leave | Step::Failed(_)) {
+            self.steps.clear();
+        }
+        self.steps.push_back(step);
+    }
+
+    /// The receiver's words about its failure, without control characters.
+    pub(crate) fn reason(&self) -> String {
+        reason_of(self.reason.get(..self.reason.len().saturating_sub(PAYLOAD_CHECK_LEN)).unwrap_or_default())
     }
 
     /// The next step, if one is known.
@@ -88,9 +143,16 @@ impl Responder {
     pub(crate) fn upcoming(&self) -> Option<BlockRun> {
         match self.steps.front() {
             Some(Step::Send(run)) => Some(*run),
-            Some(Step::Prove(_) | Step::Digests(_) | Step::End | Step::Leave | Step::Refuse(_)) | None => {
-                None
-            }
+            Some(
+                Step::Prove(_)
+                | Step::Digests(_)
+                | Step::End
+                | Step::Leave
+                | Step::Failed(_)
+                | Step::Rejected(_)
+                | Step::Refuse(_),
+            )
+            | None => None,
         }
     }
 
@@ -101,17 +163,17 @@ impl Responder {
 
     /// Whether the receiver may stop here: not within a frame.
     pub(crate) fn is_at_boundary(&self) -> bool {
-        self.n_partial == 0
+        self.n_partial == 0 && self.failing.is_none()
     }
 
-    fn step(&self) -> Step {
-        match Request::decode(&self.partial) {
-            Err(_) => Step::Refuse("invalid frame"),
-            Ok(Request::End) => Step::End,
-            Ok(Request::Leave) => Step::Leave,
-            Ok(Request::Digest(which)) => Step::Digests(which),
-            Ok(Request::Run(run)) => self.run(run, Step::Send),
-            Ok(Request::Proof(run)) => self.run(run, Step::Prove),
+    fn step(&self, request: Request) -> Step {
+        match request {
+            Request::End => Step::End,
+            Request::Leave => Step::Leave,
+            Request::Fail(failure, _) => Step::Failed(failure),
+            Request::Digest(which) => Step::Digests(which),
+            Request::Run(run) => self.run(run, Step::Send),
+            Request::Proof(run) => self.run(run, Step::Prove),
         }
     }
 
@@ -188,6 +250,37 @@ mod tests {
         assert_eq!((responder.room(), responder.take(&run(0, 1, 2048).encode())), (0, 0));
         assert_eq!(responder.next(), Some(Step::Refuse("invalid frame")));
         assert_eq!(responder.next(), None);
+    }
+
+    #[test]
+    fn refused_hello_is_recognised() {
+        let mut responder = Responder::new(manifest(2048));
+        responder.take(&Response::refusal(ErrorCode::NoSuchSession, "no such session"));
+        assert_eq!(responder.next(), Some(Step::Rejected(ErrorCode::NoSuchSession)));
+        assert_eq!((responder.room(), responder.next()), (0, None));
+    }
+
+    #[test]
+    fn failure_has_its_reason_in_any_pieces_and_nothing_after_it() {
+        let bytes = [
+            run(0, 1, 2048).encode().as_slice(),
+            &Request::failure(ReceiverFailure::DiskFull, "no space\x1b left"),
+            &Request::End.encode(),
+        ]
+        .concat();
+        for cut in 1..bytes.len() {
+            let mut responder = Responder::new(manifest(2048));
+            for piece in bytes.chunks(cut) {
+                responder.take(piece);
+            }
+            assert_eq!(responder.next(), Some(Step::Failed(ReceiverFailure::DiskFull)), "{cut}");
+            assert_eq!((responder.next(), responder.reason().as_str()), (None, "no space left"));
+        }
+        let mut damaged = Request::failure(ReceiverFailure::DiskFull, "no space left");
+        damaged[FRAME_LEN + 2] ^= 1;
+        let mut responder = Responder::new(manifest(2048));
+        responder.take(&damaged);
+        assert_eq!(responder.next(), Some(INVALID_FRAME));
     }
 
     #[test]

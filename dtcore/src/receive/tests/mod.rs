@@ -129,6 +129,7 @@ fn transfer(scene: Scene) -> ActiveTransfer<ReadyMade> {
             engine: Engine::Write,
             durability: Durability::Cached,
             rate_limit: None,
+            is_sender_limited: false,
             retries: crate::schedule::RetryLimit::rounds(3),
             stall_timeout: scene.stall_timeout,
             answer_timeout: LONG,

@@ -19,7 +19,7 @@ use crate::proto::v1::{LegacyAnswer, LegacyRequest};
 use crate::send::digest_cache::DigestError;
 use crate::server::ServerContext;
 use crate::server::admission::{Permit, client_key};
-use crate::server::event::{ServerEvent, TransferId};
+use crate::server::event::{Direction, ServerEvent, TransferId};
 use crate::server::open::open;
 use crate::server::refusal::Refusal;
 use crate::transport::{PortUse, listen};
@@ -44,6 +44,7 @@ pub(in crate::server) async fn create_transfer(
     let started = path.clone();
     context.emit(ServerEvent::TransferStarted {
         transfer: id,
+        direction: Direction::Download,
         protocol: 1,
         peer,
         path: started,

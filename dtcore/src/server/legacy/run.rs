@@ -12,7 +12,7 @@ use super::stream::{self, ConnectionEnd};
 use super::transfer::LegacyTransfer;
 use crate::send::{StreamFailure, StreamRefusal};
 use crate::server::admission::Permit;
-use crate::server::event::{ServerEvent, TransferFailure};
+use crate::server::event::{Direction, ServerEvent, TransferFailure};
 use crate::transport::{Connection, accept};
 
 /// How many connections beyond its streams a transfer holds; more wait in the listener's backlog.
@@ -100,19 +100,36 @@ fn admit(
 }
 
 fn last_event(transfer: &LegacyTransfer, end: &TransferEnd) -> ServerEvent {
-    let (id, missing) = (transfer.id, transfer.slots.n_missing());
+    let (id, direction, missing) = (transfer.id, Direction::Download, transfer.slots.n_missing());
     let (peer, path, size) = (transfer.peer, transfer.path.clone(), transfer.split.size());
     let (bytes, elapsed) = (transfer.bytes_sent.load(Ordering::Relaxed), transfer.started.elapsed());
     match end {
-        TransferEnd::Failed(reason) if missing > 0 => {
-            ServerEvent::TransferFailed { transfer: id, peer, path, size, bytes, elapsed, reason: *reason }
-        }
+        TransferEnd::Failed(reason) if missing > 0 => ServerEvent::TransferFailed {
+            transfer: id,
+            direction,
+            peer,
+            path,
+            size,
+            bytes,
+            elapsed,
+            reason: *reason,
+        },
         TransferEnd::Expired => {
             let idle = transfer.context.options.transfer_expiry;
-            ServerEvent::TransferExpired { transfer: id, peer, path, size, missing, bytes, elapsed, idle }
+            ServerEvent::TransferExpired {
+                transfer: id,
+                direction,
+                peer,
+                path,
+                size,
+                missing,
+                bytes,
+                elapsed,
+                idle,
+            }
         }
         TransferEnd::Finished | TransferEnd::Failed(_) => {
-            ServerEvent::TransferFinished { transfer: id, peer, path, size, bytes: size, elapsed }
+            ServerEvent::TransferFinished { transfer: id, direction, peer, path, size, bytes: size, elapsed }
         }
     }
 }

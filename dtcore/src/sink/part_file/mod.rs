@@ -24,7 +24,7 @@ use crate::sink::sidecar::{is_named, mark};
 pub(crate) use attributes::{Attributes, system_time};
 pub(crate) use lock::Exclusion;
 use lock::{ClaimedFile, StalePartFile, copy_permissions, create_locked, is_locked};
-pub(crate) use naming::folder_of;
+pub(crate) use naming::{Links, folder_of, is_sidecar_name};
 use naming::{journal_path, part_path, resolve};
 pub(crate) use publish::publish;
 pub(crate) use resume::{BeginError, Begun, Proof};
@@ -84,7 +84,7 @@ impl PartFile {
     /// Creates the part file for `output`, and removes the one of an earlier transfer.
     #[cfg(test)]
     pub(crate) fn create(output: &Path, clobber: Clobber) -> Result<Self, Failure> {
-        Self::lock(output, clobber, Resume::Refused)
+        Self::lock(output, Links::Followed, clobber, Resume::Refused)
     }
 
     /// Creates and locks the part file for `output`, or takes over the one of an earlier transfer if that has a journal.
@@ -93,8 +93,13 @@ impl PartFile {
     ///
     /// # Errors
     /// [`Failure::OutputExists`], [`Failure::OutputInUse`], or a local file error.
-    pub(crate) fn lock(output: &Path, clobber: Clobber, resume: Resume) -> Result<Self, Failure> {
-        let output = resolve(output, clobber)?;
+    pub(crate) fn lock(
+        output: &Path,
+        links: Links,
+        clobber: Clobber,
+        resume: Resume,
+    ) -> Result<Self, Failure> {
+        let output = resolve(output, links, clobber)?;
         let mut in_place = replacing::in_place(&output)?;
         let (path, journal) = (part_path(&output), journal_path(&output));
         // The output itself may be the part file of another transfer.

@@ -17,14 +17,25 @@ const PART: &str = ".dtpart";
 /// The suffix of journals.
 const JOURNAL: &str = ".dtjournal";
 
+/// The suffix of the unfinished replacement of a journal.
+const JOURNAL_REPLACEMENT: &str = ".dtjournew";
+
 /// The longest file name on Linux file systems, in bytes.
 const MAX_NAME: usize = 255;
 
 /// How many symbolic links are followed from the output's name, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
+/// Whether a symbolic link at the output's name leads to the output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Links {
+    Followed,
+    /// Only a regular file is replaced.
+    Refused,
+}
+
 /// Follows symbolic links to the output, and rejects what cannot be replaced.
-pub(super) fn resolve(output: &Path, clobber: Clobber) -> Result<PathBuf, Failure> {
+pub(super) fn resolve(output: &Path, links: Links, clobber: Clobber) -> Result<PathBuf, Failure> {
     let rejected = |source| Failure::LocalFile { action: "write", path: output.to_owned(), source };
     if output.file_name().is_none()
         || [&b"/"[..], b"/."].iter().any(|end| output.as_os_str().as_bytes().ends_with(end))
@@ -37,6 +48,9 @@ pub(super) fn resolve(output: &Path, clobber: Clobber) -> Result<PathBuf, Failur
     let mut resolved = output.to_owned();
     for _ in 0..MAX_LINKS {
         match fs::symlink_metadata(&resolved) {
+            Ok(found) if links == Links::Refused && !found.is_dir() && !found.is_file() => {
+                return Err(rejected(io::Error::other("it is not a regular file")));
+            }
             Ok(found) if found.is_symlink() => {
                 let target = fs::read_link(&resolved).map_err(rejected)?;
                 resolved = folder_of(&resolved).join(target);
@@ -58,6 +72,11 @@ pub(super) fn part_path(output: &Path) -> PathBuf {
 /// The journal's path.
 pub(super) fn journal_path(output: &Path) -> PathBuf {
     sidecar_path(output, JOURNAL)
+}
+
+/// Whether a file of this name would be taken for one that a transfer leaves beside its output.
+pub(crate) fn is_sidecar_name(name: &[u8]) -> bool {
+    [PART, JOURNAL, JOURNAL_REPLACEMENT].iter().any(|suffix| name.ends_with(suffix.as_bytes()))
 }
 
 /// The output's path with a suffix; if the name would be too long, a digest replaces its end.

@@ -87,22 +87,7 @@ impl PartFile {
 
     fn start_fresh(&mut self, identity: &SourceIdentity, outcome: Outcome) -> Result<Begun, BeginError> {
         let journal = if identity.manifest.n_blocks() > 1 {
-            self.check_name()?;
-            let create = || {
-                journal::part_identity(&self.file)
-                    .and_then(|part| Journal::create(&self.journal, identity, part))
-            };
-            let journal = match create() {
-                // Where nothing excludes it, one that has lost this part file's name has created it a moment ago.
-                Err(error)
-                    if error.kind() == io::ErrorKind::AlreadyExists
-                        && self.exclusion == Exclusion::Absent =>
-                {
-                    journal::remove_all(&self.journal).and_then(|()| create())
-                }
-                created => created,
-            };
-            let journal = journal.map_err(|source| journal_error(&self.journal, "create", source))?;
+            let journal = created_journal(self, identity)?;
             self.state = PartState::Journaled(journal.clone());
             Some(journal)
         } else {
@@ -247,6 +232,21 @@ impl PartFile {
         self.state = PartState::Empty;
         Ok(())
     }
+}
+
+/// The journal of a part file that is new.
+fn created_journal(part: &PartFile, identity: &SourceIdentity) -> Result<Journal, Failure> {
+    part.check_name()?;
+    let create =
+        || journal::part_identity(&part.file).and_then(|file| Journal::create(&part.journal, identity, file));
+    let created = match create() {
+        // Where nothing excludes it, one that has lost this part file's name has created it a moment ago.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && part.exclusion == Exclusion::Absent => {
+            journal::remove_all(&part.journal).and_then(|()| create())
+        }
+        created => created,
+    };
+    created.map_err(|source| journal_error(&part.journal, "create", source))
 }
 
 /// Begins a transfer of a remote file that may have changed since blocks of it were saved.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::client::legacy::part::{Part, PartFault};
 use crate::manifest::{InconsistentLengths, StaticSplit};
-use crate::receive::RateLimit;
 use crate::receive::in_order::InOrderReader;
+use crate::transport::RateLimit;
 
 /// What each stream gets before earlier ones get more, in bytes a second.
 ///

@@ -101,9 +101,12 @@ async fn other_methods_and_upgrades_are_refused() {
         "GET / HTTP/1.1\r\nUpgrade: dt2\r\n\r\n",
         "GET /f HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n",
         "GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: dt2\r\n\r\n",
-        "PUT / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: dt2\r\nContent-Length: 0\r\n\r\n",
+        "PUT / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
     ] {
         let answer = served.exchange(&[request.as_bytes()]).await;
         assert!(answer.get(8..).is_some_and(|answer| answer.starts_with(" 501 ")), "{request}: {answer}");
     }
+    let upload = "PUT /f HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: dt2\r\nContent-Length: 0\r\n\r\n";
+    let answer = served.exchange(&[upload.as_bytes()]).await;
+    assert!(answer.contains(" 403 ") && answer.contains("uploads are not permitted"), "{answer}");
 }

@@ -90,7 +90,7 @@ impl Folder {
     }
 
     pub(super) fn lock(&self) -> PartFile {
-        PartFile::lock(&self.output, Clobber::Replace, Resume::Allowed).unwrap()
+        PartFile::lock(&self.output, Links::Followed, Clobber::Replace, Resume::Allowed).unwrap()
     }
 
     /// The part file of a transfer that has received these blocks, unless they were in place before.

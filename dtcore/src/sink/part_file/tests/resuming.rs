@@ -61,9 +61,9 @@ fn part_file_stays_only_if_a_block_is_complete() {
 fn refused_resume_starts_empty() {
     for refuse in [
         |output: &Path| PartFile::create(output, Clobber::Replace),
-        |output: &Path| PartFile::lock(output, Clobber::Replace, Resume::Refused),
+        |output: &Path| PartFile::lock(output, Links::Followed, Clobber::Replace, Resume::Refused),
         |output: &Path| {
-            let mut part = PartFile::lock(output, Clobber::Replace, Resume::Allowed)?;
+            let mut part = PartFile::lock(output, Links::Followed, Clobber::Replace, Resume::Allowed)?;
             part.clear()?;
             Ok(part)
         },
@@ -147,11 +147,11 @@ fn part_file_with_another_inode_number_is_rehashed() {
     assert_eq!(damaged.finish(), (vec![2], Outcome::Resumed));
     let folder = replaced_by(&|_| {});
     assert!(
-        PartFile::lock(&folder.output, Clobber::Replace, Resume::Refused).is_ok(),
+        PartFile::lock(&folder.output, Links::Followed, Clobber::Replace, Resume::Refused).is_ok(),
         "it is ours to remove"
     );
     let foreign = replaced_by(&|copy| fs::write(copy, vec![7; 3 << 16]).unwrap());
-    assert!(PartFile::lock(&foreign.output, Clobber::Replace, Resume::Refused).is_err());
+    assert!(PartFile::lock(&foreign.output, Links::Followed, Clobber::Replace, Resume::Refused).is_err());
 }
 
 /// Where locks exclude nobody, a resumed transfer gets a file of its own, and each publishes only its own.

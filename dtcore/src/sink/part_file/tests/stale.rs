@@ -93,13 +93,13 @@ fn resumed_part_file_is_locked() {
     let folder = Folder::after_kill();
     let part = folder.lock();
     for resume in [Resume::Allowed, Resume::Refused] {
-        let second = PartFile::lock(&folder.output, Clobber::Replace, resume).unwrap_err();
+        let second = PartFile::lock(&folder.output, Links::Followed, Clobber::Replace, resume).unwrap_err();
         assert!(matches!(second, Failure::OutputInUse { .. }));
     }
     // The lock lasts until all writers have closed the file.
     let writer = part.file.try_clone().unwrap();
     drop(part);
-    assert!(PartFile::lock(&folder.output, Clobber::Replace, Resume::Allowed).is_err());
+    assert!(PartFile::lock(&folder.output, Links::Followed, Clobber::Replace, Resume::Allowed).is_err());
     drop(writer);
     assert_eq!(folder.finish(), (vec![0, 2], Outcome::Resumed));
 }
@@ -121,14 +121,14 @@ fn foreign_file_with_the_name_of_a_journal_is_not_changed() {
             let folder = Folder::new();
             make(&folder.journal());
             let before = folder.names();
-            assert!(PartFile::lock(&folder.output, Clobber::Replace, resume).is_err());
+            assert!(PartFile::lock(&folder.output, Links::Followed, Clobber::Replace, resume).is_err());
             assert_eq!(folder.names(), before);
 
             let folder = Folder::after_kill();
             fs::remove_file(folder.journal()).unwrap();
             make(&folder.journal());
             let before = folder.names();
-            assert!(PartFile::lock(&folder.output, Clobber::Replace, resume).is_err());
+            assert!(PartFile::lock(&folder.output, Links::Followed, Clobber::Replace, resume).is_err());
             assert_eq!(folder.names(), before, "the part file is not removed");
         }
     }
@@ -139,7 +139,8 @@ fn symbolic_link_with_the_name_of_the_part_file_is_reported() {
     let folder = Folder::new();
     std::os::unix::fs::symlink("elsewhere", folder.part()).unwrap();
     let before = folder.names();
-    let error = PartFile::lock(&folder.output, Clobber::Replace, Resume::Allowed).unwrap_err();
+    let error =
+        PartFile::lock(&folder.output, Links::Followed, Clobber::Replace, Resume::Allowed).unwrap_err();
     let Failure::LocalFile { source, .. } = error else { panic!("{error}") };
     assert_eq!(source.to_string(), "it is a symbolic link; remove it");
     assert_eq!(folder.names(), before);

@@ -1,14 +1,15 @@
-//! The command line of `dtclient`, parsed into checked types.
+//! Downloads: the four arguments of the main form, and `dtclient get`.
 
 use std::ffi::{OsStr, OsString};
-use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Parser;
-use dtcli::{count, duration, rate, switch, timeout};
+use dtcli::switch;
 use dtcore::{Checksum, Engine, ProtocolChoice, ServerAddress, StreamCount};
+
+use super::Common;
+use super::place::{RemotePlace, remote_place};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,35 +30,75 @@ Exit codes:
   6 digest mismatch          129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM
   7 disk full, file too big";
 
-/// Downloads a file from dtserver over parallel streams, and verifies it.
+/// Downloads a file from dtserver over parallel streams, and verifies it. Other commands: get, put, stat.
 #[derive(Parser, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Args {
     /// The server, as HOST or HOST:PORT; the default port is 9000
     #[arg(value_name = "ADDRESS")]
-    pub(crate) address: ServerAddress,
+    address: ServerAddress,
 
     /// Number of parallel streams, 1 to 255
     #[arg(value_name = "STREAMS", allow_negative_numbers = true)]
-    pub(crate) streams: StreamCount,
+    streams: StreamCount,
 
     /// Name of the file on the server
     #[arg(value_name = "FILE")]
-    pub(crate) file: OsString,
+    file: OsString,
 
     /// The output file, or a directory for it; "-" is standard output [default: FILE's name, in the current directory]
     #[arg(value_name = "OUTPUT")]
     output: Option<PathBuf>,
 
-    /// Print errors only
-    #[arg(short, long, env = "DT_QUIET", value_parser = switch, conflicts_with = "verbose")]
-    quiet: bool,
+    #[command(flatten)]
+    options: FetchOptions,
 
-    /// Print more details
-    #[arg(short, long, env = "DT_VERBOSE", value_parser = switch)]
-    verbose: bool,
+    #[command(flatten)]
+    common: Common,
+}
 
+const GET_EXAMPLES: &str = "\
+Examples:
+  dtclient get files.example:/isos/debian.iso
+  dtclient get -s 16 -o /srv/isos/ files.example:9000/isos/a.iso files.example:9000/isos/b.iso
+  dtclient get dt://192.0.2.7/backup.tar -o - | tar x
+
+A PLACE is HOST:/PATH, HOST:PORT/PATH or dt://HOST[:PORT]/PATH. Exit codes are those of 'dtclient --help'.";
+
+/// Downloads files from dtserver, one after the other, and verifies them.
+#[derive(Parser, Debug)]
+#[command(name = "dtclient get", version, after_help = GET_EXAMPLES, max_term_width = 100)]
+pub(crate) struct GetArgs {
+    /// The files on servers
+    #[arg(value_name = "PLACE", required = true, value_parser = remote_place)]
+    places: Vec<RemotePlace>,
+
+    /// The output file, or a directory for it; "-" is standard output [default: the name in PLACE, in the current directory]
+    #[arg(short, long, value_name = "OUTPUT", env = "DT_OUTPUT")]
+    output: Option<PathBuf>,
+
+    /// Number of parallel streams, 1 to 255
+    #[arg(
+        short,
+        long,
+        value_name = "STREAMS",
+        env = "DT_STREAMS",
+        default_value = "8",
+        allow_negative_numbers = true
+    )]
+    streams: StreamCount,
+
+    #[command(flatten)]
+    options: FetchOptions,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// How a file is downloaded.
+#[derive(clap::Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub(crate) struct FetchOptions {
     /// Fail if the output exists, instead of replacing it
     #[arg(long, env = "DT_NO_CLOBBER", value_parser = switch)]
     pub(crate) no_clobber: bool,
@@ -78,10 +119,6 @@ pub(crate) struct Args {
     #[arg(long, env = "DT_NO_GROWTH", value_parser = switch)]
     pub(crate) no_growth: bool,
 
-    /// Print events on standard output, one JSON object per line
-    #[arg(long, env = "DT_JSON", value_parser = switch)]
-    pub(crate) json: bool,
-
     /// The protocol to use: auto, 1 or 2
     #[arg(long, env = "DT_PROTOCOL", value_name = "PROTOCOL", default_value = "auto", value_parser = protocol)]
     pub(crate) protocol: ProtocolChoice,
@@ -101,34 +138,17 @@ pub(crate) struct Args {
     /// How the output is written: auto, map or write
     #[arg(long, env = "DT_ENGINE", value_name = "ENGINE", default_value_t)]
     pub(crate) engine: Engine,
-
-    /// Maximum rate of all streams together, in bytes per second: 500K, 2M, 1.5MiB
-    #[arg(long, env = "DT_LIMIT_RATE", value_name = "RATE", value_parser = rate, allow_negative_numbers = true)]
-    pub(crate) limit_rate: Option<NonZeroU64>,
-
-    /// How many times in a row reconnecting may fail on all streams [default: 10]
-    #[arg(long, env = "DT_RETRIES", value_name = "N", value_parser = count, allow_negative_numbers = true)]
-    pub(crate) retries: Option<u32>,
-
-    /// How long to keep trying without progress, from the start on, in place of --retries; 0 is without limit
-    #[arg(long, env = "DT_RETRY_TIME", value_name = "DUR", value_parser = duration, allow_negative_numbers = true)]
-    pub(crate) retry_time: Option<Duration>,
-
-    /// Timeout for establishing a connection
-    #[arg(long, env = "DT_CONNECT_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = timeout, allow_negative_numbers = true)]
-    pub(crate) connect_timeout: Duration,
-
-    /// Timeout for receiving data [default: 60s; 1h for the answer with --protocol 1, where the server hashes the file first]
-    #[arg(long, env = "DT_STALL_TIMEOUT", value_name = "DUR", value_parser = timeout, allow_negative_numbers = true)]
-    pub(crate) stall_timeout: Option<Duration>,
 }
 
-/// How much is printed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Verbosity {
-    Quiet,
-    Normal,
-    Verbose,
+/// One file to download.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetch {
+    pub(crate) server: ServerAddress,
+    pub(crate) streams: StreamCount,
+    pub(crate) file: OsString,
+    output: Option<PathBuf>,
+    pub(crate) options: FetchOptions,
+    pub(crate) common: Common,
 }
 
 /// Parses the name of a protocol.
@@ -142,26 +162,51 @@ fn protocol(text: &str) -> Result<ProtocolChoice, String> {
 }
 
 impl Args {
+    pub(crate) fn fetch(self) -> Fetch {
+        let Self { address, streams, file, output, options, common } = self;
+        Fetch { server: address, streams, file, output, options, common }
+    }
+}
+
+impl GetArgs {
+    /// The files, in order.
+    ///
+    /// # Errors
+    /// Several have one output.
+    pub(crate) fn fetches(self) -> Result<Vec<Fetch>, String> {
+        let Self { places, output, streams, options, common } = self;
+        let is_one_file = output.as_ref().is_some_and(|output| !is_directory(output));
+        if places.len() > 1 && is_one_file {
+            return Err("several files need a directory as '--output'".to_owned());
+        }
+        let fetch = |place: RemotePlace| Fetch {
+            server: place.server,
+            streams,
+            file: place.path,
+            output: output.clone(),
+            options: options.clone(),
+            common: common.clone(),
+        };
+        Ok(places.into_iter().map(fetch).collect())
+    }
+}
+
+/// Whether a file gets its own name below `output`.
+fn is_directory(output: &std::path::Path) -> bool {
+    output.is_dir() || output.as_os_str().as_bytes().ends_with(b"/")
+}
+
+impl Fetch {
     /// The output; `None` if it is a directory, and the remote file has no name of its own.
-    pub(crate) fn output(&self) -> Option<PathBuf> {
+    pub(crate) fn target(&self) -> Option<PathBuf> {
         let name = || {
             let name = self.file.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             (!matches!(name, b"" | b"." | b"..")).then(|| OsStr::from_bytes(name))
         };
         match &self.output {
             None => name().map(PathBuf::from),
-            Some(output) if output.is_dir() || output.as_os_str().as_bytes().ends_with(b"/") => {
-                name().map(|name| output.join(name))
-            }
+            Some(output) if is_directory(output) => name().map(|name| output.join(name)),
             Some(output) => Some(output.clone()),
-        }
-    }
-
-    pub(crate) fn verbosity(&self) -> Verbosity {
-        match (self.quiet, self.verbose) {
-            (true, _) => Verbosity::Quiet,
-            (false, true) => Verbosity::Verbose,
-            (false, false) => Verbosity::Normal,
         }
     }
 }
@@ -169,11 +214,13 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Verbosity;
     use clap::CommandFactory;
 
     #[test]
     fn command_line_is_consistent() {
         Args::command().debug_assert();
+        GetArgs::command().debug_assert();
     }
 
     #[test]
@@ -194,7 +241,7 @@ mod tests {
             ("..", Some(directory), None),
         ] {
             let line = ["dtclient", "host", "8", file].into_iter().chain(output);
-            assert_eq!(Args::try_parse_from(line).unwrap().output(), expected, "{file} {output:?}");
+            assert_eq!(Args::try_parse_from(line).unwrap().fetch().target(), expected, "{file} {output:?}");
         }
     }
 
@@ -203,7 +250,7 @@ mod tests {
         let args = Args::try_parse_from(["dtclient", "host:9000", "8", "remote/path", "out.bin"]).unwrap();
         assert_eq!(args.address.to_string(), "host:9000");
         assert_eq!(args.streams.value(), 8);
-        assert_eq!((args.engine, args.protocol), (Engine::Auto, ProtocolChoice::Auto));
-        assert_eq!(args.verbosity(), Verbosity::Normal);
+        assert_eq!((args.options.engine, args.options.protocol), (Engine::Auto, ProtocolChoice::Auto));
+        assert_eq!(args.common.verbosity(), Verbosity::Normal);
     }
 }

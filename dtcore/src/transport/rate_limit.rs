@@ -1,4 +1,4 @@
-//! The limit of the rate at which data may be received, by one transfer or several together.
+//! The limit of the rate at which data is received or sent, by one transfer or several together.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl RateLimit {
         Self { bucket: Arc::new(Lock::new(TokenBucket::new(bytes_per_second))), started: Instant::now() }
     }
 
-    /// Waits until data may be received, and returns how many bytes, at least one.
+    /// Waits until data may be moved, and returns how many bytes, at least one.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -45,13 +45,13 @@ impl RateLimit {
         }
     }
 
-    /// Returns what was allowed and not received.
-    pub(crate) fn give_back(&self, allowed: usize, received: usize) {
-        self.bucket.lock().give_back(allowed.saturating_sub(received));
+    /// Returns what was allowed and not moved.
+    pub(crate) fn give_back(&self, allowed: usize, moved: usize) {
+        self.bucket.lock().give_back(allowed.saturating_sub(moved));
     }
 }
 
-/// A bucket that fills at a constant rate, and from which bytes are taken before they are received.
+/// A bucket that fills at a constant rate, and from which bytes are taken before they are moved.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
     rate: NonZeroU64,
@@ -83,7 +83,7 @@ impl TokenBucket {
         Ok(to_usize(taken))
     }
 
-    /// Returns what was taken and not received.
+    /// Returns what was taken and not moved.
     pub(crate) fn give_back(&mut self, n: usize) {
         self.tokens = self.tokens.saturating_add(to_u64(n)).min(self.capacity());
     }

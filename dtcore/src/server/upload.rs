@@ -1,0 +1,311 @@
+//! `PUT <name>` with an upgrade: a session in which the client sends a file, and the server drives.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use super::ServerContext;
+use super::admission::{Permit, client_key};
+use super::auth::{Action, AuthorizeRequest};
+use super::body::read_body;
+use super::download::admit;
+use super::event::{Direction, ServerEvent, TransferFailure};
+use super::open::authorize;
+use super::refusal::Refusal;
+use super::request::{Next, RequestContext, wants_stream};
+use super::uploads::Upload;
+use crate::backend::fs::Place;
+use crate::event;
+use crate::failure::Failure;
+use crate::proto::v2::{ReceiverFailure, UploadRequest};
+use crate::proto::{Marking, TARGET_HEADER, Target};
+use crate::receive::{
+    self, AcceptedSource, AcceptedStreams, ComputeMd5, Offered, RemoteName, Settings, Verification,
+};
+use crate::schedule::RetryLimit;
+use crate::sink::{
+    Attributes, Clobber, Durability, Engine, Output, Resume, Sink, SourceIdentity, is_sidecar_name,
+};
+
+/// How many rounds of lost connections an upload survives without progress; in each the client is awaited for the session expiry.
+const RETRIES: u32 = 2;
+
+/// What is received, and where it goes.
+struct Incomplete {
+    place: Place,
+    sink: Sink,
+    offered: Offered,
+    settings: Settings,
+    permit: Permit,
+}
+
+pub(crate) async fn answer(
+    context: &Arc<ServerContext>,
+    request_context: &RequestContext,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let Some(policy) = &context.options.uploads else {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "uploads are not permitted"));
+    };
+    let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
+    // The last one is decoded.
+    let name = Target::names(&request_context.target, marking).pop().unwrap_or_default().into_owned();
+    if !wants_stream(&request) {
+        return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "an upload needs 'Upgrade: dt2'"));
+    }
+    let body = read_body(request, context.options.request_timeout).await?;
+    let wanted = UploadRequest::decode(&body)
+        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let size = wanted.offer.manifest.size();
+    if size > policy.largest() {
+        let reason = format!("the largest upload is {} bytes", policy.largest());
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
+    }
+    let peer = request_context.peer;
+    let path = relative(&name);
+    authorize(context, AuthorizeRequest { peer, action: Action::Upload, path: path.clone() }).await?;
+    let permit = admit(context, peer.ip())?;
+    let places = context.limits.stream_places(peer.ip()).ok_or_else(|| Refusal::busy("too many streams"))?;
+    let clobber = if wanted.options.overwrite && policy.allows_overwriting() {
+        Clobber::Replace
+    } else {
+        Clobber::Refuse
+    };
+    let resume = if wanted.options.restart { Resume::Refused } else { Resume::Allowed };
+    let (place, sink) = prepared(context, peer, &name, clobber, resume, size).await?;
+    let path = place.relative().to_owned();
+    let upload = Arc::new(Upload::new(
+        (wanted.offer.session, wanted.offer.secret.clone()),
+        context.next_transfer(),
+        AcceptedStreams::new(wanted.offer.manifest, wanted.streams),
+        client_key(peer.ip()),
+        path.clone(),
+        context.tasks().draining.child_token(),
+    ));
+    if context.sessions.contains(upload.id) || !context.uploads.insert(&upload) {
+        return Err(Refusal::new(StatusCode::CONFLICT, "the number of the session is in use"));
+    }
+    context.emit(ServerEvent::TransferStarted {
+        transfer: upload.transfer,
+        direction: Direction::Upload,
+        protocol: 2,
+        peer,
+        path,
+        size,
+        streams: wanted.streams,
+        port: context.local_addr.port(),
+    });
+    let (offered, settings) = (offered(&wanted, &name), settings(context, &wanted));
+    let incomplete = Incomplete { place, sink, offered, settings, permit };
+    context.tasks().tracker.spawn(run(Arc::clone(context), Arc::clone(&upload), peer, incomplete));
+    Ok(request_context.switch(Next::Upload(upload, places)))
+}
+
+/// Opens the place of a file, and what an earlier upload has left there.
+async fn prepared(
+    context: &Arc<ServerContext>,
+    peer: SocketAddr,
+    name: &[u8],
+    clobber: Clobber,
+    resume: Resume,
+    size: u64,
+) -> Result<(Place, Sink), Refusal> {
+    for is_second in [false, true] {
+        let (root, name) = (Arc::clone(&context.upload_root), name.to_owned());
+        let opening = spawn_blocking(move || {
+            let place = root.place(&name)?;
+            if is_sidecar_name(place.name().as_encoded_bytes()) {
+                return Ok((
+                    place,
+                    Err(Refusal::new(StatusCode::FORBIDDEN, "names of partial files are reserved")),
+                ));
+            }
+            let sink = Sink::open(Output::Confined(place.path()), clobber, resume)
+                .and_then(|sink| sink.ensure_space(size).map(|()| sink));
+            Ok::<_, Refusal>((place, sink.map_err(|failure| refusal(&failure))))
+        });
+        let opened = opening.await.map_err(|_| Refusal::busy("the server is shutting down"))?;
+        let (place, sink) = opened?;
+        match sink {
+            Ok(sink) => return Ok((place, sink)),
+            Err(refusal) if refusal.status == StatusCode::LOCKED && !is_second => {
+                let client = client_key(peer.ip());
+                if !context.uploads.replace_abandoned(client, place.relative()).await {
+                    return Err(refusal);
+                }
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Err(Refusal::new(StatusCode::LOCKED, IN_USE))
+}
+
+const IN_USE: &str = "another upload writes it";
+
+/// The name as the hook for authorisation sees it.
+fn relative(name: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    super::open::normalized(Path::new(std::ffi::OsStr::from_bytes(name)))
+}
+
+fn offered(wanted: &UploadRequest, name: &[u8]) -> Offered {
+    let offer = &wanted.offer;
+    Offered {
+        identity: SourceIdentity {
+            manifest: offer.manifest,
+            modified: offer.modified,
+            version: offer.version,
+            remote: SourceIdentity::remote("upload", name),
+        },
+        digests: None,
+        known: Vec::new(),
+        pushed: None,
+        attributes: Attributes {
+            modified: Some(offer.modified).filter(|_| !wanted.options.now),
+            mode: offer.mode,
+        },
+    }
+}
+
+fn settings(context: &ServerContext, wanted: &UploadRequest) -> Settings {
+    Settings {
+        streams: wanted.streams,
+        md5: ComputeMd5::No,
+        verification: Verification::On,
+        checksum: None,
+        engine: Engine::Auto,
+        durability: if wanted.options.sync { Durability::Synced } else { Durability::Cached },
+        rate_limit: None,
+        is_sender_limited: wanted.options.limited,
+        retries: RetryLimit::rounds(RETRIES),
+        stall_timeout: context.options.stall_timeout,
+        answer_timeout: context.options.idle_timeout,
+    }
+}
+
+/// Receives the file, and reports to its sender and the observers how that ended.
+async fn run(context: Arc<ServerContext>, upload: Arc<Upload>, peer: SocketAddr, incomplete: Incomplete) {
+    let started = Instant::now();
+    let Incomplete { place, sink, offered, settings, permit } = incomplete;
+    let size = offered.identity.manifest.size();
+    let name =
+        RemoteName { peer: peer.ip().to_string(), file: place.relative().to_string_lossy().into_owned() };
+    let source = AcceptedSource::new(name, Arc::clone(&upload.streams), context.options.session_expiry);
+    // Nobody observes it from here; the sender counts what it sends.
+    let (events, _) = event::channel();
+    let received =
+        receive::run(source, offered, sink, settings, events, started, upload.cancel.clone()).await;
+    let path = place.relative().to_owned();
+    drop(place);
+    upload.released.cancel();
+    let bytes = received.as_ref().map_or(0, |report| report.received);
+    let is_draining = context.tasks().draining.is_cancelled();
+    let conclusion = match &received {
+        Ok(_) => Ok(()),
+        Err(Failure::Cancelled) if is_draining => {
+            Err((ReceiverFailure::ShuttingDown, "the server is shutting down".to_owned()))
+        }
+        Err(Failure::Cancelled) => {
+            Err((ReceiverFailure::InUse, "another upload has taken its place".to_owned()))
+        }
+        Err(failure) => Err(described(failure)),
+    };
+    drop(permit);
+    let (transfer, elapsed, direction) = (upload.transfer, started.elapsed(), Direction::Upload);
+    context.emit(match &conclusion {
+        Ok(()) => ServerEvent::TransferFinished { transfer, direction, peer, path, size, bytes, elapsed },
+        Err((failure, _)) => {
+            let reason = match failure {
+                ReceiverFailure::ShuttingDown => TransferFailure::ShutDown,
+                ReceiverFailure::DiskFull => TransferFailure::DiskFull,
+                ReceiverFailure::SourceChanged => TransferFailure::SourceChanged,
+                ReceiverFailure::TimedOut => TransferFailure::ClientLeft,
+                ReceiverFailure::Other
+                | ReceiverFailure::Exists
+                | ReceiverFailure::InUse
+                | ReceiverFailure::Corrupt
+                | ReceiverFailure::SourceReplaced => TransferFailure::NotStored,
+            };
+            ServerEvent::TransferFailed { transfer, direction, peer, path, size, bytes, elapsed, reason }
+        }
+    });
+    upload.streams.conclude(&conclusion).await;
+    // A sender that has lost its connections asks again.
+    tokio::select! {
+        () = sleep(context.options.session_expiry) => {}
+        () = context.tasks().draining.cancelled() => {}
+    }
+    context.uploads.remove(upload.id);
+}
+
+/// A failure for its sender, which does not learn where the file was to be stored.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others are not about the file, and say all there is to say"
+)]
+fn described(failure: &Failure) -> (ReceiverFailure, String) {
+    let of_io = |action: &str, source: &io::Error| {
+        let text = source.to_string().to_lowercase();
+        format!("cannot {action} it: {}", text.split(" (os error").next().unwrap_or_default())
+    };
+    match failure {
+        Failure::DiskFull { lacking, needed, .. } => {
+            let needed = if *needed > 0 { format!(": {needed} bytes needed") } else { String::new() };
+            (ReceiverFailure::DiskFull, format!("{lacking}{needed}"))
+        }
+        Failure::TooLarge { .. } => {
+            (ReceiverFailure::DiskFull, "larger than its file system allows".to_owned())
+        }
+        Failure::OutputExists { .. } => (ReceiverFailure::Exists, "there is such a file".to_owned()),
+        Failure::OutputInUse { .. } => (ReceiverFailure::InUse, IN_USE.to_owned()),
+        Failure::LocalFile { action, source, .. } | Failure::System { action, source } => {
+            (ReceiverFailure::Other, of_io(action, source))
+        }
+        Failure::SourceChanged { .. } => {
+            (ReceiverFailure::SourceChanged, "the file changed during the transfer".to_owned())
+        }
+        Failure::SourceReplaced { .. } => {
+            (ReceiverFailure::SourceReplaced, "it has saved data of another version".to_owned())
+        }
+        Failure::DigestMismatch { .. } | Failure::CorruptBlock { .. } => {
+            (ReceiverFailure::Corrupt, "the bytes do not match their digests".to_owned())
+        }
+        Failure::TimedOut { .. } | Failure::ConnectionLost { .. } => {
+            (ReceiverFailure::TimedOut, "nothing arrived for too long".to_owned())
+        }
+        failure => (ReceiverFailure::Other, failure.to_string()),
+    }
+}
+
+/// The answer where a file cannot be received from the start.
+fn refusal(failure: &Failure) -> Refusal {
+    let (kind, reason) = described(failure);
+    let status = match (kind, failure) {
+        (_, Failure::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+        (ReceiverFailure::DiskFull, _) => StatusCode::INSUFFICIENT_STORAGE,
+        (ReceiverFailure::Exists, _) => StatusCode::PRECONDITION_FAILED,
+        (ReceiverFailure::InUse, _) => StatusCode::LOCKED,
+        (_, Failure::LocalFile { source, .. })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            StatusCode::FORBIDDEN
+        }
+        (_, Failure::LocalFile { source, .. }) if source.kind() == io::ErrorKind::IsADirectory => {
+            StatusCode::NOT_FOUND
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Refusal::new(status, reason)
+}
