@@ -9,7 +9,7 @@ use dtcli::StandardOutput;
 use dtcore::{Event, Outage, Progress, Report, UploadReport};
 use serde_json::{Value, json};
 
-use crate::transfer::Done;
+use crate::running::Done;
 
 /// The version of the objects.
 const VERSION: u32 = 1;

@@ -8,6 +8,7 @@ mod json;
 mod progress;
 mod progress_line;
 mod resume;
+mod running;
 mod start;
 mod stat;
 mod summary;

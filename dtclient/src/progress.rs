@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::args::Verbosity;
 use crate::progress_line::{ProgressLine, SILENCE, retrying};
+use crate::running::Done;
 use crate::summary::{sent, summary};
-use crate::transfer::Done;
 use crate::units::{bytes, count, float, percent};
 
 /// How often a plain line is printed without a bar.

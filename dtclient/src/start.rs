@@ -7,7 +7,7 @@ use dtcli::StandardOutput;
 use crate::args::{Common, Fetch, Put};
 use crate::exit::Failure;
 use crate::progress::View;
-use crate::transfer::{Done, Running};
+use crate::running::{Done, Running};
 
 /// A transfer that can be started.
 pub(crate) trait Start {

@@ -1,15 +1,15 @@
 //! Runs a transfer: shows its events, and ends it on a signal.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use dtcli::Signals;
-use dtcore::{CancelHandle, ErrorKind, Event, Events, Report, Transfer, TransferError, UploadReport};
+use dtcore::{ErrorKind, Event, Events, TransferError};
 use tokio::time::{interval, sleep, timeout};
 
 use crate::exit::Failure;
 use crate::json::EventPrinter;
 use crate::progress::{Display, Resumable};
+use crate::running::{Done, Running};
 use crate::start::Start;
 
 /// How long a cancelled transfer may clean up before a second signal counts.
@@ -23,26 +23,6 @@ const DISPLAY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the last events of a transfer are awaited.
 const LAST_EVENTS_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// What a transfer has done.
-pub(crate) enum Done {
-    Fetched(Report),
-    Sent(UploadReport),
-}
-
-/// A transfer, whatever its output.
-pub(crate) struct Running {
-    outcome: Pin<Box<dyn Future<Output = Result<Done, TransferError>>>>,
-    events: Option<Events>,
-    cancel: CancelHandle,
-}
-
-impl Running {
-    pub(crate) fn new<T: 'static>(mut transfer: Transfer<T>, report: fn(T) -> Done) -> Self {
-        let (events, cancel) = (transfer.take_events(), transfer.cancel_handle());
-        Self { outcome: Box::pin(async move { transfer.await.map(report) }), events, cancel }
-    }
-}
 
 /// Runs the transfer; when it fails, `resumable` says what it leaves to resume.
 pub(crate) async fn run(

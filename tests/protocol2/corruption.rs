@@ -247,7 +247,9 @@ fn damaged_answer_never_leads_to_wrong_bytes() {
     for at in (0..420).step_by(7) {
         let proxy = Proxy::start(server.addr, move |connection| match connection.carries {
             Carries::Request => Fate::fine().flips(at),
-            Carries::First | Carries::Stream | Carries::Upgraded | Carries::Legacy => Fate::fine(),
+            Carries::First | Carries::Stream | Carries::Upgraded | Carries::Upload | Carries::Legacy => {
+                Fate::fine()
+            }
         });
         let run = fetch(proxy.addr, 2, &workspace);
         let options = ["--stall-timeout", "1s", "--connect-timeout", "1s", "--retries", "1", "--no-resume"];

@@ -192,7 +192,9 @@ fn ending_in_the_proof(scene: &Scene, ending: Ending) -> (Proxy, u64) {
     let after = after + bytes.end - bytes.start;
     let proxy = Proxy::start(scene.server.addr, move |connection| match connection.carries {
         Carries::First => Fate::fine().ends(after, ending),
-        Carries::Request | Carries::Stream | Carries::Upgraded | Carries::Legacy => Fate::fine(),
+        Carries::Request | Carries::Stream | Carries::Upgraded | Carries::Upload | Carries::Legacy => {
+            Fate::fine()
+        }
     });
     (proxy, after)
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::ServerContext;
 use super::admission::Permit;
 use super::event::{ServerEvent, TransferId};
-use super::uploads::Upload;
+use super::uploads::IncomingUpload;
 use crate::proto::v2::{ErrorCode, HELLO_LEN, Hello};
 use crate::send::{Opening, Places, Session, StreamGuard, StreamRefusal, refuse, serve_stream};
 use crate::transport::Connection;
@@ -60,7 +60,7 @@ pub(crate) async fn run(
 }
 
 /// The upload that a hello names.
-fn upload_of(context: &ServerContext, bytes: &[u8; HELLO_LEN]) -> Option<(Arc<Upload>, Hello)> {
+fn upload_of(context: &ServerContext, bytes: &[u8; HELLO_LEN]) -> Option<(Arc<IncomingUpload>, Hello)> {
     let hello = Hello::decode(bytes)?;
     context.uploads.find(&hello).map(|upload| (upload, hello))
 }
@@ -68,7 +68,7 @@ fn upload_of(context: &ServerContext, bytes: &[u8; HELLO_LEN]) -> Option<(Arc<Up
 /// Gives a connection to an upload, if there is a place for it.
 async fn join(
     context: Arc<ServerContext>,
-    upload: Arc<Upload>,
+    upload: Arc<IncomingUpload>,
     hello: Hello,
     connection: Connection,
     early: Bytes,
@@ -85,7 +85,7 @@ async fn join(
 /// Gives a connection to the stream of an upload.
 pub(crate) async fn arrive(
     context: &ServerContext,
-    upload: &Upload,
+    upload: &IncomingUpload,
     stream: u8,
     connection: Connection,
     early: Bytes,

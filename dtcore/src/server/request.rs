@@ -11,7 +11,7 @@ use http_body_util::Full;
 use tokio::net::TcpStream;
 
 use super::admission::Permit;
-use super::uploads::Upload;
+use super::uploads::IncomingUpload;
 use crate::proto::v2;
 use crate::send::{Places, StreamGuard};
 use crate::sync::Lock;
@@ -35,7 +35,7 @@ pub(crate) enum Next {
     /// This stream, on which the offer is sent, and what may be sent with it.
     Stream(StreamGuard, v2::Push),
     /// The first stream of an upload.
-    Upload(Arc<Upload>, Places),
+    Upload(Arc<IncomingUpload>, Places),
 }
 
 impl RequestContext {

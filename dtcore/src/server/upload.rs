@@ -22,8 +22,8 @@ use super::event::{Direction, ServerEvent, TransferFailure};
 use super::open::authorize;
 use super::refusal::Refusal;
 use super::request::{Next, RequestContext, wants_stream};
-use super::uploads::Upload;
-use crate::backend::fs::Place;
+use super::uploads::IncomingUpload;
+use crate::backend::fs::UploadPlace;
 use crate::event;
 use crate::failure::Failure;
 use crate::proto::v2::{ReceiverFailure, UploadRequest};
@@ -41,7 +41,7 @@ const RETRIES: u32 = 2;
 
 /// What is received, and where it goes.
 struct Incomplete {
-    place: Place,
+    place: UploadPlace,
     sink: Sink,
     offered: Offered,
     settings: Settings,
@@ -83,7 +83,7 @@ pub(crate) async fn answer(
     let resume = if wanted.options.restart { Resume::Refused } else { Resume::Allowed };
     let (place, sink) = prepared(context, peer, &name, clobber, resume, size).await?;
     let path = place.relative().to_owned();
-    let upload = Arc::new(Upload::new(
+    let upload = Arc::new(IncomingUpload::new(
         (wanted.offer.session, wanted.offer.secret.clone()),
         context.next_transfer(),
         AcceptedStreams::new(wanted.offer.manifest, wanted.streams),
@@ -118,7 +118,7 @@ async fn prepared(
     clobber: Clobber,
     resume: Resume,
     size: u64,
-) -> Result<(Place, Sink), Refusal> {
+) -> Result<(UploadPlace, Sink), Refusal> {
     for is_second in [false, true] {
         let (root, name) = (Arc::clone(&context.upload_root), name.to_owned());
         let opening = spawn_blocking(move || {
@@ -193,7 +193,12 @@ fn settings(context: &ServerContext, wanted: &UploadRequest) -> Settings {
 }
 
 /// Receives the file, and reports to its sender and the observers how that ended.
-async fn run(context: Arc<ServerContext>, upload: Arc<Upload>, peer: SocketAddr, incomplete: Incomplete) {
+async fn run(
+    context: Arc<ServerContext>,
+    upload: Arc<IncomingUpload>,
+    peer: SocketAddr,
+    incomplete: Incomplete,
+) {
     let started = Instant::now();
     let Incomplete { place, sink, offered, settings, permit } = incomplete;
     let size = offered.identity.manifest.size();

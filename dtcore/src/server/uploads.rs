@@ -22,7 +22,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One upload.
 #[derive(Debug)]
-pub(crate) struct Upload {
+pub(crate) struct IncomingUpload {
     pub(crate) id: SessionId,
     pub(crate) secret: Secret,
     pub(crate) transfer: TransferId,
@@ -38,7 +38,7 @@ pub(crate) struct Upload {
     n_open: Arc<AtomicUsize>,
 }
 
-impl Upload {
+impl IncomingUpload {
     pub(crate) fn new(
         (id, secret): (SessionId, Secret),
         transfer: TransferId,
@@ -83,11 +83,11 @@ impl Drop for OpenConnection {
 
 /// The uploads of a server.
 #[derive(Debug, Default)]
-pub(crate) struct Uploads(Lock<HashMap<SessionId, Arc<Upload>>>);
+pub(crate) struct Uploads(Lock<HashMap<SessionId, Arc<IncomingUpload>>>);
 
 impl Uploads {
     /// Adds an upload; `false` if its number is in use.
-    pub(crate) fn insert(&self, upload: &Arc<Upload>) -> bool {
+    pub(crate) fn insert(&self, upload: &Arc<IncomingUpload>) -> bool {
         let mut all = self.0.lock();
         if all.contains_key(&upload.id) {
             return false;
@@ -101,7 +101,7 @@ impl Uploads {
     }
 
     /// The upload that a hello names with the right secret.
-    pub(crate) fn find(&self, hello: &Hello) -> Option<Arc<Upload>> {
+    pub(crate) fn find(&self, hello: &Hello) -> Option<Arc<IncomingUpload>> {
         let upload = self.0.lock().get(&hello.session).map(Arc::clone)?;
         (upload.secret == hello.secret).then_some(upload)
     }

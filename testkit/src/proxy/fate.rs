@@ -13,6 +13,8 @@ pub enum Carries {
     Stream,
     /// A stream that began with an upgrade of a `GET`.
     Upgraded,
+    /// The first stream of an upload, on the connection of its request.
+    Upload,
     /// A stream of protocol 1, on the port that the answer named.
     Legacy,
 }

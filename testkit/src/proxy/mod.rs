@@ -107,7 +107,9 @@ impl Proxy {
     ) -> Self {
         Self::start(server, move |connection| match connection.carries {
             Carries::Request => Fate::fine(),
-            Carries::First | Carries::Stream | Carries::Upgraded | Carries::Legacy => plan(connection),
+            Carries::First | Carries::Stream | Carries::Upgraded | Carries::Upload | Carries::Legacy => {
+                plan(connection)
+            }
         })
     }
 
@@ -258,6 +260,8 @@ impl Shared {
             if head.starts_with(b"POST ") {
                 let offer = self.read_offer(&mut server);
                 self.carry(client, server, offer, Carries::First, 0);
+            } else if head.starts_with(b"PUT ") {
+                self.carry(client, server, vec![], Carries::Upload, 0);
             } else if let Some([stream, _]) = peek(&client) {
                 self.carry(client, server, vec![], Carries::Upgraded, stream);
             }

@@ -135,7 +135,7 @@ impl Pair {
         let mut tracker = match self.carries {
             Carries::Stream | Carries::Upgraded => Some(Tracker::of_hello()),
             Carries::First => Some(Tracker::of_frames()),
-            Carries::Request | Carries::Legacy => None,
+            Carries::Request | Carries::Upload | Carries::Legacy => None,
         };
         let mut buffer = vec![0; 64 << 10];
         while let Some(bytes) = self.read(&self.client, &mut buffer) {
@@ -155,7 +155,7 @@ impl Pair {
         let late = (!self.fate.delay.is_zero()).then(|| Late::start(self, self.fate.delay));
         let frames = match self.carries {
             Carries::First | Carries::Stream | Carries::Upgraded => Some(Tracker::of_frames()),
-            Carries::Request | Carries::Legacy => None,
+            Carries::Request | Carries::Upload | Carries::Legacy => None,
         };
         let mut passage = Passage { passed: 0, frames, own: Pace::default(), pair: self };
         let mut buffer = vec![0; 256 << 10];

@@ -5,5 +5,5 @@ mod place;
 mod root;
 
 pub(crate) use file::SourceFile;
-pub(crate) use place::Place;
+pub(crate) use place::UploadPlace;
 pub(crate) use root::{Root, RootError};

@@ -17,14 +17,14 @@ const MAX_NAME: usize = 4096;
 
 /// A place for a file: a folder below the root, which stays the same whatever becomes of its name, and a name in it.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct UploadPlace {
     folder: OwnedFd,
     name: OsString,
     /// The name relative to the root, without empty parts and dots.
     relative: PathBuf,
 }
 
-impl Place {
+impl UploadPlace {
     /// A path that leads there as long as this exists, even if the folder is renamed or another one gets its name.
     pub(crate) fn path(&self) -> PathBuf {
         Path::new("/proc/self/fd").join(self.folder.as_raw_fd().to_string()).join(&self.name)
@@ -46,7 +46,7 @@ impl Root {
     ///
     /// # Errors
     /// The name leads out of the root, or cannot be that of a file. Nothing is created then.
-    pub(crate) fn place(&self, name: &[u8]) -> Result<Place, OpenError> {
+    pub(crate) fn place(&self, name: &[u8]) -> Result<UploadPlace, OpenError> {
         if name.len() > MAX_NAME {
             return Err(OpenError::TooLong);
         }
@@ -64,7 +64,7 @@ impl Root {
             return Err(OpenError::TooLong);
         }
         let folder = self.folder_at(folders)?;
-        Ok(Place { folder, name: (*name).to_owned(), relative })
+        Ok(UploadPlace { folder, name: (*name).to_owned(), relative })
     }
 
     /// Opens a folder below the root; what is missing on the way is created.

@@ -30,7 +30,7 @@ pub(super) struct Uploading {
     pub(super) session: Arc<Session>,
     pub(super) events: EventSender,
     pub(super) started: Instant,
-    current: Lock<Current>,
+    current: Lock<OpenSession>,
     /// Held by the one stream that requests the session again.
     renewing: AsyncMutex<()>,
     retries: Lock<Retries>,
@@ -44,7 +44,7 @@ pub(super) struct Uploading {
 
 /// Where the session is open.
 #[derive(Debug, Default)]
-struct Current {
+struct OpenSession {
     peer: Option<SocketAddr>,
     route: Option<StreamRoute>,
     /// The connection of the request, until it is used.
@@ -140,7 +140,7 @@ impl Uploading {
         self.has_started.store(true, Ordering::Relaxed);
         let mut current = self.current.lock();
         let route = Some(current.route.unwrap_or(StreamRoute::Direct));
-        *current = Current { peer: Some(peer), route, first: Some(first), epoch: current.epoch + 1 };
+        *current = OpenSession { peer: Some(peer), route, first: Some(first), epoch: current.epoch + 1 };
         Ok(())
     }
 
