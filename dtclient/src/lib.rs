@@ -3,8 +3,10 @@
 //! The transfers are `dtcore`'s; this is the command line, the progress, and the messages.
 
 mod args;
+mod dates;
 mod exit;
 mod json;
+mod list;
 mod progress;
 mod progress_line;
 mod resume;
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
 
-use args::{Args, GetArgs, PutArgs, StatArgs};
+use args::{Args, GetArgs, ListArgs, PutArgs, StatArgs};
 use exit::{Failure, Outcome, USAGE};
 use json::EventPrinter;
 use progress::Resumable;
@@ -32,6 +34,7 @@ pub fn main() -> ExitCode {
     match command.as_ref().and_then(|command| command.to_str()) {
         Some("get") => with_args("dtclient get", |args: GetArgs| Ok(run_all(&args.fetches()?))),
         Some("put") => with_args("dtclient put", |args: PutArgs| Ok(run_all(&args.puts()?))),
+        Some("ls") => with_args("dtclient ls", |args: ListArgs| Ok(list::run(&args))),
         Some("stat") => with_args("dtclient stat", |args: StatArgs| Ok(stat::run(&args))),
         _ => match dtcli::arguments::<Args>() {
             Ok(args) => run_all(&[args.fetch()]),

@@ -1,13 +1,13 @@
 //! `dtclient stat`.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dtcli::{StandardOutput, one_line};
 use dtcore::RemoteFile;
 use serde_json::json;
 
 use crate::args::StatArgs;
+use crate::dates::{date, seconds};
 use crate::exit::{self, Failure};
 use crate::prepare;
 use crate::units::{bytes, count};
@@ -51,22 +51,4 @@ fn print(args: &StatArgs, file: &RemoteFile) -> Result<(), Failure> {
     };
     let mut out = StandardOutput::open().map_err(Failure::StandardOutput)?;
     out.write_all(text.as_bytes()).map_err(Failure::StandardOutput)
-}
-
-/// The time in UTC.
-fn date(time: SystemTime) -> String {
-    // What this cannot format is no date that a file has.
-    let is_date = time.duration_since(UNIX_EPOCH).is_ok_and(|since| since.as_secs() < 253_402_300_800);
-    if is_date {
-        humantime::format_rfc3339_seconds(time).to_string()
-    } else {
-        format!("{} s after 1970", seconds(time))
-    }
-}
-
-fn seconds(time: SystemTime) -> f64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => since.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
-    }
 }

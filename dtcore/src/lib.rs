@@ -122,8 +122,8 @@ mod transport;
 
 #[cfg(feature = "client")]
 pub use client::{
-    ByteStream, CancelHandle, Client, ClientBuilder, Download, InvalidAddress, ProtocolChoice, RemoteFile,
-    ServerAddress, Transfer, Upload,
+    ByteStream, CancelHandle, Client, ClientBuilder, Download, Entry, InvalidAddress, List, ListItem,
+    Listing, ProtocolChoice, RemoteFile, ServerAddress, Transfer, Upload,
 };
 pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 #[cfg(feature = "client")]
@@ -131,6 +131,7 @@ pub use error::{ErrorKind, TransferError};
 #[cfg(feature = "client")]
 pub use event::{Event, Events, Outage, Progress, RecoveryStats, Report, UploadReport};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
+pub use proto::EntryKind;
 #[cfg(feature = "server")]
 pub use send::{StreamFailure, StreamRefusal};
 #[cfg(feature = "server")]

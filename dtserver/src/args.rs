@@ -52,6 +52,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", env = "DT_MAX_UPLOAD_SIZE", value_parser = rate, allow_negative_numbers = true)]
     max_upload_size: Option<NonZeroU64>,
 
+    /// Do not list directories
+    #[arg(long, env = "DT_NO_LIST", value_parser = switch)]
+    no_list: bool,
+
     /// Address to listen on [default: all, IPv6 and IPv4]
     #[arg(long, value_name = "ADDR", env = "DT_BIND")]
     pub(crate) bind: Option<IpAddr>,
@@ -110,6 +114,7 @@ impl Args {
     pub(crate) fn server_options(&self) -> ServerOptions {
         let mut options = ServerOptions::new(&self.root)
             .port(self.port)
+            .listing(!self.no_list)
             .max_streams(self.max_streams)
             .max_transfers(self.max_transfers)
             .transfer_expiry(self.transfer_expiry)

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use dtcore::{ServerEvent, ServerEvents, StreamFailure, StreamRefusal, TransferFailure};
+use dtcore::{Direction, ServerEvent, ServerEvents, StreamFailure, StreamRefusal, TransferFailure};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::level_filters::LevelFilter;
@@ -138,29 +138,53 @@ fn report_untold(n: u64) {
 fn write_one(event: &ServerEvent, n: u64) {
     let times = Some(n).filter(|n| *n > 1);
     match event {
-        ServerEvent::TransferStarted { transfer, protocol, peer, path, size, streams, port, .. } => {
+        ServerEvent::TransferStarted {
+            transfer,
+            direction,
+            protocol,
+            peer,
+            path,
+            size,
+            streams,
+            port,
+            ..
+        } => {
             let (transfer, streams) = (transfer.value(), streams.value());
             let (peer, path) = (peer.to_string(), shown(path));
             let event = "transfer_started";
-            info!(event, transfer, protocol, peer, path, size, streams, port, "transfer started");
+            let direction = direction_of(*direction);
+            info!(event, transfer, direction, protocol, peer, path, size, streams, port, "transfer started");
         }
-        ServerEvent::TransferFinished { transfer, peer, path, size, bytes, elapsed, .. } => {
+        ServerEvent::TransferFinished { transfer, direction, peer, path, size, bytes, elapsed, .. } => {
             let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
             let (event, transfer, outcome) = ("transfer_finished", transfer.value(), "finished");
-            info!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, "transfer finished");
+            let direction = direction_of(*direction);
+            info!(
+                event,
+                transfer, direction, outcome, peer, path, size, bytes, seconds, rate, "transfer finished"
+            );
         }
-        ServerEvent::TransferExpired { transfer, peer, path, size, bytes, elapsed, idle, .. } => {
+        ServerEvent::TransferExpired {
+            transfer, direction, peer, path, size, bytes, elapsed, idle, ..
+        } => {
             let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
             let (event, transfer, outcome) = ("transfer_expired", transfer.value(), "expired");
             let idle = rounded(*idle);
             let text = "transfer expired: no stream was open for too long";
-            warn!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, idle, "{text}");
+            let direction = direction_of(*direction);
+            warn!(
+                event,
+                transfer, direction, outcome, peer, path, size, bytes, seconds, rate, idle, "{text}"
+            );
         }
-        ServerEvent::TransferFailed { transfer, peer, path, size, bytes, elapsed, reason, .. } => {
+        ServerEvent::TransferFailed {
+            transfer, direction, peer, path, size, bytes, elapsed, reason, ..
+        } => {
             let (peer, path, seconds, rate) = ended(peer, path, *bytes, *elapsed);
             let (event, transfer, outcome) = ("transfer_failed", transfer.value(), outcome_of(*reason));
             let text = format!("transfer failed: {reason}");
-            warn!(event, transfer, outcome, peer, path, size, bytes, seconds, rate, "{text}");
+            let direction = direction_of(*direction);
+            warn!(event, transfer, direction, outcome, peer, path, size, bytes, seconds, rate, "{text}");
         }
         ServerEvent::StreamOpened { transfer, stream, peer, .. } => {
             let (transfer, stream, peer) = (transfer.value(), stream.byte(), peer.to_string());
@@ -206,6 +230,13 @@ fn ended(peer: &SocketAddr, path: &Path, bytes: u64, elapsed: Duration) -> (Stri
 /// Seconds with three digits after the point.
 fn rounded(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+fn direction_of(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Download => "download",
+        Direction::Upload => "upload",
+    }
 }
 
 /// How a transfer ended, as one word for programs.

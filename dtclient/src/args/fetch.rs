@@ -30,7 +30,7 @@ Exit codes:
   6 digest mismatch          129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM
   7 disk full, file too big";
 
-/// Downloads a file from dtserver over parallel streams, and verifies it. Other commands: get, put, stat.
+/// Downloads a file from dtserver over parallel streams, and verifies it. Other commands: get, put, ls, stat.
 #[derive(Parser, Debug)]
 #[command(version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Args {

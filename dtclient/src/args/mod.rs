@@ -1,6 +1,7 @@
 //! The command lines of `dtclient`, parsed into checked types.
 
 mod fetch;
+mod list;
 mod place;
 mod put;
 mod stat;
@@ -12,6 +13,7 @@ use dtcli::{count, duration, rate, switch, timeout};
 use dtcore::{Client, ClientBuilder, ServerAddress, TransferError};
 
 pub(crate) use fetch::{Args, Fetch, GetArgs};
+pub(crate) use list::ListArgs;
 pub(crate) use put::{Put, PutArgs};
 pub(crate) use stat::StatArgs;
 

@@ -150,6 +150,30 @@ pub(super) fn parse_upload(server: &str, name: &OsStr, received: &[u8]) -> Resul
     }
 }
 
+/// The error of an answer to the request to list `name` that is no listing; `false` if it is not complete.
+pub(super) fn list_refusal(server: &str, name: &OsStr, received: &[u8]) -> Result<bool, Failure> {
+    if !is_complete(received) {
+        return Ok(false);
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(len)) = head.parse(received) else { return Ok(false) };
+    let (server, name) = (server.to_owned(), name.to_string_lossy().into_owned());
+    let status = head.code.unwrap_or(0);
+    Err(match (status, v1::decode_refusal(received.get(len..).unwrap_or_default())) {
+        (401, _) => Failure::Unauthorized { server },
+        (403, Some(reason)) => Failure::Forbidden { server, name, reason },
+        (404, Some(reason)) => Failure::NotFound { server, name, reason },
+        (status, Some(reason)) => {
+            Failure::Refused { server, status, reason, retry_after: retry_after(head.headers) }
+        }
+        (status, None) => {
+            let phrase = v1::printable(head.reason.unwrap_or_default());
+            Failure::NotDtserver { server, what: format!("it answered with status {status} {phrase}") }
+        }
+    })
+}
+
 /// After how long the server wants to be asked again, if it says so.
 fn retry_after(headers: &[httparse::Header<'_>]) -> Option<Duration> {
     header(headers, "retry-after")?.parse().ok().map(Duration::from_secs)
@@ -185,7 +209,7 @@ pub(super) fn is_complete(received: &[u8]) -> bool {
     }
 }
 
-fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
     let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
     str::from_utf8(found.value).ok().map(str::trim)
 }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::address::ServerAddress;
 use super::control::{AskUpgrade, Control, ServerAnswer};
 use super::download::Download;
+use super::list::List;
 use super::options::{Options, ProtocolChoice};
 use super::runtime::Threads;
 use super::upload::Upload;
@@ -87,6 +88,11 @@ impl Client {
     /// An upload to the file `name`, which is relative to the directory that the server takes uploads in, with or without a leading slash.
     pub fn upload(&self, name: impl Into<OsString>) -> Upload {
         Upload::new(name.into(), self.options.clone(), self.threads.clone())
+    }
+
+    /// A listing of the directory `name`.
+    pub fn list(&self, name: impl Into<OsString>) -> List {
+        List::new(name.into(), self.options.clone(), self.threads.clone())
     }
 
     /// The server.

@@ -12,6 +12,7 @@ mod dialled_source;
 mod download;
 #[cfg(feature = "legacy")]
 mod legacy;
+mod list;
 mod negotiate;
 mod options;
 mod runtime;
@@ -22,6 +23,7 @@ pub use address::{InvalidAddress, ServerAddress};
 pub use client::{Client, ClientBuilder, RemoteFile};
 pub use destination::ByteStream;
 pub use download::Download;
+pub use list::{Entry, List, ListItem, Listing};
 pub use options::ProtocolChoice;
 pub use transfer::{CancelHandle, Transfer};
 pub use upload::Upload;

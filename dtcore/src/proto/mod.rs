@@ -3,11 +3,14 @@
 //! `docs/protocol.md` is the normative text. Every length and number is bounded here, before anybody uses it.
 
 pub(crate) mod http;
+mod listing;
 mod transfer_request;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
 pub(crate) use http::{InvalidRequestLine, MAX_LINE, Marking, RequestLine, Target, is_token};
+pub use listing::EntryKind;
+pub(crate) use listing::{LIST_HEADER, LISTING, ListLine, ListedEntry, MAX_LIST_LINE};
 pub(crate) use transfer_request::TransferRequest;
 
 /// Response header: the file's size in bytes. Protocol 1 itself never reports it; the original client ignores this.

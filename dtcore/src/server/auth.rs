@@ -27,6 +27,8 @@ pub enum Action {
     Download,
     /// Send a file, which is stored under the path.
     Upload,
+    /// List a directory.
+    List,
 }
 
 /// The answer to an [`AuthorizeRequest`].

@@ -13,6 +13,7 @@ mod head;
 mod http;
 #[cfg(feature = "legacy")]
 mod legacy;
+mod list;
 mod listener;
 mod open;
 mod options;

@@ -29,6 +29,7 @@ pub struct ServerOptions {
     address: SocketAddr,
     pub(crate) authorizer: Option<Authorizer>,
     pub(crate) uploads: Option<UploadPolicy>,
+    pub(crate) listing: bool,
     pub(crate) transfer_ports: Option<PortRange>,
     pub(crate) max_connections: NonZeroUsize,
     pub(crate) max_transfers: NonZeroUsize,
@@ -56,6 +57,7 @@ impl Default for ServerOptions {
             address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
             authorizer: None,
             uploads: None,
+            listing: true,
             transfer_ports: None,
             max_connections: n(512),
             max_transfers: n(1024),
@@ -120,6 +122,12 @@ impl ServerOptions {
     /// [`authorize`](Self::authorize) forbids it.
     pub fn uploads(mut self, policy: UploadPolicy) -> Self {
         self.uploads = Some(policy);
+        self
+    }
+
+    /// Whether directories may be listed, which is the default.
+    pub fn listing(mut self, allowed: bool) -> Self {
+        self.listing = allowed;
         self
     }
 

@@ -5,23 +5,33 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 
 use super::ServerContext;
+use super::list::{ChannelBody, wants_listing};
 use super::refusal::Refusal;
 use super::request::{Next, RequestContext, json, wants_stream};
-use super::{download, upload};
+use super::{download, list, upload};
 use crate::proto::{Marking, TARGET_HEADER, Target, v1};
+
+/// The body of an answer: complete, or made as it is sent.
+pub(crate) type AnswerBody = Either<Full<Bytes>, ChannelBody>;
 
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(
     context: &Arc<ServerContext>,
     request_context: &RequestContext,
     request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
+) -> Response<AnswerBody> {
     let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
     let answer = match *request.method() {
+        Method::GET if wants_listing(&request) => {
+            return match list::answer(context, request_context, &request).await {
+                Ok(listing) => listing.map(Either::Right),
+                Err(refusal) => refused(context, request_context, marking, &refusal),
+            };
+        }
         Method::POST => download::answer(context, request_context, request).await,
         Method::PUT if wants_stream(&request) || context.options.uploads.is_some() => {
             upload::answer(context, request_context, request).await
@@ -34,10 +44,20 @@ pub(crate) async fn answer(
         }
         _ => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "only POST is served")),
     };
-    answer.unwrap_or_else(|refusal| {
-        // The last is the decoded one.
-        let name = Target::names(&request_context.target, marking).pop();
-        context.emit_refused(request_context.peer, &refusal, name.as_deref());
-        json(refusal.status, v1::encode_refusal(&refusal.reason))
-    })
+    match answer {
+        Ok(answer) => answer.map(Either::Left),
+        Err(refusal) => refused(context, request_context, marking, &refusal),
+    }
+}
+
+fn refused(
+    context: &ServerContext,
+    request_context: &RequestContext,
+    marking: Marking,
+    refusal: &Refusal,
+) -> Response<AnswerBody> {
+    // The last is the decoded one.
+    let name = Target::names(&request_context.target, marking).pop();
+    context.emit_refused(request_context.peer, refusal, name.as_deref());
+    json(refusal.status, v1::encode_refusal(&refusal.reason)).map(Either::Left)
 }

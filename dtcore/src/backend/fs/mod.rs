@@ -3,7 +3,9 @@
 mod file;
 mod place;
 mod root;
+mod walk;
 
 pub(crate) use file::SourceFile;
 pub(crate) use place::UploadPlace;
 pub(crate) use root::{Root, RootError};
+pub(crate) use walk::{Found, WalkOptions};

@@ -151,7 +151,7 @@ fn resolution(path: &Path) -> ResolveFlags {
 }
 
 /// Opens the file or folder at `place` for reading.
-fn reopen(place: impl AsFd, flags: OFlags) -> rustix::io::Result<File> {
+pub(super) fn reopen(place: impl AsFd, flags: OFlags) -> rustix::io::Result<File> {
     let link = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     rustix::fs::openat(CWD, link, flags, Mode::empty()).map(File::from)
