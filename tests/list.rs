@@ -124,7 +124,7 @@ fn long_listing_can_be_cut_off() {
     assert_eq!(printed(&server, "", &[]).len(), 20_000);
 }
 
-/// An answer that ends early, or is none, is not taken for a listing.
+/// An answer that ends early, or is something else, does not count as a listing.
 #[test]
 fn incomplete_listings_are_errors() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n";

@@ -34,6 +34,9 @@ pub(crate) enum Failure {
     /// The output has to be named after the remote file.
     #[error("FILE has no name that an output could have; name the OUTPUT, or try 'dtclient --help'")]
     NoName,
+    /// A digest is that of a file.
+    #[error("the argument '--checksum' cannot be used with a directory; try 'dtclient --help'")]
+    NoChecksumOfTree,
     /// Both would go to standard output.
     #[error("the argument '--json' cannot be used with standard output as OUTPUT; try 'dtclient --help'")]
     JsonAndOutput,
@@ -69,7 +72,7 @@ pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
         }
         Failure::StandardOutput(_) => (LOCAL_FILE, ErrorKind::LocalFile.code(), None),
         Failure::System { .. } => (1, ErrorKind::System.code(), None),
-        Failure::NoName | Failure::JsonAndOutput => (USAGE, "usage", None),
+        Failure::NoName | Failure::JsonAndOutput | Failure::NoChecksumOfTree => (USAGE, "usage", None),
     };
     let line = match (resumable, failure) {
         (Resumable::Bytes(saved), _) => {

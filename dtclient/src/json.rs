@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use dtcli::StandardOutput;
-use dtcore::{Event, Outage, Progress, Report, UploadReport};
+use dtcore::{Event, FailedEntry, Outage, Progress, Report, TreeReport, UploadReport};
 use serde_json::{Value, json};
 
 use crate::running::Done;
@@ -41,10 +41,17 @@ impl EventPrinter {
     /// # Errors
     /// The one that lost an event, this one or an earlier one.
     pub(crate) fn finished(mut self, done: &Done) -> io::Result<()> {
-        self.print(match done {
+        let last = match done {
             Done::Fetched(report) => of_report(report),
             Done::Sent(report) => of_upload(report),
-        });
+            Done::Tree(report) => {
+                for failure in &report.failures {
+                    self.print(of_failure(failure));
+                }
+                of_tree(report, done.exit_code())
+            }
+        };
+        self.print(last);
         self.lost.map_or(Ok(()), Err)
     }
 
@@ -84,6 +91,27 @@ fn of_report(report: &Report) -> Value {
         "wasted_bytes": report.recovery.wasted_bytes,
         "streams_lost": report.recovery.streams_lost,
     })
+}
+
+fn of_tree(report: &TreeReport, exit: u8) -> Value {
+    json!({
+        "event": "finished",
+        "protocol": 2,
+        "files": report.files,
+        "bytes": report.bytes,
+        "unchanged": report.unchanged,
+        "directories": report.directories,
+        "links": report.links,
+        "skipped": report.skipped,
+        "failed": report.failed,
+        "exit": exit,
+        "seconds": seconds(report.elapsed),
+    })
+}
+
+fn of_failure(failure: &FailedEntry) -> Value {
+    let kind = if failure.is_local { "local_file" } else { "unreadable" };
+    json!({"event": "file_failed", "path": failure.path.to_string_lossy(), "kind": kind, "error": failure.reason})
 }
 
 fn of_upload(report: &UploadReport) -> Value {
@@ -126,30 +154,49 @@ fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
             "reason": reason,
         }),
         Event::Grown { delivered, .. } => {
-            let what = crate::progress::notice(event)?;
+            let what = crate::notices::notice(event)?;
             json!({"event": "notice", "kind": "grown", "delivered": delivered, "what": what})
         }
         Event::InPlace { path, .. } => {
-            let what = crate::progress::notice(event)?;
+            let what = crate::notices::notice(event)?;
             json!({"event": "notice", "kind": "in_place", "part_file": path.to_string_lossy(), "what": what})
         }
         Event::StartedOver { .. } => {
-            json!({"event": "notice", "kind": "started_over", "what": crate::progress::notice(event)?})
+            json!({"event": "notice", "kind": "started_over", "what": crate::notices::notice(event)?})
         }
         Event::StreamsReduced { streams, requested, .. } => json!({
             "event": "notice",
             "kind": "streams_reduced",
             "streams": streams,
             "requested": requested.value(),
-            "what": crate::progress::notice(event)?,
+            "what": crate::notices::notice(event)?,
         }),
         Event::Unlocked => {
             let what = "the file system of the output has no locks";
             json!({"event": "notice", "kind": "unlocked", "what": what})
         }
+        Event::FilesDone { files, .. } => {
+            let files = files.iter();
+            let files: Vec<Value> =
+                files.map(|(path, size)| json!({"path": path.to_string_lossy(), "size": size})).collect();
+            json!({"event": "files_done", "files": files})
+        }
+        Event::EntrySkipped { path, reason, .. } => {
+            json!({"event": "skipped", "path": path.to_string_lossy(), "reason": reason})
+        }
+        Event::Tree(progress) => json!({
+            "event": "progress",
+            "seconds": seconds(progress.elapsed),
+            "files": progress.files,
+            "found_files": progress.found_files,
+            "received": progress.bytes,
+            "found_bytes": progress.found_bytes,
+            "listing": progress.is_listing,
+            "failed": progress.failed,
+        }),
         Event::Publishing => json!({"event": "publishing"}),
         Event::Resumable { bytes, .. } => {
-            let what = crate::progress::notice(event)?;
+            let what = crate::notices::notice(event)?;
             json!({"event": "notice", "kind": "resumable", "bytes": bytes, "what": what})
         }
         _ => return None,

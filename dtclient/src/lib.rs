@@ -7,6 +7,7 @@ mod dates;
 mod exit;
 mod json;
 mod list;
+mod notices;
 mod progress;
 mod progress_line;
 mod resume;
@@ -15,6 +16,7 @@ mod start;
 mod stat;
 mod summary;
 mod transfer;
+mod tree_line;
 mod units;
 
 use std::env;
@@ -96,10 +98,13 @@ fn run_one(runtime: &Runtime, task: &impl Start) -> (u8, bool) {
     let mut resumable = Resumable::Unchanged;
     let result = runtime.block_on(transfer::run(task, &mut printer, &mut resumable));
     let outcome = result.and_then(|done| match printer.take() {
-        Some(printer) => printer.finished(&done).map_err(Failure::StandardOutput),
-        None => Ok(()),
+        Some(printer) => printer.finished(&done).map_err(Failure::StandardOutput).map(|()| done.exit_code()),
+        None => Ok(done.exit_code()),
     });
-    let Err(error) = outcome else { return (0, false) };
+    let error = match outcome {
+        Ok(exit) => return (exit, false),
+        Err(error) => error,
+    };
     let Outcome { exit, code, line } = exit::outcome(&error, &resumable);
     if let Some(printer) = printer.filter(|_| exit != USAGE) {
         printer.failed(exit, code, &line);

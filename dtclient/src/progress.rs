@@ -4,14 +4,16 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use dtcli::{one_line, say};
-use dtcore::{Event, Outage, Progress, StreamCount};
+use dtcore::{Event, Progress, StreamCount, TreeProgress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::args::Verbosity;
-use crate::progress_line::{ProgressLine, SILENCE, retrying};
+use crate::notices::{notice, retrying_in};
+use crate::progress_line::{ProgressLine, SILENCE};
 use crate::running::Done;
-use crate::summary::{sent, summary};
-use crate::units::{bytes, count, float, percent};
+use crate::summary::{failures, sent, summary, tree};
+use crate::tree_line::tree_line;
+use crate::units::{bytes, float, percent};
 
 /// How often a plain line is printed without a bar.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -45,6 +47,8 @@ enum Phase {
     Checking(u64),
     /// Data arrives, or is to.
     Transferring(Progress),
+    /// The files of a tree arrive.
+    Tree(TreeProgress),
 }
 
 /// What the display says about a transfer.
@@ -124,6 +128,10 @@ impl Display {
                 self.rate.update(progress);
                 self.phase = Phase::Transferring(*progress);
             }
+            Event::Tree(progress) => self.phase = Phase::Tree(*progress),
+            Event::EntrySkipped { path, reason, .. } => {
+                self.say_normal(&format!("skipping {}: {reason}", one_line(&path.to_string_lossy())));
+            }
             Event::StreamLost { stream, reason, .. } => {
                 self.say_verbose(&format!("stream {stream} lost, reconnecting: {}", one_line(reason)));
             }
@@ -145,7 +153,7 @@ impl Display {
                 self.say_verbose("the file system of the output has no locks; working without them");
             }
             Event::Publishing => self.wait_for("putting the output in place".to_owned()),
-            _ => {}
+            Event::FilesDone { .. } | _ => {}
         }
         self.update();
     }
@@ -157,6 +165,7 @@ impl Display {
                 format!("{what}, {} s", since.elapsed().as_secs())
             }
             Phase::Waiting(what, _) => what.clone(),
+            Phase::Tree(progress) => tree_line(&self.name, progress),
             Phase::Checking(percent) => format!("verifying the partial file: {percent}%"),
             Phase::Transferring(progress) => {
                 let columns = self.bar.as_ref().map_or(PLAIN_COLUMNS, |_| columns() - bar_columns() - 1);
@@ -209,10 +218,16 @@ impl Display {
 
     /// Prints the last line: the size, the time it took, and the digests.
     pub(crate) fn finish(&self, done: &Done) {
+        if let Done::Tree(report) = done {
+            for line in failures(report) {
+                say(&line);
+            }
+        }
         if self.verbosity > Verbosity::Quiet {
             say(&match done {
                 Done::Fetched(report) => summary(report, &self.view.name),
                 Done::Sent(report) => sent(report, &self.view.name),
+                Done::Tree(report) => tree(report, &self.view.name),
             });
         }
         if let (Done::Fetched(report), Verbosity::Verbose) = (done, self.verbosity) {
@@ -245,33 +260,6 @@ impl Display {
             None => say(text),
         }
     }
-}
-
-/// The text of an event that is shown once, unless only errors are printed.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all others are no notices")]
-pub(crate) fn notice(event: &Event) -> Option<String> {
-    match event {
-        Event::StartedOver { reason, .. } => Some(format!("starting over: {reason}")),
-        Event::Grown { delivered, .. } => Some(format!(
-            "the file has grown meanwhile: its first {} are delivered, as many as it had at the start",
-            count(*delivered, "byte")
-        )),
-        Event::InPlace { .. } => Some(
-            "the output is a mount point: it is written in place at the end, not replaced in one step"
-                .to_owned(),
-        ),
-        Event::Resumable { bytes: n, .. } => Some(format!("{} saved", bytes(*n))),
-        Event::StreamsReduced { streams, requested, .. } => {
-            Some(format!("using {streams} of {requested} streams: no more files may be open (ulimit -n)"))
-        }
-        _ => None,
-    }
-}
-
-/// `host:9000 refused the request (503): busy; retrying (1 of 10) in 0.4 s`
-fn retrying_in(outage: Outage, pause: Duration, reason: &str) -> String {
-    let pause = format!("{:.1}", pause.as_secs_f64());
-    format!("{}; {} in {} s", one_line(reason), retrying(outage), pause.trim_end_matches(".0"))
 }
 
 /// Whether standard error is a terminal that can draw over what it has drawn.
@@ -376,15 +364,5 @@ mod tests {
         at.elapsed = elapsed + Duration::from_millis(100);
         rate.update(&at);
         assert!((rate.bytes_per_second - 10_000_000.0).abs() < 1.0, "{rate:?}");
-    }
-
-    #[test]
-    fn pause_before_an_attempt_is_shown() {
-        let mut outage = Outage::default();
-        (outage.attempt, outage.limit) = (1, Some(10));
-        for (pause, shown) in [(400, "0.4"), (7000, "7")] {
-            let text = retrying_in(outage, Duration::from_millis(pause), "h:1 is busy");
-            assert_eq!(text, format!("h:1 is busy; retrying (1 of 10) in {shown} s"));
-        }
     }
 }

@@ -34,6 +34,9 @@ impl Start for Fetch {
     }
 
     fn start(&self) -> Result<Running, Failure> {
+        if self.is_tree() {
+            return self.start_tree();
+        }
         // The others are names of the same descriptor; opened by name, it would be written from its beginning.
         let standard_output_names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
         let output = self.target().ok_or(Failure::NoName)?;
@@ -63,6 +66,22 @@ impl Start for Fetch {
         } else {
             Running::new(download.to_path(output), Done::Fetched)
         })
+    }
+}
+
+impl Fetch {
+    fn start_tree(&self) -> Result<Running, Failure> {
+        let options = &self.options;
+        if options.checksum.is_some() {
+            return Err(Failure::NoChecksumOfTree);
+        }
+        let client = self.common.client(self.server.clone(), |builder| builder.streams(self.streams))?;
+        let tree = client
+            .download_tree(&self.file)
+            .dry_run(options.dry_run)
+            .preserve_times(!options.no_preserve)
+            .preserve_mode(options.preserve_mode);
+        Ok(Running::new(tree.to_path(self.tree_target()), Done::Tree))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The last line of a transfer: the size, the time it took, the digests, and what was repaired.
 
 use dtcli::one_line;
-use dtcore::{Report, UploadReport};
+use dtcore::{Report, TreeReport, UploadReport};
 
 use crate::units::{bytes, count, float, per_second};
 
@@ -46,6 +46,44 @@ pub(crate) fn sent(report: &UploadReport, name: &str) -> String {
         n => format!("; recovered: {} lost", count(n, "stream")),
     };
     format!("{}: {n}{size} sent in {seconds:.2} s{rate}{saved}{blake3} verified{lost}", one_line(name))
+}
+
+/// How many failures of a tree are printed.
+const MAX_LINES: usize = 100;
+
+/// A line for each entry of a tree that failed.
+pub(crate) fn failures(report: &TreeReport) -> Vec<String> {
+    let lines = report.failures.iter().take(MAX_LINES);
+    let mut lines: Vec<String> = lines
+        .map(|failure| {
+            let action = if failure.is_local { "write" } else { "fetch" };
+            let path = one_line(&failure.path.to_string_lossy());
+            format!("dtclient: cannot {action} {path}: {}", one_line(&failure.reason))
+        })
+        .collect();
+    if report.failed > lines.len().try_into().unwrap_or(u64::MAX) {
+        lines.push(format!("dtclient: {} failed in all", report.failed));
+    }
+    lines
+}
+
+/// The line of a tree.
+pub(crate) fn tree(report: &TreeReport, name: &str) -> String {
+    let seconds = report.elapsed.as_secs_f64();
+    let rate = match float(report.bytes) / seconds {
+        rate if rate >= 1.0 && rate.is_finite() => format!(", {}", per_second(rate)),
+        _ => String::new(),
+    };
+    let others = [(report.unchanged, "unchanged"), (report.skipped, "skipped"), (report.failed, "failed")];
+    let others = others.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}"));
+    let others: Vec<String> = others.collect();
+    format!(
+        "{}: {}, {} in {seconds:.2} s{rate}{}; all verified",
+        one_line(name),
+        count(report.files, "file"),
+        bytes(report.bytes),
+        others.concat()
+    )
 }
 
 /// What was lost and repaired; nothing if nothing was.

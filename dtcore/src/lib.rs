@@ -123,13 +123,16 @@ mod transport;
 #[cfg(feature = "client")]
 pub use client::{
     ByteStream, CancelHandle, Client, ClientBuilder, Download, Entry, InvalidAddress, List, ListItem,
-    Listing, ProtocolChoice, RemoteFile, ServerAddress, Transfer, Upload,
+    Listing, ProtocolChoice, RemoteFile, ServerAddress, Transfer, TreeDownload, Upload,
 };
 pub use digest::{Blake3Digest, Checksum, InvalidBlake3, InvalidChecksum, InvalidMd5, Md5Digest};
 #[cfg(feature = "client")]
 pub use error::{ErrorKind, TransferError};
 #[cfg(feature = "client")]
-pub use event::{Event, Events, Outage, Progress, RecoveryStats, Report, UploadReport};
+pub use event::{
+    Event, Events, FailedEntry, Outage, Progress, RecoveryStats, Report, TreeProgress, TreeReport,
+    UploadReport,
+};
 pub use manifest::{InvalidStreamCount, StreamCount, StreamId};
 pub use proto::EntryKind;
 #[cfg(feature = "server")]

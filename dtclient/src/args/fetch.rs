@@ -62,6 +62,7 @@ Examples:
   dtclient get files.example:/isos/debian.iso
   dtclient get -s 16 -o /srv/isos/ files.example:9000/isos/a.iso files.example:9000/isos/b.iso
   dtclient get dt://192.0.2.7/backup.tar -o - | tar x
+  dtclient get files.example:/photos/ -o /srv/photos     what is in the directory, into /srv/photos
 
 A PLACE is HOST:/PATH, HOST:PORT/PATH or dt://HOST[:PORT]/PATH. Exit codes are those of 'dtclient --help'.";
 
@@ -99,6 +100,14 @@ pub(crate) struct GetArgs {
 #[derive(clap::Args, Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct FetchOptions {
+    /// Download a directory with all that is in it, as for a name that ends with a slash
+    #[arg(short, long, env = "DT_RECURSIVE", value_parser = switch)]
+    pub(crate) recursive: bool,
+
+    /// Of a directory, only report what would be downloaded
+    #[arg(short = 'n', long, env = "DT_DRY_RUN", value_parser = switch)]
+    pub(crate) dry_run: bool,
+
     /// Fail if the output exists, instead of replacing it
     #[arg(long, env = "DT_NO_CLOBBER", value_parser = switch)]
     pub(crate) no_clobber: bool,
@@ -197,6 +206,28 @@ fn is_directory(output: &std::path::Path) -> bool {
 }
 
 impl Fetch {
+    /// Whether it is a directory that is downloaded.
+    pub(crate) fn is_tree(&self) -> bool {
+        self.options.recursive || self.has_slash()
+    }
+
+    fn has_slash(&self) -> bool {
+        self.file.is_empty() || self.file.as_bytes().ends_with(b"/")
+    }
+
+    /// The directory that a directory is downloaded to: as rsync, what is in it goes into the output if its name ends with a slash.
+    pub(crate) fn tree_target(&self) -> PathBuf {
+        let parts = self.file.as_bytes().rsplit(|byte| *byte == b'/');
+        let name = parts.into_iter().find(|part| !matches!(*part, b"" | b"." | b".."));
+        let name = name.map(|name| PathBuf::from(OsStr::from_bytes(name)));
+        match (&self.output, name) {
+            (None, Some(name)) => name,
+            (None, None) => PathBuf::from("."),
+            (Some(output), Some(name)) if is_directory(output) && !self.has_slash() => output.join(name),
+            (Some(output), _) => output.clone(),
+        }
+    }
+
     /// The output; `None` if it is a directory, and the remote file has no name of its own.
     pub(crate) fn target(&self) -> Option<PathBuf> {
         let name = || {

@@ -4,6 +4,7 @@
 
 pub(crate) mod fs;
 mod growing;
+mod memory;
 mod reader;
 
 use std::fmt::Debug;
@@ -12,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 pub(crate) use growing::GrowingObject;
+pub(crate) use memory::MemoryObject;
 pub(crate) use reader::read_through;
 
 /// A set of objects with names, such as a directory.

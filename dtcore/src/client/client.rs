@@ -13,6 +13,7 @@ use super::download::Download;
 use super::list::List;
 use super::options::{Options, ProtocolChoice};
 use super::runtime::Threads;
+use super::tree::TreeDownload;
 use super::upload::Upload;
 use crate::digest::{Blake3Digest, Md5Digest};
 use crate::error::TransferError;
@@ -88,6 +89,11 @@ impl Client {
     /// An upload to the file `name`, which is relative to the directory that the server takes uploads in, with or without a leading slash.
     pub fn upload(&self, name: impl Into<OsString>) -> Upload {
         Upload::new(name.into(), self.options.clone(), self.threads.clone())
+    }
+
+    /// A download of the directory `name`, with all that is in it.
+    pub fn download_tree(&self, name: impl Into<OsString>) -> TreeDownload {
+        TreeDownload::new(name.into(), self.options.clone(), self.threads.clone())
     }
 
     /// A listing of the directory `name`.

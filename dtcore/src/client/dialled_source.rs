@@ -142,7 +142,8 @@ impl Source for DialledSource {
         let Options { server, name, connect_timeout, settings, .. } = &self.options;
         let control = Control::open(server, *connect_timeout, &[]).await?;
         let peer = control.peer;
-        let body = SessionRequest { push: Push::default(), ..self.request }.encode();
+        let request = SessionRequest { push: Push::default(), ..self.request };
+        let body = self.options.body(&request);
         // Protocol 2 hashes nothing before it answers, so a server that takes longer has stalled.
         let answer = control.request(name, &body, AskUpgrade::No, settings.stall_timeout).await?;
         let ServerAnswer::V2 { offer, .. } = answer else {

@@ -20,7 +20,7 @@ use super::runtime::Threads;
 use crate::error::TransferError;
 use crate::failure::{Awaited, Failure};
 use crate::proto::{EntryKind, LIST_HEADER, LISTING, ListLine, ListedEntry, MAX_LIST_LINE, TARGET_HEADER};
-use crate::sink::system_time;
+use crate::sink::{nanoseconds, system_time};
 use crate::transport::connect;
 
 /// How many entries wait for a slow reader.
@@ -152,7 +152,7 @@ impl Stream for Listing {
 }
 
 /// Requests the listing and sends its items.
-async fn run(
+pub(super) async fn run(
     options: &Options,
     recursive: bool,
     hidden: bool,
@@ -229,7 +229,7 @@ fn item(line: &[u8]) -> Result<Option<ListItem>, &'static str> {
             let target = target.map(path);
             Some(ListItem::Entry(Entry { path: path(name), kind, size, modified, mode, target }))
         }
-        ListLine::Problem(name, reason) => Some(ListItem::Unreadable { path: path(name), reason }),
+        ListLine::Unreadable(name, reason) => Some(ListItem::Unreadable { path: path(name), reason }),
         ListLine::End(_) => None,
     })
 }
@@ -316,6 +316,11 @@ impl Lines {
 }
 
 impl Entry {
+    /// The modification time in nanoseconds since 1970.
+    pub(crate) fn modified_nanos(&self) -> i64 {
+        nanoseconds(self.modified)
+    }
+
     /// The last part of the path.
     pub fn name(&self) -> &OsStr {
         self.path.file_name().unwrap_or_default()

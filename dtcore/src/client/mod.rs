@@ -17,6 +17,7 @@ mod negotiate;
 mod options;
 mod runtime;
 mod transfer;
+mod tree;
 mod upload;
 
 pub use address::{InvalidAddress, ServerAddress};
@@ -26,4 +27,5 @@ pub use download::Download;
 pub use list::{Entry, List, ListItem, Listing};
 pub use options::ProtocolChoice;
 pub use transfer::{CancelHandle, Transfer};
+pub use tree::TreeDownload;
 pub use upload::Upload;

@@ -20,10 +20,6 @@ use crate::receive::{self, Offered};
 use crate::sink::{Attributes, Output, Sink, SourceIdentity};
 use crate::sys::descriptors;
 
-/// How many bytes the server may send with its offer: one block of the commonest size. What fits arrives after two round trips,
-/// without another connection.
-const PUSH: u64 = 512 << 10;
-
 /// The other streams are dialled before the offer where connecting took longer than this. On a shorter path that gains nothing, and
 /// small files cost one connection.
 const DIAL_EARLY_FROM: Duration = Duration::from_millis(5);
@@ -124,7 +120,7 @@ async fn negotiate(
         ProtocolChoice::V1 => {
             (v1::LegacyRequest { streams: options.settings.streams }.encode(), AskUpgrade::No)
         }
-        ProtocolChoice::V2 | ProtocolChoice::Auto => (request.encode(), AskUpgrade::Yes),
+        ProtocolChoice::V2 | ProtocolChoice::Auto => (options.body(request), AskUpgrade::Yes),
     };
     let mut attempts = Attempts::new(options, events);
     loop {
@@ -154,7 +150,7 @@ async fn negotiate(
 
 /// The request for a session, for a receiver that lacks the bytes of `gap`, and perhaps others after it.
 fn request(options: &Options, gap: ByteRange) -> SessionRequest {
-    let push = Push { from: gap.start(), length: gap.len().min(PUSH) };
+    let push = Push { from: gap.start(), length: gap.len().min(options.push) };
     let (streams, digests) = (options.settings.streams, options.settings.digests());
     SessionRequest { streams, digests, push, may_grow: options.may_grow }
 }

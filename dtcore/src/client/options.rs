@@ -1,10 +1,13 @@
 //! The options of a download.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::address::ServerAddress;
 use crate::manifest::StreamCount;
+use crate::proto::v2::SessionRequest;
+use crate::proto::with_pack;
 use crate::receive::{ComputeMd5, Settings, Verification};
 use crate::schedule::RetryLimit;
 use crate::sink::{Clobber, Durability, Engine, Resume};
@@ -12,6 +15,10 @@ use crate::sink::{Clobber, Durability, Engine, Resume};
 /// How many rounds of reconnecting may fail in a row by default: with the pauses between them about twenty seconds, which is
 /// what a server takes to restart.
 const RETRIES: u32 = 10;
+
+/// How many bytes the server may send with its offer: one block of the commonest size. What fits arrives after two round trips,
+/// without another connection.
+const PUSH: u64 = 512 << 10;
 
 /// The options of one download.
 #[derive(Clone, Debug)]
@@ -23,6 +30,10 @@ pub(crate) struct Options {
     pub(crate) clobber: Clobber,
     pub(crate) resume: Resume,
     pub(crate) preserve: Preserve,
+    /// The names of the files that are wanted of the directory `name`, as the request has them.
+    pub(crate) pack: Option<Arc<str>>,
+    /// How many bytes the server may send with its offer.
+    pub(crate) push: u64,
     /// Whether the remote file may grow during the transfer.
     pub(crate) may_grow: bool,
     pub(crate) connect_timeout: Duration,
@@ -60,6 +71,12 @@ impl Options {
         }
     }
 
+    /// The body of the request for a session.
+    pub(super) fn body(&self, request: &SessionRequest) -> String {
+        let body = request.encode();
+        self.pack.as_deref().map_or(body.clone(), |names| with_pack(&body, names))
+    }
+
     /// The defaults, for a server.
     pub(super) fn new(server: ServerAddress) -> Self {
         Self {
@@ -69,6 +86,8 @@ impl Options {
             clobber: Clobber::default(),
             resume: Resume::Allowed,
             preserve: Preserve { times: true, mode: false },
+            pack: None,
+            push: PUSH,
             may_grow: true,
             connect_timeout: Duration::from_secs(10),
             settings: Settings {

@@ -66,12 +66,12 @@ pub(crate) struct ListedEntry {
 pub(crate) enum ListLine {
     Entry(ListedEntry),
     /// Something that could not be read, and why.
-    Problem(Vec<u8>, String),
+    Unreadable(Vec<u8>, String),
     /// Everything was listed: so many entries.
     End(u64),
 }
 
-/// A line that is none of a listing.
+/// A line that does not belong to a listing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("invalid line in a listing")]
 pub(crate) struct InvalidListLine;
@@ -91,7 +91,7 @@ impl ListLine {
                     put_name(&mut object, "target", target);
                 }
             }
-            Self::Problem(path, reason) => {
+            Self::Unreadable(path, reason) => {
                 put_name(&mut object, "path", path);
                 object.insert("error".to_owned(), reason.as_str().into());
             }
@@ -116,7 +116,7 @@ impl ListLine {
         if let Some(error) = object.get("error") {
             return error
                 .as_str()
-                .map(|error| Self::Problem(path, v1::printable(error)))
+                .map(|error| Self::Unreadable(path, v1::printable(error)))
                 .ok_or(InvalidListLine);
         }
         let kind = object.get("type").and_then(Value::as_str).ok_or(InvalidListLine)?;
@@ -134,19 +134,39 @@ impl ListLine {
 
 /// A name is text where it is valid UTF-8, and hexadecimal under another key where it is not.
 fn put_name(object: &mut Map<String, Value>, key: &str, name: &[u8]) {
-    if let Ok(text) = str::from_utf8(name) {
-        object.insert(key.to_owned(), text.into());
-    } else {
-        let hex: Vec<String> = name.iter().map(|byte| format!("{byte:02x}")).collect();
-        object.insert(format!("{key}_hex"), hex.concat().into());
+    match str::from_utf8(name) {
+        Ok(text) => drop(object.insert(key.to_owned(), text.into())),
+        Err(_) => drop(object.insert(format!("{key}_hex"), to_hex(name).into())),
     }
 }
 
 fn name(object: &Map<String, Value>, key: &str) -> Option<Vec<u8>> {
-    if let Some(text) = object.get(key) {
-        return text.as_str().map(|text| text.as_bytes().to_vec());
+    match object.get(key) {
+        Some(text) => text.as_str().map(|text| text.as_bytes().to_vec()),
+        None => of_hex(object.get(&format!("{key}_hex"))?.as_str()?),
     }
-    let hex = object.get(&format!("{key}_hex"))?.as_str()?;
+}
+
+/// A name by itself: text, or an array with its hexadecimal form.
+pub(super) fn encode_name(name: &[u8]) -> Value {
+    str::from_utf8(name).map_or_else(|_| json!([to_hex(name)]), Value::from)
+}
+
+/// Reads a name by itself; `None` if it leads out of its directory.
+pub(super) fn decode_name(value: &Value) -> Option<Vec<u8>> {
+    let name = match value {
+        Value::String(text) => text.as_bytes().to_vec(),
+        Value::Array(hex) => of_hex(hex.first()?.as_str()?)?,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
+    };
+    Some(name).filter(|name| is_relative(name))
+}
+
+fn to_hex(name: &[u8]) -> String {
+    name.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+fn of_hex(hex: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> =
         hex.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let (pairs, rest) = digits.as_deref()?.as_chunks::<2>();
@@ -193,7 +213,7 @@ mod tests {
                 "{\"mode\":420,\"modified\":-5,\"path_hex\":\"61ff\",\"size\":7,\"target_hex\":\"2e2e2f78ff\",\"type\":\"symlink\"}\n",
             ),
             (
-                ListLine::Problem(b"d".to_vec(), "permission denied".to_owned()),
+                ListLine::Unreadable(b"d".to_vec(), "permission denied".to_owned()),
                 "{\"error\":\"permission denied\",\"path\":\"d\"}\n",
             ),
             (ListLine::End(3), "{\"end\":true,\"entries\":3}\n"),

@@ -4,6 +4,7 @@
 
 pub(crate) mod http;
 mod listing;
+mod pack;
 mod transfer_request;
 pub(crate) mod v1;
 pub(crate) mod v2;
@@ -11,6 +12,10 @@ pub(crate) mod v2;
 pub(crate) use http::{InvalidRequestLine, MAX_LINE, Marking, RequestLine, Target, is_token};
 pub use listing::EntryKind;
 pub(crate) use listing::{LIST_HEADER, LISTING, ListLine, ListedEntry, MAX_LIST_LINE};
+pub(crate) use pack::{
+    InvalidPack, MAX_PACK_BODY, MAX_PACK_BYTES, MAX_PACK_FILES, decode_pack, decode_pack_names, encode_pack,
+    encode_pack_names, with_pack,
+};
 pub(crate) use transfer_request::TransferRequest;
 
 /// Response header: the file's size in bytes. Protocol 1 itself never reports it; the original client ignores this.

@@ -11,6 +11,9 @@ use super::options::ServerOptions;
 use crate::send::Places;
 use crate::sync::Lock;
 
+/// How many packs may be in memory at once: 256 MiB.
+const MAX_PACKS: usize = 64;
+
 /// The limits of a server.
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -22,6 +25,8 @@ pub(crate) struct Limits {
     pub(crate) pending_handshakes: Arc<AddressLimit>,
     /// Connections that carry files, in both protocols.
     pub(crate) data_connections: Arc<AddressLimit>,
+    /// Packs that are in memory.
+    pub(crate) packs: Arc<Semaphore>,
     /// Streams that are sent at once, in both protocols.
     pub(crate) streams: Arc<Semaphore>,
 }
@@ -36,6 +41,7 @@ impl Limits {
             transfers: AddressLimit::new(options.max_transfers, per_address),
             pending_handshakes: halved(options.max_pending_handshakes),
             data_connections: AddressLimit::of_data_connections(options.max_streams),
+            packs: Arc::new(Semaphore::new(MAX_PACKS)),
             streams: Arc::new(Semaphore::new(options.max_streams.get().min(Semaphore::MAX_PERMITS))),
         }
     }

@@ -11,21 +11,23 @@ use tokio::time::timeout;
 
 use super::refusal::Refusal;
 use crate::num::to_u64;
-use crate::proto::v1;
 
-/// Reads the body, which has a bounded length, within `deadline`.
-pub(crate) async fn read_body(request: Request<Incoming>, deadline: Duration) -> Result<Bytes, Refusal> {
-    let too_large =
-        || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is over {} bytes", v1::MAX_BODY));
+/// Reads the body, at most `limit` bytes, within `deadline`.
+pub(crate) async fn read_body(
+    request: Request<Incoming>,
+    limit: usize,
+    deadline: Duration,
+) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is over {limit} bytes"));
     let headers = request.headers();
     if !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request has no content-length"));
     }
     let body = request.into_body();
-    if body.size_hint().lower() > to_u64(v1::MAX_BODY) {
+    if body.size_hint().lower() > to_u64(limit) {
         return Err(too_large());
     }
-    let body = timeout(deadline, Limited::new(body, v1::MAX_BODY).collect())
+    let body = timeout(deadline, Limited::new(body, limit).collect())
         .await
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body was not received in time"))?
         .map_err(|error| {

@@ -14,13 +14,17 @@ use tokio::io::Interest;
 use crate::backend::{GrowingObject, Object};
 use crate::manifest::{BlockSize, Manifest};
 use crate::proto::v2::{Replacing, Secret, SessionId, SessionRequest, WholeDigests};
-use crate::proto::{Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest};
+use crate::proto::{
+    InvalidPack, MAX_PACK_BODY, Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest,
+    decode_pack_names, v1,
+};
 use crate::send::{Session, SessionEnd, SessionSpec, Share};
 use crate::server::ServerContext;
 use crate::server::admission::{Permit, client_key};
 use crate::server::body::read_body;
 use crate::server::event::{Direction, ServerEvent, TransferFailure, TransferId};
 use crate::server::open::open;
+use crate::server::pack::open_pack;
 use crate::server::refusal::Refusal;
 use crate::server::request::{Next, RequestContext, json, wants_stream};
 
@@ -33,8 +37,12 @@ pub(crate) async fn answer(
     let names = Target::names(&request_context.target, marking);
     let names: Arc<[Vec<u8>]> = names.into_iter().map(std::borrow::Cow::into_owned).collect();
     let wants_stream = wants_stream(&request);
-    let body = read_body(request, context.options.request_timeout).await?;
+    // A name that can only be that of a directory asks for some of its files.
+    let is_folder = request_context.target.ends_with(b"/");
+    let limit = if is_folder { MAX_PACK_BODY } else { v1::MAX_BODY };
+    let body = read_body(request, limit, context.options.request_timeout).await?;
     let wanted = TransferRequest::decode(&body)?;
+    let pack = if is_folder { decode_pack_names(&body).map_err(invalid_pack)? } else { None };
     let peer = request_context.peer;
     let permit = admit(context, peer.ip())?;
     let work = async {
@@ -52,7 +60,13 @@ pub(crate) async fn answer(
                 Ok(response)
             }
             TransferRequest::V2(wanted) => {
-                let found = open(context, peer, names).await?;
+                let found = match pack {
+                    Some(files) => {
+                        let folder = names.last().map(Vec::as_slice).unwrap_or_default();
+                        open_pack(context, peer, folder, files).await?
+                    }
+                    None => open(context, peer, names).await?,
+                };
                 if wants_stream {
                     offer_on_stream(context, request_context, wanted, found, permit)
                 } else {
@@ -75,6 +89,10 @@ pub(crate) async fn answer(
             Err(Refusal::new(StatusCode::BAD_REQUEST, "the client disconnected"))
         }
     }
+}
+
+fn invalid_pack(error: InvalidPack) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
 }
 
 /// A place among the transfers. If all are taken, idle sessions of the same client are evicted.

@@ -21,7 +21,7 @@ use super::open::{authorize, normalized};
 use super::refusal::Refusal;
 use super::request::RequestContext;
 use crate::backend::OpenError;
-use crate::backend::fs::{Found, Root, WalkOptions};
+use crate::backend::fs::{Root, WalkItem, WalkOptions};
 use crate::proto::{LIST_HEADER, LISTING, ListLine, Marking, TARGET_HEADER, Target};
 use crate::sink::is_sidecar_name;
 
@@ -106,12 +106,12 @@ fn list(
     let mut is_wanted = true;
     walk.run(options, &mut |found| {
         let line = match found {
-            Found::Entry(entry) => {
+            WalkItem::Entry(entry) => {
                 n_entries += 1;
                 ListLine::Entry(entry)
             }
-            Found::Unreadable(path, error) => {
-                ListLine::Problem(path.as_os_str().as_bytes().to_vec(), reason(&error))
+            WalkItem::Unreadable(path, error) => {
+                ListLine::Unreadable(path.as_os_str().as_bytes().to_vec(), reason(&error))
             }
         };
         piece.extend(line.encode());

@@ -17,6 +17,7 @@ mod list;
 mod listener;
 mod open;
 mod options;
+mod pack;
 mod refusal;
 mod request;
 mod rewind;

@@ -11,9 +11,9 @@ use crate::sync::Lock;
 
 /// The sessions of a server, by their numbers.
 #[derive(Default)]
-pub(crate) struct Sessions(Lock<HashMap<SessionId, Entry>>);
+pub(crate) struct Sessions(Lock<HashMap<SessionId, SessionEntry>>);
 
-struct Entry {
+struct SessionEntry {
     session: Arc<Session>,
     /// The share of the peer that requested it.
     client: IpAddr,
@@ -24,7 +24,7 @@ struct Entry {
 impl Sessions {
     /// Adds a session, whose streams are found from now on.
     pub(crate) fn insert(&self, session: &Arc<Session>, client: IpAddr, permit: Permit) {
-        let entry = Entry { session: Arc::clone(session), client, _permit: permit };
+        let entry = SessionEntry { session: Arc::clone(session), client, _permit: permit };
         self.0.lock().insert(session.spec.id, entry);
     }
 

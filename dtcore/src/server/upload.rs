@@ -27,7 +27,7 @@ use crate::backend::fs::UploadPlace;
 use crate::event;
 use crate::failure::Failure;
 use crate::proto::v2::{ReceiverFailure, UploadRequest};
-use crate::proto::{Marking, TARGET_HEADER, Target};
+use crate::proto::{Marking, TARGET_HEADER, Target, v1};
 use crate::receive::{
     self, AcceptedSource, AcceptedStreams, ComputeMd5, Offered, RemoteName, Settings, Verification,
 };
@@ -62,7 +62,7 @@ pub(crate) async fn answer(
     if !wants_stream(&request) {
         return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "an upload needs 'Upgrade: dt2'"));
     }
-    let body = read_body(request, context.options.request_timeout).await?;
+    let body = read_body(request, v1::MAX_BODY, context.options.request_timeout).await?;
     let wanted = UploadRequest::decode(&body)
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let size = wanted.offer.manifest.size();

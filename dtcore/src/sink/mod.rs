@@ -17,7 +17,8 @@ pub(crate) use journal::{Checked, Outcome, Recovered, SourceIdentity};
 pub(crate) use ordered::ReorderBuffer;
 pub(crate) use output::{OrderedWriter, Output, Prepared, Sink};
 pub(crate) use part_file::{
-    Attributes, BeginError, Clobber, Durability, Proof, Resume, is_sidecar_name, system_time,
+    Attributes, BeginError, Clobber, Durability, Proof, Resume, is_sidecar_name, nanoseconds, sidecar_name,
+    system_time,
 };
 pub use store::{Engine, InvalidEngine};
 pub(crate) use store::{FillError, Lease, Store};

@@ -3,9 +3,11 @@
 mod file;
 mod place;
 mod root;
+mod small;
 mod walk;
 
 pub(crate) use file::SourceFile;
 pub(crate) use place::UploadPlace;
 pub(crate) use root::{Root, RootError};
-pub(crate) use walk::{Found, WalkOptions};
+pub(crate) use small::{SmallFile, SmallFiles};
+pub(crate) use walk::{WalkItem, WalkOptions};

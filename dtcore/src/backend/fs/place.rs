@@ -2,9 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
@@ -18,16 +19,27 @@ const MAX_NAME: usize = 4096;
 /// A place for a file: a folder below the root, which stays the same whatever becomes of its name, and a name in it.
 #[derive(Debug)]
 pub(crate) struct UploadPlace {
-    folder: OwnedFd,
+    folder: Arc<OwnedFd>,
     name: OsString,
     /// The name relative to the root, without empty parts and dots.
     relative: PathBuf,
 }
 
 impl UploadPlace {
+    /// The place of another file in the same folder.
+    pub(crate) fn sibling(&self, name: &OsStr) -> Self {
+        let relative = self.relative.with_file_name(name);
+        Self { folder: Arc::clone(&self.folder), name: name.to_owned(), relative }
+    }
+
     /// A path that leads there as long as this exists, even if the folder is renamed or another one gets its name.
     pub(crate) fn path(&self) -> PathBuf {
         Path::new("/proc/self/fd").join(self.folder.as_raw_fd().to_string()).join(&self.name)
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
     }
 
     /// The name of the file.
@@ -63,7 +75,7 @@ impl Root {
         if folders.iter().chain([name]).any(|part| part.len() > 255) {
             return Err(OpenError::TooLong);
         }
-        let folder = self.folder_at(folders)?;
+        let folder = Arc::new(self.folder_at(folders)?);
         Ok(UploadPlace { folder, name: (*name).to_owned(), relative })
     }
 

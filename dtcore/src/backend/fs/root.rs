@@ -93,6 +93,13 @@ impl Root {
         Arc::clone(&folder)
     }
 
+    /// What `name` is, without following a link at its end.
+    pub(crate) fn stat(&self, name: &[u8]) -> rustix::io::Result<rustix::fs::Stat> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = OsStr::from_bytes(name);
+        fstat(rustix::fs::openat2(&*self.folder(), name, flags, Mode::empty(), self.resolve)?)
+    }
+
     /// The folder that `name` resolves to.
     pub(super) fn resolve_folder(&self, name: &OsStr) -> Result<OwnedFd, OpenError> {
         let folder = self.resolve(name).map_err(|error| match error {
@@ -167,7 +174,7 @@ pub(crate) enum RootError {
 }
 
 impl OpenError {
-    fn from_resolve(error: Errno) -> Self {
+    pub(super) fn from_resolve(error: Errno) -> Self {
         match error {
             // EINVAL: a NUL in the name. ELOOP: a chain of links, or a magic link of /proc.
             Errno::NOENT | Errno::NOTDIR | Errno::INVAL | Errno::LOOP => Self::NotFound,

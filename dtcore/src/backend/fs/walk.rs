@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 128;
 
 /// What is found below a folder.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum WalkItem {
     Entry(ListedEntry),
     /// A folder or name that cannot be read.
     Unreadable(PathBuf, io::Error),
@@ -90,10 +90,10 @@ impl Root {
 impl Walk {
     /// Visits the entries in the order of their names' bytes, each folder before what is in it. What cannot be read is visited as that. Ends
     /// early if `visit` breaks.
-    pub(crate) fn run(self, options: &WalkOptions<'_>, visit: &mut dyn FnMut(Found) -> ControlFlow<()>) {
+    pub(crate) fn run(self, options: &WalkOptions<'_>, visit: &mut dyn FnMut(WalkItem) -> ControlFlow<()>) {
         match self.file {
             // That it ends early changes nothing.
-            Some(file) => drop(visit(Found::Entry(file))),
+            Some(file) => drop(visit(WalkItem::Entry(file))),
             None => descend(self.levels, options, visit),
         }
     }
@@ -103,7 +103,7 @@ impl Walk {
 fn descend(
     mut levels: Vec<Level>,
     options: &WalkOptions<'_>,
-    visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    visit: &mut dyn FnMut(WalkItem) -> ControlFlow<()>,
 ) {
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.names.pop() else {
@@ -120,10 +120,10 @@ fn descend(
             Ok(_) | Err(_) => None,
         };
         let item = match found {
-            Ok(entry) => Found::Entry(entry),
+            Ok(entry) => WalkItem::Entry(entry),
             // It was removed since its name was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => Found::Unreadable(path.clone(), error),
+            Err(error) => WalkItem::Unreadable(path.clone(), error),
         };
         if visit(item).is_break() {
             return;
@@ -139,7 +139,7 @@ fn descend(
             Some(Err(error)) => error,
             None => continue,
         };
-        if visit(Found::Unreadable(path, unreadable)).is_break() {
+        if visit(WalkItem::Unreadable(path, unreadable)).is_break() {
             return;
         }
     }
@@ -206,10 +206,10 @@ mod tests {
         let mut all = Vec::new();
         root.walk(name.as_bytes(), &options).unwrap().run(&options, &mut |found| {
             all.push(match found {
-                Found::Entry(entry) => {
+                WalkItem::Entry(entry) => {
                     format!("{} {}", String::from_utf8(entry.path).unwrap(), entry.kind.name())
                 }
-                Found::Unreadable(path, _) => format!("{} unreadable", path.display()),
+                WalkItem::Unreadable(path, _) => format!("{} unreadable", path.display()),
             });
             ControlFlow::Continue(())
         });

@@ -19,7 +19,7 @@ impl Attributes {
     ///
     /// # Errors
     /// The mode cannot be set. A time that cannot be set makes no complete file useless.
-    pub(super) fn apply(self, file: &File) -> io::Result<()> {
+    pub(crate) fn apply(self, file: &File) -> io::Result<()> {
         if let Some(modified) = self.modified {
             let _ = file.set_modified(system_time(modified));
         }
@@ -34,4 +34,12 @@ impl Attributes {
 pub(crate) fn system_time(nanoseconds: i64) -> SystemTime {
     let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
     if nanoseconds < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
+}
+
+/// A time as nanoseconds since 1970; 0 if they do not fit.
+pub(crate) fn nanoseconds(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(0),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(0, |nanos| -nanos),
+    }
 }

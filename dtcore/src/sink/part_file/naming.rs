@@ -1,6 +1,6 @@
 //! Paths of the output and its sidecar files: symbolic links, and what cannot be an output.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -79,9 +79,19 @@ pub(crate) fn is_sidecar_name(name: &[u8]) -> bool {
     [PART, JOURNAL, JOURNAL_REPLACEMENT].iter().any(|suffix| name.ends_with(suffix.as_bytes()))
 }
 
-/// The output's path with a suffix; if the name would be too long, a digest replaces its end.
+/// The name of the part file of an output with this name.
+pub(crate) fn sidecar_name(output_name: &OsStr) -> OsString {
+    with_suffix(output_name, PART)
+}
+
+/// The output's path with a suffix.
 fn sidecar_path(output: &Path, suffix: &str) -> PathBuf {
-    let output_name = output.file_name().unwrap_or_default().as_bytes();
+    output.with_file_name(with_suffix(output.file_name().unwrap_or_default(), suffix))
+}
+
+/// A name with a suffix; if that would be too long, a digest replaces its end.
+fn with_suffix(output_name: &OsStr, suffix: &str) -> OsString {
+    let output_name = output_name.as_bytes();
     let mut name = output_name.to_vec();
     if name.len() + suffix.len() > MAX_NAME {
         let mut end = MAX_NAME - suffix.len() - 33;
@@ -95,7 +105,7 @@ fn sidecar_path(output: &Path, suffix: &str) -> PathBuf {
         name.extend_from_slice(format!(".{}", Md5Digest::of(output_name)).as_bytes());
     }
     name.extend_from_slice(suffix.as_bytes());
-    output.with_file_name(OsString::from_vec(name))
+    OsString::from_vec(name)
 }
 
 /// The folder that contains `path`.
