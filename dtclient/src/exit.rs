@@ -86,6 +86,12 @@ pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
             let advice = advice.map(str::to_owned).into_iter().chain([resume]);
             line(failure, Some(&advice.collect::<Vec<_>>().join("; ")))
         }
+        (Resumable::AtServer, _) => {
+            let resume =
+                format!("the server keeps what it has verified; to resume, run {}", resume::command());
+            let advice = advice.map(str::to_owned).into_iter().chain([resume]);
+            line(failure, Some(&advice.collect::<Vec<_>>().join("; ")))
+        }
         (Resumable::Nothing, Failure::Interrupted { .. }) => line(failure, Some(NOTHING_SAVED)),
         (Resumable::Unchanged, Failure::Interrupted { .. }) => {
             line(failure, Some("nothing was received yet; run the command again"))

@@ -194,6 +194,10 @@ fn of_event(event: &Event, rate: Option<f64>) -> Option<Value> {
             "listing": progress.is_listing,
             "failed": progress.failed,
         }),
+        Event::UploadResumable => {
+            let what = "the server keeps what it has verified";
+            json!({"event": "notice", "kind": "resumable", "what": what})
+        }
         Event::Publishing => json!({"event": "publishing"}),
         Event::Resumable { bytes, .. } => {
             let what = crate::notices::notice(event)?;

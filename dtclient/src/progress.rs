@@ -36,6 +36,8 @@ pub(crate) enum Resumable {
     Nothing,
     /// This many bytes, with their unit.
     Bytes(String),
+    /// What the server has verified, however much that is.
+    AtServer,
 }
 
 /// What a transfer does.
@@ -57,6 +59,7 @@ pub(crate) struct View {
     pub(crate) name: String,
     pub(crate) server: String,
     pub(crate) streams: StreamCount,
+    pub(crate) is_upload: bool,
 }
 
 /// Shows a transfer on standard error.
@@ -140,6 +143,7 @@ impl Display {
                     "block {block} arrived corrupt on stream {stream}, fetching it again"
                 ));
             }
+            Event::UploadResumable => self.resumable = Resumable::AtServer,
             Event::Resumable { bytes: n, .. } => self.resumable = Resumable::Bytes(bytes(*n)),
             Event::StartedOver { .. }
             | Event::StreamsReduced { .. }
@@ -170,7 +174,8 @@ impl Display {
             Phase::Transferring(progress) => {
                 let columns = self.bar.as_ref().map_or(PLAIN_COLUMNS, |_| columns() - bar_columns() - 1);
                 let (name, rate, silent) = (&self.name, self.rate.bytes_per_second, self.rate.silent());
-                ProgressLine { name, progress, rate, silent, streams: self.view.streams }.within(columns)
+                let View { streams, is_upload, .. } = self.view;
+                ProgressLine { name, progress, rate, silent, streams, is_upload }.within(columns)
             }
         };
         match (&self.bar, &self.phase) {

@@ -25,6 +25,8 @@ pub(crate) struct ProgressLine<'a> {
     /// For how long no data has arrived.
     pub(crate) silent: Duration,
     pub(crate) streams: StreamCount,
+    /// Whether the server verifies, rather than this side.
+    pub(crate) is_upload: bool,
 }
 
 impl ProgressLine<'_> {
@@ -71,13 +73,19 @@ impl ProgressLine<'_> {
         let done = format!("{:.1}/{:.1} {unit}", float(received) / divisor, float(size) / divisor);
         let verified = percent(verified, size);
         if received >= size {
-            return (format!("100%  verifying {verified}%"), vec![done]);
+            let rest = if self.is_upload {
+                "waiting for the server".to_owned()
+            } else {
+                format!("verifying {verified}%")
+            };
+            return (format!("100%  {rest}"), vec![done]);
         }
         let is_moving = outage.is_none() && self.silent < SILENCE;
         let eta =
             if is_moving { format!("  ETA {}", eta(size - received, self.rate)) } else { String::new() };
         let important = format!("{}%  {speed}{eta}", percent(received, size));
-        (important, vec![done, open, format!("verified {verified}%")])
+        let verified = Some(format!("verified {verified}%")).filter(|_| !self.is_upload);
+        (important, [done, open].into_iter().chain(verified).collect())
     }
 }
 
@@ -112,8 +120,18 @@ mod tests {
         let rate = 1.18 * 1_073_741_824.0;
         let silent = Duration::from_secs(silent);
         let streams = StreamCount::default();
-        ProgressLine { name: "debian-13.2.0-amd64-netinst.iso", progress, rate, silent, streams }
-            .within(columns)
+        let name = "debian-13.2.0-amd64-netinst.iso";
+        ProgressLine { name, progress, rate, silent, streams, is_upload: false }.within(columns)
+    }
+
+    #[test]
+    fn upload_does_not_claim_to_verify() {
+        for received in [500, 1000] {
+            let progress = &progress(Some(1000), received, 0);
+            let (rate, silent, streams) = (10.0, Duration::ZERO, StreamCount::default());
+            let line = ProgressLine { name: "f", progress, rate, silent, streams, is_upload: true };
+            assert!(!line.within(200).contains("verif"), "{}", line.within(200));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dtcli::StandardOutput;
 
-use crate::args::{Common, Fetch, Put};
+use crate::args::{Common, Fetch, Put, Verbosity};
 use crate::exit::Failure;
 use crate::progress::View;
 use crate::running::{Done, Running};
@@ -30,6 +30,7 @@ impl Start for Fetch {
             name: self.file.to_string_lossy().into_owned(),
             server: self.server.to_string(),
             streams: self.streams,
+            is_upload: false,
         }
     }
 
@@ -95,11 +96,15 @@ impl Start for Put {
             name: self.name.to_string_lossy().into_owned(),
             server: self.server.to_string(),
             streams: self.streams,
+            is_upload: true,
         }
     }
 
     fn start(&self) -> Result<Running, Failure> {
         let options = &self.options;
+        if self.local.is_none() && self.common.verbosity() > Verbosity::Quiet {
+            dtcli::say("reading standard input to its end first; this upload cannot be resumed");
+        }
         let client = self.common.client(self.server.clone(), |builder| builder.streams(self.streams))?;
         let upload = client
             .upload(&self.name)

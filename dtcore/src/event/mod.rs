@@ -110,6 +110,9 @@ pub enum Event {
         /// How many bytes are saved.
         bytes: u64,
     },
+    /// The upload fails, and the server keeps what it has verified: the same upload, started again, resumes it. Guaranteed, at most
+    /// once, as the last event.
+    UploadResumable,
     /// A stream's connection has ended early; its blocks go to the others, and it is reconnected. Not guaranteed;
     /// [`RecoveryStats`] has the number.
     #[non_exhaustive]
@@ -153,9 +156,10 @@ pub enum Event {
 pub struct Progress {
     /// The file's size in bytes, once it is known.
     pub size: Option<u64>,
-    /// Bytes of the file that are there: received on all streams, or resumed.
+    /// Bytes of the file that are there: received on all streams, or resumed. In an upload, those that were sent.
     pub received: u64,
-    /// Bytes that are verified: in protocol 2 those of complete blocks, in protocol 1 those that are part of the file's digest.
+    /// Bytes that are verified: in protocol 2 those of complete blocks, in protocol 1 those that are part of the file's digest. In an
+    /// upload 0: the server verifies them, and reports the end.
     pub verified: u64,
     /// Streams that are open and not at their end.
     pub open_streams: u8,

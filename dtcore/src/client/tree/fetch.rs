@@ -29,7 +29,7 @@ const MAX_CONTENT: u64 = 32 << 20;
 
 /// What all transfers of a tree share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct TreeTransfer {
     /// Of the directory.
     pub(super) options: Options,
     pub(super) output: TreeOutput,
@@ -38,32 +38,32 @@ pub(super) struct Shared {
 }
 
 /// Receives a file alone, over all streams; retries once if it changes meanwhile.
-pub(super) async fn fetch_one(shared: &Arc<Shared>, file: WantedFile) -> Result<(), Failure> {
+pub(super) async fn fetch_one(transfer: &Arc<TreeTransfer>, file: WantedFile) -> Result<(), Failure> {
     for is_last in [false, true] {
-        match received(shared, &file).await {
+        match received(transfer, &file).await {
             Ok(bytes) => {
-                shared.totals.done(vec![(file.path, bytes)]);
+                transfer.totals.done(vec![(file.path, bytes)]);
                 return Ok(());
             }
             Err(Failure::SourceChanged { .. }) if !is_last => {}
-            Err(failure) => return failed(shared, &file.path, failure),
+            Err(failure) => return failed(transfer, &file.path, failure),
         }
     }
     Ok(())
 }
 
 /// Receives a file alone, and returns its size.
-async fn received(shared: &Arc<Shared>, file: &WantedFile) -> Result<u64, Failure> {
-    let (opening, path) = (Arc::clone(shared), file.path.clone());
+async fn received(transfer: &Arc<TreeTransfer>, file: &WantedFile) -> Result<u64, Failure> {
+    let (opening, path) = (Arc::clone(transfer), file.path.clone());
     let place = spawn_blocking(move || opening.output.cleared_place(&path));
     let place = place.await.map_err(|_| Failure::thread_died("open the output"))?;
     let local = |source| Failure::LocalFile { action: "write", path: file.path.clone(), source };
     let place = place.map_err(local)?;
-    let name = remote_name(&shared.options.name, &file.path).into_os_string();
-    let options = Options { name, ..shared.options.clone() };
+    let name = remote_name(&transfer.options.name, &file.path).into_os_string();
+    let options = Options { name, ..transfer.options.clone() };
     let (events, mut observer) = event::channel();
     let output = Output::Confined(place.path());
-    let mut receiving = Box::pin(negotiate::run(options, output, events, shared.cancel.clone()));
+    let mut receiving = Box::pin(negotiate::run(options, output, events, transfer.cancel.clone()));
     let mut partial = 0;
     let report = loop {
         tokio::select! {
@@ -71,21 +71,21 @@ async fn received(shared: &Arc<Shared>, file: &WantedFile) -> Result<u64, Failur
             report = &mut receiving => break report,
             Some(event) = observer.next() => {
                 if let Event::Progress(progress) = event {
-                    shared.totals.partial(partial, progress.received);
+                    transfer.totals.partial(partial, progress.received);
                     partial = progress.received;
                 }
             }
         }
     };
-    shared.totals.partial(partial, 0);
+    transfer.totals.partial(partial, 0);
     drop(place);
     report.map(|report| report.bytes)
 }
 
 /// Receives many small files by one transfer.
-pub(super) async fn fetch_pack(shared: &Arc<Shared>, files: Vec<WantedFile>) -> Result<(), Failure> {
+pub(super) async fn fetch_pack(transfer: &Arc<TreeTransfer>, files: Vec<WantedFile>) -> Result<(), Failure> {
     let names: Vec<Vec<u8>> = files.iter().map(|file| file.path.as_os_str().as_bytes().to_vec()).collect();
-    let folder = shared.options.name.as_bytes();
+    let folder = transfer.options.name.as_bytes();
     let slash = if folder.ends_with(b"/") { &b""[..] } else { b"/" };
     let mut options = Options {
         name: OsString::from_vec([folder, slash].concat()),
@@ -93,14 +93,14 @@ pub(super) async fn fetch_pack(shared: &Arc<Shared>, files: Vec<WantedFile>) -> 
         push: PUSH,
         protocol: ProtocolChoice::V2,
         may_grow: false,
-        ..shared.options.clone()
+        ..transfer.options.clone()
     };
     options.settings.streams = StreamCount::ONE;
     let memory = Arc::new(ReorderBuffer::for_memory(MAX_CONTENT));
     let (events, _) = event::channel();
     let output = Output::Memory(Arc::clone(&memory), MAX_CONTENT);
-    let report = negotiate::run(options, output, events, shared.cancel.clone()).await?;
-    let writing = Arc::clone(shared);
+    let report = negotiate::run(options, output, events, transfer.cancel.clone()).await?;
+    let writing = Arc::clone(transfer);
     let written = spawn_blocking(move || {
         let failed = |source| Failure::System { action: "get memory for a pack", source };
         let content = memory.take(report.bytes).map_err(failed)?;
@@ -109,14 +109,18 @@ pub(super) async fn fetch_pack(shared: &Arc<Shared>, files: Vec<WantedFile>) -> 
     let again = written.await.map_err(|_| Failure::thread_died("write files"))??;
     for file in again {
         // It has changed since it was listed; alone it gets as much room as it needs.
-        Box::pin(fetch_one(shared, file)).await?;
+        Box::pin(fetch_one(transfer, file)).await?;
     }
     Ok(())
 }
 
 /// Writes the files of a pack; returns those that must be received alone.
-fn write_files(shared: &Shared, files: &[WantedFile], content: &[u8]) -> Result<Vec<WantedFile>, Failure> {
-    let server = || shared.options.server.to_string();
+fn write_files(
+    transfer: &TreeTransfer,
+    files: &[WantedFile],
+    content: &[u8],
+) -> Result<Vec<WantedFile>, Failure> {
+    let server = || transfer.options.server.to_string();
     let invalid = |what: &str| Failure::Protocol { server: server(), what: what.to_owned() };
     let packed = decode_pack(content).map_err(|error| invalid(&error.to_string()))?;
     if packed.len() != files.len() {
@@ -126,16 +130,16 @@ fn write_files(shared: &Shared, files: &[WantedFile], content: &[u8]) -> Result<
     for (file, (line, bytes)) in files.iter().zip(packed) {
         match line {
             ListLine::Entry(entry) if entry.path == file.path.as_os_str().as_bytes() => {
-                match shared.output.write(&file.path, bytes, entry.modified, entry.mode) {
+                match transfer.output.write(&file.path, bytes, entry.modified, entry.mode) {
                     Ok(()) => done.push((file.path.clone(), to_u64(bytes.len()))),
-                    Err(error) => shared.totals.failed(&file.path, reason(&error), true),
+                    Err(error) => transfer.totals.failed(&file.path, reason(&error), true),
                 }
             }
             ListLine::Unreadable(path, reason) if path == file.path.as_os_str().as_bytes() => {
                 if reason.contains("changed") || reason.contains("too large") {
                     again.push(file.clone());
                 } else {
-                    shared.totals.failed(&file.path, reason, false);
+                    transfer.totals.failed(&file.path, reason, false);
                 }
             }
             ListLine::Entry(_) | ListLine::Unreadable(..) | ListLine::End(_) => {
@@ -143,13 +147,13 @@ fn write_files(shared: &Shared, files: &[WantedFile], content: &[u8]) -> Result<
             }
         }
     }
-    shared.totals.done(done);
+    transfer.totals.done(done);
     Ok(again)
 }
 
 /// Notes the failure of one file; one that concerns all files ends the transfer.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others are about the server or this machine")]
-fn failed(shared: &Shared, path: &Path, failure: Failure) -> Result<(), Failure> {
+fn failed(transfer: &TreeTransfer, path: &Path, failure: Failure) -> Result<(), Failure> {
     let (reason, is_local) = match failure {
         Failure::LocalFile { source, .. } => (self::reason(&source), true),
         Failure::TooLarge { .. } => ("larger than the file system allows".to_owned(), true),
@@ -166,7 +170,7 @@ fn failed(shared: &Shared, path: &Path, failure: Failure) -> Result<(), Failure>
         }
         failure => return Err(failure),
     };
-    shared.totals.failed(path, reason, is_local);
+    transfer.totals.failed(path, reason, is_local);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::TreeOptions;
-use super::fetch::{Shared, fetch_one, fetch_pack, reason};
+use super::fetch::{TreeTransfer, fetch_one, fetch_pack, reason};
 use super::output::{Existing, TreeOutput, stays_inside};
 use super::plan::{Planner, Task, WantedFile};
 use super::totals::Totals;
@@ -48,26 +48,26 @@ pub(super) async fn run(
     // Its own: a failure ends what is under way.
     let cancel_all = cancel.child_token();
     let _ended = cancel_all.clone().drop_guard();
-    let shared = Arc::new(Shared { options, output, totals, cancel: cancel_all });
+    let transfer = Arc::new(TreeTransfer { options, output, totals, cancel: cancel_all });
     let mut progress = interval(PROGRESS_INTERVAL);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut receiving = Box::pin(receive(&shared, wishes));
+    let mut receiving = Box::pin(receive(&transfer, wishes));
     let result = loop {
         tokio::select! {
             biased;
             () = cancel.cancelled() => break Err(Failure::Cancelled),
             result = &mut receiving => break result,
-            _ = progress.tick() => shared.totals.emit_progress(),
+            _ = progress.tick() => transfer.totals.emit_progress(),
         }
     };
     drop(receiving);
-    shared.totals.emit_progress();
-    result.map(|()| shared.totals.report())
+    transfer.totals.emit_progress();
+    result.map(|()| transfer.totals.report())
 }
 
-async fn receive(shared: &Arc<Shared>, wishes: TreeOptions) -> Result<(), Failure> {
+async fn receive(transfer: &Arc<TreeTransfer>, wishes: TreeOptions) -> Result<(), Failure> {
     let (items, mut listing) = mpsc::channel(QUEUED);
-    let options = shared.options.clone();
+    let options = transfer.options.clone();
     let mut tasks = JoinSet::new();
     let n_small = Arc::new(Semaphore::new(usize::from(options.settings.streams.value())));
     let n_large = Arc::new(Semaphore::new(LARGE_AT_ONCE));
@@ -76,27 +76,27 @@ async fn receive(shared: &Arc<Shared>, wishes: TreeOptions) -> Result<(), Failur
     let (mut planner, mut directories) = (Planner::default(), Vec::new());
     let mut batch = Vec::with_capacity(QUEUED);
     while listing.recv_many(&mut batch, QUEUED).await > 0 {
-        let (creating, items) = (Arc::clone(shared), std::mem::take(&mut batch));
+        let (creating, items) = (Arc::clone(transfer), std::mem::take(&mut batch));
         let considered = spawn_blocking(move || consider(&creating, wishes, items));
         let (wanted, folders) = considered.await.map_err(|_| Failure::thread_died("create entries"))?;
         directories.extend(folders);
         for file in wanted {
             if let Some(task) = planner.add(file) {
-                start(shared, &mut tasks, task, &n_small, &n_large).await?;
+                start(transfer, &mut tasks, task, &n_small, &n_large).await?;
             }
         }
     }
     while let Some(ended) = lister.join_next().await {
         ended.map_err(|_| Failure::thread_died("list the directory"))??;
     }
-    shared.totals.listed();
+    transfer.totals.listed();
     if let Some(task) = planner.rest() {
-        start(shared, &mut tasks, task, &n_small, &n_large).await?;
+        start(transfer, &mut tasks, task, &n_small, &n_large).await?;
     }
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|_| Failure::thread_died("receive a file"))??;
     }
-    let finishing = Arc::clone(shared);
+    let finishing = Arc::clone(transfer);
     let finished = spawn_blocking(move || {
         // What is below has a longer path.
         for (path, modified, mode) in directories.into_iter().rev() {
@@ -110,7 +110,7 @@ async fn receive(shared: &Arc<Shared>, wishes: TreeOptions) -> Result<(), Failur
 
 /// Starts a transfer when there is a place for it.
 async fn start(
-    shared: &Arc<Shared>,
+    transfer: &Arc<TreeTransfer>,
     tasks: &mut JoinSet<Result<(), Failure>>,
     task: Task,
     n_small: &Arc<Semaphore>,
@@ -123,12 +123,12 @@ async fn start(
     let places = if matches!(task, Task::One(_)) { n_large } else { n_small };
     let place = Arc::clone(places).acquire_owned().await;
     let place = place.map_err(|_| Failure::system("continue", "there are no places"))?;
-    let shared = Arc::clone(shared);
+    let transfer = Arc::clone(transfer);
     tasks.spawn(async move {
         let _place = place;
         match task {
-            Task::One(file) => fetch_one(&shared, file).await,
-            Task::Pack(files) => fetch_pack(&shared, files).await,
+            Task::One(file) => fetch_one(&transfer, file).await,
+            Task::Pack(files) => fetch_pack(&transfer, files).await,
         }
     });
     Ok(())
@@ -136,7 +136,7 @@ async fn start(
 
 /// Creates what is no file; returns the files that are to be received, and the directories.
 fn consider(
-    shared: &Shared,
+    transfer: &TreeTransfer,
     wishes: TreeOptions,
     items: Vec<Result<ListItem, TransferError>>,
 ) -> (Vec<WantedFile>, Vec<FinishedDirectory>) {
@@ -147,9 +147,9 @@ fn consider(
                 if entry.kind == EntryKind::Directory {
                     directories.push((entry.path.clone(), entry.modified_nanos(), entry.mode));
                 }
-                files.extend(consider_entry(shared, wishes, entry));
+                files.extend(consider_entry(transfer, wishes, entry));
             }
-            Ok(ListItem::Unreadable { path, reason }) => shared.totals.failed(&path, reason, false),
+            Ok(ListItem::Unreadable { path, reason }) => transfer.totals.failed(&path, reason, false),
             // The lister sends none: its error is what it returns.
             Err(_) => {}
         }
@@ -157,8 +157,8 @@ fn consider(
     (files, directories)
 }
 
-fn consider_entry(shared: &Shared, wishes: TreeOptions, entry: Entry) -> Option<WantedFile> {
-    let (output, totals) = (&shared.output, &shared.totals);
+fn consider_entry(transfer: &TreeTransfer, wishes: TreeOptions, entry: Entry) -> Option<WantedFile> {
+    let (output, totals) = (&transfer.output, &transfer.totals);
     let result = match entry.kind {
         EntryKind::Other => {
             totals.skipped(&entry.path, "it is a pipe, a socket or a device");

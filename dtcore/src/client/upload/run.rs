@@ -18,7 +18,7 @@ use crate::event::{Event, EventSender, Progress, UploadReport};
 use crate::failure::Failure;
 use crate::manifest::{BlockSize, Manifest};
 use crate::num::to_usize;
-use crate::proto::v2::{ReceiverFailure, Secret, SessionId, UploadOptions, UploadRequest};
+use crate::proto::v2::{ReceiverFailure, Secret, SessionId, SessionOffer, UploadOptions, UploadRequest};
 use crate::send::digest_cache::{DigestCache, MIN_AGE};
 use crate::send::{Context, FairQueue, Session, SessionEnd, SessionSpec, Share, Tasks, Timeouts};
 
@@ -39,13 +39,14 @@ pub(super) async fn run(
     let started = Instant::now();
     let (may_grow, opening_cancel) = (options.may_grow, cancel.clone());
     let opening = spawn_blocking(move || open(input, may_grow, &opening_cancel));
-    let opened = opening.await.map_err(|_| Failure::thread_died("open the source"))?;
+    // A pipe may stay silent for long.
+    let opened = cancel.run_until_cancelled(opening).await.ok_or(Failure::Cancelled)?;
+    let opened = opened.map_err(|_| Failure::thread_died("open the source"))?;
     let OpenInput { object, is_resumable } = opened?;
     let session = session(&options, object)?;
     let size = session.spec.manifest.size();
     let offer = session.offer();
-    let offer =
-        crate::proto::v2::SessionOffer { mode: offer.mode.filter(|_| options.preserve.mode), ..offer };
+    let offer = SessionOffer { mode: offer.mode.filter(|_| options.preserve.mode), ..offer };
     let wishes = UploadOptions { limited: options.settings.rate_limit.is_some(), ..wishes };
     let body = UploadRequest { offer, streams: options.settings.streams, options: wishes }.encode();
     let uploading = Arc::new(Uploading::new(options, body, Arc::clone(&session), events.clone(), started));
@@ -59,7 +60,7 @@ pub(super) async fn run(
     if result.is_err() {
         session.context.tasks.aborted.cancel();
         if is_resumable && uploading.has_started() && is_of_use(&result) {
-            events.emit(Event::Resumable { bytes: session.bytes_sent().min(size) });
+            events.emit(Event::UploadResumable);
         }
     }
     result?;
@@ -177,7 +178,7 @@ fn emit_progress(uploading: &Uploading) {
     uploading.events.progress(Progress {
         size: Some(size),
         received: sent,
-        verified: sent,
+        verified: 0,
         open_streams: uploading.n_open(),
         outage: uploading.outage(),
         elapsed: uploading.started.elapsed(),
