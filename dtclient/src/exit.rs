@@ -34,9 +34,11 @@ pub(crate) enum Failure {
     /// The output has to be named after the remote file.
     #[error("FILE has no name that an output could have; name the OUTPUT, or try 'dtclient --help'")]
     NoName,
-    /// A digest is that of a file.
-    #[error("the argument '--checksum' cannot be used with a directory; try 'dtclient --help'")]
-    NoChecksumOfTree,
+    /// A digest is that of a file, and protocol 1 knows files only.
+    #[error(
+        "the arguments '--checksum' and '--protocol 1' cannot be used with a directory; try 'dtclient --help'"
+    )]
+    NotOfTree,
     /// Both would go to standard output.
     #[error("the argument '--json' cannot be used with standard output as OUTPUT; try 'dtclient --help'")]
     JsonAndOutput,
@@ -72,7 +74,7 @@ pub(crate) fn outcome(failure: &Failure, resumable: &Resumable) -> Outcome {
         }
         Failure::StandardOutput(_) => (LOCAL_FILE, ErrorKind::LocalFile.code(), None),
         Failure::System { .. } => (1, ErrorKind::System.code(), None),
-        Failure::NoName | Failure::JsonAndOutput | Failure::NoChecksumOfTree => (USAGE, "usage", None),
+        Failure::NoName | Failure::JsonAndOutput | Failure::NotOfTree => (USAGE, "usage", None),
     };
     let line = match (resumable, failure) {
         (Resumable::Bytes(saved), _) => {

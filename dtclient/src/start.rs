@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dtcli::StandardOutput;
+use dtcore::ProtocolChoice;
 
 use crate::args::{Common, Fetch, Put, Verbosity};
 use crate::exit::Failure;
@@ -73,13 +74,16 @@ impl Start for Fetch {
 impl Fetch {
     fn start_tree(&self) -> Result<Running, Failure> {
         let options = &self.options;
-        if options.checksum.is_some() {
-            return Err(Failure::NoChecksumOfTree);
+        if options.checksum.is_some() || options.protocol == ProtocolChoice::V1 {
+            return Err(Failure::NotOfTree);
         }
         let client = self.common.client(self.server.clone(), |builder| builder.streams(self.streams))?;
         let tree = client
             .download_tree(&self.file)
             .dry_run(options.dry_run)
+            .overwrite(!options.no_clobber)
+            .resume(!options.no_resume)
+            .fsync(options.sync)
             .preserve_times(!options.no_preserve)
             .preserve_mode(options.preserve_mode);
         Ok(Running::new(tree.to_path(self.tree_target()), Done::Tree))

@@ -92,7 +92,7 @@
 // What is shared by both roles has parts that only one of them uses.
 #![cfg_attr(
     not(all(feature = "client", feature = "server", feature = "legacy")),
-    allow(dead_code, unused_imports, reason = "used with other features")
+    allow(dead_code, unreachable_pub, unused_imports, reason = "used with other features")
 )]
 
 mod backend;

@@ -96,7 +96,7 @@ fn invalid_client_arguments_are_usage_errors() {
     let bad: [&[&str]; 29] = [
         &[],
         &[NOWHERE, "8"],
-        &[NOWHERE, "8", "a/"],
+        &[NOWHERE, "8", ".."],
         &[NOWHERE, "8", "a/..", "/tmp"],
         &["-p", "--no-preserve", NOWHERE, "8", "f", out],
         &[NOWHERE, "8", "f", out, "more"],

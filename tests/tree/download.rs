@@ -77,7 +77,12 @@ fn only_what_has_changed_is_fetched_again() {
     dry.assert_success();
     assert_eq!(finished(&dry, "files"), 3, "{dry}");
     assert_eq!(fs::read(workspace.output("out/a/f9")).expect("it is there"), b"changed here");
-    let outcome = get(&server, &workspace, "", "out").run();
+    let careful = get(&server, &workspace, "", "out").options(["--no-clobber"]).run();
+    careful.assert_success();
+    assert_eq!((finished(&careful, "files"), finished(&careful, "skipped")), (1, 2), "{careful}");
+    assert_eq!(fs::read(workspace.output("out/a/f9")).expect("it is there"), b"changed here");
+    fs::remove_file(workspace.output("out/a/b/new")).expect("it is ours");
+    let outcome = get(&server, &workspace, "", "out").options(["--sync"]).run();
     outcome.assert_success();
     assert_eq!(finished(&outcome, "files"), 3, "{outcome}");
     assert!(described(&workspace.output("out")) == described(&workspace.root()));
@@ -99,6 +104,10 @@ fn slash_decides_where_the_content_goes() {
     run.run().assert_success();
     assert!(workspace.output("three/e/f").exists());
     get(&server, &workspace, "missing/", "four").run().assert_failure(3);
+    assert!(!workspace.output("four").exists(), "a directory for nothing");
+    fs::create_dir(workspace.root().join("nothing")).expect("it is made");
+    get(&server, &workspace, "nothing/", "six").run().assert_success();
+    assert_eq!(fs::read_dir(workspace.output("six")).expect("it is there").count(), 0);
     get(&server, &workspace, "d", "five").run().assert_failure(3);
 }
 

@@ -229,7 +229,9 @@ fn item(line: &[u8]) -> Result<Option<ListItem>, &'static str> {
             let target = target.map(path);
             Some(ListItem::Entry(Entry { path: path(name), kind, size, modified, mode, target }))
         }
-        ListLine::Unreadable(name, reason) => Some(ListItem::Unreadable { path: path(name), reason }),
+        ListLine::Unreadable(name, reason) | ListLine::NotPacked(name, reason) => {
+            Some(ListItem::Unreadable { path: path(name), reason })
+        }
         ListLine::End(_) => None,
     })
 }

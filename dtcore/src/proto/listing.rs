@@ -67,6 +67,8 @@ pub(crate) enum ListLine {
     Entry(ListedEntry),
     /// Something that could not be read, and why.
     Unreadable(Vec<u8>, String),
+    /// A file that a pack lacks, and why: requested alone it may be readable.
+    NotPacked(Vec<u8>, String),
     /// Everything was listed: so many entries.
     End(u64),
 }
@@ -95,6 +97,11 @@ impl ListLine {
                 put_name(&mut object, "path", path);
                 object.insert("error".to_owned(), reason.as_str().into());
             }
+            Self::NotPacked(path, reason) => {
+                put_name(&mut object, "path", path);
+                object.insert("error".to_owned(), reason.as_str().into());
+                object.insert("alone".to_owned(), json!(true));
+            }
             Self::End(entries) => {
                 object.insert("end".to_owned(), json!(true));
                 object.insert("entries".to_owned(), (*entries).into());
@@ -114,10 +121,9 @@ impl ListLine {
         }
         let path = name(&object, "path").filter(|path| is_relative(path)).ok_or(InvalidListLine)?;
         if let Some(error) = object.get("error") {
-            return error
-                .as_str()
-                .map(|error| Self::Unreadable(path, v1::printable(error)))
-                .ok_or(InvalidListLine);
+            let reason = error.as_str().map(v1::printable).ok_or(InvalidListLine)?;
+            let is_alone = object.get("alone") == Some(&Value::Bool(true));
+            return Ok(if is_alone { Self::NotPacked(path, reason) } else { Self::Unreadable(path, reason) });
         }
         let kind = object.get("type").and_then(Value::as_str).ok_or(InvalidListLine)?;
         Ok(Self::Entry(ListedEntry {
@@ -215,6 +221,10 @@ mod tests {
             (
                 ListLine::Unreadable(b"d".to_vec(), "permission denied".to_owned()),
                 "{\"error\":\"permission denied\",\"path\":\"d\"}\n",
+            ),
+            (
+                ListLine::NotPacked(b"d".to_vec(), "it is too large".to_owned()),
+                "{\"alone\":true,\"error\":\"it is too large\",\"path\":\"d\"}\n",
             ),
             (ListLine::End(3), "{\"end\":true,\"entries\":3}\n"),
         ] {

@@ -56,7 +56,7 @@ pub(crate) fn decode_pack(content: &[u8]) -> Result<Vec<PackedFile<'_>>, Invalid
         let line = ListLine::decode(line).map_err(|_| InvalidPack)?;
         let size = match &line {
             ListLine::Entry(ListedEntry { size, .. }) => to_usize(*size),
-            ListLine::Unreadable(..) => 0,
+            ListLine::Unreadable(..) | ListLine::NotPacked(..) => 0,
             ListLine::End(_) => return Err(InvalidPack),
         };
         let (own, rest) = bytes.split_at_checked(size).ok_or(InvalidPack)?;

@@ -13,7 +13,7 @@ use super::ServerContext;
 use super::auth::{Action, AuthorizeRequest};
 use super::open::{authorize, normalized};
 use super::refusal::Refusal;
-use crate::backend::fs::{SmallFile, SmallFiles};
+use crate::backend::fs::{NotRead, SmallFile, SmallFiles};
 use crate::backend::{MemoryObject, Object};
 use crate::num::to_u64;
 use crate::proto::{EntryKind, ListLine, ListedEntry, MAX_PACK_BYTES, encode_pack};
@@ -69,7 +69,11 @@ fn read(reader: &mut SmallFiles<'_>, folder: &Path, name: Vec<u8>, bytes: &mut V
         }),
         Err(error) => {
             bytes.truncate(before);
-            ListLine::Unreadable(name, error.to_string())
+            let reason = error.to_string();
+            match error {
+                NotRead::Open(_) => ListLine::Unreadable(name, reason),
+                NotRead::Now(_) => ListLine::NotPacked(name, reason),
+            }
         }
     }
 }

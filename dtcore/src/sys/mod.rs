@@ -2,17 +2,14 @@
 
 #![allow(unsafe_code, reason = "the workspace's one opt-out; every block says why it is sound")]
 
-#[cfg(feature = "client")]
 pub(crate) mod descriptors;
 pub(crate) mod filesystem;
-#[cfg(feature = "client")]
 mod map;
 mod mapped_range;
 mod piece_reader;
 mod range_lock;
 mod threads;
 
-#[cfg(feature = "client")]
 pub(crate) use map::{Map, MapWriter};
 pub(crate) use mapped_range::MappedRange;
 pub(crate) use piece_reader::{PIECE, PieceReader};

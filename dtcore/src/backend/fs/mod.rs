@@ -9,5 +9,5 @@ mod walk;
 pub(crate) use file::SourceFile;
 pub(crate) use place::UploadPlace;
 pub(crate) use root::{Root, RootError};
-pub(crate) use small::{SmallFile, SmallFiles};
+pub(crate) use small::{NotRead, SmallFile, SmallFiles};
 pub(crate) use walk::{WalkItem, WalkOptions};

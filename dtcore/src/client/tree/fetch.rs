@@ -136,13 +136,12 @@ fn write_files(
                 }
             }
             ListLine::Unreadable(path, reason) if path == file.path.as_os_str().as_bytes() => {
-                if reason.contains("changed") || reason.contains("too large") {
-                    again.push(file.clone());
-                } else {
-                    transfer.totals.failed(&file.path, reason, false);
-                }
+                transfer.totals.failed(&file.path, reason, false);
             }
-            ListLine::Entry(_) | ListLine::Unreadable(..) | ListLine::End(_) => {
+            ListLine::NotPacked(path, _) if path == file.path.as_os_str().as_bytes() => {
+                again.push(file.clone());
+            }
+            ListLine::Entry(_) | ListLine::Unreadable(..) | ListLine::NotPacked(..) | ListLine::End(_) => {
                 return Err(invalid("a pack with other files"));
             }
         }

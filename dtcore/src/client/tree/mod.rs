@@ -14,6 +14,7 @@ use super::runtime::Threads;
 use super::transfer::Transfer;
 use crate::event::TreeReport;
 use crate::manifest::StreamCount;
+use crate::sink::{Durability, Resume};
 
 /// A remote directory to download, with all that is in it; clones start another download each.
 ///
@@ -39,11 +40,13 @@ pub(crate) struct TreeOptions {
     pub(crate) hidden: bool,
     /// Whether nothing is written.
     pub(crate) dry_run: bool,
+    /// Whether files that exist and differ are left alone.
+    pub(crate) keep_existing: bool,
 }
 
 impl TreeDownload {
     pub(super) fn new(name: OsString, options: Options, threads: Threads) -> Self {
-        let wishes = TreeOptions { hidden: true, dry_run: false };
+        let wishes = TreeOptions { hidden: true, dry_run: false, keep_existing: false };
         Self { options: Options { name, ..options }, wishes, threads }
     }
 
@@ -62,6 +65,24 @@ impl TreeDownload {
     /// Whether nothing is written, and the report says what would be; not by default.
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.wishes.dry_run = dry_run;
+        self
+    }
+
+    /// Whether files that exist here and differ are replaced, which is the default; else they are skipped.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.wishes.keep_existing = !overwrite;
+        self
+    }
+
+    /// Whether what an earlier download left of large files is resumed, which is the default.
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.options.resume = if resume { Resume::Allowed } else { Resume::Refused };
+        self
+    }
+
+    /// Whether files are on the disk before success is reported; not by default.
+    pub fn fsync(mut self, fsync: bool) -> Self {
+        self.options.settings.durability = if fsync { Durability::Synced } else { Durability::Cached };
         self
     }
 

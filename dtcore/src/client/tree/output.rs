@@ -16,7 +16,7 @@ use crate::backend::OpenError;
 use crate::backend::fs::{Root, UploadPlace};
 use crate::client::options::Preserve;
 use crate::failure::Failure;
-use crate::sink::{Attributes, is_sidecar_name, sidecar_name};
+use crate::sink::{Attributes, Durability, is_sidecar_name, sidecar_name};
 use crate::sync::Lock;
 
 /// The directory.
@@ -24,6 +24,7 @@ use crate::sync::Lock;
 pub(super) struct TreeOutput {
     root: Root,
     preserve: Preserve,
+    durability: Durability,
     /// The last place: mostly the next one is in the same directory.
     last: Lock<Option<UploadPlace>>,
 }
@@ -33,17 +34,18 @@ pub(super) struct TreeOutput {
 pub(super) enum Existing {
     /// A file with this size and modification time.
     Same,
-    /// Something else, or nothing.
-    Other,
+    /// Something else.
+    Different,
+    Nothing,
 }
 
 impl TreeOutput {
     /// Opens the directory at `path`, and creates it if it does not exist.
-    pub(super) fn open(path: &Path, preserve: Preserve) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path, preserve: Preserve, durability: Durability) -> Result<Self, Failure> {
         let failed = |source| Failure::LocalFile { action: "write to", path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
         let root = Root::new(path).map_err(|error| failed(io::Error::other(error.to_string())))?;
-        Ok(Self { root, preserve, last: Lock::default() })
+        Ok(Self { root, preserve, durability, last: Lock::default() })
     }
 
     /// The place of a file, whose directories are created if they are missing.
@@ -115,13 +117,14 @@ impl TreeOutput {
             None => self.root.stat(path.as_os_str().as_bytes()),
         };
         drop(last);
-        let is_same = found.is_ok_and(|found| {
+        let Ok(found) = found else { return Existing::Nothing };
+        let is_same = {
             let time = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
             FileType::from_raw_mode(found.st_mode).is_file()
                 && u64::try_from(found.st_size) == Ok(size)
                 && time == i128::from(modified)
-        });
-        if is_same { Existing::Same } else { Existing::Other }
+        };
+        if is_same { Existing::Same } else { Existing::Different }
     }
 
     /// Writes a small file beside its place, and puts it there.
@@ -143,6 +146,10 @@ impl TreeOutput {
             mode: Some(mode).filter(|_| self.preserve.mode),
         };
         let written = file.write_all(content).and_then(|()| attributes.apply(&file));
+        let written = match self.durability {
+            Durability::Synced => written.and_then(|()| file.sync_all()),
+            Durability::Cached => written,
+        };
         let renamed = written.and_then(|()| Ok(renameat(folder, &part, folder, place.name())?));
         renamed.inspect_err(|_| {
             // The error to report is the first one.
@@ -230,7 +237,8 @@ mod tests {
         let (base, outside) = (folder.path().join("out"), folder.path().join("outside"));
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("f"), "before").unwrap();
-        let output = TreeOutput::open(&base, Preserve { times: true, mode: true }).unwrap();
+        let output =
+            TreeOutput::open(&base, Preserve { times: true, mode: true }, Durability::Cached).unwrap();
         symlink(&outside, base.join("link")).unwrap();
         symlink(outside.join("f"), base.join("file")).unwrap();
         assert!(output.write(Path::new("link/f"), b"x", 1, 0o600).is_err());
@@ -242,7 +250,8 @@ mod tests {
         let found = fs::symlink_metadata(base.join("file")).unwrap();
         assert_eq!((found.size(), found.mtime(), found.mtime_nsec(), found.mode() & 0o777), (3, 7, 1, 0o640));
         assert_eq!(output.existing(Path::new("file"), 3, 7_000_000_001), Existing::Same);
-        assert_eq!(output.existing(Path::new("file"), 3, 7_000_000_000), Existing::Other);
+        assert_eq!(output.existing(Path::new("file"), 3, 7_000_000_000), Existing::Different);
+        assert_eq!(output.existing(Path::new("missing"), 3, 7_000_000_000), Existing::Nothing);
         fs::create_dir(base.join("folder")).unwrap();
         assert!(output.write(Path::new("folder"), b"", 1, 0o600).is_err());
         assert!(output.write(Path::new("x.dtpart"), b"", 1, 0o600).is_err());

@@ -42,8 +42,11 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> Result<TreeReport, Failure> {
     let totals = Totals::new(events, Instant::now());
-    let preserve = options.preserve;
-    let opening = spawn_blocking(move || TreeOutput::open(&path, preserve));
+    let mut listing = Listed::start(&options, wishes);
+    // A directory that cannot be listed leaves none here.
+    cancel.run_until_cancelled(listing.begin()).await.ok_or(Failure::Cancelled)??;
+    let (preserve, durability) = (options.preserve, options.settings.durability);
+    let opening = spawn_blocking(move || TreeOutput::open(&path, preserve, durability));
     let output = opening.await.map_err(|_| Failure::thread_died("open the output"))??;
     // Its own: a failure ends what is under way.
     let cancel_all = cancel.child_token();
@@ -51,7 +54,7 @@ pub(super) async fn run(
     let transfer = Arc::new(TreeTransfer { options, output, totals, cancel: cancel_all });
     let mut progress = interval(PROGRESS_INTERVAL);
     progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut receiving = Box::pin(receive(&transfer, wishes));
+    let mut receiving = Box::pin(receive(&transfer, wishes, listing));
     let result = loop {
         tokio::select! {
             biased;
@@ -65,18 +68,59 @@ pub(super) async fn run(
     result.map(|()| transfer.totals.report())
 }
 
-async fn receive(transfer: &Arc<TreeTransfer>, wishes: TreeOptions) -> Result<(), Failure> {
-    let (items, mut listing) = mpsc::channel(QUEUED);
-    let options = transfer.options.clone();
+/// A listing that runs, and what of it has arrived.
+struct Listed {
+    task: JoinSet<Result<(), Failure>>,
+    items: mpsc::Receiver<Result<ListItem, TransferError>>,
+    batch: Vec<Result<ListItem, TransferError>>,
+}
+
+impl Listed {
+    fn start(options: &Options, wishes: TreeOptions) -> Self {
+        let (sender, items) = mpsc::channel(QUEUED);
+        let options = options.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move { list::run(&options, true, wishes.hidden, &sender).await });
+        Self { task, items, batch: Vec::with_capacity(QUEUED) }
+    }
+
+    /// Waits until something has arrived, or the directory is known to be empty.
+    async fn begin(&mut self) -> Result<(), Failure> {
+        if self.items.recv_many(&mut self.batch, QUEUED).await == 0 { self.end().await } else { Ok(()) }
+    }
+
+    /// The next items; none at the end.
+    async fn next(&mut self) -> Vec<Result<ListItem, TransferError>> {
+        if self.batch.is_empty() {
+            self.items.recv_many(&mut self.batch, QUEUED).await;
+        }
+        std::mem::take(&mut self.batch)
+    }
+
+    /// Whether everything was listed, after the last item.
+    async fn end(&mut self) -> Result<(), Failure> {
+        while let Some(ended) = self.task.join_next().await {
+            ended.map_err(|_| Failure::thread_died("list the directory"))??;
+        }
+        Ok(())
+    }
+}
+
+async fn receive(
+    transfer: &Arc<TreeTransfer>,
+    wishes: TreeOptions,
+    mut listing: Listed,
+) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
-    let n_small = Arc::new(Semaphore::new(usize::from(options.settings.streams.value())));
+    let n_small = Arc::new(Semaphore::new(usize::from(transfer.options.settings.streams.value())));
     let n_large = Arc::new(Semaphore::new(LARGE_AT_ONCE));
-    let mut lister = JoinSet::new();
-    lister.spawn(async move { list::run(&options, true, wishes.hidden, &items).await });
     let (mut planner, mut directories) = (Planner::default(), Vec::new());
-    let mut batch = Vec::with_capacity(QUEUED);
-    while listing.recv_many(&mut batch, QUEUED).await > 0 {
-        let (creating, items) = (Arc::clone(transfer), std::mem::take(&mut batch));
+    loop {
+        let items = listing.next().await;
+        if items.is_empty() {
+            break;
+        }
+        let creating = Arc::clone(transfer);
         let considered = spawn_blocking(move || consider(&creating, wishes, items));
         let (wanted, folders) = considered.await.map_err(|_| Failure::thread_died("create entries"))?;
         directories.extend(folders);
@@ -86,9 +130,7 @@ async fn receive(transfer: &Arc<TreeTransfer>, wishes: TreeOptions) -> Result<()
             }
         }
     }
-    while let Some(ended) = lister.join_next().await {
-        ended.map_err(|_| Failure::thread_died("list the directory"))??;
-    }
+    listing.end().await?;
     transfer.totals.listed();
     if let Some(task) = planner.rest() {
         start(transfer, &mut tasks, task, &n_small, &n_large).await?;
@@ -179,9 +221,16 @@ fn consider_entry(transfer: &TreeTransfer, wishes: TreeOptions, entry: Entry) ->
         EntryKind::Directory => output.create_directory(&entry.path).map(|()| totals.directory()),
         EntryKind::File => {
             totals.found(entry.size);
-            if output.existing(&entry.path, entry.size, entry.modified_nanos()) == Existing::Same {
-                totals.unchanged();
-                return None;
+            match output.existing(&entry.path, entry.size, entry.modified_nanos()) {
+                Existing::Same => {
+                    totals.unchanged();
+                    return None;
+                }
+                Existing::Different if wishes.keep_existing => {
+                    totals.skipped(&entry.path, "it exists, and differs");
+                    return None;
+                }
+                Existing::Different | Existing::Nothing => {}
             }
             if wishes.dry_run {
                 totals.done(vec![(entry.path, entry.size)]);
