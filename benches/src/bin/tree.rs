@@ -1,6 +1,6 @@
 //! Many small files over loopback: a directory downloaded, and again with nothing changed.
 //!
-//! `cargo build --release && target/release/bench-tree [FOLDER [FILES [SIZE [STREAMS [ROUNDS]]]]]`, by default `/dev/shm 100000 4K 8 5`. A
+//! `cargo build --release && target/release/bench-tree [FOLDER [FILES [SIZE [STREAMS [ROUNDS]]]]]`, by default `/dev/shm 100000 4KiB 8 5`. A
 //! thousand files are in each directory. Complete processes are timed; only the product verifies the content. Files that arrive are counted.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -41,7 +41,7 @@ fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::new("bench-tree [FOLDER [FILES [SIZE [STREAMS [ROUNDS]]]]]");
     let folder: PathBuf = arguments.next("FOLDER", "/dev/shm".into())?;
     let n_files: usize = arguments.next("FILES", 100_000)?;
-    let size = usize::try_from(arguments.next_size("SIZE", "4K")?)?;
+    let size = usize::try_from(arguments.next_size("SIZE", "4KiB")?)?;
     let streams: u16 = arguments.next("STREAMS", 8)?;
     let rounds = arguments.next("ROUNDS", 5)?;
     let place = place(&folder)?;
