@@ -191,6 +191,8 @@ fn advice(error: &TransferError) -> Option<&'static str> {
             "the file, the server's memory or the network is faulty; run the command again"
         }
         ErrorKind::DigestMismatch => NOTHING_SAVED,
+        // What is uploaded cannot be read, which its reason explains.
+        ErrorKind::LocalFile if error.to_string().starts_with("cannot read ") => return None,
         ErrorKind::LocalFile => return advice_on_file(cause?),
         ErrorKind::System if error.is_retryable() => "raise the limit (ulimit -n), or use fewer streams",
         ErrorKind::System if cause == Some(io::ErrorKind::WouldBlock) => "raise the limit (ulimit -u)",

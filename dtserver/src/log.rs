@@ -49,7 +49,7 @@ pub(crate) fn start(args: &Args) {
 /// clock continues when the server's has ended.
 pub(crate) fn follow(
     events: ServerEvents,
-    shortages: Vec<String>,
+    notices: Vec<String>,
     signal: Arc<OnceLock<&'static str>>,
 ) -> io::Result<oneshot::Receiver<()>> {
     let (over, ended) = oneshot::channel();
@@ -57,8 +57,8 @@ pub(crate) fn follow(
     let thread = thread::Builder::new().name("dt-log".to_owned());
     thread.spawn(move || {
         info!(event = "starting", version = env!("CARGO_PKG_VERSION"), "dtserver has started");
-        for shortage in shortages {
-            warn!(event = "shortage", "{shortage}");
+        for notice in notices {
+            warn!(event = "notice", "{notice}");
         }
         runtime.block_on(write(events));
         info!(event = "stopping", signal = signal.get(), "dtserver ends");

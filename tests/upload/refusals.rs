@@ -115,6 +115,7 @@ fn sources_that_cannot_be_read_are_reported() {
         let outcome = scene.put(name, "out").run();
         outcome.assert_failure(8);
         assert!(outcome.error().contains(name), "{outcome}");
+        assert!(!outcome.error().contains("create"), "advice about outputs: {outcome}");
     }
     assert!(files_in(&scene.workspace.outputs()).is_empty());
 }

@@ -81,7 +81,9 @@ impl AcceptedStreams {
     }
 
     /// Reports to the sender how the transfer ended, on every connection that is there, and on those that are still to arrive.
-    pub(crate) async fn conclude(&self, conclusion: &Conclusion) {
+    ///
+    /// Returns whether that got into a connection now, so that the sender most probably learns of it.
+    pub(crate) async fn conclude(&self, conclusion: &Conclusion) -> bool {
         let frame = match conclusion {
             Ok(()) => Request::End.encode().to_vec(),
             Err((failure, reason)) => Request::failure(*failure, reason),
@@ -93,17 +95,16 @@ impl AcceptedStreams {
         };
         let waiting = waiting.into_values();
         let kept = kept.into_iter().map(DtStream::into_reader);
-        join_all(waiting.chain(kept).map(|reader| conclude(reader, &frame))).await;
+        let sent = join_all(waiting.chain(kept).map(|reader| conclude(reader, &frame))).await;
+        sent.contains(&true)
     }
 }
 
-/// Sends the last frame, and closes the connection in order.
-async fn conclude(reader: FrameReader, frame: &[u8]) {
+/// Sends the last frame, and closes the connection in order; returns whether it is on its way.
+async fn conclude(reader: FrameReader, frame: &[u8]) -> bool {
     let sent = timeout(CONCLUDE_TIMEOUT, reader.send(frame, &Wake::default())).await;
-    if matches!(sent, Ok(Ok(()))) {
-        // If it does not arrive, the sender connects again and asks.
-        let _ = reader.into_connection().finish(LINGER);
-    }
+    // If it does not arrive, the sender connects again and asks.
+    matches!(sent, Ok(Ok(()))) && reader.into_connection().finish(LINGER).is_ok()
 }
 
 /// The source of a transfer whose sender dials.
@@ -163,5 +164,50 @@ impl Source for AcceptedSource {
     /// Kept: the transfer is over for the sender when its file is in its place.
     async fn close(&self, stream: DtStream, _: EndNotice, _: &Wake) {
         self.streams.state.lock().kept.push(stream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::BlockSize;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// A connection, as the receiver has it, and its other end.
+    async fn connection() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Connection::tcp(Arc::new(listener.accept().await.unwrap().0)), sender)
+    }
+
+    async fn read(mut sender: TcpStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        sender.read_to_end(&mut all).await.unwrap();
+        all
+    }
+
+    #[tokio::test]
+    async fn sender_learns_how_the_transfer_ended_whenever_it_connects() {
+        let manifest = Manifest::new(7, BlockSize::new(1 << 16).unwrap()).unwrap();
+        let full = Err((ReceiverFailure::DiskFull, "no space left".to_owned()));
+        for (conclusion, frame) in [
+            (Ok(()), Request::End.encode().to_vec()),
+            (full, Request::failure(ReceiverFailure::DiskFull, "no space left")),
+        ] {
+            let streams = AcceptedStreams::new(manifest, StreamCount::ONE);
+            assert!(streams.stream(1).is_none());
+            let stream = streams.stream(0).unwrap();
+            assert!(!streams.conclude(&conclusion).await, "nobody is there");
+            let (late, sender) = connection().await;
+            streams.arrive(stream, late, Vec::new()).await;
+            assert_eq!(read(sender).await, frame);
+
+            let streams = AcceptedStreams::new(manifest, StreamCount::ONE);
+            let (waiting, sender) = connection().await;
+            streams.arrive(stream, waiting, Vec::new()).await;
+            assert!(streams.conclude(&conclusion).await);
+            assert_eq!(read(sender).await, frame);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HeaderValue;
@@ -149,6 +150,9 @@ async fn prepared(
     Err(Refusal::new(StatusCode::LOCKED, IN_USE))
 }
 
+/// How long the outcome of an upload is known after it was sent to its client.
+const REMEMBERED: Duration = Duration::from_secs(5);
+
 const IN_USE: &str = "another upload writes it";
 
 /// The name as the hook for authorisation sees it.
@@ -243,10 +247,11 @@ async fn run(
             ServerEvent::TransferFailed { transfer, direction, peer, path, size, bytes, elapsed, reason }
         }
     });
-    upload.streams.conclude(&conclusion).await;
-    // A sender that has lost its connections asks again.
+    // A sender that has lost its connections asks again. One that has not seldom does, and there may be thousands a second.
+    let is_sent = upload.streams.conclude(&conclusion).await;
+    let expiry = context.options.session_expiry;
     tokio::select! {
-        () = sleep(context.options.session_expiry) => {}
+        () = sleep(if is_sent { expiry.min(REMEMBERED) } else { expiry }) => {}
         () = context.tasks().draining.cancelled() => {}
     }
     context.uploads.remove(upload.id);
