@@ -19,8 +19,7 @@ const NO_REASON: &str = "no reason given";
 
 /// The error of `server` if it refuses even a target that begins with a slash, without a reason.
 pub(super) fn refused_twice(server: &str) -> Failure {
-    let what = "it answered with status 400 and no reason".to_owned();
-    Failure::NotDtserver { server: server.to_owned(), what }
+    stranger(server, "it answered with status 400 and no reason".to_owned())
 }
 
 /// Whether a request was refused as something that is no server of this program refuses one that it does not understand.
@@ -54,21 +53,12 @@ pub(super) fn parse(
     name: &OsStr,
     received: &[u8],
 ) -> Result<Parsed, Failure> {
-    let server = || server.to_owned();
-    let invalid = |what: &str| Failure::Protocol { server: server(), what: what.to_owned() };
-    let stranger = |what: String| Failure::NotDtserver { server: server(), what };
-    if let Some(Ok(Response::Refused(..))) = received.first_chunk().map(Response::decode) {
-        // The server has read nothing, as it cannot serve another connection now.
-        let reason = "too many connections".to_owned();
-        return Err(Failure::Refused { server: server(), status: 503, reason, retry_after: None });
-    }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
-    let body = match head.parse(received) {
-        Ok(httparse::Status::Complete(len)) => received.get(len..).unwrap_or_default(),
-        Ok(httparse::Status::Partial) => return Err(invalid("its answer is cut off or endless")),
-        Err(_) => return Err(stranger(banner(received))),
-    };
+    let len = head_len(server, received, head.parse(received))?;
+    let body = received.get(len..).unwrap_or_default();
+    let server = || server.to_owned();
+    let invalid = |what: &str| Failure::Protocol { server: server(), what: what.to_owned() };
     let name = || name.to_string_lossy().into_owned();
     let status = head.code.unwrap_or(0);
     let reason = v1::decode_refusal(body);
@@ -87,11 +77,7 @@ pub(super) fn parse(
         409 => return Err(Failure::SourceChanged { server: server(), name: name() }),
         // 400 is what a proxy says to a target that it does not understand, and the rest what passes.
         status if reason.is_none() && !matches!(status, 400 | 429 | 500 | 502..=504) => {
-            let phrase = v1::printable(head.reason.unwrap_or_default());
-            let location = header(head.headers, "location").map(|to| format!(", to {}", v1::printable(to)));
-            let location = location.unwrap_or_default();
-            let proxy = if status == 407 { "; a proxy requires authentication" } else { "" };
-            return Err(stranger(format!("it answered with status {status} {phrase}{location}{proxy}")));
+            return Err(stranger(&server(), status_line(&head)));
         }
         status => {
             let reason = reason.unwrap_or_else(|| NO_REASON.to_owned());
@@ -106,7 +92,8 @@ pub(super) fn parse(
     if !body.trim_ascii_start().starts_with(b"{") {
         let kind = header(head.headers, "content-type").map(v1::printable);
         let kind = kind.map(|kind| format!(" ({kind})")).unwrap_or_default();
-        return Err(stranger(format!("it answered with something else than a transfer{kind}")));
+        let what = format!("it answered with something else than a transfer{kind}");
+        return Err(stranger(&server(), what));
     }
     let answer = v1::LegacyAnswer::decode(body).map_err(|error| invalid(&error.to_string()))?;
     let size = match header(head.headers, SIZE_HEADER) {
@@ -121,32 +108,20 @@ pub(super) fn parse(
 
 /// Reads the answer of `server` to the request to receive `name`: what follows the switch of protocols.
 pub(super) fn parse_upload(server: &str, name: &OsStr, received: &[u8]) -> Result<Vec<u8>, Failure> {
-    let server = || server.to_owned();
-    let stranger = |what: String| Failure::NotDtserver { server: server(), what };
-    if let Some(Ok(Response::Refused(..))) = received.first_chunk().map(Response::decode) {
-        let reason = "too many connections".to_owned();
-        return Err(Failure::Refused { server: server(), status: 503, reason, retry_after: None });
-    }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
-    let Ok(httparse::Status::Complete(len)) = head.parse(received) else {
-        return Err(stranger(banner(received)));
-    };
+    let len = head_len(server, received, head.parse(received))?;
     let body = received.get(len..).unwrap_or_default();
-    let status = head.code.unwrap_or(0);
-    match (status, v1::decode_refusal(body)) {
+    match (head.code.unwrap_or(0), v1::decode_refusal(body)) {
         (101, _) => Ok(body.to_vec()),
-        (401, _) => Err(Failure::Unauthorized { server: server() }),
+        (401, _) => Err(Failure::Unauthorized { server: server.to_owned() }),
         (status, reason) if reason.is_some() || matches!(status, 429 | 502..=504) => {
+            let (server, name) = (server.to_owned(), name.to_string_lossy().into_owned());
+            let reason = reason.unwrap_or_else(|| NO_REASON.to_owned());
             let retry_after = retry_after(head.headers);
-            let (name, reason) =
-                (name.to_string_lossy().into_owned(), reason.unwrap_or_else(|| NO_REASON.to_owned()));
-            Err(Failure::UploadRefused { server: server(), name, status, reason, retry_after })
+            Err(Failure::UploadRefused { server, name, status, reason, retry_after })
         }
-        (status, _) => {
-            let phrase = v1::printable(head.reason.unwrap_or_default());
-            Err(stranger(format!("it answered with status {status} {phrase}")))
-        }
+        (_, _) => Err(stranger(server, status_line(&head))),
     }
 }
 
@@ -157,21 +132,55 @@ pub(super) fn list_refusal(server: &str, name: &OsStr, received: &[u8]) -> Resul
     }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
-    let Ok(httparse::Status::Complete(len)) = head.parse(received) else { return Ok(false) };
+    let len = head_len(server, received, head.parse(received))?;
     let (server, name) = (server.to_owned(), name.to_string_lossy().into_owned());
-    let status = head.code.unwrap_or(0);
-    Err(match (status, v1::decode_refusal(received.get(len..).unwrap_or_default())) {
+    let reason = v1::decode_refusal(received.get(len..).unwrap_or_default());
+    Err(match (head.code.unwrap_or(0), reason) {
         (401, _) => Failure::Unauthorized { server },
         (403, Some(reason)) => Failure::Forbidden { server, name, reason },
         (404, Some(reason)) => Failure::NotFound { server, name, reason },
         (status, Some(reason)) => {
             Failure::Refused { server, status, reason, retry_after: retry_after(head.headers) }
         }
-        (status, None) => {
-            let phrase = v1::printable(head.reason.unwrap_or_default());
-            Failure::NotDtserver { server, what: format!("it answered with status {status} {phrase}") }
-        }
+        (_, None) => stranger(&server, status_line(&head)),
     })
+}
+
+/// The length of the head of an answer, as it was `parsed` of what was `received`.
+pub(super) fn head_len(
+    server: &str,
+    received: &[u8],
+    parsed: httparse::Result<usize>,
+) -> Result<usize, Failure> {
+    match parsed {
+        Ok(httparse::Status::Complete(len)) => Ok(len),
+        Ok(httparse::Status::Partial) => {
+            let what = "its answer is cut off or endless".to_owned();
+            Err(Failure::Protocol { server: server.to_owned(), what })
+        }
+        Err(_) => match received.first_chunk().map(Response::decode) {
+            // The server has read nothing, as it cannot serve another connection now.
+            Some(Ok(Response::Refused(..))) => {
+                let (server, reason) = (server.to_owned(), "too many connections".to_owned());
+                Err(Failure::Refused { server, status: 503, reason, retry_after: None })
+            }
+            _ => Err(stranger(server, banner(received))),
+        },
+    }
+}
+
+/// The error of something that is no server of this program.
+fn stranger(server: &str, what: String) -> Failure {
+    Failure::NotDtserver { server: server.to_owned(), what }
+}
+
+/// What such an answer says.
+fn status_line(head: &httparse::Response<'_, '_>) -> String {
+    let status = head.code.unwrap_or(0);
+    let phrase = v1::printable(head.reason.unwrap_or_default());
+    let location = header(head.headers, "location").map(|to| format!(", to {}", v1::printable(to)));
+    let proxy = if status == 407 { "; a proxy requires authentication" } else { "" };
+    format!("it answered with status {status} {phrase}{}{proxy}", location.unwrap_or_default())
 }
 
 /// After how long the server wants to be asked again, if it says so.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::control::Control;
 use super::options::Options;
 use crate::event::{Event, EventSender, Outage};
 use crate::failure::{Awaited, Failure};
@@ -23,6 +24,7 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The attempts of one request.
 pub(super) struct Attempts<'a> {
+    options: &'a Options,
     events: &'a EventSender,
     /// Whether a server that cannot be reached is tried again.
     is_patient: bool,
@@ -32,17 +34,20 @@ pub(super) struct Attempts<'a> {
     is_first: bool,
     n_damaged: u32,
     /// The addresses that have accepted a connection and not answered.
-    pub(super) silent: Vec<SocketAddr>,
+    silent: Vec<SocketAddr>,
     /// The error of the last of them.
     unanswered: Option<Failure>,
     /// Whether an address that does not answer soon is left for another one.
     is_hurried: bool,
+    /// The address of the current attempt, and whether the server has others.
+    current: Option<(SocketAddr, bool)>,
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(options: &Options, events: &'a EventSender) -> Self {
+    pub(super) fn new(options: &'a Options, events: &'a EventSender) -> Self {
         let limit = options.settings.retries;
         Self {
+            options,
             events,
             is_patient: limit.rounds.is_none(),
             retries: Retries::new(limit, 1),
@@ -53,16 +58,36 @@ impl<'a> Attempts<'a> {
             silent: Vec::new(),
             unanswered: None,
             is_hurried: true,
+            current: None,
+        }
+    }
+
+    /// Connects to the server, again and again where that may help. Returns the connection, and how long the answer on it may take.
+    ///
+    /// # Errors
+    /// The one to report, if there is no other attempt.
+    pub(super) async fn connect(&mut self) -> Result<(Control, Duration), Failure> {
+        let Options { server, connect_timeout, .. } = self.options;
+        loop {
+            match Control::open(server, *connect_timeout, &self.silent).await {
+                Ok(control) => {
+                    self.current = Some((control.peer, control.has_others));
+                    self.connected(control.peer);
+                    let limit = self.patience(control.has_others, self.options.first_answer_timeout());
+                    return Ok((control, limit));
+                }
+                Err(error) => self.not_connected(error).await?,
+            }
         }
     }
 
     /// How long to wait for the answer, at most `limit`.
-    pub(super) fn patience(&self, has_others: bool, limit: Duration) -> Duration {
+    fn patience(&self, has_others: bool, limit: Duration) -> Duration {
         if has_others && self.is_hurried { limit.min(SHORT_PATIENCE) } else { limit }
     }
 
     /// A connection to `server` was made.
-    pub(super) fn connected(&mut self, server: SocketAddr) {
+    fn connected(&mut self, server: SocketAddr) {
         let connected = Event::Connected { server };
         if std::mem::replace(&mut self.is_first, false) {
             self.events.emit(connected);
@@ -75,7 +100,7 @@ impl<'a> Attempts<'a> {
     ///
     /// # Errors
     /// The one to report, if there is no other attempt.
-    pub(super) async fn not_connected(&mut self, error: Failure) -> Result<(), Failure> {
+    async fn not_connected(&mut self, error: Failure) -> Result<(), Failure> {
         let is_silent = !std::mem::take(&mut self.silent).is_empty();
         if is_silent && std::mem::replace(&mut self.is_hurried, false) {
             // One of them may be a server of protocol 1, which hashes before it answers.
@@ -86,17 +111,14 @@ impl<'a> Attempts<'a> {
         if self.is_patient && error.is_retryable() { self.pause(error).await } else { Err(error) }
     }
 
-    /// The request to `server`, which may have other addresses, failed. Returns when it is time for another attempt.
+    /// The request on the last connection failed. Returns when it is time for another attempt.
     ///
     /// # Errors
     /// The one to report, if there is no other attempt.
-    pub(super) async fn failed(
-        &mut self,
-        server: SocketAddr,
-        has_others: bool,
-        error: Failure,
-    ) -> Result<(), Failure> {
-        if has_others && matches!(error, Failure::TimedOut { awaited: Awaited::Response, .. }) {
+    pub(super) async fn failed(&mut self, error: Failure) -> Result<(), Failure> {
+        if let Some((server, true)) = self.current
+            && matches!(error, Failure::TimedOut { awaited: Awaited::Response, .. })
+        {
             self.silent.push(server);
             self.unanswered = Some(error);
             return Ok(());
@@ -158,14 +180,16 @@ mod tests {
         let mut attempts = Attempts::new(&options, &events);
         assert_eq!(attempts.patience(false, LIMIT), LIMIT);
         assert_eq!(attempts.patience(true, LIMIT), SHORT_PATIENCE);
-        attempts.failed(address, true, silent()).await.unwrap();
+        attempts.current = Some((address, true));
+        attempts.failed(silent()).await.unwrap();
         assert_eq!(attempts.silent, [address]);
         attempts.not_connected(refused()).await.unwrap();
         assert_eq!((attempts.silent.len(), attempts.patience(true, LIMIT)), (0, LIMIT));
-        attempts.failed(address, true, silent()).await.unwrap();
+        attempts.failed(silent()).await.unwrap();
         let error = attempts.not_connected(refused()).await.unwrap_err();
         assert!(matches!(error, Failure::TimedOut { .. }), "{error}");
         // The last address has had all the time.
-        assert!(attempts.failed(address, false, silent()).await.is_err());
+        attempts.current = Some((address, false));
+        assert!(attempts.failed(silent()).await.is_err());
     }
 }

@@ -253,18 +253,15 @@ impl Lines {
     fn take_head(&mut self, options: &Options) -> Result<bool, Failure> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Response::new(&mut headers);
+        let server = options.server.to_string();
         let len = match head.parse(&self.received) {
-            Ok(httparse::Status::Complete(len)) => len,
             Ok(httparse::Status::Partial) if self.received.len() <= answer::MAX_HEAD => return Ok(false),
-            Ok(httparse::Status::Partial) | Err(_) => {
-                let what = "its answer is not HTTP".to_owned();
-                return Err(Failure::NotDtserver { server: options.server.to_string(), what });
-            }
+            parsed => answer::head_len(&server, &self.received, parsed)?,
         };
         let is_listing = head.code == Some(200)
             && answer::header(head.headers, "content-type").is_some_and(|kind| kind.starts_with(LISTING));
         if !is_listing {
-            return answer::list_refusal(&options.server.to_string(), &options.name, &self.received);
+            return answer::list_refusal(&server, &options.name, &self.received);
         }
         self.is_chunked = answer::header(head.headers, "transfer-encoding")
             .is_some_and(|encoding| encoding.eq_ignore_ascii_case("chunked"));

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempts::Attempts;
-use super::control::{AskUpgrade, Control, ServerAnswer};
+use super::control::{AskUpgrade, ServerAnswer};
 use super::dialled_source::{DialledSource, EarlyConnections};
 use super::options::{Options, ProtocolChoice};
 use crate::digest::Checksum;
@@ -124,26 +124,17 @@ async fn negotiate(
     };
     let mut attempts = Attempts::new(options, events);
     loop {
-        let opened = Control::open(&options.server, options.connect_timeout, &attempts.silent).await;
-        let control = match opened {
-            Ok(control) => control,
-            Err(error) => {
-                attempts.not_connected(error).await?;
-                continue;
-            }
-        };
-        let (peer, has_others) = (control.peer, control.has_others);
-        attempts.connected(peer);
+        let (control, limit) = attempts.connect().await?;
+        let peer = control.peer;
         let n_others = usize::from(options.settings.streams.value()) - 1;
         let early = if upgrade == AskUpgrade::Yes && control.rtt > DIAL_EARLY_FROM {
             EarlyConnections::dial(peer, n_others, options.connect_timeout)
         } else {
             EarlyConnections::default()
         };
-        let limit = attempts.patience(has_others, options.first_answer_timeout());
         match control.request(&options.name, &body, upgrade, limit).await {
             Ok(answer) => return Ok(Negotiated { peer, answer, early }),
-            Err(error) => attempts.failed(peer, has_others, error).await?,
+            Err(error) => attempts.failed(error).await?,
         }
     }
 }

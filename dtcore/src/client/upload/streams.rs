@@ -10,7 +10,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, sleep};
 
 use crate::client::attempts::Attempts;
-use crate::client::control::{Control, UpgradedStream};
+use crate::client::control::UpgradedStream;
 use crate::client::dial::{StreamRoute, dial};
 use crate::client::options::Options;
 use crate::event::{Event, EventSender, Outage};
@@ -119,22 +119,13 @@ impl Uploading {
 
     /// Requests the session, which is the same one each time.
     pub(super) async fn open_session(&self) -> Result<(), Failure> {
-        let Options { server, name, connect_timeout, .. } = &self.options;
         let mut attempts = Attempts::new(&self.options, &self.events);
         let (peer, first) = loop {
-            let control = match Control::open(server, *connect_timeout, &attempts.silent).await {
-                Ok(control) => control,
-                Err(error) => {
-                    attempts.not_connected(error).await?;
-                    continue;
-                }
-            };
-            let (peer, has_others) = (control.peer, control.has_others);
-            attempts.connected(peer);
-            let limit = attempts.patience(has_others, self.options.first_answer_timeout());
-            match control.upload(name, &self.body, limit).await {
+            let (control, limit) = attempts.connect().await?;
+            let peer = control.peer;
+            match control.upload(&self.options.name, &self.body, limit).await {
                 Ok(first) => break (peer, first),
-                Err(error) => attempts.failed(peer, has_others, error).await?,
+                Err(error) => attempts.failed(error).await?,
             }
         };
         self.has_started.store(true, Ordering::Relaxed);
