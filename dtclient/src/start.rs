@@ -51,11 +51,12 @@ impl Start for Fetch {
             builder.streams(self.streams).protocol(options.protocol)
         })?;
         let download = client.download(&self.file).engine(options.engine).md5(options.md5);
-        let download = download.overwrite(!options.no_clobber).resume(!options.no_resume).fsync(options.sync);
+        let download =
+            download.overwrite(!options.no_clobber).resume(!options.file.no_resume).fsync(options.file.sync);
         let download = download
-            .preserve_times(!options.no_preserve)
-            .preserve_mode(options.preserve_mode)
-            .growth(!options.no_growth);
+            .preserve_times(!options.file.no_preserve)
+            .preserve_mode(options.file.preserve_mode)
+            .growth(!options.file.no_growth);
         let download = match options.checksum {
             Some(checksum) => download.checksum(checksum),
             None => download,
@@ -82,10 +83,10 @@ impl Fetch {
             .download_tree(&self.file)
             .dry_run(options.dry_run)
             .overwrite(!options.no_clobber)
-            .resume(!options.no_resume)
-            .fsync(options.sync)
-            .preserve_times(!options.no_preserve)
-            .preserve_mode(options.preserve_mode);
+            .resume(!options.file.no_resume)
+            .fsync(options.file.sync)
+            .preserve_times(!options.file.no_preserve)
+            .preserve_mode(options.file.preserve_mode);
         Ok(Running::new(tree.to_path(self.tree_target()), Done::Tree))
     }
 }
@@ -113,11 +114,11 @@ impl Start for Put {
         let upload = client
             .upload(&self.name)
             .overwrite(options.overwrite)
-            .resume(!options.no_resume)
-            .fsync(options.sync)
-            .preserve_times(!options.no_preserve)
-            .preserve_mode(options.preserve_mode)
-            .growth(!options.no_growth);
+            .resume(!options.file.no_resume)
+            .fsync(options.file.sync)
+            .preserve_times(!options.file.no_preserve)
+            .preserve_mode(options.file.preserve_mode)
+            .growth(!options.file.no_growth);
         Ok(Running::new(
             match &self.local {
                 Some(local) => upload.from_path(local),

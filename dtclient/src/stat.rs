@@ -10,7 +10,7 @@ use crate::args::StatArgs;
 use crate::dates::{date, seconds};
 use crate::exit::{self, Failure};
 use crate::prepare;
-use crate::units::{bytes, count};
+use crate::units::size;
 
 /// Prints what a server knows of a file.
 pub(crate) fn run(args: &StatArgs) -> ExitCode {
@@ -38,10 +38,9 @@ fn print(args: &StatArgs, file: &RemoteFile) -> Result<(), Failure> {
             json!({"v": 1, "path": path, "size": file.size, "modified": modified, "blake3": blake3, "md5": md5})
         )
     } else {
-        let size = if file.size < 1024 { String::new() } else { format!(" ({})", bytes(file.size)) };
         let mut lines = vec![
             one_line(&args.place.to_string()),
-            format!("  size      {}{size}", count(file.size, "byte")),
+            format!("  size      {}", size(file.size)),
             format!("  modified  {}", date(file.modified)),
         ];
         for (name, digest) in [("blake3", blake3), ("md5", md5)] {

@@ -3,39 +3,30 @@
 use dtcli::one_line;
 use dtcore::{Report, TreeReport, UploadReport};
 
-use crate::units::{bytes, count, float, per_second};
+use crate::units::{and_rate, bytes, count, size};
 
 /// The line of a transfer that succeeded.
 pub(crate) fn summary(report: &Report, name: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
     let fetched = report.bytes.saturating_sub(report.resumed);
-    // Of nothing there is no rate.
-    let rate = match float(fetched) / seconds {
-        rate if rate >= 1.0 && rate.is_finite() => format!(", {}", per_second(rate)),
-        _ => String::new(),
-    };
+    let rate = and_rate(fetched, seconds);
     let name = one_line(name);
     let blake3 = report.blake3.map_or_else(String::new, |blake3| format!(", blake3 {blake3}"));
     let md5 = report.md5.map_or_else(String::new, |md5| format!(", md5 {md5}"));
-    let n = count(report.bytes, "byte");
-    let size = if report.bytes < 1024 { String::new() } else { format!(" ({})", bytes(report.bytes)) };
+    let size = size(report.bytes);
     let resumed = match report.resumed {
         0 => String::new(),
         resumed => format!(", {} resumed", bytes(resumed)),
     };
     let recovery = recovery(report);
-    format!("{name}: {n}{size} in {seconds:.2} s{rate}{resumed}{blake3}{md5} verified{recovery}")
+    format!("{name}: {size} in {seconds:.2} s{rate}{resumed}{blake3}{md5} verified{recovery}")
 }
 
 /// The line of an upload that succeeded.
 pub(crate) fn sent(report: &UploadReport, name: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
-    let rate = match float(report.sent.min(report.bytes)) / seconds {
-        rate if rate >= 1.0 && rate.is_finite() => format!(", {}", per_second(rate)),
-        _ => String::new(),
-    };
-    let n = count(report.bytes, "byte");
-    let size = if report.bytes < 1024 { String::new() } else { format!(" ({})", bytes(report.bytes)) };
+    let rate = and_rate(report.sent.min(report.bytes), seconds);
+    let size = size(report.bytes);
     let saved = match report.bytes.saturating_sub(report.sent) {
         0 => String::new(),
         saved => format!(", {} were there", bytes(saved)),
@@ -45,7 +36,7 @@ pub(crate) fn sent(report: &UploadReport, name: &str) -> String {
         0 => String::new(),
         n => format!("; recovered: {} lost", count(n, "stream")),
     };
-    format!("{}: {n}{size} sent in {seconds:.2} s{rate}{saved}{blake3} verified{lost}", one_line(name))
+    format!("{}: {size} sent in {seconds:.2} s{rate}{saved}{blake3} verified{lost}", one_line(name))
 }
 
 /// How many failures of a tree are printed.
@@ -70,10 +61,7 @@ pub(crate) fn failures(report: &TreeReport) -> Vec<String> {
 /// The line of a tree.
 pub(crate) fn tree(report: &TreeReport, name: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
-    let rate = match float(report.bytes) / seconds {
-        rate if rate >= 1.0 && rate.is_finite() => format!(", {}", per_second(rate)),
-        _ => String::new(),
-    };
+    let rate = and_rate(report.bytes, seconds);
     let others = [(report.unchanged, "unchanged"), (report.skipped, "skipped"), (report.failed, "failed")];
     let others = others.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}"));
     let others: Vec<String> = others.collect();

@@ -32,6 +32,20 @@ pub(crate) fn bytes(n: u64) -> String {
     if n < 1024 { format!("{n} B") } else { bytes_float(float(n)) }
 }
 
+/// A number of bytes, and how much that is where it says more: `12 bytes`, `2048 bytes (2.00 KiB)`.
+pub(crate) fn size(n: u64) -> String {
+    let exact = count(n, "byte");
+    if n < 1024 { exact } else { format!("{exact} ({})", bytes(n)) }
+}
+
+/// The rate of so many bytes in so many seconds, after a comma; of nothing there is none.
+pub(crate) fn and_rate(n: u64, seconds: f64) -> String {
+    match float(n) / seconds {
+        rate if rate >= 1.0 && rate.is_finite() => format!(", {}", per_second(rate)),
+        _ => String::new(),
+    }
+}
+
 /// A rate with its unit.
 pub(crate) fn per_second(bytes_per_second: f64) -> String {
     format!("{}/s", bytes_float(bytes_per_second))

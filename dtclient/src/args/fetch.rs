@@ -8,8 +8,8 @@ use clap::Parser;
 use dtcli::switch;
 use dtcore::{Checksum, Engine, ProtocolChoice, ServerAddress, StreamCount};
 
-use super::Common;
 use super::place::{RemotePlace, remote_place};
+use super::{Common, FileOptions, Streams};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,16 +78,8 @@ pub(crate) struct GetArgs {
     #[arg(short, long, value_name = "OUTPUT", env = "DT_OUTPUT")]
     output: Option<PathBuf>,
 
-    /// Number of parallel streams, 1 to 255
-    #[arg(
-        short,
-        long,
-        value_name = "STREAMS",
-        env = "DT_STREAMS",
-        default_value = "8",
-        allow_negative_numbers = true
-    )]
-    streams: StreamCount,
+    #[command(flatten)]
+    streams: Streams,
 
     #[command(flatten)]
     options: FetchOptions,
@@ -112,22 +104,6 @@ pub(crate) struct FetchOptions {
     #[arg(long, env = "DT_NO_CLOBBER", value_parser = switch)]
     pub(crate) no_clobber: bool,
 
-    /// Start over, instead of resuming an interrupted transfer
-    #[arg(long, env = "DT_NO_RESUME", value_parser = switch)]
-    pub(crate) no_resume: bool,
-
-    /// Give the output the permissions of FILE too, not only its modification time
-    #[arg(short = 'p', long, env = "DT_PRESERVE_MODE", value_parser = switch, conflicts_with = "no_preserve")]
-    pub(crate) preserve_mode: bool,
-
-    /// Give the output neither the modification time nor the permissions of FILE
-    #[arg(long, env = "DT_NO_PRESERVE", value_parser = switch)]
-    pub(crate) no_preserve: bool,
-
-    /// Fail if FILE grows meanwhile, rather than deliver the bytes that it had at the start
-    #[arg(long, env = "DT_NO_GROWTH", value_parser = switch)]
-    pub(crate) no_growth: bool,
-
     /// The protocol to use: auto, 1 or 2
     #[arg(long, env = "DT_PROTOCOL", value_name = "PROTOCOL", default_value = "auto", value_parser = protocol)]
     pub(crate) protocol: ProtocolChoice,
@@ -140,13 +116,12 @@ pub(crate) struct FetchOptions {
     #[arg(long, env = "DT_CHECKSUM", value_name = "ALGO=HEX")]
     pub(crate) checksum: Option<Checksum>,
 
-    /// Write the output to disk (fsync) before reporting success
-    #[arg(long, env = "DT_SYNC", value_parser = switch)]
-    pub(crate) sync: bool,
-
     /// How the output is written: auto, map or write
     #[arg(long, env = "DT_ENGINE", value_name = "ENGINE", default_value_t)]
     pub(crate) engine: Engine,
+
+    #[command(flatten)]
+    pub(crate) file: FileOptions,
 }
 
 /// One file to download.
@@ -190,7 +165,7 @@ impl GetArgs {
         }
         let fetch = |place: RemotePlace| Fetch {
             server: place.server,
-            streams,
+            streams: streams.streams,
             file: place.path,
             output: output.clone(),
             options: options.clone(),

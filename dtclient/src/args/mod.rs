@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use dtcli::{count, duration, rate, switch, timeout};
-use dtcore::{Client, ClientBuilder, ServerAddress, TransferError};
+use dtcore::{Client, ClientBuilder, ServerAddress, StreamCount, TransferError};
 
 pub(crate) use fetch::{Args, Fetch, GetArgs};
 pub(crate) use list::ListArgs;
@@ -51,6 +51,46 @@ pub(crate) struct Common {
     /// Timeout for receiving data [default: 60s; 1h for the answer with --protocol 1, where the server hashes the file first]
     #[arg(long, env = "DT_STALL_TIMEOUT", value_name = "DUR", value_parser = timeout, allow_negative_numbers = true)]
     pub(crate) stall_timeout: Option<Duration>,
+}
+
+/// Over how many streams.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Streams {
+    /// Number of parallel streams, 1 to 255
+    #[arg(
+        short,
+        long,
+        value_name = "STREAMS",
+        env = "DT_STREAMS",
+        default_value = "8",
+        allow_negative_numbers = true
+    )]
+    pub(crate) streams: StreamCount,
+}
+
+/// How a file is transferred, in either direction.
+#[derive(clap::Args, Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub(crate) struct FileOptions {
+    /// Start over, instead of resuming an interrupted transfer
+    #[arg(long, env = "DT_NO_RESUME", value_parser = switch)]
+    pub(crate) no_resume: bool,
+
+    /// Give the copy the permissions of the original too, not only its modification time
+    #[arg(short = 'p', long, env = "DT_PRESERVE_MODE", value_parser = switch, conflicts_with = "no_preserve")]
+    pub(crate) preserve_mode: bool,
+
+    /// Give the copy neither the modification time nor the permissions of the original
+    #[arg(long, env = "DT_NO_PRESERVE", value_parser = switch)]
+    pub(crate) no_preserve: bool,
+
+    /// Fail if the original grows meanwhile, rather than transfer the bytes that it had at the start
+    #[arg(long, env = "DT_NO_GROWTH", value_parser = switch)]
+    pub(crate) no_growth: bool,
+
+    /// Have the copy written to disk (fsync) before reporting success
+    #[arg(long, env = "DT_SYNC", value_parser = switch)]
+    pub(crate) sync: bool,
 }
 
 /// How much is printed.

@@ -8,8 +8,8 @@ use clap::Parser;
 use dtcli::switch;
 use dtcore::{ServerAddress, StreamCount};
 
-use super::Common;
 use super::place::{RemotePlace, remote_place};
+use super::{Common, FileOptions, Streams};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,16 +32,8 @@ pub(crate) struct PutArgs {
     #[arg(value_name = "PLACE", value_parser = remote_place)]
     place: RemotePlace,
 
-    /// Number of parallel streams, 1 to 255
-    #[arg(
-        short,
-        long,
-        value_name = "STREAMS",
-        env = "DT_STREAMS",
-        default_value = "8",
-        allow_negative_numbers = true
-    )]
-    streams: StreamCount,
+    #[command(flatten)]
+    streams: Streams,
 
     #[command(flatten)]
     options: PutOptions,
@@ -52,31 +44,13 @@ pub(crate) struct PutArgs {
 
 /// How a file is uploaded.
 #[derive(clap::Args, Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct PutOptions {
     /// Replace a file that exists, if the server permits that
     #[arg(long, env = "DT_OVERWRITE", value_parser = switch)]
     pub(crate) overwrite: bool,
 
-    /// Start over, instead of resuming an interrupted upload
-    #[arg(long, env = "DT_NO_RESUME", value_parser = switch)]
-    pub(crate) no_resume: bool,
-
-    /// Give the remote file the permissions of LOCAL too, not only its modification time
-    #[arg(short = 'p', long, env = "DT_PRESERVE_MODE", value_parser = switch, conflicts_with = "no_preserve")]
-    pub(crate) preserve_mode: bool,
-
-    /// Give the remote file neither the modification time nor the permissions of LOCAL
-    #[arg(long, env = "DT_NO_PRESERVE", value_parser = switch)]
-    pub(crate) no_preserve: bool,
-
-    /// Fail if LOCAL grows meanwhile, rather than send the bytes that it had at the start
-    #[arg(long, env = "DT_NO_GROWTH", value_parser = switch)]
-    pub(crate) no_growth: bool,
-
-    /// Have the server write the file to its disk (fsync) before success is reported
-    #[arg(long, env = "DT_SYNC", value_parser = switch)]
-    pub(crate) sync: bool,
+    #[command(flatten)]
+    pub(crate) file: FileOptions,
 }
 
 /// One file to upload.
@@ -113,7 +87,8 @@ impl PutArgs {
                 place.path.clone()
             };
             let (options, common) = (options.clone(), common.clone());
-            Ok(Put { server: place.server.clone(), streams, local, name, options, common })
+            let (server, streams) = (place.server.clone(), streams.streams);
+            Ok(Put { server, streams, local, name, options, common })
         };
         files.into_iter().map(put).collect()
     }
