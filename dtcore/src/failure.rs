@@ -344,6 +344,12 @@ impl fmt::Display for Seconds {
     }
 }
 
+/// The system's reason in lower case, without its error number.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 /// Whether this system has no more open files, or no memory, for another connection.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);

@@ -74,7 +74,10 @@ impl Options {
     /// The body of the request for a session.
     pub(super) fn body(&self, request: &SessionRequest) -> String {
         let body = request.encode();
-        self.pack.as_deref().map_or(body.clone(), |names| with_pack(&body, names))
+        match &self.pack {
+            Some(names) => with_pack(&body, names),
+            None => body,
+        }
     }
 
     /// The defaults, for a server.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use md5::{Digest, Md5};
 
-use super::from_hex;
+use super::{from_hex, to_hex};
 
 /// The MD5 of a file, printed as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,7 +34,7 @@ impl From<Md5Digest> for [u8; 16] {
 
 impl fmt::Display for Md5Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&to_hex(&self.0))
     }
 }
 

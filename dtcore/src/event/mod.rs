@@ -14,17 +14,29 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::task::AtomicWaker;
 use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::manifest::{StreamCount, StreamId};
 use crate::sync::Lock;
 pub use report::{RecoveryStats, Report, UploadReport};
 pub use tree::{FailedEntry, TreeProgress, TreeReport};
 
+/// How often progress is reported.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Ticks from now on, at least `period` apart also after a late one.
+pub(crate) fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 /// An event of a transfer.
 ///
 /// The grammar is `InPlace? Unlocked? StreamsReduced? (Connected | Retrying)* Checking* Started StartedOver? (Progress | StreamLost |
 /// BlockCorrupt | Grown | StreamsReduced)* Publishing?`, cut off anywhere by a failure, and then perhaps `Resumable`; the outcome
-/// itself is what the transfer returns.
+/// itself is what the transfer returns. An upload may end with `UploadResumable`; the download of a directory has `Tree`, `FilesDone`
+/// and `EntrySkipped` only.
 ///
 /// Guaranteed events are always delivered. The others are left out when events are not read as fast as they occur.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::v1;
+use crate::digest::{bytes_from_hex, to_hex};
 use crate::num::to_u64;
 
 /// The media type of a listing.
@@ -149,7 +150,7 @@ fn put_name(object: &mut Map<String, Value>, key: &str, name: &[u8]) {
 fn name(object: &Map<String, Value>, key: &str) -> Option<Vec<u8>> {
     match object.get(key) {
         Some(text) => text.as_str().map(|text| text.as_bytes().to_vec()),
-        None => of_hex(object.get(&format!("{key}_hex"))?.as_str()?),
+        None => bytes_from_hex(object.get(&format!("{key}_hex"))?.as_str()?),
     }
 }
 
@@ -162,21 +163,10 @@ pub(super) fn encode_name(name: &[u8]) -> Value {
 pub(super) fn decode_name(value: &Value) -> Option<Vec<u8>> {
     let name = match value {
         Value::String(text) => text.as_bytes().to_vec(),
-        Value::Array(hex) => of_hex(hex.first()?.as_str()?)?,
+        Value::Array(hex) => bytes_from_hex(hex.first()?.as_str()?)?,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
     };
     Some(name).filter(|name| is_relative(name))
-}
-
-fn to_hex(name: &[u8]) -> String {
-    name.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
-}
-
-fn of_hex(hex: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        hex.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-    let (pairs, rest) = digits.as_deref()?.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 /// Whether a path from a peer stays below where it is put: no root, no empty part, no dots.

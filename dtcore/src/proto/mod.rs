@@ -18,6 +18,11 @@ pub(crate) use pack::{
 };
 pub(crate) use transfer_request::TransferRequest;
 
+/// The text of a JSON object with more `fields`, each written as `, "key": value`.
+fn extended(object: &str, fields: &str) -> String {
+    format!("{}{fields}}}", object.strip_suffix('}').unwrap_or(object))
+}
+
 /// Response header: the file's size in bytes. Protocol 1 itself never reports it; the original client ignores this.
 pub(crate) const SIZE_HEADER: &str = "dt-size";
 

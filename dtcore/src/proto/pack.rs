@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::extended;
 use super::listing::{ListLine, ListedEntry, decode_name, encode_name};
 use crate::num::{to_u64, to_usize};
 
@@ -72,7 +73,7 @@ pub(crate) fn decode_pack(content: &[u8]) -> Result<Vec<PackedFile<'_>>, Invalid
 
 /// The body of a request, with the names of a pack.
 pub(crate) fn with_pack(body: &str, names: &str) -> String {
-    format!("{}, \"pack\": {names}}}", body.strip_suffix('}').unwrap_or(body))
+    extended(body, &format!(", \"pack\": {names}"))
 }
 
 #[cfg(test)]

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
-
 use super::file_digest::Expected;
 use super::in_order::InOrderResult;
 use super::settings::Verification;
 use super::source::Source;
 use super::transfer::ActiveTransfer;
 use crate::digest::{Blake3Digest, Checksum, FileDigests};
+use crate::event::{PROGRESS_INTERVAL, ticks};
 use crate::failure::{Awaited, DigestOrigin, Failure};
 use crate::schedule::Fault;
 use crate::sink::Sink;
@@ -19,9 +18,6 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How often it is checked whether the part file still has its name.
 const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often progress is reported.
-pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The streams are checked many times in this time, unless the program was stopped.
 const STOPPED: Duration = Duration::from_secs(1);
@@ -226,10 +222,4 @@ async fn finished<S: Source>(
             _ = progress.tick() => transfer.emit_progress(),
         }
     }
-}
-
-fn ticks(period: Duration) -> Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::broadcast;
 
-use super::admission::Limits;
+use super::admission::{Limits, Permit, client_key};
 use super::event::{self, ServerEvent, TransferId};
 use super::options::ServerOptions;
 use super::refusal::Refusal;
@@ -79,6 +79,17 @@ impl ServerContext {
 
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.send.tasks
+    }
+
+    /// A place among the transfers. If all are taken, idle sessions of the same client are evicted.
+    pub(crate) fn admit(&self, peer: IpAddr) -> Result<Permit, Refusal> {
+        loop {
+            match self.limits.transfers.admit(peer) {
+                Some(permit) => return Ok(permit),
+                None if self.sessions.evict_idle(client_key(peer)) => {}
+                None => return Err(Refusal::busy("too many transfers")),
+            }
+        }
     }
 
     pub(crate) fn emit(&self, event: ServerEvent) {

@@ -1,6 +1,6 @@
 //! `POST <name>`: a session for a file, and its offer; in protocol 1, a transfer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,27 +14,23 @@ use tokio::io::Interest;
 use crate::backend::{GrowingObject, Object};
 use crate::manifest::{BlockSize, Manifest};
 use crate::proto::v2::{Replacing, Secret, SessionId, SessionRequest, WholeDigests};
-use crate::proto::{
-    InvalidPack, MAX_PACK_BODY, Marking, SIZE_HEADER, TARGET_HEADER, Target, TransferRequest,
-    decode_pack_names, v1,
-};
+use crate::proto::{InvalidPack, MAX_PACK_BODY, SIZE_HEADER, Target, TransferRequest, decode_pack_names, v1};
 use crate::send::{Session, SessionEnd, SessionSpec, Share};
 use crate::server::ServerContext;
 use crate::server::admission::{Permit, client_key};
 use crate::server::body::read_body;
-use crate::server::event::{Direction, ServerEvent, TransferFailure, TransferId};
+use crate::server::event::{Direction, EndedTransfer, ServerEvent, TransferFailure, TransferId};
 use crate::server::open::open;
 use crate::server::pack::open_pack;
 use crate::server::refusal::Refusal;
-use crate::server::request::{Next, RequestContext, json, wants_stream};
+use crate::server::request::{Next, RequestContext, json, marking, wants_stream};
 
 pub(crate) async fn answer(
     context: &Arc<ServerContext>,
     request_context: &RequestContext,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
-    let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
-    let names = Target::names(&request_context.target, marking);
+    let names = Target::names(&request_context.target, marking(&request));
     let names: Arc<[Vec<u8>]> = names.into_iter().map(std::borrow::Cow::into_owned).collect();
     let wants_stream = wants_stream(&request);
     // A name that can only be that of a directory asks for some of its files.
@@ -44,7 +40,7 @@ pub(crate) async fn answer(
     let wanted = TransferRequest::decode(&body)?;
     let pack = if is_folder { decode_pack_names(&body).map_err(invalid_pack)? } else { None };
     let peer = request_context.peer;
-    let permit = admit(context, peer.ip())?;
+    let permit = context.admit(peer.ip())?;
     let work = async {
         match wanted {
             #[cfg(not(feature = "legacy"))]
@@ -93,17 +89,6 @@ pub(crate) async fn answer(
 
 fn invalid_pack(error: InvalidPack) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
-}
-
-/// A place among the transfers. If all are taken, idle sessions of the same client are evicted.
-pub(super) fn admit(context: &ServerContext, peer: IpAddr) -> Result<Permit, Refusal> {
-    loop {
-        match context.limits.transfers.admit(peer) {
-            Some(permit) => return Ok(permit),
-            None if context.sessions.evict_idle(client_key(peer)) => {}
-            None => return Err(Refusal::busy("too many transfers")),
-        }
-    }
 }
 
 /// Creates a session whose stream 0 is the connection of the request, on which the offer is sent.
@@ -191,40 +176,20 @@ async fn run(context: Arc<ServerContext>, session: Arc<Session>, peer: SocketAdd
     };
     // Before the event: an observer may send the next request at once.
     context.sessions.remove(session.spec.id);
-    let transfer = TransferId(session.spec.share.session);
-    let (size, bytes) = (session.spec.manifest.size(), session.bytes_sent());
-    let elapsed = session.started.elapsed();
-    let direction = Direction::Download;
-    let failed = |path, reason| ServerEvent::TransferFailed {
-        transfer,
-        direction,
+    let ended = EndedTransfer {
+        transfer: TransferId(session.spec.share.session),
+        direction: Direction::Download,
         peer,
         path,
-        size,
-        bytes,
-        elapsed,
-        reason,
+        size: session.spec.manifest.size(),
+        bytes: session.bytes_sent(),
+        elapsed: session.started.elapsed(),
     };
     context.emit(match end {
-        SessionEnd::Finished => {
-            ServerEvent::TransferFinished { transfer, direction, peer, path, size, bytes, elapsed }
-        }
-        SessionEnd::Expired | SessionEnd::Evicted => {
-            let missing = usize::from(session.spec.streams.value());
-            ServerEvent::TransferExpired {
-                transfer,
-                direction,
-                peer,
-                path,
-                size,
-                missing,
-                bytes,
-                elapsed,
-                idle,
-            }
-        }
-        SessionEnd::Left | SessionEnd::Failed => failed(path, TransferFailure::ClientLeft),
-        SessionEnd::ShutDown => failed(path, TransferFailure::ShutDown),
+        SessionEnd::Finished => ended.finished(),
+        SessionEnd::Expired | SessionEnd::Evicted => ended.expired(session.spec.streams.value().into(), idle),
+        SessionEnd::Left | SessionEnd::Failed => ended.failed(TransferFailure::ClientLeft),
+        SessionEnd::ShutDown => ended.failed(TransferFailure::ShutDown),
     });
 }
 

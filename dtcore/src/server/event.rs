@@ -22,6 +22,36 @@ pub enum Direction {
     Upload,
 }
 
+/// A transfer that has ended, for its last event.
+#[derive(Debug)]
+pub(crate) struct EndedTransfer {
+    pub(crate) transfer: TransferId,
+    pub(crate) direction: Direction,
+    pub(crate) peer: SocketAddr,
+    pub(crate) path: PathBuf,
+    pub(crate) size: u64,
+    pub(crate) bytes: u64,
+    pub(crate) elapsed: Duration,
+}
+
+impl EndedTransfer {
+    pub(crate) fn finished(self) -> ServerEvent {
+        let Self { transfer, direction, peer, path, size, bytes, elapsed } = self;
+        ServerEvent::TransferFinished { transfer, direction, peer, path, size, bytes, elapsed }
+    }
+
+    pub(crate) fn failed(self, reason: TransferFailure) -> ServerEvent {
+        let Self { transfer, direction, peer, path, size, bytes, elapsed } = self;
+        ServerEvent::TransferFailed { transfer, direction, peer, path, size, bytes, elapsed, reason }
+    }
+
+    /// Of a client from which nothing came any more for so long, with so many streams not at their end.
+    pub(crate) fn expired(self, missing: usize, idle: Duration) -> ServerEvent {
+        let Self { transfer, direction, peer, path, size, bytes, elapsed } = self;
+        ServerEvent::TransferExpired { transfer, direction, peer, path, size, missing, bytes, elapsed, idle }
+    }
+}
+
 /// Something that happened at a server.
 ///
 /// For each transfer: `TransferStarted`, then the events of its streams, then one of `TransferFinished`,

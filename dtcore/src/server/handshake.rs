@@ -31,17 +31,15 @@ pub(crate) async fn run(
         hello = timeout_at(deadline, read(&connection, &mut early)) => hello.ok().flatten(),
     };
     let hello = match hello {
-        Some(bytes) => match upload_of(&context, &bytes) {
-            Some((upload, hello)) => {
-                return join(context, upload, hello, connection, early, peer).await;
-            }
-            None => Some(bytes),
-        },
-        None => None,
+        Some(bytes) => Hello::decode(&bytes).ok_or(StreamRefusal::InvalidHello),
+        None => Err(StreamRefusal::NoHello),
     };
     let guard = match hello {
-        None => Err(Refused { transfer: None, reason: StreamRefusal::NoHello }),
-        Some(bytes) => claim(&context, &bytes, peer),
+        Ok(hello) => match context.uploads.find(&hello) {
+            Some(upload) => return join(context, upload, hello, connection, early, peer).await,
+            None => claim(&context, &hello, peer),
+        },
+        Err(reason) => Err(Refused { transfer: None, reason }),
     };
     match guard {
         Ok(guard) => {
@@ -57,12 +55,6 @@ pub(crate) async fn run(
             }
         }
     }
-}
-
-/// The upload that a hello names.
-fn upload_of(context: &ServerContext, bytes: &[u8; HELLO_LEN]) -> Option<(Arc<IncomingUpload>, Hello)> {
-    let hello = Hello::decode(bytes)?;
-    context.uploads.find(&hello).map(|upload| (upload, hello))
 }
 
 /// Gives a connection to an upload, if there is a place for it.
@@ -124,10 +116,9 @@ async fn read(connection: &Connection, early: &mut Bytes) -> Option<[u8; HELLO_L
 }
 
 /// The stream that a hello names, if the connection may carry it.
-fn claim(context: &ServerContext, bytes: &[u8; HELLO_LEN], peer: SocketAddr) -> Result<StreamGuard, Refused> {
-    let refused = |reason| Refused { transfer: None, reason };
-    let hello = Hello::decode(bytes).ok_or(refused(StreamRefusal::InvalidHello))?;
-    let session = context.sessions.find(&hello).ok_or(refused(StreamRefusal::NoSession))?;
+fn claim(context: &ServerContext, hello: &Hello, peer: SocketAddr) -> Result<StreamGuard, Refused> {
+    let unknown = Refused { transfer: None, reason: StreamRefusal::NoSession };
+    let session = context.sessions.find(hello).ok_or(unknown)?;
     let places = || context.limits.stream_places(peer.ip());
     let of_session = |reason| Refused { transfer: Some(transfer_of(&session)), reason };
     session.claim(hello.stream, hello.replacing, places).map_err(of_session)

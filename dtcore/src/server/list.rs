@@ -1,10 +1,8 @@
 //! `GET <name>` that accepts a listing: the entries of a directory, one line each.
 
 use std::ffi::OsStr;
-use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,12 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ServerContext;
 use super::auth::{Action, AuthorizeRequest};
-use super::open::{authorize, normalized};
+use super::open::{authorize, path_below};
 use super::refusal::Refusal;
 use super::request::RequestContext;
 use crate::backend::OpenError;
 use crate::backend::fs::{Root, WalkItem, WalkOptions};
-use crate::proto::{LIST_HEADER, LISTING, ListLine, Marking, TARGET_HEADER, Target};
+use crate::failure::reason;
+use crate::proto::{LIST_HEADER, LISTING, ListLine};
 use crate::sink::is_sidecar_name;
 
 /// How many bytes of lines are sent at once.
@@ -63,15 +62,14 @@ pub(crate) async fn answer<B>(
     if !context.options.listing {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "listing is not permitted"));
     }
-    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    let marking = Marking::of(header(TARGET_HEADER));
-    let name = Target::names(&request_context.target, marking).pop().unwrap_or_default().into_owned();
-    let wanted = header(LIST_HEADER).unwrap_or_default().to_ascii_lowercase();
+    let name = request_context.name(request);
+    let wanted = request.headers().get(LIST_HEADER).map(HeaderValue::as_bytes).unwrap_or_default();
+    let wanted = wanted.to_ascii_lowercase();
     let wants = |word: &[u8]| wanted.split(|byte| *byte == b',').any(|part| part.trim_ascii() == word);
     let (recursive, hidden) = (wants(b"recursive"), wants(b"hidden"));
-    let path = normalized(Path::new(OsStr::from_bytes(&name)));
+    let path = path_below(&name);
     authorize(context, AuthorizeRequest { peer: request_context.peer, action: Action::List, path }).await?;
-    let permit = super::download::admit(context, request_context.peer.ip())?;
+    let permit = context.admit(request_context.peer.ip())?;
     let (sender, pieces) = mpsc::channel(QUEUED);
     let (opened, is_open) = oneshot::channel();
     let root = Arc::clone(&context.root);
@@ -130,9 +128,4 @@ fn list(
 /// Whether a name is listed only if hidden ones are.
 fn is_hidden(name: &[u8]) -> bool {
     name.starts_with(b".") || is_sidecar_name(name)
-}
-
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string().to_lowercase();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -29,10 +29,10 @@ pub(crate) async fn open(
     let opened = opened.map(|(source, name)| (source, normalized(&name)));
     if context.options.authorizer.is_some() {
         // A client that may not have a file does not learn whether it exists, under any name that the request can mean.
-        let path_of = |name: &Vec<u8>| normalized(Path::new(OsStr::from_bytes(name)));
-        let paths = opened
-            .as_ref()
-            .map_or_else(|_| candidates.iter().map(path_of).collect(), |(_, path)| vec![path.clone()]);
+        let paths = opened.as_ref().map_or_else(
+            |_| candidates.iter().map(|name| path_below(name)).collect(),
+            |(_, path)| vec![path.clone()],
+        );
         for path in paths {
             authorize(context, AuthorizeRequest { peer, action: Action::Download, path }).await?;
         }
@@ -54,8 +54,13 @@ pub(crate) async fn authorize(context: &ServerContext, request: AuthorizeRequest
     }
 }
 
+/// The path of `name` relative to the root, as the hook for authorisation and observers see it.
+pub(super) fn path_below(name: &[u8]) -> PathBuf {
+    normalized(Path::new(OsStr::from_bytes(name)))
+}
+
 /// A name relative to the root, in the one spelling that a comparison of paths expects.
-pub(super) fn normalized(name: &Path) -> PathBuf {
+fn normalized(name: &Path) -> PathBuf {
     name.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir)).collect()
 }
 

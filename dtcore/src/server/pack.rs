@@ -6,12 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use http::StatusCode;
 use tokio::task::spawn_blocking;
 
 use super::ServerContext;
 use super::auth::{Action, AuthorizeRequest};
-use super::open::{authorize, normalized};
+use super::open::{authorize, path_below};
 use super::refusal::Refusal;
 use crate::backend::fs::{NotRead, SmallFile, SmallFiles};
 use crate::backend::{MemoryObject, Object};
@@ -25,7 +24,7 @@ pub(crate) async fn open_pack(
     folder: &[u8],
     names: Vec<Vec<u8>>,
 ) -> Result<(Arc<dyn Object>, PathBuf), Refusal> {
-    let path = normalized(Path::new(OsStr::from_bytes(folder)));
+    let path = path_below(folder);
     let mut wanted = Vec::with_capacity(names.len());
     for name in names {
         let below = path.join(OsStr::from_bytes(&name));
@@ -48,9 +47,7 @@ pub(crate) async fn open_pack(
         }
         encode_pack(&lines, &bytes)
     });
-    let packed = reading
-        .await
-        .map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"))?;
+    let packed = reading.await.map_err(|_| Refusal::busy("the server is shutting down"))?;
     Ok((Arc::new(MemoryObject::new(packed, place)), path))
 }
 

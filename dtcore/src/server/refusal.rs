@@ -6,6 +6,7 @@ use http::StatusCode;
 use rustix::io::Errno;
 
 use crate::backend::OpenError;
+use crate::failure::reason;
 use crate::proto::{InvalidRequestLine, v1};
 use crate::send::digest_cache::DigestError;
 use crate::server::head::HeadError;
@@ -89,10 +90,7 @@ impl Refusal {
             return Self::busy("no transfer port is free");
         }
         Self::of_shortage(error).unwrap_or_else(|| {
-            // The system's message, without its number.
-            let text = error.to_string().to_lowercase();
-            let text = text.split(" (os error").next().unwrap_or_default();
-            let reason = format!("the server cannot listen for the transfer: {text}");
+            let reason = format!("the server cannot listen for the transfer: {}", reason(error));
             Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason)
         })
     }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::admission::Permit;
 use super::uploads::IncomingUpload;
-use crate::proto::v2;
+use crate::proto::{Marking, TARGET_HEADER, Target, v2};
 use crate::send::{Places, StreamGuard};
 use crate::sync::Lock;
 
@@ -41,6 +41,17 @@ pub(crate) enum Next {
 impl RequestContext {
     pub(crate) fn new(peer: SocketAddr, target: Vec<u8>, socket: Arc<TcpStream>) -> Self {
         Self { peer, target, socket, next: Lock::default(), hold_answer: Arc::default() }
+    }
+
+    /// The name of the file or directory that is requested, decoded.
+    pub(crate) fn name<B>(&self, request: &Request<B>) -> Vec<u8> {
+        self.name_as(marking(request))
+    }
+
+    /// As [`name`](Self::name), for a request with this marking.
+    pub(crate) fn name_as(&self, marking: Marking) -> Vec<u8> {
+        // The last one is decoded.
+        Target::names(&self.target, marking).pop().unwrap_or_default().into_owned()
     }
 
     /// Whether the answer is held back, to be sent together with what follows it.
@@ -73,6 +84,11 @@ impl std::fmt::Debug for Next {
             Self::Upload(..) => "Upload",
         })
     }
+}
+
+/// How the target of a request is to be read.
+pub(crate) fn marking<B>(request: &Request<B>) -> Marking {
+    Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes))
 }
 
 /// Whether the connection of a request is to become a stream of protocol 2.

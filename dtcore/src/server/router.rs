@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -11,9 +10,9 @@ use hyper::body::Incoming;
 use super::ServerContext;
 use super::list::{ChannelBody, wants_listing};
 use super::refusal::Refusal;
-use super::request::{Next, RequestContext, json, wants_stream};
+use super::request::{Next, RequestContext, json, marking, wants_stream};
 use super::{download, list, upload};
-use crate::proto::{Marking, TARGET_HEADER, Target, v1};
+use crate::proto::{Marking, v1};
 
 /// The body of an answer: complete, or made as it is sent.
 pub(crate) type AnswerBody = Either<Full<Bytes>, ChannelBody>;
@@ -24,7 +23,7 @@ pub(crate) async fn answer(
     request_context: &RequestContext,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
-    let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
+    let marking = marking(&request);
     let answer = match *request.method() {
         Method::GET if wants_listing(&request) => {
             return match list::answer(context, request_context, &request).await {
@@ -56,8 +55,6 @@ fn refused(
     marking: Marking,
     refusal: &Refusal,
 ) -> Response<AnswerBody> {
-    // The last is the decoded one.
-    let name = Target::names(&request_context.target, marking).pop();
-    context.emit_refused(request_context.peer, refusal, name.as_deref());
+    context.emit_refused(request_context.peer, refusal, Some(&request_context.name_as(marking)));
     json(refusal.status, v1::encode_refusal(&refusal.reason)).map(Either::Left)
 }

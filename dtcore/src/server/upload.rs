@@ -2,12 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,17 +16,16 @@ use super::ServerContext;
 use super::admission::{Permit, client_key};
 use super::auth::{Action, AuthorizeRequest};
 use super::body::read_body;
-use super::download::admit;
-use super::event::{Direction, ServerEvent, TransferFailure};
-use super::open::authorize;
+use super::event::{Direction, EndedTransfer, ServerEvent, TransferFailure};
+use super::open::{authorize, path_below};
 use super::refusal::Refusal;
 use super::request::{Next, RequestContext, wants_stream};
 use super::uploads::IncomingUpload;
-use crate::backend::fs::UploadPlace;
+use crate::backend::fs::FilePlace;
 use crate::event;
-use crate::failure::Failure;
+use crate::failure::{Failure, reason};
+use crate::proto::v1;
 use crate::proto::v2::{ReceiverFailure, UploadRequest};
-use crate::proto::{Marking, TARGET_HEADER, Target, v1};
 use crate::receive::{
     self, AcceptedSource, AcceptedStreams, ComputeMd5, Offered, RemoteName, Settings, Verification,
 };
@@ -42,7 +39,7 @@ const RETRIES: u32 = 2;
 
 /// What is received, and where it goes.
 struct Incomplete {
-    place: UploadPlace,
+    place: FilePlace,
     sink: Sink,
     offered: Offered,
     settings: Settings,
@@ -57,9 +54,7 @@ pub(crate) async fn answer(
     let Some(policy) = &context.options.uploads else {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "uploads are not permitted"));
     };
-    let marking = Marking::of(request.headers().get(TARGET_HEADER).map(HeaderValue::as_bytes));
-    // The last one is decoded.
-    let name = Target::names(&request_context.target, marking).pop().unwrap_or_default().into_owned();
+    let name = request_context.name(&request);
     if !wants_stream(&request) {
         return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "an upload needs 'Upgrade: dt2'"));
     }
@@ -72,9 +67,9 @@ pub(crate) async fn answer(
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
     }
     let peer = request_context.peer;
-    let path = relative(&name);
+    let path = path_below(&name);
     authorize(context, AuthorizeRequest { peer, action: Action::Upload, path: path.clone() }).await?;
-    let permit = admit(context, peer.ip())?;
+    let permit = context.admit(peer.ip())?;
     let places = context.limits.stream_places(peer.ip()).ok_or_else(|| Refusal::busy("too many streams"))?;
     let clobber = if wanted.options.overwrite && policy.allows_overwriting() {
         Clobber::Replace
@@ -119,16 +114,13 @@ async fn prepared(
     clobber: Clobber,
     resume: Resume,
     size: u64,
-) -> Result<(UploadPlace, Sink), Refusal> {
+) -> Result<(FilePlace, Sink), Refusal> {
     for is_second in [false, true] {
         let (root, name) = (Arc::clone(&context.upload_root), name.to_owned());
         let opening = spawn_blocking(move || {
             let place = root.place(&name)?;
             if is_sidecar_name(place.name().as_encoded_bytes()) {
-                return Ok((
-                    place,
-                    Err(Refusal::new(StatusCode::FORBIDDEN, "names of partial files are reserved")),
-                ));
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "names of partial files are reserved"));
             }
             let sink = Sink::open(Output::Confined(place.path()), clobber, resume)
                 .and_then(|sink| sink.ensure_space(size).map(|()| sink));
@@ -154,12 +146,6 @@ async fn prepared(
 const REMEMBERED: Duration = Duration::from_secs(5);
 
 const IN_USE: &str = "another upload writes it";
-
-/// The name as the hook for authorisation sees it.
-fn relative(name: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    super::open::normalized(Path::new(std::ffi::OsStr::from_bytes(name)))
-}
 
 fn offered(wanted: &UploadRequest, name: &[u8]) -> Offered {
     let offer = &wanted.offer;
@@ -213,10 +199,17 @@ async fn run(
     let (events, _) = event::channel();
     let received =
         receive::run(source, offered, sink, settings, events, started, upload.cancel.clone()).await;
-    let path = place.relative().to_owned();
+    let ended = EndedTransfer {
+        transfer: upload.transfer,
+        direction: Direction::Upload,
+        peer,
+        path: place.relative().to_owned(),
+        size,
+        bytes: received.as_ref().map_or(0, |report| report.received),
+        elapsed: started.elapsed(),
+    };
     drop(place);
     upload.released.cancel();
-    let bytes = received.as_ref().map_or(0, |report| report.received);
     let is_draining = context.tasks().draining.is_cancelled();
     let conclusion = match &received {
         Ok(_) => Ok(()),
@@ -229,23 +222,19 @@ async fn run(
         Err(failure) => Err(described(failure)),
     };
     drop(permit);
-    let (transfer, elapsed, direction) = (upload.transfer, started.elapsed(), Direction::Upload);
     context.emit(match &conclusion {
-        Ok(()) => ServerEvent::TransferFinished { transfer, direction, peer, path, size, bytes, elapsed },
-        Err((failure, _)) => {
-            let reason = match failure {
-                ReceiverFailure::ShuttingDown => TransferFailure::ShutDown,
-                ReceiverFailure::DiskFull => TransferFailure::DiskFull,
-                ReceiverFailure::SourceChanged => TransferFailure::SourceChanged,
-                ReceiverFailure::TimedOut => TransferFailure::ClientLeft,
-                ReceiverFailure::Other
-                | ReceiverFailure::Exists
-                | ReceiverFailure::InUse
-                | ReceiverFailure::Corrupt
-                | ReceiverFailure::SourceReplaced => TransferFailure::NotStored,
-            };
-            ServerEvent::TransferFailed { transfer, direction, peer, path, size, bytes, elapsed, reason }
-        }
+        Ok(()) => ended.finished(),
+        Err((failure, _)) => ended.failed(match failure {
+            ReceiverFailure::ShuttingDown => TransferFailure::ShutDown,
+            ReceiverFailure::DiskFull => TransferFailure::DiskFull,
+            ReceiverFailure::SourceChanged => TransferFailure::SourceChanged,
+            ReceiverFailure::TimedOut => TransferFailure::ClientLeft,
+            ReceiverFailure::Other
+            | ReceiverFailure::Exists
+            | ReceiverFailure::InUse
+            | ReceiverFailure::Corrupt
+            | ReceiverFailure::SourceReplaced => TransferFailure::NotStored,
+        }),
     });
     // A sender that has lost its connections asks again. One that has not seldom does, and there may be thousands a second.
     let is_sent = upload.streams.conclude(&conclusion).await;
@@ -263,10 +252,6 @@ async fn run(
     reason = "the others are not about the file, and say all there is to say"
 )]
 fn described(failure: &Failure) -> (ReceiverFailure, String) {
-    let of_io = |action: &str, source: &io::Error| {
-        let text = source.to_string().to_lowercase();
-        format!("cannot {action} it: {}", text.split(" (os error").next().unwrap_or_default())
-    };
     match failure {
         Failure::DiskFull { lacking, needed, .. } => {
             let needed = if *needed > 0 { format!(": {needed} bytes needed") } else { String::new() };
@@ -278,7 +263,7 @@ fn described(failure: &Failure) -> (ReceiverFailure, String) {
         Failure::OutputExists { .. } => (ReceiverFailure::Exists, "there is such a file".to_owned()),
         Failure::OutputInUse { .. } => (ReceiverFailure::InUse, IN_USE.to_owned()),
         Failure::LocalFile { action, source, .. } | Failure::System { action, source } => {
-            (ReceiverFailure::Other, of_io(action, source))
+            (ReceiverFailure::Other, format!("cannot {action} it: {}", reason(source)))
         }
         Failure::SourceChanged { .. } => {
             (ReceiverFailure::SourceChanged, "the file changed during the transfer".to_owned())

@@ -11,6 +11,9 @@ use std::path::Path;
 use rustix::fs::{OFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
+/// The suffix of the unfinished replacement of a journal: as long as a journal's, so that no name becomes too long.
+pub(super) const JOURNAL_REPLACEMENT: &str = ".dtjournew";
+
 /// The extended attribute that marks sidecar files.
 const MARK: &str = "user.dt.part";
 

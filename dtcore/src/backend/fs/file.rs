@@ -100,15 +100,19 @@ fn content_of(file: &File) -> io::Result<Bytes> {
     }
 }
 
+/// A time of a file in nanoseconds since 1970: of an absurd one, more than 64 bits have.
+pub(crate) fn file_nanoseconds(seconds: i64, rest: impl Into<i128>) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + rest.into()
+}
+
 fn identity_of(file: &File) -> io::Result<ObjectIdentity> {
     let metadata = file.metadata()?;
-    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
     Ok(ObjectIdentity {
         device: metadata.dev(),
         inode: metadata.ino(),
         size: metadata.size(),
-        modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-        changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        modified: file_nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+        changed: file_nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
     })
 }
 

@@ -6,8 +6,8 @@ mod root;
 mod small;
 mod walk;
 
-pub(crate) use file::SourceFile;
-pub(crate) use place::UploadPlace;
+pub(crate) use file::{SourceFile, file_nanoseconds};
+pub(crate) use place::FilePlace;
 pub(crate) use root::{Root, RootError};
 pub(crate) use small::{NotRead, SmallFile, SmallFiles};
-pub(crate) use walk::{WalkItem, WalkOptions};
+pub(crate) use walk::{WalkItem, WalkOptions, open_below};

@@ -18,14 +18,14 @@ const MAX_NAME: usize = 4096;
 
 /// A place for a file: a folder below the root, which stays the same whatever becomes of its name, and a name in it.
 #[derive(Debug)]
-pub(crate) struct UploadPlace {
+pub(crate) struct FilePlace {
     folder: Arc<OwnedFd>,
     name: OsString,
     /// The name relative to the root, without empty parts and dots.
     relative: PathBuf,
 }
 
-impl UploadPlace {
+impl FilePlace {
     /// The place of another file in the same folder.
     pub(crate) fn sibling(&self, name: &OsStr) -> Self {
         let relative = self.relative.with_file_name(name);
@@ -58,7 +58,7 @@ impl Root {
     ///
     /// # Errors
     /// The name leads out of the root, or cannot be that of a file. Nothing is created then.
-    pub(crate) fn place(&self, name: &[u8]) -> Result<UploadPlace, OpenError> {
+    pub(crate) fn place(&self, name: &[u8]) -> Result<FilePlace, OpenError> {
         if name.len() > MAX_NAME {
             return Err(OpenError::TooLong);
         }
@@ -76,7 +76,7 @@ impl Root {
             return Err(OpenError::TooLong);
         }
         let folder = Arc::new(self.folder_at(folders)?);
-        Ok(UploadPlace { folder, name: (*name).to_owned(), relative })
+        Ok(FilePlace { folder, name: (*name).to_owned(), relative })
     }
 
     /// Opens a folder below the root; what is missing on the way is created.

@@ -56,11 +56,9 @@ impl Root {
 
     /// Opens the regular file `name` for reading; leading slashes mean the folder itself.
     fn open_file(&self, name: &[u8]) -> Result<SourceFile, OpenError> {
-        let start = name.iter().position(|byte| *byte != b'/').ok_or(OpenError::Directory)?;
-        let name = name.get(start..).unwrap_or_default();
-        // The kernel would accept `a/../b`, but no honest client needs it, and so attempts show in the log.
-        if name.split(|byte| *byte == b'/').any(|part| part == b"..") {
-            return Err(OpenError::Outside);
+        let name = below(name)?;
+        if name.is_empty() {
+            return Err(OpenError::Directory);
         }
         let place = self.resolve(OsStr::from_bytes(name)).map_err(OpenError::from_resolve)?;
         // The type is checked before the file is opened for reading, as opening a FIFO can hang and opening a device can
@@ -70,10 +68,7 @@ impl Root {
         if !kind.is_file() {
             return Err(if kind.is_dir() { OpenError::Directory } else { OpenError::NotRegular });
         }
-        let file = reopen(&place, OFlags::empty()).map_err(|error| match error {
-            Errno::ACCESS | Errno::PERM => OpenError::Unreadable,
-            error => OpenError::Io(error.into()),
-        })?;
+        let file = reopen(&place, OFlags::empty()).map_err(unreadable)?;
         SourceFile::new(file).map_err(|error| {
             if error.kind() == io::ErrorKind::FileTooLarge {
                 OpenError::Endless
@@ -155,6 +150,26 @@ fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
 fn resolution(path: &Path) -> ResolveFlags {
     let scope = if path == Path::new("/") { ResolveFlags::IN_ROOT } else { ResolveFlags::BENEATH };
     scope | ResolveFlags::NO_MAGICLINKS
+}
+
+/// A name without leading slashes, which mean the folder itself.
+pub(super) fn below(name: &[u8]) -> Result<&[u8], OpenError> {
+    let start = name.iter().position(|byte| *byte != b'/').unwrap_or(name.len());
+    let name = name.get(start..).unwrap_or_default();
+    // The kernel would accept `a/../b`, but no honest client needs it, and so attempts show in the log.
+    if name.split(|byte| *byte == b'/').any(|part| part == b"..") {
+        Err(OpenError::Outside)
+    } else {
+        Ok(name)
+    }
+}
+
+/// Why what was found could not be opened for reading.
+pub(super) fn unreadable(error: Errno) -> OpenError {
+    match error {
+        Errno::ACCESS | Errno::PERM => OpenError::Unreadable,
+        error => OpenError::Io(error.into()),
+    }
 }
 
 /// Opens the file or folder at `place` for reading.

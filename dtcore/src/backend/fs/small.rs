@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
-use super::Root;
+use super::{Root, file_nanoseconds};
 use crate::backend::OpenError;
 use crate::num::to_u64;
 
@@ -85,7 +85,7 @@ impl SmallFiles<'_> {
         if !is_same {
             return Err(NotRead::Now("the file changed while it was read"));
         }
-        let modified = i128::from(after.mtime()) * 1_000_000_000 + i128::from(after.mtime_nsec());
+        let modified = file_nanoseconds(after.mtime(), after.mtime_nsec());
         Ok(SmallFile { modified: i64::try_from(modified).unwrap_or(0), mode: after.mode() & 0o777 })
     }
 }

@@ -4,14 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, readlinkat, statat};
-use rustix::io::Errno;
 
-use super::Root;
-use super::root::reopen;
+use super::root::{below, reopen, unreadable};
+use super::{Root, file_nanoseconds};
 use crate::backend::OpenError;
 use crate::proto::{EntryKind, ListedEntry};
 
@@ -57,12 +57,10 @@ impl Root {
     /// # Errors
     /// There is no such folder or file, or it cannot be opened.
     pub(crate) fn walk(&self, name: &[u8], options: &WalkOptions<'_>) -> Result<Walk, OpenError> {
-        let start = name.iter().position(|byte| *byte != b'/').unwrap_or(name.len());
-        let name = name.get(start..).unwrap_or_default();
-        if name.split(|byte| *byte == b'/').any(|part| part == b"..") {
-            return Err(OpenError::Outside);
-        }
-        let name = if name.is_empty() { b"." } else { name };
+        let name = match below(name)? {
+            b"" => b".",
+            name => name,
+        };
         let folder = match self.resolve_folder(OsStr::from_bytes(name)) {
             Ok(folder) => folder,
             Err(OpenError::NoFolder) => {
@@ -70,10 +68,7 @@ impl Root {
             }
             Err(error) => return Err(error),
         };
-        let folder = reopen(folder, OFlags::DIRECTORY).map_err(|error| match error {
-            Errno::ACCESS | Errno::PERM => OpenError::Unreadable,
-            error => OpenError::Io(error.into()),
-        })?;
+        let folder = reopen(folder, OFlags::DIRECTORY).map_err(unreadable)?;
         let top = Level::open(folder, PathBuf::new(), options)?;
         Ok(Walk { levels: vec![top], file: None })
     }
@@ -161,7 +156,7 @@ impl Level {
 }
 
 /// Opens a folder, and not what a link of that name leads to.
-fn open_below(folder: &File, name: &OsStr) -> io::Result<File> {
+pub(crate) fn open_below(folder: impl AsFd, name: &OsStr) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(folder, name, flags, rustix::fs::Mode::empty())?.into())
 }
@@ -183,7 +178,7 @@ fn entry(folder: &File, parent: &Path, name: &OsStr) -> io::Result<ListedEntry> 
     } else {
         None
     };
-    let modified = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
+    let modified = file_nanoseconds(found.st_mtime, found.st_mtime_nsec);
     Ok(ListedEntry {
         path: parent.join(name).as_os_str().as_bytes().to_vec(),
         kind,

@@ -14,12 +14,12 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::answer::LegacyOffer;
 use super::options::Options;
 use crate::digest::{Checksum, FileDigests, FileHasher};
-use crate::event::{Event, EventSender, Progress, RecoveryStats, Report};
+use crate::event::{Event, EventSender, Progress, RecoveryStats, Report, ticks};
 use crate::failure::{Awaited, DigestOrigin, Failure};
 use crate::manifest::{StaticSplit, StreamId};
 use crate::receive::compare;
@@ -125,7 +125,7 @@ struct LegacyDownload {
 impl LegacyDownload {
     /// Receives on all streams until they end, and returns the file's size.
     async fn receive(&mut self, in_order: &mut InOrderResult) -> Result<u64, Failure> {
-        let mut tick = ticks();
+        let mut tick = ticks(TICK);
         while self.parts.n_open() > 0 {
             tokio::select! {
                 biased;
@@ -154,7 +154,7 @@ impl LegacyDownload {
 
     /// Waits for the digests of all `size` bytes.
     async fn digest(&mut self, in_order: &mut InOrderResult, size: u64) -> Result<FileDigests, Failure> {
-        let mut tick = ticks();
+        let mut tick = ticks(TICK);
         self.reader.close(size);
         let digests = loop {
             tokio::select! {
@@ -192,10 +192,4 @@ impl LegacyDownload {
             }
         }
     }
-}
-
-fn ticks() -> Interval {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }

@@ -1,7 +1,6 @@
 //! Receives the files of a tree: one alone, or many in a pack.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use super::totals::Totals;
 use crate::client::negotiate;
 use crate::client::options::{Options, ProtocolChoice};
 use crate::event::{self, Event};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::manifest::StreamCount;
 use crate::num::to_u64;
 use crate::proto::{ListLine, decode_pack, encode_pack_names};
@@ -132,7 +131,7 @@ fn write_files(
             ListLine::Entry(entry) if entry.path == file.path.as_os_str().as_bytes() => {
                 match transfer.output.write(&file.path, bytes, entry.modified, entry.mode) {
                     Ok(()) => done.push((file.path.clone(), to_u64(bytes.len()))),
-                    Err(error) => transfer.totals.failed(&file.path, reason(&error), true),
+                    Err(error) => transfer.totals.failed(&file.path, failure::reason(&error), true),
                 }
             }
             ListLine::Unreadable(path, reason) if path == file.path.as_os_str().as_bytes() => {
@@ -154,7 +153,7 @@ fn write_files(
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others are about the server or this machine")]
 fn failed(transfer: &TreeTransfer, path: &Path, failure: Failure) -> Result<(), Failure> {
     let (reason, is_local) = match failure {
-        Failure::LocalFile { source, .. } => (self::reason(&source), true),
+        Failure::LocalFile { source, .. } => (failure::reason(&source), true),
         Failure::TooLarge { .. } => ("larger than the file system allows".to_owned(), true),
         Failure::OutputInUse { .. } => ("another transfer writes it".to_owned(), true),
         Failure::NotFound { reason, .. } => (or(reason, "no such file"), false),
@@ -175,10 +174,4 @@ fn failed(transfer: &TreeTransfer, path: &Path, failure: Failure) -> Result<(), 
 
 fn or(reason: String, otherwise: &str) -> String {
     if reason.is_empty() { otherwise.to_owned() } else { reason }
-}
-
-/// The system's words, without their number.
-pub(super) fn reason(error: &io::Error) -> String {
-    let text = error.to_string().to_lowercase();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -1,19 +1,17 @@
 //! The directory that a tree is downloaded to: everything is created below it, by descriptors.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, openat, renameat, statat, unlinkat, utimensat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use crate::backend::OpenError;
-use crate::backend::fs::{Root, UploadPlace};
+use crate::backend::fs::{FilePlace, Root, file_nanoseconds, open_below};
 use crate::client::options::Preserve;
 use crate::failure::Failure;
 use crate::sink::{Attributes, Durability, is_sidecar_name, sidecar_name};
@@ -26,7 +24,7 @@ pub(super) struct TreeOutput {
     preserve: Preserve,
     durability: Durability,
     /// The last place: mostly the next one is in the same directory.
-    last: Lock<Option<UploadPlace>>,
+    last: Lock<Option<FilePlace>>,
 }
 
 /// What is already at a path.
@@ -49,22 +47,28 @@ impl TreeOutput {
     }
 
     /// The place of a file, whose directories are created if they are missing.
-    pub(super) fn place(&self, path: &Path) -> io::Result<UploadPlace> {
+    pub(super) fn place(&self, path: &Path) -> io::Result<FilePlace> {
         let name = path.file_name().unwrap_or_default();
         if is_sidecar_name(name.as_bytes()) {
             return Err(io::Error::other("names of partial files are reserved"));
         }
-        let is_sibling = |last: &&UploadPlace| last.relative().parent() == path.parent();
-        if let Some(last) = self.last.lock().as_ref().filter(is_sibling) {
-            return Ok(last.sibling(name));
+        if let Some(place) = self.sibling_of_last(path) {
+            return Ok(place);
         }
         let place = self.root.place(path.as_os_str().as_bytes()).map_err(of_open)?;
         *self.last.lock() = Some(place.sibling(name));
         Ok(place)
     }
 
+    /// The place of a file that is in the directory of the last one.
+    fn sibling_of_last(&self, path: &Path) -> Option<FilePlace> {
+        let last = self.last.lock();
+        let last = last.as_ref().filter(|last| last.relative().parent() == path.parent())?;
+        Some(last.sibling(path.file_name()?))
+    }
+
     /// As [`place`](Self::place), without a link that is there: it is replaced, not followed.
-    pub(super) fn cleared_place(&self, path: &Path) -> io::Result<UploadPlace> {
+    pub(super) fn cleared_place(&self, path: &Path) -> io::Result<FilePlace> {
         let place = self.place(path)?;
         if fs::symlink_metadata(place.path()).is_ok_and(|found| found.is_symlink()) {
             fs::remove_file(place.path())?;
@@ -109,21 +113,14 @@ impl TreeOutput {
 
     /// Whether there is a file of this size and time.
     pub(super) fn existing(&self, path: &Path, size: u64, modified: i64) -> Existing {
-        let is_sibling = |last: &&UploadPlace| last.relative().parent() == path.parent();
-        let name = path.file_name().unwrap_or_default();
-        let last = self.last.lock();
-        let found = match last.as_ref().filter(is_sibling) {
-            Some(last) => statat(last.folder(), name, AtFlags::SYMLINK_NOFOLLOW),
+        let found = match self.sibling_of_last(path) {
+            Some(place) => statat(place.folder(), place.name(), AtFlags::SYMLINK_NOFOLLOW),
             None => self.root.stat(path.as_os_str().as_bytes()),
         };
-        drop(last);
         let Ok(found) = found else { return Existing::Nothing };
-        let is_same = {
-            let time = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
-            FileType::from_raw_mode(found.st_mode).is_file()
-                && u64::try_from(found.st_size) == Ok(size)
-                && time == i128::from(modified)
-        };
+        let is_same = FileType::from_raw_mode(found.st_mode).is_file()
+            && u64::try_from(found.st_size) == Ok(size)
+            && file_nanoseconds(found.st_mtime, found.st_mtime_nsec) == i128::from(modified);
         if is_same { Existing::Same } else { Existing::Different }
     }
 
@@ -141,11 +138,7 @@ impl TreeOutput {
             }
             file => File::from(file?),
         };
-        let attributes = Attributes {
-            modified: Some(modified).filter(|_| self.preserve.times),
-            mode: Some(mode).filter(|_| self.preserve.mode),
-        };
-        let written = file.write_all(content).and_then(|()| attributes.apply(&file));
+        let written = file.write_all(content).and_then(|()| self.attributes(modified, mode).apply(&file));
         let written = match self.durability {
             Durability::Synced => written.and_then(|()| file.sync_all()),
             Durability::Cached => written,
@@ -159,25 +152,21 @@ impl TreeOutput {
 
     /// Gives a directory the time and mode of the remote one, when nothing is created in it any more.
     pub(super) fn finish_directory(&self, path: &Path, modified: i64, mode: u32) -> io::Result<()> {
-        let held = self.root.place(path.as_os_str().as_bytes()).map_err(of_open)?;
-        let place = held.path();
-        if !fs::symlink_metadata(&place)?.is_dir() {
+        let place = self.root.place(path.as_os_str().as_bytes()).map_err(of_open)?;
+        match open_below(place.folder(), place.name()) {
             // Something else is in its place, which was reported.
-            return Ok(());
-        }
-        if self.preserve.mode {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) => Ok(()),
             // Its owner must be able to resume.
-            fs::set_permissions(&place, Permissions::from_mode(mode | 0o700))?;
+            folder => self.attributes(modified, mode | 0o700).apply(&folder?),
         }
-        if self.preserve.times {
-            let time = Timespec {
-                tv_sec: modified.div_euclid(1_000_000_000),
-                tv_nsec: modified.rem_euclid(1_000_000_000),
-            };
-            let times = Timestamps { last_access: time, last_modification: time };
-            utimensat(rustix::fs::CWD, &place, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+
+    /// Those that are to be kept.
+    fn attributes(&self, modified: i64, mode: u32) -> Attributes {
+        Attributes {
+            modified: Some(modified).filter(|_| self.preserve.times),
+            mode: Some(mode).filter(|_| self.preserve.mode),
         }
-        Ok(())
     }
 }
 

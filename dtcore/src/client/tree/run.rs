@@ -2,27 +2,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::TreeOptions;
-use super::fetch::{TreeTransfer, fetch_one, fetch_pack, reason};
+use super::fetch::{TreeTransfer, fetch_one, fetch_pack};
 use super::output::{Existing, TreeOutput, stays_inside};
 use super::plan::{Planner, Task, WantedFile};
 use super::totals::Totals;
 use crate::client::list::{self, Entry, ListItem};
 use crate::client::options::Options;
 use crate::error::TransferError;
-use crate::event::{EventSender, TreeReport};
-use crate::failure::Failure;
+use crate::event::{EventSender, PROGRESS_INTERVAL, TreeReport, ticks};
+use crate::failure::{Failure, reason};
 use crate::proto::EntryKind;
-
-/// How often progress is reported.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many entries wait to be looked at.
 const QUEUED: usize = 1024;
@@ -52,8 +48,7 @@ pub(super) async fn run(
     let cancel_all = cancel.child_token();
     let _ended = cancel_all.clone().drop_guard();
     let transfer = Arc::new(TreeTransfer { options, output, totals, cancel: cancel_all });
-    let mut progress = interval(PROGRESS_INTERVAL);
-    progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut progress = ticks(PROGRESS_INTERVAL);
     let mut receiving = Box::pin(receive(&transfer, wishes, listing));
     let result = loop {
         tokio::select! {

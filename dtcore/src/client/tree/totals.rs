@@ -1,7 +1,6 @@
 //! What of a tree was found, and what has become of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
@@ -16,46 +15,45 @@ const MAX_FAILURES: usize = 10_000;
 pub(super) struct Totals {
     events: EventSender,
     started: Instant,
-    counts: Lock<TreeReport>,
-    is_listing: AtomicBool,
-    found_files: AtomicU64,
-    found_bytes: AtomicU64,
+    counts: Lock<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// What has become of the entries.
+    report: TreeReport,
+    is_listed: bool,
+    found_files: u64,
+    found_bytes: u64,
     /// Bytes of files that are being received.
-    partial: AtomicU64,
+    partial: u64,
 }
 
 impl Totals {
     pub(super) fn new(events: EventSender, started: Instant) -> Self {
-        Self {
-            events,
-            started,
-            counts: Lock::default(),
-            is_listing: AtomicBool::new(true),
-            found_files: AtomicU64::new(0),
-            found_bytes: AtomicU64::new(0),
-            partial: AtomicU64::new(0),
-        }
+        Self { events, started, counts: Lock::default() }
     }
 
     pub(super) fn found(&self, size: u64) {
-        self.found_files.fetch_add(1, Ordering::Relaxed);
-        self.found_bytes.fetch_add(size, Ordering::Relaxed);
+        let mut counts = self.counts.lock();
+        counts.found_files += 1;
+        counts.found_bytes = counts.found_bytes.saturating_add(size);
     }
 
     pub(super) fn listed(&self) {
-        self.is_listing.store(false, Ordering::Relaxed);
+        self.counts.lock().is_listed = true;
     }
 
     pub(super) fn unchanged(&self) {
-        self.counts.lock().unchanged += 1;
+        self.counts.lock().report.unchanged += 1;
     }
 
     pub(super) fn directory(&self) {
-        self.counts.lock().directories += 1;
+        self.counts.lock().report.directories += 1;
     }
 
     pub(super) fn link(&self) {
-        self.counts.lock().links += 1;
+        self.counts.lock().report.links += 1;
     }
 
     /// These files are in place.
@@ -63,8 +61,8 @@ impl Totals {
         {
             let mut counts = self.counts.lock();
             for (_, bytes) in &files {
-                counts.files += 1;
-                counts.bytes += bytes;
+                counts.report.files += 1;
+                counts.report.bytes = counts.report.bytes.saturating_add(*bytes);
             }
         }
         if !files.is_empty() {
@@ -74,38 +72,39 @@ impl Totals {
 
     /// Something is left out for a reason, which is no failure.
     pub(super) fn skipped(&self, path: &Path, reason: &'static str) {
-        self.counts.lock().skipped += 1;
+        self.counts.lock().report.skipped += 1;
         self.events.try_emit(Event::EntrySkipped { path: path.to_owned(), reason });
     }
 
     pub(super) fn failed(&self, path: &Path, reason: String, is_local: bool) {
-        let mut counts = self.counts.lock();
-        counts.failed += 1;
-        if counts.failures.len() < MAX_FAILURES {
-            counts.failures.push(FailedEntry { path: path.to_owned(), reason, is_local });
+        let report = &mut self.counts.lock().report;
+        report.failed += 1;
+        if report.failures.len() < MAX_FAILURES {
+            report.failures.push(FailedEntry { path: path.to_owned(), reason, is_local });
         }
     }
 
-    /// A file that is being received has so many bytes more, or fewer.
+    /// A file of which `before` bytes were received has `now`.
     pub(super) fn partial(&self, before: u64, now: u64) {
-        self.partial.fetch_add(now, Ordering::Relaxed);
-        self.partial.fetch_sub(before, Ordering::Relaxed);
+        let mut counts = self.counts.lock();
+        counts.partial = counts.partial.saturating_add(now).saturating_sub(before);
     }
 
     pub(super) fn emit_progress(&self) {
         let counts = self.counts.lock();
+        let report = &counts.report;
         self.events.try_emit(Event::Tree(TreeProgress {
-            files: counts.files + counts.unchanged,
-            found_files: self.found_files.load(Ordering::Relaxed),
-            bytes: counts.bytes + self.partial.load(Ordering::Relaxed),
-            found_bytes: self.found_bytes.load(Ordering::Relaxed),
-            is_listing: self.is_listing.load(Ordering::Relaxed),
-            failed: counts.failed,
+            files: report.files + report.unchanged,
+            found_files: counts.found_files,
+            bytes: report.bytes.saturating_add(counts.partial),
+            found_bytes: counts.found_bytes,
+            is_listing: !counts.is_listed,
+            failed: report.failed,
             elapsed: self.started.elapsed(),
         }));
     }
 
     pub(super) fn report(&self) -> TreeReport {
-        TreeReport { elapsed: self.started.elapsed(), ..self.counts.lock().clone() }
+        TreeReport { elapsed: self.started.elapsed(), ..self.counts.lock().report.clone() }
     }
 }

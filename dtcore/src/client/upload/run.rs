@@ -7,23 +7,20 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::source::{Input, OpenInput, open};
 use super::streams::{Uploading, run_stream};
 use crate::backend::Object;
 use crate::client::options::Options;
-use crate::event::{Event, EventSender, Progress, UploadReport};
+use crate::event::{Event, EventSender, PROGRESS_INTERVAL, Progress, UploadReport, ticks};
 use crate::failure::Failure;
 use crate::manifest::{BlockSize, Manifest};
 use crate::num::to_usize;
 use crate::proto::v2::{ReceiverFailure, Secret, SessionId, SessionOffer, UploadOptions, UploadRequest};
 use crate::send::digest_cache::{DigestCache, MIN_AGE};
 use crate::send::{Context, FairQueue, Session, SessionEnd, SessionSpec, Share, Tasks, Timeouts};
-
-/// How often progress is reported.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long streams may take to close in order after the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -144,8 +141,7 @@ async fn send(uploading: &Arc<Uploading>) -> Result<(), Failure> {
     for stream in session.spec.streams.ids().take(n_streams) {
         tasks.spawn(run_stream(Arc::clone(uploading), stream));
     }
-    let mut progress = interval(PROGRESS_INTERVAL);
-    progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut progress = ticks(PROGRESS_INTERVAL);
     let end = loop {
         tokio::select! {
             biased;
@@ -159,7 +155,7 @@ async fn send(uploading: &Arc<Uploading>) -> Result<(), Failure> {
     };
     emit_progress(uploading);
     // The last frames are acknowledged.
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
+    let _ = timeout(CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
     match end {
         Some(SessionEnd::Finished) => Ok(()),
         Some(SessionEnd::Failed) => {

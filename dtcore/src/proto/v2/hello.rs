@@ -5,7 +5,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 
 use super::VERSION;
-use crate::digest::from_hex;
+use crate::digest::{from_hex, to_hex};
 
 /// The length of a hello in bytes.
 pub(crate) const HELLO_LEN: usize = 28;
@@ -91,7 +91,7 @@ pub(crate) struct Secret(pub(crate) [u8; 16]);
 impl Secret {
     /// The digits for the answer; a secret has no `Display`, so that none gets into a log.
     pub(crate) fn to_hex(&self) -> String {
-        self.0.map(|byte| format!("{byte:02x}")).concat()
+        to_hex(&self.0)
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::VERSION;
 use super::WholeDigests;
 use super::hello::{Secret, SessionId};
-use crate::digest::{Blake3Digest, Md5Digest, from_hex};
+use crate::digest::{Blake3Digest, Md5Digest, from_hex, to_hex};
 use crate::manifest::{BlockRun, BlockSize, Manifest, StreamCount};
 
 /// The request for a session.
@@ -61,7 +61,7 @@ pub(crate) struct SourceVersion(pub(crate) [u8; 16]);
 
 impl fmt::Display for SourceVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&to_hex(&self.0))
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::offer::{InvalidOffer, SessionOffer};
 use crate::manifest::StreamCount;
+use crate::proto::extended;
 
 /// The request for a session in which the client sends a file.
 ///
@@ -50,9 +51,7 @@ impl UploadRequest {
         ];
         let flags = flags.into_iter().filter(|(_, is_set)| *is_set);
         let flags: Vec<String> = flags.map(|(name, _)| format!(", \"{name}\": true")).collect();
-        let offer = offer.encode();
-        let offer = offer.strip_suffix('}').unwrap_or(&offer);
-        format!("{offer}, \"threads\": {streams}{}}}", flags.concat())
+        extended(&offer.encode(), &format!(", \"threads\": {streams}{}", flags.concat()))
     }
 
     /// Reads a body; unknown keys are ignored.

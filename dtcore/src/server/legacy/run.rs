@@ -12,7 +12,7 @@ use super::stream::{self, ConnectionEnd};
 use super::transfer::LegacyTransfer;
 use crate::send::{StreamFailure, StreamRefusal};
 use crate::server::admission::Permit;
-use crate::server::event::{Direction, ServerEvent, TransferFailure};
+use crate::server::event::{Direction, EndedTransfer, ServerEvent, TransferFailure};
 use crate::transport::{Connection, accept};
 
 /// How many connections beyond its streams a transfer holds; more wait in the listener's backlog.
@@ -100,36 +100,21 @@ fn admit(
 }
 
 fn last_event(transfer: &LegacyTransfer, end: &TransferEnd) -> ServerEvent {
-    let (id, direction, missing) = (transfer.id, Direction::Download, transfer.slots.n_missing());
-    let (peer, path, size) = (transfer.peer, transfer.path.clone(), transfer.split.size());
-    let (bytes, elapsed) = (transfer.bytes_sent.load(Ordering::Relaxed), transfer.started.elapsed());
+    let missing = transfer.slots.n_missing();
+    let ended = EndedTransfer {
+        transfer: transfer.id,
+        direction: Direction::Download,
+        peer: transfer.peer,
+        path: transfer.path.clone(),
+        size: transfer.split.size(),
+        bytes: transfer.bytes_sent.load(Ordering::Relaxed),
+        elapsed: transfer.started.elapsed(),
+    };
     match end {
-        TransferEnd::Failed(reason) if missing > 0 => ServerEvent::TransferFailed {
-            transfer: id,
-            direction,
-            peer,
-            path,
-            size,
-            bytes,
-            elapsed,
-            reason: *reason,
-        },
-        TransferEnd::Expired => {
-            let idle = transfer.context.options.transfer_expiry;
-            ServerEvent::TransferExpired {
-                transfer: id,
-                direction,
-                peer,
-                path,
-                size,
-                missing,
-                bytes,
-                elapsed,
-                idle,
-            }
-        }
+        TransferEnd::Failed(reason) if missing > 0 => ended.failed(*reason),
+        TransferEnd::Expired => ended.expired(missing, transfer.context.options.transfer_expiry),
         TransferEnd::Finished | TransferEnd::Failed(_) => {
-            ServerEvent::TransferFinished { transfer: id, direction, peer, path, size, bytes: size, elapsed }
+            EndedTransfer { bytes: ended.size, ..ended }.finished()
         }
     }
 }

@@ -275,8 +275,7 @@ fn read_header(file: &File) -> io::Result<Option<JournalHeader>> {
 
 /// Where the replacement of the journal at `path` is written.
 fn temporary_path(path: &Path) -> PathBuf {
-    // As long as the journal's name, which may have the maximum length.
-    path.with_extension("dtjournew")
+    path.with_extension(sidecar::JOURNAL_REPLACEMENT.trim_start_matches('.'))
 }
 
 /// The kernel's id of this boot; `None` if it cannot be read.

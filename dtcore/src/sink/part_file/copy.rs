@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::lock::{ClaimedFile, copy_permissions, create_locked};
+use crate::digest::to_hex;
 use crate::failure::Failure;
 use crate::manifest::ByteRange;
 use crate::num::to_u64;
@@ -96,7 +97,7 @@ fn copy_range(from: &File, to: &File, range: ByteRange) -> io::Result<()> {
 pub(super) fn private_path(part: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 3];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
-    let path = part.with_extension(random.map(|byte| format!("{byte:02x}")).concat());
+    let path = part.with_extension(to_hex(&random));
     match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path),
         Err(error) => Err(error),

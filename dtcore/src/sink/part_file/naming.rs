@@ -10,15 +10,13 @@ use rustix::io::Errno;
 use super::Clobber;
 use crate::digest::Md5Digest;
 use crate::failure::Failure;
+use crate::sink::sidecar::JOURNAL_REPLACEMENT;
 
 /// The suffix of part files.
 const PART: &str = ".dtpart";
 
 /// The suffix of journals.
 const JOURNAL: &str = ".dtjournal";
-
-/// The suffix of the unfinished replacement of a journal.
-const JOURNAL_REPLACEMENT: &str = ".dtjournew";
 
 /// The longest file name on Linux file systems, in bytes.
 const MAX_NAME: usize = 255;
