@@ -329,6 +329,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::v2::{ErrorCode, Response};
 
     fn lines(received: &str, cut: usize, is_chunked: bool) -> Vec<String> {
         let mut lines = Lines { received: BytesMut::new(), body: BytesMut::new(), chunk: None, is_chunked };
@@ -349,6 +350,19 @@ mod tests {
             assert_eq!(lines(chunked, cut, true), ["ab", "cd", "ef", "gh"], "{cut}");
             assert_eq!(lines("ab\ncd\nef", cut, false), ["ab", "cd"], "{cut}");
         }
+    }
+
+    #[test]
+    fn full_server_is_busy_and_no_stranger() {
+        let options = Options::new("host:1".parse().unwrap());
+        let refusal = Response::refusal(ErrorCode::Busy, "too many connections");
+        let mut lines =
+            Lines { received: refusal[..].into(), body: BytesMut::new(), chunk: None, is_chunked: false };
+        let error = lines.take_head(&options).unwrap_err();
+        assert!(error.is_busy(), "{error}");
+        lines.received = b"SSH-2.0-x\r\n"[..].into();
+        let error = lines.take_head(&options).unwrap_err();
+        assert!(matches!(error, Failure::NotDtserver { .. }), "{error}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl EndedTransfer {
         ServerEvent::TransferFailed { transfer, direction, peer, path, size, bytes, elapsed, reason }
     }
 
-    /// Of a client from which nothing came any more for so long, with so many streams not at their end.
+    /// After `idle` without an open stream; `missing` streams were not at their end.
     pub(crate) fn expired(self, missing: usize, idle: Duration) -> ServerEvent {
         let Self { transfer, direction, peer, path, size, bytes, elapsed } = self;
         ServerEvent::TransferExpired { transfer, direction, peer, path, size, missing, bytes, elapsed, idle }
